@@ -1,0 +1,63 @@
+# `make demo` and `make test` each do all the set-up they need on a machine with Python 3.10 or newer, gcc and make.
+PYTHON ?= python3
+VENV := .venv
+PIP := $(VENV)/bin/pip --disable-pip-version-check --quiet
+TORCH := torch==2.13.0
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format docs bench clean
+
+help:
+	@echo "make demo    compile a transformer cold, save, and start it warm in a second process"
+	@echo "make test    every test, with real torch and real Triton"
+	@echo "make lint    ruff, mypy, import-linter, generated docs up to date"
+	@echo "make format  let ruff rewrite the sources"
+	@echo "make docs    write the generated parts of docs/"
+	@echo "make bench   measure against cp -r and the published b10-transfer 0.4.1"
+	@echo "make clean   remove what the other targets have made"
+
+demo: $(VENV)/test-ready
+	$(VENV)/bin/python examples/demo.py
+
+test: $(VENV)/test-ready
+	$(VENV)/bin/python -m pytest
+
+lint: $(VENV)/lint-ready
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/python tools/generate_docs.py --check
+
+format: $(VENV)/lint-ready
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+docs: $(VENV)/test-ready
+	$(VENV)/bin/python tools/generate_docs.py
+
+bench: $(VENV)/test-ready $(VENV)/peer-ready
+	$(VENV)/bin/python benchmarks/core.py --peer $(VENV)/peer/bin/python
+
+# torch first, by its exact version: our own dependencies must find it there and leave it alone.
+$(VENV)/test-ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --upgrade pip
+	$(PIP) install $(TORCH)
+	$(PIP) install --editable '.[test]'
+	@touch $@
+
+$(VENV)/lint-ready: $(VENV)/test-ready
+	$(PIP) install --editable '.[lint]'
+	@touch $@
+
+# The published package imports torch and has our name: it gets an environment of its own.
+$(VENV)/peer-ready: $(VENV)/test-ready
+	$(PYTHON) -m venv $(VENV)/peer
+	$(VENV)/peer/bin/pip --disable-pip-version-check --quiet install --upgrade pip
+	$(VENV)/peer/bin/pip --disable-pip-version-check --quiet install $(TORCH)
+	$(VENV)/peer/bin/pip --disable-pip-version-check --quiet install b10-transfer==0.4.1
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,93 @@
+"""The seam between the cache of one compiler and everything else."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from ..config import Config
+
+_TRANSIENT = re.compile(
+    r"""(?x)
+      .*\.lock | lock
+    | .*\.tmp | tmp\..* | \.nfs[0-9a-f]+
+    | \.b10-.*          # our own staging
+    | __pycache__
+    """
+)
+"""Names, of files or folders, that are never artifacts: locks, half-written files, leftovers.
+
+``.<pid>.<thread>.tmp`` and ``<name>.<pid>.tmp`` (Inductor, vLLM) end in ``.tmp``; ``tmp.pid_…`` is Triton's.
+"""
+
+
+class UnitKind(str, Enum):
+    """How the files of a unit lie, and so how they are put in place."""
+
+    FOLDER = "folder"
+    """Everything below one folder; the folder is renamed into place whole."""
+    STEM = "stem"
+    """Files in one folder that share the beginning of their name; each is linked into place by itself."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The smallest thing that is published, restored or replaced whole.
+
+    ``path`` is relative to the cache root, ``/``-separated. The unit's files are those below it (FOLDER), or those
+    whose path is it, or begins with it and a dot (STEM).
+    """
+
+    path: str
+    kind: UnitKind
+
+
+class Adapter(ABC):
+    """Knows the cache of one compiler."""
+
+    name: str
+    """What the cache is called in packs: the first component of its members' paths. Never changes once released."""
+
+    @abstractmethod
+    def locate(self, config: Config) -> Path:
+        """The root's absolute path on this machine."""
+
+    @abstractmethod
+    def unit_of(self, path: str) -> Unit | None:
+        """The unit that the file at ``path`` (relative to the root, ``/``-separated) belongs to.
+
+        None if the file is no artifact: a lock, a half-written file, something that is of no use elsewhere.
+        """
+
+    def skips_folder(self, path: str) -> bool:
+        """Whether a folder holds no artifacts at all, so that it need not be looked into."""
+        return is_transient(path)
+
+    def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
+        """Whether the compiler is done with a unit that has the given files (paths relative to the root)."""
+        return bool(files)
+
+    def covers(self, root: Path, other: Path) -> bool:
+        """Whether the cache at ``other`` lies in this ``root`` in a place where this adapter takes it along."""
+        return root == other
+
+    def is_rewritten(self, path: str) -> bool:
+        """Whether a file holds paths of this machine, and so passes through the next two methods."""
+        return False
+
+    def to_portable(self, root: Path, path: str, data: bytes) -> bytes | None:
+        """The file's content with paths of this machine taken out; None if it is not sound and cannot travel."""
+        raise NotImplementedError
+
+    def to_local(self, root: Path, path: str, data: bytes) -> bytes:
+        """The inverse: portable content with this machine's paths put in. Raises ValueError if it is not sound."""
+        raise NotImplementedError
+
+
+def is_transient(path: str) -> bool:
+    """Whether any component of a path names something that is never an artifact."""
+    return any(_TRANSIENT.fullmatch(name) for name in path.split("/"))

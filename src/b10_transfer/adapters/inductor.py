@@ -1,0 +1,103 @@
+"""Inductor's cache directory.
+
+Layout (torch 2.13; ``torch/_inductor/codecache.py``, ``runtime/autotune_cache.py``, ``_functorch/_aot_autograd``):
+
+===============================  =====================================================================================
+``xx/<key>.*``                   generated code (``.py``, ``.main.cpp``), libraries (``.so``), tuning
+                                 (``.best_config``): a stem, because several keys share the folder ``xx``
+``fxgraph/xx/<key>/``            compiled graphs: one file for each set of guards
+``aotautograd/<key>/``           likewise
+``triton/<device>/<key>/``       Triton kernels, as in Triton's own cache
+``cache/<hash>``, ``dynamo/…``   autotuning results and the like: each file by itself
+``locks/``                       lock files
+``precompiled_headers/``         150 MB that no hit needs
+``gcc/``, ``bisect/``            of this machine, or for debugging
+===============================  =====================================================================================
+
+C++ is written as ``<key>.main.cpp`` and then linked straight to ``<key>.main.so`` while ``locks/<key>.lock`` is held:
+a library that is there may be half written, and only the lock tells.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from ..config import Config
+from .base import Adapter, Unit, UnitKind, is_transient
+from .triton import TritonAdapter
+
+_SKIPPED = {"locks", "precompiled_headers", "gcc", "bisect"}
+_FOLDER_DEPTH = {"fxgraph": 3, "aotautograd": 2}
+"""How many components name a unit of the kinds that are folders."""
+_CODE_FOLDER = re.compile(r"[a-z0-9]{2}", re.ASCII)
+
+
+class InductorAdapter(Adapter):
+    """``TORCHINDUCTOR_CACHE_DIR``, with the Triton kernels inside it."""
+
+    name = "inductor"
+    _triton = TritonAdapter()
+
+    def locate(self, config: Config) -> Path:
+        return config.inductor_dir
+
+    def skips_folder(self, path: str) -> bool:
+        return path in _SKIPPED or path.endswith("_CxxBuild") or is_transient(path)
+
+    def unit_of(self, path: str) -> Unit | None:
+        parts = path.split("/")
+        if parts[0] in _SKIPPED or any(part.endswith("_CxxBuild") for part in parts) or is_transient(path):
+            return None
+        depth = _triton_depth(parts) if parts[0] == "triton" else _FOLDER_DEPTH.get(parts[0])
+        if depth is not None:
+            return Unit("/".join(parts[:depth]), UnitKind.FOLDER) if len(parts) > depth else None
+        if len(parts) == 2 and _CODE_FOLDER.fullmatch(parts[0]):
+            return Unit(f"{parts[0]}/{parts[1].partition('.')[0]}", UnitKind.STEM) if parts[1][0] != "." else None
+        return Unit(path, UnitKind.STEM)
+
+    def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
+        if unit.kind is UnitKind.FOLDER:
+            return self._triton.is_complete(root, unit, files) if unit.path.startswith("triton/") else bool(files)
+        has_source = any(file.endswith(".cpp") for file in files)
+        has_binary = any(file.endswith((".so", ".o")) for file in files)
+        if has_source and not has_binary:
+            return False
+        return bool(files) and not (has_binary and _is_locked(root, unit))
+
+    def covers(self, root: Path, other: Path) -> bool:
+        """Inductor points ``TRITON_CACHE_DIR`` at ``<its own>/triton/<device>``."""
+        return root == other or (root / "triton") in (other, *other.parents)
+
+    def is_rewritten(self, path: str) -> bool:
+        return path.startswith("triton/") and self._triton.is_rewritten(path)
+
+    def to_portable(self, root: Path, path: str, data: bytes) -> bytes | None:
+        return self._triton.to_portable(root, path, data)
+
+    def to_local(self, root: Path, path: str, data: bytes) -> bytes:
+        return self._triton.to_local(root, path, data)
+
+
+def _triton_depth(parts: list[str]) -> int:
+    """``triton/<device>/<key>/…`` as Inductor lays it out, ``triton/<key>/…`` if Triton was pointed there directly."""
+    return 3 if len(parts) > 1 and parts[1].isdigit() else 2
+
+
+def _is_locked(root: Path, unit: Unit) -> bool:
+    """Whether a compiler holds the lock of a stem, that is, may still be writing its library."""
+    key = unit.path.rpartition("/")[2]
+    try:
+        descriptor = os.open(root / "locks" / f"{key}.lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:  # never locked here: the library was restored
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -1,0 +1,89 @@
+"""Triton's cache: one folder for each kernel, named by its key.
+
+Layout (Triton 3.0 to 3.9, ``triton/runtime/cache.py``): ``<key>/<name>.{source,ttir,ttgir,llir,ptx,cubin,json}`` and
+``<key>/__grp__<name>.json``, which names the others **by absolute path** and is written last. Triton takes a kernel
+for cached only if the group file is there and every path in it exists, so a folder that was copied to another place
+never hits. The group file therefore travels with bare file names and gets the local paths back on restore.
+Helpers (launchers, driver utilities) are folders that hold a single ``.so`` and no group.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from ..config import Config
+from .base import Adapter, Unit, UnitKind, is_transient
+
+_GROUP = "__grp__"
+_INTERMEDIATE = (
+    ".source",
+    ".ttir",
+    ".ttgir",
+    ".llir",
+    ".llvm",
+    ".ptx",
+    ".amdgcn",
+    ".spv",
+    ".cubin",
+    ".hsaco",
+)
+"""Stages of one compilation: a folder with any of these is finished by its group file."""
+
+
+class TritonAdapter(Adapter):
+    """``TRITON_CACHE_DIR`` or ``~/.triton/cache``."""
+
+    name = "triton"
+
+    def locate(self, config: Config) -> Path:
+        return config.triton_dir
+
+    def unit_of(self, path: str) -> Unit | None:
+        key, _, rest = path.partition("/")
+        if not rest or is_transient(path):
+            return None
+        return Unit(key, UnitKind.FOLDER)
+
+    def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
+        has_group = any(self.is_rewritten(file) for file in files)
+        return bool(files) and (has_group or not any(file.endswith(_INTERMEDIATE) for file in files))
+
+    def is_rewritten(self, path: str) -> bool:
+        name = path.rpartition("/")[2]
+        return name.startswith(_GROUP) and name.endswith(".json")
+
+    def to_portable(self, root: Path, path: str, data: bytes) -> bytes | None:
+        try:
+            names = {child: os.path.basename(where) for child, where in _child_paths(data).items()}
+        except ValueError:
+            return None
+        # A group whose files are not beside it is of no use to anybody.
+        folder = (root / path).parent
+        if not all(os.path.isfile(folder / name) for name in names.values()):
+            return None
+        return _group(names)
+
+    def to_local(self, root: Path, path: str, data: bytes) -> bytes:
+        folder = (root / path).parent
+        names = _child_paths(data)
+        if any("/" in name or name in ("", ".", "..") for name in names.values()):
+            raise ValueError("a Triton group file names files outside its folder")
+        return _group({child: str(folder / name) for child, name in names.items()})
+
+
+def _child_paths(data: bytes) -> dict[str, str]:
+    """What a group file says; ValueError if it says anything else than Triton writes."""
+    group = json.loads(data)
+    if not isinstance(group, dict) or set(group) != {"child_paths"} or not isinstance(group["child_paths"], dict):
+        raise ValueError("not a Triton group file")
+    paths = group["child_paths"]
+    if not paths or not all(isinstance(path, str) for path in paths.values()):
+        raise ValueError("not a Triton group file")
+    return paths
+
+
+def _group(paths: dict[str, str]) -> bytes:
+    return json.dumps({"child_paths": paths}).encode()

@@ -1,0 +1,57 @@
+"""Find the parts of the environment key.
+
+Importing torch takes 1 to 5 s, so its facts are read from package metadata and ``torch/version.py``, the device's
+from NVML or sysfs. A test holds them equal to what an imported torch reports.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+from . import accelerator, cpu
+from .frameworks import torch_build, triton_version
+from .key import Environment
+
+
+def detect() -> Environment:
+    """The environment of this process. Takes some milliseconds, more where an NVIDIA driver must be asked."""
+    torch = torch_build()
+    device = accelerator.detect(torch)
+    return Environment(
+        parts={
+            "torch": torch.version,
+            "triton": triton_version(),
+            "python": sys.implementation.cache_tag,
+            "machine": platform.machine(),
+            # Restored C++ kernels are linked against this one's symbol versions.
+            "libc": _libc(),
+            "cpu features": cpu.features(),
+            "accelerator": device.kind,
+            "device": device.name,
+            "compute capability": device.capability,
+            "toolkit": device.toolkit,
+        },
+        recorded={
+            "driver": device.driver,
+            "hostname": socket.gethostname(),
+            "b10-transfer": _own_version(),
+        },
+    )
+
+
+def _libc() -> str:
+    try:
+        return os.confstr("CS_GNU_LIBC_VERSION") or ""
+    except (ValueError, OSError):  # not glibc
+        return "-".join(platform.libc_ver())
+
+
+def _own_version() -> str:
+    try:
+        return version("b10-transfer")
+    except PackageNotFoundError:  # run from a source tree
+        return "unknown"

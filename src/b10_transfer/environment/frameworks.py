@@ -1,0 +1,68 @@
+"""torch's and Triton's versions, read from their files without importing them."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class TorchBuild:
+    """What torch was built for. Empty strings where it says None, or where there is no torch."""
+
+    version: str = ""
+    """With the local tag: ``2.13.0+cu130``."""
+    cuda: str = ""
+    hip: str = ""
+    xpu: str = ""
+
+
+def torch_build() -> TorchBuild:
+    """Read ``torch/version.py``, which setup writes as plain assignments (torch 2.0 to 2.13)."""
+    source = _read_module_file("torch", "version.py")
+    if source is None:
+        return TorchBuild()
+    values = {}
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign):
+            names, value = node.targets, node.value
+        elif isinstance(node, ast.AnnAssign) and node.value is not None:
+            names, value = [node.target], node.value
+        else:
+            continue
+        if isinstance(value, ast.Constant):
+            values.update({name.id: value.value or "" for name in names if isinstance(name, ast.Name)})
+    return TorchBuild(
+        version=str(values.get("__version__", "")),
+        cuda=str(values.get("cuda", "")),
+        hip=str(values.get("hip", "")),
+        xpu=str(values.get("xpu", "")),
+    )
+
+
+def triton_version() -> str:
+    """Triton's ``__version__``, or an empty string if it is not installed.
+
+    From the source rather than from package metadata: the distribution goes by several names (``triton``,
+    ``pytorch-triton``, ``pytorch-triton-rocm``).
+    """
+    source = _read_module_file("triton", "__init__.py")
+    found = source and re.search(r"^__version__\s*=\s*['\"]([^'\"]+)['\"]", source, re.MULTILINE)
+    return found.group(1) if found else ""
+
+
+def _read_module_file(module: str, file: str) -> str | None:
+    try:
+        # For a top-level name this looks the module up without importing anything.
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    for folder in (spec and spec.submodule_search_locations) or ():
+        path = Path(folder) / file
+        if os.path.isfile(path):
+            return path.read_text(encoding="utf-8")
+    return None

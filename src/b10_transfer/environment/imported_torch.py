@@ -1,0 +1,33 @@
+"""The one module that imports torch, 1 to 5 s: where nothing lighter knows, and as the reference for the fast key."""
+
+from __future__ import annotations
+
+
+def xpu_device() -> str:
+    """Names of the Intel devices that torch sees, sorted; empty if there is none."""
+    import torch
+
+    return ", ".join(sorted({torch.xpu.get_device_name(index) for index in range(torch.xpu.device_count())}))
+
+
+def parts() -> dict[str, str]:
+    """The parts of the environment key that torch itself can tell, as an imported torch tells them."""
+    import torch
+
+    try:
+        import triton
+
+        triton_version = str(triton.__version__)
+    except ImportError:
+        triton_version = ""
+    found = {"torch": str(torch.__version__), "triton": triton_version, "accelerator": "cpu"}
+    if torch.cuda.is_available():
+        devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+        capabilities = (getattr(d, "gcnArchName", "").split(":")[0] or f"{d.major}.{d.minor}" for d in devices)
+        found |= {
+            "accelerator": "rocm" if torch.version.hip else "cuda",
+            "device": ", ".join(sorted({device.name for device in devices})),
+            "compute capability": ", ".join(sorted(set(capabilities))),
+            "toolkit": str(torch.version.hip or torch.version.cuda),
+        }
+    return found

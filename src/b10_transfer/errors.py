@@ -1,0 +1,105 @@
+"""Errors of this package. Each carries its fields, says what happened to what, and what to do about it.
+
+They are raised inside and turned into an :class:`~b10_transfer.status.OperationStatus` in one place
+(``operations``): callers of the public functions never see them raised.
+"""
+
+from __future__ import annotations
+
+
+class CacheError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class ConfigurationError(CacheError):
+    """A setting is unusable. Nothing has been touched."""
+
+    def __init__(self, variable: str, value: str, rule: str) -> None:
+        self.variable = variable
+        self.value = value
+        self.rule = rule
+        super().__init__(f"{variable}={value!r} is not usable: {rule}")
+
+
+class StoreError(CacheError):
+    """The store, or one object in it, could not be read or written (the cause is attached)."""
+
+    def __init__(self, operation: str, target: str, detail: str) -> None:
+        self.operation = operation
+        self.target = target
+        self.detail = detail
+        super().__init__(f"could not {operation} {target}: {detail}")
+
+
+class PackError(CacheError):
+    """A pack cannot be used and counts as absent."""
+
+    def __init__(self, pack: str, detail: str) -> None:
+        self.pack = pack
+        self.detail = detail
+        super().__init__(f"pack {pack}: {detail}")
+
+
+class CorruptPackError(PackError):
+    """The bytes are not those that were published, or break the format's rules: damage or an attack."""
+
+
+class UnreadablePackError(PackError):
+    """The store did not deliver the pack this time: nothing is said about its bytes."""
+
+
+class UnsupportedPackError(PackError):
+    """A sound pack of a newer version of this package; it is left alone."""
+
+
+class PackTooLargeError(PackError):
+    """A pack is over this reader's own size limits."""
+
+
+class SaveTooLargeError(CacheError):
+    """What a save would publish is over the limit; nothing was published."""
+
+    def __init__(self, what: str, limit: str, variable: str) -> None:
+        self.what = what
+        self.limit = limit
+        self.variable = variable
+        super().__init__(
+            f"the new artifacts make {what}, over the limit of {limit}; nothing was published. "
+            f"Raise {variable}, or save more often so that each save has less to publish"
+        )
+
+
+class NoSpaceError(CacheError):
+    """A local file system has no room for a restore; nothing was placed."""
+
+    def __init__(self, path: str, needed_bytes: int, free_bytes: int) -> None:
+        self.path = path
+        self.needed_bytes = needed_bytes
+        self.free_bytes = free_bytes
+        super().__init__(
+            f"{path} has {free_bytes / 1e6:.1f} MB free and the restore needs {needed_bytes / 1e6:.1f} MB; "
+            "free some space, or point TORCHINDUCTOR_CACHE_DIR at a larger file system"
+        )
+
+
+class LocalCacheError(CacheError):
+    """A local cache root or the local working directory could not be read or written."""
+
+    def __init__(self, operation: str, path: str, detail: str) -> None:
+        self.operation = operation
+        self.path = path
+        self.detail = detail
+        super().__init__(f"could not {operation} {path}: {detail}")
+
+
+class DeadlineExceededError(CacheError):
+    """An operation ran out of time; what it was waiting for is named."""
+
+    def __init__(self, operation: str, deadline_s: float, waiting_for: str) -> None:
+        self.operation = operation
+        self.deadline_s = deadline_s
+        self.waiting_for = waiting_for
+        super().__init__(
+            f"{operation} gave up after its deadline of {deadline_s:g} s while {waiting_for}. If the store is "
+            "healthy but slow, raise B10_DEADLINE_SECONDS; if it hangs, check the mount"
+        )

@@ -1,0 +1,121 @@
+"""Leases: short-lived claims that replicas make in the store so as not to do the same work at the same time.
+
+They only save work. Nothing here is needed for correctness: two holders of one lease, a lease broken too early, or
+leases switched off altogether cost time and nothing else, because packs are published under unique names and never
+replaced.
+
+A lease is a series of objects, ``<name>.<generation>``. Whoever creates the next generation holds it; a holder renews
+its lease by creating one more and deleting its last. A generation that has not been followed by another for the lock
+timeout is dead, and the next claimant creates the generation after it. All this needs is exclusive creation and the
+store's own clock, so it works on a bucket as well as on a directory.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import random
+import re
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from .deadline import Deadline
+from .errors import CacheError
+from .stores import ObjectInfo, Store
+
+logger = logging.getLogger(__name__)
+
+_POLL_S = 0.05
+_POLL_MOST_S = 0.5
+_LEASE = re.compile(r"(?P<name>.+)\.(?P<generation>\d{8})", re.ASCII)
+_FORGOTTEN_S = 600.0
+"""A lease that has been dead for so long is deleted by whoever comes past, so that the folder does not grow."""
+
+
+class Lease:
+    """A claim that this process holds, and renews in the background until it is released."""
+
+    def __init__(self, store: Store, folder: str, name: str, generation: int, timeout_s: float) -> None:
+        self._store = store
+        self._prefix = f"{folder}/{name}"
+        self._generation = generation
+        self._released = threading.Event()
+        self._renewal_s = max(timeout_s / 3, 0.05)
+        threading.Thread(target=self._renew, name="b10-transfer-lease", daemon=True).start()
+
+    def release(self) -> None:
+        """Give the claim up. A lease whose release fails dies of its age."""
+        self._released.set()
+        self._delete(self._generation)
+
+    def _renew(self) -> None:
+        while not self._released.wait(self._renewal_s):
+            try:
+                if not _create(self._store, self._prefix, self._generation + 1):
+                    return  # taken over: this holder was too slow, and merely goes on without the lease
+            except CacheError as error:
+                logger.debug("could not renew the lease %s: %s", self._prefix, error)
+                continue
+            previous, self._generation = self._generation, self._generation + 1
+            self._delete(previous)
+            if self._released.is_set():
+                self._delete(self._generation)
+
+    def _delete(self, generation: int) -> None:
+        try:
+            self._store.delete(f"{self._prefix}.{generation:08d}")
+        except CacheError as error:
+            logger.debug("could not delete the lease %s: %s", self._prefix, error)
+
+
+def try_acquire(store: Store, folder: str, names: Sequence[str], timeout_s: float) -> Lease | None:
+    """Claim any one of the leases ``names`` in ``folder``, or return None if all are held by others."""
+    generations: dict[str, list[tuple[int, ObjectInfo]]] = {name: [] for name in names}
+    listing = store.list(folder)
+    now = store.now() if listing else 0.0
+    for info in listing:
+        found = _LEASE.fullmatch(info.name.rpartition("/")[2])
+        if found and found["name"] in generations:
+            generations[found["name"]].append((int(found["generation"]), info))
+        elif now - info.modified_s > timeout_s + _FORGOTTEN_S:
+            store.delete(info.name)
+    # In any order, so that claimants of many leases seldom meet.
+    for name in random.sample(list(names), len(names)):
+        latest, newest = max(generations[name], key=lambda entry: entry[0], default=(0, None))
+        if newest is not None and now - newest.modified_s <= timeout_s:
+            continue
+        if _create(store, f"{folder}/{name}", latest + 1):
+            for _generation, dead in generations[name]:
+                store.delete(dead.name)
+            return Lease(store, folder, name, latest + 1, timeout_s)
+    return None
+
+
+@contextmanager
+def held(
+    store: Store, folder: str, names: Sequence[str], timeout_s: float, deadline: Deadline, waiting_for: str
+) -> Iterator[bool]:
+    """Hold any one of several leases meanwhile, waiting for one within the deadline.
+
+    Yields whether it had to wait, that is, whether others may have done the work meanwhile.
+    """
+    waited = False
+    pause_s = _POLL_S
+    while (lease := try_acquire(store, folder, names, timeout_s)) is None:
+        waited = True
+        deadline.check(waiting_for)
+        deadline.sleep(random.uniform(0.5, 1.0) * pause_s)
+        pause_s = min(2 * pause_s, _POLL_MOST_S)
+    try:
+        yield waited
+    finally:
+        lease.release()
+
+
+def _create(store: Store, prefix: str, generation: int) -> bool:
+    holder = json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode()
+    return store.create(f"{prefix}.{generation:08d}", io.BytesIO(holder))

@@ -1,0 +1,19 @@
+"""The pack: an immutable ``.tar.zst`` with a verified index. docs/format.md describes the bytes."""
+
+from __future__ import annotations
+
+from .index import Frame, Index, Limits, Member, PackUnit
+from .reader import PackReader, Piece
+from .writer import PackWriter, SourceFile
+
+__all__ = [
+    "Frame",
+    "Index",
+    "Limits",
+    "Member",
+    "PackReader",
+    "PackUnit",
+    "PackWriter",
+    "Piece",
+    "SourceFile",
+]

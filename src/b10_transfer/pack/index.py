@@ -1,0 +1,293 @@
+"""A pack's index: which frames it has, which files lie where in them, and the rules both must keep.
+
+Everything that comes out of :meth:`Index.decode` has been checked: paths are plain and relative, files neither
+overlap nor leave the stream, sizes keep to the limits. Nothing else in this package checks a path again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ..errors import CorruptPackError, PackTooLargeError, SaveTooLargeError, UnsupportedPackError
+
+FORMAT = 1
+MAX_FRAME_RAW_BYTES = 8 * 1024 * 1024
+MAX_INDEX_RAW_BYTES = 128 * 1024 * 1024
+
+_COMPONENT = re.compile(r"[!-.0-\[\]-~]([ -.0-\[\]-~]{0,253}[!-.0-\[\]-~])?", re.ASCII)
+"""Printable ASCII without ``/`` and ``\\``, no blank at either end."""
+_ROOT = re.compile(r"[a-z][a-z0-9_]{0,31}", re.ASCII)
+_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_KINDS = ("folder", "stem")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a reader accepts and a writer keeps to."""
+
+    packed_bytes: int
+    """Largest pack."""
+    raw_bytes: int
+    """Largest sum of the sizes of a pack's files."""
+    members: int = 200_000
+
+    @classmethod
+    def for_packs_of(cls, packed_bytes: int) -> Limits:
+        """The limits that go with a largest pack: real artifacts shrink about tenfold, 32-fold is a bomb."""
+        return cls(packed_bytes=packed_bytes, raw_bytes=max(32 * packed_bytes, 1 << 30))
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One zstd frame. Frames follow each other from the first byte of the pack, and so do their contents."""
+
+    packed_bytes: int
+    raw_bytes: int
+    sha256: str
+    """Of the packed bytes, hexadecimal."""
+
+
+class Member(NamedTuple):
+    """One file. (A named tuple, because a load makes thousands: a frozen dataclass takes three times as long.)"""
+
+    path: str
+    """``<root>/<path below the cache root>``"""
+    size: int
+    mode: int
+    mtime_ns: int
+    offset: int
+    """Where its content begins in the uncompressed tar stream."""
+    sha256: str
+    """Of its content, hexadecimal."""
+
+
+@dataclass(frozen=True)
+class PackUnit:
+    """One unit and its files, sorted by path."""
+
+    name: str
+    """``<root>/<unit's path below the cache root>``"""
+    kind: str
+    members: tuple[Member, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of its files together."""
+        return sum(member.size for member in self.members)
+
+
+@dataclass(frozen=True)
+class Index:
+    """All there is to know of a pack before its frames are read."""
+
+    namespace: str
+    environment_id: str
+    parts: Mapping[str, str]
+    """The environment's compared parts, so that a pack explains itself."""
+    recorded: Mapping[str, str]
+    """Facts that are not compared: driver, host, version of this package."""
+    frames: tuple[Frame, ...]
+    units: tuple[PackUnit, ...]
+    roots: tuple[str, ...]
+
+    def encode(self) -> bytes:
+        """The same bytes for the same index."""
+        document = {
+            "format": FORMAT,
+            "namespace": self.namespace,
+            "environment": {
+                "id": self.environment_id,
+                "parts": dict(self.parts),
+                "recorded": dict(self.recorded),
+            },
+            "roots": list(self.roots),
+            "frames": [[frame.packed_bytes, frame.raw_bytes, frame.sha256] for frame in self.frames],
+            "units": [
+                {
+                    "name": unit.name,
+                    "kind": unit.kind,
+                    "members": [[m.path, m.size, m.mode, m.mtime_ns, m.offset, m.sha256] for m in unit.members],
+                }
+                for unit in self.units
+            ],
+        }
+        return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
+
+    @classmethod
+    def decode(cls, pack: str, data: bytes, limits: Limits) -> Index:
+        """Read and check an index.
+
+        Raises :class:`CorruptPackError` if it breaks a rule, :class:`UnsupportedPackError` if it is of a newer format
+        and :class:`PackTooLargeError` if the pack is over ``limits``.
+        """
+        try:
+            document = json.loads(data)
+            if document["format"] != FORMAT:
+                raise UnsupportedPackError(pack, f"has index format {document['format']}, this version reads {FORMAT}")
+            environment = document["environment"]
+            index = cls(
+                namespace=_text(document["namespace"]),
+                environment_id=_text(environment["id"]),
+                parts=_texts(environment["parts"]),
+                recorded=_texts(environment["recorded"]),
+                frames=tuple(_frame(*fields) for fields in document["frames"]),
+                units=tuple(_unit(fields) for fields in document["units"]),
+                roots=tuple(_matching(_ROOT, root) for root in document["roots"]),
+            )
+            _check_paths(index)
+            _check_extents(index, limits, pack)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise CorruptPackError(
+                pack, f"its index breaks the format's rules: {error or type(error).__name__}"
+            ) from error
+        return index
+
+
+def storable(path: str) -> bool:
+    """Whether the format has room for a file of this path (``/``-separated, relative)."""
+    return len(path) <= 1024 and all(_COMPONENT.fullmatch(name) and name not in (".", "..") for name in path.split("/"))
+
+
+def check_writable(members: int, raw_bytes: int, packed_bytes: int, limits: Limits) -> None:
+    """Raise :class:`SaveTooLargeError` if a pack that is being written is over a limit of its readers."""
+    if packed_bytes > limits.packed_bytes:
+        what, limit = f"an archive of at least {_mb(packed_bytes)}", _mb(limits.packed_bytes)
+    elif raw_bytes > limits.raw_bytes:
+        what, limit = f"{_mb(raw_bytes)} of files", _mb(limits.raw_bytes)
+    elif members > limits.members:
+        what, limit = f"{members} files", f"{limits.members} files"
+    else:
+        return
+    raise SaveTooLargeError(what, limit, "MAX_CACHE_SIZE_MB")
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1024**2:.1f} MiB"
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r:.80} is not a text")
+    return value
+
+
+def _texts(value: Any) -> dict[str, str]:
+    return {_text(key): _text(item) for key, item in value.items()}
+
+
+def _matching(pattern: re.Pattern[str], value: Any) -> str:
+    if not isinstance(value, str) or not pattern.fullmatch(value):
+        raise ValueError(f"{value!r:.80} is not allowed")
+    return value
+
+
+def _number(value: Any, smallest: int = 0, largest: int = 1 << 62) -> int:
+    # bool is an int to Python, and JSON has true.
+    if type(value) is not int or not smallest <= value <= largest:
+        raise ValueError(f"{value!r:.80} is not a number from {smallest} to {largest}")
+    return value
+
+
+def _frame(packed_bytes: Any, raw_bytes: Any, sha256: Any) -> Frame:
+    return Frame(_number(packed_bytes, 1), _number(raw_bytes, 1, MAX_FRAME_RAW_BYTES), _matching(_DIGEST, sha256))
+
+
+def _unit(fields: Any) -> PackUnit:
+    kind = fields["kind"]
+    if kind not in _KINDS:
+        raise ValueError(f"{kind!r:.80} is not a kind of unit")
+    name = _path(fields["name"])
+    members = tuple(_member(*member) for member in fields["members"])
+    prefix = name + ("/" if kind == "folder" else ".")
+    for member in members:
+        inside = member.path.startswith(prefix) or (kind == "stem" and member.path == name)
+        if not inside or (kind == "stem" and "/" in member.path[len(name) :]):
+            raise ValueError(f"{member.path!r} is not in its unit {name!r}")
+    if not members:
+        raise ValueError(f"unit {name!r} is empty")
+    return PackUnit(name, kind, members)
+
+
+def _member(path: Any, size: Any, mode: Any, mtime_ns: Any, offset: Any, sha256: Any) -> Member:
+    return Member(
+        _path(path),
+        _number(size),
+        _number(mode, 0, 0o777),
+        _number(mtime_ns, -(1 << 62)),
+        _number(offset),
+        _matching(_DIGEST, sha256),
+    )
+
+
+def _path(value: Any) -> str:
+    if not isinstance(value, str) or "/" not in value or not storable(value):
+        raise ValueError(f"{value!r:.80} is not an allowed path")
+    return value
+
+
+def _check_paths(index: Index) -> None:
+    """No file outside the roots, twice, in the way of another, or differing from another by case alone."""
+    files: set[str] = set()
+    folders: dict[str, str] = {}
+    for unit in index.units:
+        if unit.name.partition("/")[0] not in index.roots:
+            raise ValueError(f"unit {unit.name!r} is outside the roots {', '.join(index.roots)}")
+        for member in unit.members:
+            lowered = member.path.lower()
+            if lowered in files:
+                raise ValueError(f"file {member.path!r} is there twice (upper and lower case count as equal)")
+            files.add(lowered)
+            _enter_folders(member.path.rpartition("/")[0], folders)
+    if both := files & folders.keys():
+        raise ValueError(f"{min(both)!r} is both a file and a folder")
+    _check_nesting(index.units)
+
+
+def _enter_folders(folder: str, folders: dict[str, str]) -> None:
+    """Note a folder and those above it, by their lower-case spelling."""
+    while folder:
+        known = folders.setdefault(folder.lower(), folder)
+        if known is not folder:
+            if known != folder:
+                raise ValueError(f"folders {folder!r} and {known!r} differ by case alone")
+            return
+        folder = folder.rpartition("/")[0]
+
+
+def _check_nesting(units: Iterable[PackUnit]) -> None:
+    """No unit twice, and none inside another."""
+    names: set[str] = set()
+    for unit in units:
+        if unit.name.lower() in names:
+            raise ValueError(f"unit {unit.name!r} is there twice")
+        names.add(unit.name.lower())
+    for name in names:
+        folder = name.rpartition("/")[0]
+        while folder:
+            if folder in names:
+                raise ValueError(f"unit {name!r} is inside unit {folder!r}")
+            folder = folder.rpartition("/")[0]
+
+
+def _check_extents(index: Index, limits: Limits, pack: str) -> None:
+    """Every file lies in the stream, none overlaps another, and all keep to the limits."""
+    members = sorted((member for unit in index.units for member in unit.members), key=lambda m: m.offset)
+    raw_bytes = sum(member.size for member in members)
+    stream_bytes = sum(frame.raw_bytes for frame in index.frames)
+    if len(members) > limits.members or raw_bytes > limits.raw_bytes:
+        raise PackTooLargeError(
+            pack,
+            f"holds {len(members)} files of {_mb(raw_bytes)}, over this reader's limits of "
+            f"{limits.members} and {_mb(limits.raw_bytes)} (MAX_CACHE_SIZE_MB)",
+        )
+    end = 0
+    for member in members:
+        if member.offset < end:
+            raise ValueError(f"{member.path!r} overlaps another file")
+        end = member.offset + member.size
+    if end > stream_bytes:
+        raise ValueError(f"{members[-1].path!r} ends behind the last frame")

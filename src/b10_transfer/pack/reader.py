@@ -1,0 +1,136 @@
+"""Read a pack: its index first, then only the frames that are wanted, each verified before it is unpacked."""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from ..deadline import Deadline
+from ..errors import CorruptPackError, PackTooLargeError
+from ..stores.base import ObjectReader
+from ..workers import Pipeline
+from .index import Frame, Index, Limits, Member
+from .trailer import FOOTER_BYTES, decode_footer, decode_index
+from .zstd import ZstdError, unpack_frame
+
+_TAIL_BYTES = 256 * 1024
+"""Fetched at once from the end: the index of some 3,000 files fits, so most packs need one request for it."""
+_THREADS = 2
+_FRAMES_IN_FLIGHT = 4
+"""With frames of 4 MiB, some 20 MB of memory however large the pack."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of one file's content: what one frame holds of it."""
+
+    member: Member
+    data: memoryview
+    is_last: bool
+
+
+class PackReader:
+    """A pack in an open object. ``name`` is what errors call it.
+
+    Raises from every method: :class:`~b10_transfer.errors.PackError` if the pack cannot be used,
+    :class:`~b10_transfer.errors.StoreError` if the store cannot be read.
+    """
+
+    def __init__(self, name: str, source: ObjectReader, limits: Limits, deadline: Deadline) -> None:
+        self.name = name
+        self._source = source
+        self._limits = limits
+        self._deadline = deadline
+
+    def read_index(self) -> Index:
+        """Fetch, verify and check the index."""
+        size = self._source.size_bytes
+        if size > self._limits.packed_bytes:
+            raise PackTooLargeError(
+                self.name,
+                f"has {size} bytes, over the limit of {self._limits.packed_bytes} (MAX_CACHE_SIZE_MB)",
+            )
+        if size < FOOTER_BYTES:
+            raise CorruptPackError(self.name, f"it has {size} bytes, too few for a pack (truncated)")
+        tail_bytes = min(size, _TAIL_BYTES)
+        tail = self._source.read_at(size - tail_bytes, tail_bytes)
+        footer = decode_footer(self.name, tail[-FOOTER_BYTES:], size)
+        missing = footer.trailer_bytes - len(tail)
+        if missing > 0:
+            tail = self._source.read_at(size - footer.trailer_bytes, missing) + tail
+        index = Index.decode(self.name, decode_index(self.name, footer, tail[-footer.trailer_bytes :]), self._limits)
+        frames_bytes = sum(frame.packed_bytes for frame in index.frames)
+        if frames_bytes + footer.trailer_bytes != size:
+            raise CorruptPackError(self.name, "its frames do not fill the space before its index")
+        return index
+
+    def verify_frames(self, index: Index) -> None:
+        """Read every frame and check its digest, without unpacking."""
+        with Pipeline(self._fetch, _THREADS, self._deadline) as pipeline:
+            for _data in pipeline.map(_extents(index.frames), _FRAMES_IN_FLIGHT):
+                self._deadline.check()
+
+    def read_members(self, index: Index, members: Iterable[Member]) -> Iterator[Piece]:
+        """The content of ``members`` in the order in which it lies in the pack.
+
+        Every piece comes from a frame whose digest has been checked. An empty file is one empty piece.
+        """
+        wanted = sorted(members, key=lambda member: (member.offset, member.size))
+        starts = list(accumulate((frame.raw_bytes for frame in index.frames), initial=0))
+        extents = list(_extents(index.frames))
+        needed = _frames_holding(wanted, starts)
+        with Pipeline(self._fetch_and_unpack, _THREADS, self._deadline) as pipeline:
+            contents = pipeline.map((extents[number] for number in needed), _FRAMES_IN_FLIGHT)
+            position = 0
+            for number, content in zip(needed, contents, strict=True):
+                self._deadline.check()
+                start, end = starts[number], starts[number + 1]
+                view = memoryview(content)
+                while position < len(wanted):
+                    member = wanted[position]
+                    member_end = member.offset + member.size
+                    if member.offset >= end and member.size:
+                        break
+                    piece = view[max(member.offset, start) - start : min(member_end, end) - start]
+                    yield Piece(member, piece, is_last=member_end <= end)
+                    if member_end > end:
+                        break
+                    position += 1
+            for member in wanted[position:]:  # only empty files can be left, at the very end of the stream
+                yield Piece(member, memoryview(b""), is_last=True)
+
+    def _fetch(self, extent: tuple[int, Frame]) -> bytes:
+        offset, frame = extent
+        data = self._source.read_at(offset, frame.packed_bytes)
+        if hashlib.sha256(data).hexdigest() != frame.sha256:
+            raise CorruptPackError(self.name, f"the frame at byte {offset} does not have the digest that was published")
+        return data
+
+    def _fetch_and_unpack(self, extent: tuple[int, Frame]) -> bytes:
+        data = self._fetch(extent)
+        try:
+            return unpack_frame(data, extent[1].raw_bytes)
+        except ZstdError as error:
+            raise CorruptPackError(self.name, f"the frame at byte {extent[0]} cannot be unpacked ({error})") from error
+
+
+def _extents(frames: Sequence[Frame]) -> Iterator[tuple[int, Frame]]:
+    """Each frame with its offset in the pack."""
+    return zip(accumulate((frame.packed_bytes for frame in frames), initial=0), frames, strict=False)
+
+
+def _frames_holding(members: Sequence[Member], starts: Sequence[int]) -> list[int]:
+    """Numbers of the frames that hold any content of ``members`` (sorted by offset), in order."""
+    needed: list[int] = []
+    for member in members:
+        if not member.size:
+            continue
+        number = bisect_right(starts, member.offset) - 1
+        while number < len(starts) - 1 and starts[number] < member.offset + member.size:
+            if not needed or needed[-1] < number:
+                needed.append(number)
+            number += 1
+    return needed

@@ -1,0 +1,227 @@
+"""The packs of one environment and namespace in a store: what they hold together, and how more are added.
+
+The rules that make it safe without locks: packs are never rewritten, each appears whole under a unique name, and for
+every unit the latest pack that holds it wins. So the union of any two savers' work is what both published.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from .adapters import ADAPTERS
+from .deadline import Deadline
+from .environment import Environment
+from .errors import (
+    CacheError,
+    CorruptPackError,
+    PackError,
+    StoreError,
+    UnreadablePackError,
+    UnsupportedPackError,
+)
+from .pack import Index, Limits, PackReader, PackUnit
+from .stores import ReadStore, Store
+from .workers import Pipeline
+
+logger = logging.getLogger(__name__)
+
+LAYOUT = "v1"
+_PACK_NAME = re.compile(r"(?P<id>(?P<time>[0-9a-f]{12})-[0-9a-f]{16})\.tar\.zst", re.ASCII)
+_THREADS = 8
+"""Indexes are read so many at a time: each is a wait for the store, hardly any work."""
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A pack whose index has been read and verified."""
+
+    id: str
+    name: str
+    """The object's name in the store."""
+    index: Index
+    packed_bytes: int
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A pack that counts as absent, and why."""
+
+    id: str
+    error: PackError
+
+
+@dataclass(frozen=True)
+class Union:
+    """What the packs of a repository hold together, at one moment."""
+
+    packs: tuple[Pack, ...]
+    """Usable packs, oldest first."""
+    rejected: tuple[Rejected, ...]
+
+    def units(self) -> Mapping[str, tuple[Pack, PackUnit]]:
+        """Every unit by name, out of the latest pack that holds it."""
+        return {unit.name: (pack, unit) for pack in self.packs for unit in pack.index.units}
+
+    def without(self, pack: Pack, error: PackError) -> Union:
+        """This union if ``pack`` were not there."""
+        return Union(
+            tuple(other for other in self.packs if other.id != pack.id),
+            (*self.rejected, Rejected(pack.id, error)),
+        )
+
+
+class ReadRepository:
+    """Reads the packs of one environment and namespace."""
+
+    def __init__(
+        self, store: ReadStore, namespace: str, environment: Environment, limits: Limits, deadline: Deadline
+    ) -> None:
+        self.environment = environment
+        self.namespace = namespace
+        self.limits = limits
+        self._store = store
+        self._deadline = deadline
+        self._folder = f"{LAYOUT}/{namespace}/{environment.id}"
+
+    def union(self, *, verify_frames: bool = False) -> Union:
+        """Read every pack's index, and with ``verify_frames`` check every byte of every pack as well.
+
+        A pack that cannot be used is in ``rejected``. Raises StoreError if the store cannot be read.
+        """
+        self._deadline.check(f"listing the packs in {self._store.location}")
+        ids = self._ids()
+        set_aside = {info.name.rpartition("/")[2] for info in self._store.list(f"{self._folder}/quarantine")}
+        packs: list[Pack] = []
+        rejected: list[Rejected] = []
+        self._deadline.check(f"reading the packs in {self._store.location}")
+
+        def read(pack_id: str) -> Pack | Rejected | None:
+            return self._read(pack_id, verify_frames)
+
+        with Pipeline(read, min(_THREADS, max(len(ids), 1)), self._deadline) as pipeline:
+            for found in pipeline.map((pack_id for pack_id in ids if pack_id not in set_aside), 2 * _THREADS):
+                if isinstance(found, Pack):
+                    packs.append(found)
+                elif found is not None:
+                    rejected.append(found)
+        return Union(tuple(packs), tuple(rejected))
+
+    @contextmanager
+    def opened(self, pack: Pack) -> Iterator[PackReader]:
+        """A reader of a pack's files. Raises PackError if the pack has been deleted since its index was read."""
+        source = self._store.open(pack.name)
+        if source is None:
+            raise UnreadablePackError(pack.id, "it was deleted while it was being read")
+        with source:
+            yield PackReader(pack.id, source, self.limits, self._deadline)
+
+    def _ids(self) -> list[str]:
+        """Ids of the packs, oldest first."""
+        names = (info.name.rpartition("/")[2] for info in self._store.list(f"{self._folder}/packs"))
+        return [found.group("id") for name in names if (found := _PACK_NAME.fullmatch(name))]
+
+    def _name(self, pack_id: str) -> str:
+        return f"{self._folder}/packs/{pack_id}.tar.zst"
+
+    def _read(self, pack_id: str, verify_frames: bool) -> Pack | Rejected | None:
+        try:
+            try:
+                return self._read_once(pack_id, verify_frames)
+            except CorruptPackError:
+                # What a client of NFS has cached of a file may be stale until it opens it again.
+                return self._read_once(pack_id, verify_frames)
+        except PackError as error:
+            return Rejected(pack_id, error)
+
+    def _read_once(self, pack_id: str, verify_frames: bool) -> Pack | None:
+        name = self._name(pack_id)
+        try:
+            source = self._store.open(name)
+            if source is None:  # deleted since it was listed: superseded or pruned, hence nothing is missing
+                return None
+            with source:
+                reader = PackReader(pack_id, source, self.limits, self._deadline)
+                index = reader.read_index()
+                self._check_place(pack_id, index)
+                if verify_frames:
+                    reader.verify_frames(index)
+                return Pack(pack_id, name, index, source.size_bytes)
+        except StoreError as error:
+            raise UnreadablePackError(pack_id, str(error)) from error
+
+    def _check_place(self, pack_id: str, index: Index) -> None:
+        """A pack belongs where it was published: artifacts of another environment may be illegal instructions."""
+        if unknown := set(index.roots) - {adapter.name for adapter in ADAPTERS}:
+            raise UnsupportedPackError(
+                pack_id, f"holds caches this version does not know: {', '.join(sorted(unknown))}"
+            )
+        if (index.namespace, index.environment_id) != (self.namespace, self.environment.id):
+            raise CorruptPackError(
+                pack_id,
+                f"it was published for environment {index.environment_id}, namespace {index.namespace!r}",
+            )
+
+
+class Repository(ReadRepository):
+    """Reads packs and publishes more."""
+
+    def __init__(
+        self, store: Store, namespace: str, environment: Environment, limits: Limits, deadline: Deadline
+    ) -> None:
+        super().__init__(store, namespace, environment, limits, deadline)
+        self._writable = store
+
+    @property
+    def lease_folder(self) -> str:
+        """Where leases that concern this environment alone are."""
+        return f"{self._folder}/leases"
+
+    def publish(self, pack: BinaryIO) -> str:
+        """Make a finished pack part of the union, as its latest; returns its id.
+
+        Raises StoreError if that fails, and then nothing is part of the union.
+        """
+        self._describe()
+        while True:
+            self._deadline.check(f"publishing to {self._store.location}")
+            pack.seek(0)
+            pack_id = self._new_id()
+            if self._writable.create(self._name(pack_id), pack):
+                return pack_id
+
+    def quarantine(self, rejected: Rejected) -> None:
+        """Mark a damaged pack, so that nobody reads it again. It stays where it is, for people to look at."""
+        note = {"pack": rejected.id, "why": rejected.error.detail}
+        self._writable.create(f"{self._folder}/quarantine/{rejected.id}", io.BytesIO(json.dumps(note).encode()))
+
+    def _new_id(self) -> str:
+        """A unique id that sorts behind every pack there is, whatever this machine's clock says.
+
+        Were ids plain times, a pod whose clock is behind could not supersede a unit, and would try again for ever.
+        """
+        latest = max((int(pack_id[:12], 16) for pack_id in self._ids()), default=-1)
+        now = min(max(time.time_ns() // 1_000_000, latest + 1), 0xFFFFFFFFFFFF)
+        return f"{now:012x}-{secrets.token_hex(8)}"
+
+    def _describe(self) -> None:
+        """Leave the environment's parts beside its packs, for people and for explanations of a miss."""
+        name, expected = f"{self._folder}/environment.json", self.environment.to_json()
+        try:
+            source = self._store.open(name)
+            if source is not None:
+                with source:
+                    if source.size_bytes == len(expected) and source.read_at(0, len(expected)) == expected:
+                        return
+                self._writable.delete(name)  # damaged: what is written instead is what it always was
+            self._writable.create(name, io.BytesIO(expected))
+        except CacheError as error:
+            logger.warning("could not describe the environment in %s: %s", self._store.location, error)

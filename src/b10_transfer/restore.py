@@ -1,0 +1,302 @@
+"""Put units in place while compilers may be running and other ranks may be restoring.
+
+Everything is first written to a staging folder beside the cache root, each byte out of a verified frame. Then an empty
+root is filled by one rename, and any other unit by unit: a folder by a rename, the files of a stem by links. None of
+these ever replaces anything, so whoever looks sees all of a unit or none of it, and what is there already stays.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .adapters import CacheRoot
+from .deadline import Deadline
+from .errors import CorruptPackError, LocalCacheError, NoSpaceError, PackError
+from .pack import Member, PackUnit, Piece
+from .repository import Pack, ReadRepository, Union
+from .staging import StagedTree, lies_inside, staged_tree
+
+_BLOCK_BYTES = 4096
+"""What a file system allots for a file at least."""
+_TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
+"""What a rename answers when there is something in its way."""
+_CANNOT_RENAME = {errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM}
+"""What it answers where a root cannot be replaced as a whole, though units can be put into it."""
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+@dataclass
+class Restored:
+    """What a restore did."""
+
+    union: Union
+    """What it restored from: without the packs whose content turned out to be damaged."""
+    units: int = 0
+    files: int = 0
+    bytes: int = 0
+    packed_bytes: int = 0
+    packs: set[str] = field(default_factory=set)
+
+
+Wanted = Mapping[str, tuple[Pack, PackUnit]]
+
+
+def missing(units: Wanted, roots: Iterable[CacheRoot]) -> list[str]:
+    """Names of the units that belong to one of ``roots`` and are not there."""
+    by_name = {root.name: root for root in roots}
+    listings: dict[Path, set[str]] = {}
+    absent = []
+    for name, (_pack, unit) in units.items():
+        root = by_name.get(name.partition("/")[0])
+        if root is not None and not _is_present(root.path / _below_root(name), unit.kind, listings):
+            absent.append(name)
+    return absent
+
+
+def restore(
+    repository: ReadRepository,
+    union: Union,
+    names: Iterable[str],
+    roots: Iterable[CacheRoot],
+    deadline: Deadline,
+) -> Restored:
+    """Put the named units in place below their roots.
+
+    A pack that turns out to be damaged counts as absent: nothing of it is placed, and its units come from earlier
+    packs where those hold them. Raises StoreError, NoSpaceError, LocalCacheError or DeadlineExceededError; a unit is
+    then in place whole or not at all.
+    """
+    by_name = {root.name: root for root in roots}
+    result = Restored(union)
+    remaining = set(names)
+    staged: dict[str, tuple[Pack, PackUnit]] = {}
+    with ExitStack() as cleanup, _local_errors(", ".join(str(root.path) for root in by_name.values())):
+        trees = {name: cleanup.enter_context(staged_tree(root.path)) for name, root in by_name.items()}
+        _require_space(result.union, remaining, trees)
+        while remaining:
+            wanted = {name: found for name, found in result.union.units().items() if name in remaining}
+            remaining.intersection_update(wanted)
+            for pack, units in _by_pack(wanted):
+                try:
+                    _stage(repository, pack, units, by_name, trees, deadline)
+                except PackError as error:
+                    result.union = result.union.without(pack, error)
+                    _unstage(units, trees)
+                    continue
+                staged.update({unit.name: (pack, unit) for unit in units})
+                remaining.difference_update(unit.name for unit in units)
+        for name, root in by_name.items():
+            deadline.check(f"putting files in place in {root.path}")
+            trees[name].close()
+            of_root = [found for found in staged.values() if found[1].name.partition("/")[0] == name]
+            _count(result, _place(root.path, trees[name].path, of_root))
+    return result
+
+
+def _is_present(path: Path, kind: str, listings: dict[Path, set[str]]) -> bool:
+    if kind == "folder":
+        try:
+            return bool(os.listdir(path))  # an empty folder can be renamed over
+        except FileNotFoundError:
+            return False
+        except NotADirectoryError:
+            return True
+    if path.parent not in listings:
+        try:
+            listings[path.parent] = set(os.listdir(path.parent))
+        except (FileNotFoundError, NotADirectoryError):
+            listings[path.parent] = set()
+    return any(_is_of_stem(name, path.name) for name in listings[path.parent])
+
+
+def _is_of_stem(file_name: str, stem: str) -> bool:
+    return file_name == stem or file_name.startswith(stem + ".")
+
+
+def _below_root(name: str) -> str:
+    """A path in a pack without the name of its root."""
+    return name.partition("/")[2]
+
+
+def _by_pack(wanted: Wanted) -> list[tuple[Pack, list[PackUnit]]]:
+    """The wanted units of each pack, so that a pack is read once."""
+    grouped: dict[str, tuple[Pack, list[PackUnit]]] = {}
+    for pack, unit in wanted.values():
+        grouped.setdefault(pack.id, (pack, []))[1].append(unit)
+    return list(grouped.values())
+
+
+def _require_space(union: Union, names: set[str], trees: Mapping[str, StagedTree]) -> None:
+    """Raise NoSpaceError rather than fill a file system: half a restore would be of no use to anybody."""
+    needed: dict[int, int] = {}
+    for name, (_pack, unit) in union.units().items():
+        if name in names:
+            device = os.stat(trees[name.partition("/")[0]].path).st_dev
+            needed[device] = needed.get(device, 0) + unit.size + len(unit.members) * _BLOCK_BYTES
+    for tree in trees.values():
+        free = os.statvfs(tree.path)
+        free_bytes, needed_bytes = free.f_bavail * free.f_frsize, needed.get(os.stat(tree.path).st_dev, 0)
+        if free_bytes < needed_bytes:
+            raise NoSpaceError(str(tree.path.parent), needed_bytes, free_bytes)
+
+
+def _stage(
+    repository: ReadRepository,
+    pack: Pack,
+    units: list[PackUnit],
+    roots: Mapping[str, CacheRoot],
+    trees: Mapping[str, StagedTree],
+    deadline: Deadline,
+) -> None:
+    """Write the units' files to staging. Raises PackError if the pack cannot be used."""
+    deadline.check(f"reading pack {pack.id}")
+    members = [member for unit in units for member in unit.members]
+    with repository.opened(pack) as reader, _OpenFile() as file:
+        for piece in reader.read_members(pack.index, members):
+            root_name, _, path = piece.member.path.partition("/")
+            root = roots[root_name]
+            if root.adapter.is_rewritten(path):
+                file.gather(piece)
+                if piece.is_last:
+                    file.create(trees[root_name], path)
+                    file.write(_localised(root, path, file.gathered(), pack))
+            else:
+                if file.member is not piece.member:
+                    file.member = piece.member
+                    file.create(trees[root_name], path)
+                file.write(piece.data)
+            if piece.is_last:
+                file.finish(piece.member)
+
+
+class _OpenFile:
+    """The file that is being staged; closed whatever happens."""
+
+    def __init__(self) -> None:
+        self.member: Member | None = None
+        self._descriptor = -1
+        self._gathered = bytearray()
+
+    def __enter__(self) -> _OpenFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+
+    def create(self, tree: StagedTree, path: str) -> None:
+        self._descriptor = tree.create(path)
+
+    def write(self, data: bytes | memoryview) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+
+    def finish(self, member: Member) -> None:
+        os.fchmod(self._descriptor, member.mode)
+        os.utime(self._descriptor, ns=(member.mtime_ns, member.mtime_ns))
+        descriptor, self._descriptor, self.member = self._descriptor, -1, None
+        os.close(descriptor)
+
+    def gather(self, piece: Piece) -> None:
+        self._gathered += piece.data
+
+    def gathered(self) -> bytes:
+        data = bytes(self._gathered)
+        self._gathered.clear()
+        return data
+
+
+def _localised(root: CacheRoot, path: str, data: bytes, pack: Pack) -> bytes:
+    try:
+        return root.adapter.to_local(root.path, path, data)
+    except ValueError as error:
+        raise CorruptPackError(pack.id, f"{root.name}/{path}: {error}") from error
+
+
+def _unstage(units: Iterable[PackUnit], trees: Mapping[str, StagedTree]) -> None:
+    for unit in units:
+        for member in unit.members:
+            root_name, _, path = member.path.partition("/")
+            trees[root_name].remove(path)
+
+
+def _place(root: Path, staged: Path, units: list[tuple[Pack, PackUnit]]) -> Iterator[tuple[Pack, PackUnit]]:
+    """Move staged units to their root; yields those that were not already there."""
+    if not units:
+        return
+    if not lies_inside(root) and _fill_empty_root(staged, root):
+        yield from units
+        return
+    for pack, unit in units:
+        path = _below_root(unit.name)
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        if unit.kind == "folder":
+            placed = _rename_folder(staged / path, root / path)
+        else:
+            placed = _link_stem(staged, root, [_below_root(member.path) for member in unit.members], path)
+        if placed:
+            yield pack, unit
+
+
+def _fill_empty_root(staged: Path, root: Path) -> bool:
+    """Make the staged tree the root, if that is missing or empty: all of a restore appears at once."""
+    try:
+        # A root that others may read stays so; a new one is private, because torch runs what lies there.
+        os.chmod(staged, root.stat().st_mode & 0o7777 if root.exists() else 0o700)
+        os.rename(staged, root)
+    except OSError as error:
+        if error.errno not in _TAKEN | _CANNOT_RENAME:
+            raise
+        return False
+    return True
+
+
+def _rename_folder(staged: Path, target: Path) -> bool:
+    try:
+        os.rename(staged, target)  # fails unless the target is missing or an empty folder
+    except OSError as error:
+        if error.errno not in _TAKEN:
+            raise
+        return False
+    return True
+
+
+def _link_stem(staged: Path, root: Path, paths: list[str], stem: str) -> bool:
+    """Put the files of a stem in place unless one is there already."""
+    target = root / stem
+    if _is_present(target, "stem", {}):
+        return False
+    for path in paths:
+        try:
+            os.link(staged / path, root / path, follow_symlinks=False)
+        except FileExistsError:  # a compiler was faster with this one; its content is the same
+            continue
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            os.rename(staged / path, root / path)
+    return True
+
+
+def _count(result: Restored, placed: Iterator[tuple[Pack, PackUnit]]) -> None:
+    for pack, unit in placed:
+        result.units += 1
+        result.files += len(unit.members)
+        result.bytes += unit.size
+        if pack.id not in result.packs:
+            result.packs.add(pack.id)
+            result.packed_bytes += pack.packed_bytes
+
+
+@contextmanager
+def _local_errors(roots: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise LocalCacheError("restore to", roots, error.strerror or str(error)) from error

@@ -1,0 +1,199 @@
+"""Take artifacts out of the local caches: find the units, choose those a store lacks, pack them.
+
+A compiler may be writing meanwhile. A unit that its adapter calls incomplete, or whose files are not the same after
+they were read as when they were found, is left for the next save: it is never published half.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+from .adapters import CacheRoot, Unit, UnitKind
+from .deadline import Deadline
+from .errors import LocalCacheError
+from .pack import PackUnit, PackWriter, SourceFile
+from .pack.index import storable
+
+logger = logging.getLogger(__name__)
+
+_CHUNK_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file as it was found. Two equal fingerprints mean that nobody wrote to it in between."""
+
+    path: str
+    """Relative to its root."""
+    size: int
+    mode: int
+    fingerprint: tuple[int, int, int]
+    """Inode, size and modification time in nanoseconds."""
+
+
+@dataclass(frozen=True)
+class LocalUnit:
+    """A unit in a local cache, with its files sorted by path."""
+
+    root: CacheRoot
+    unit: Unit
+    files: tuple[LocalFile, ...]
+
+    @property
+    def name(self) -> str:
+        """What it is called in a pack."""
+        return f"{self.root.name}/{self.unit.path}"
+
+    @property
+    def size(self) -> int:
+        """Bytes of its files together."""
+        return sum(file.size for file in self.files)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The units found in the local caches."""
+
+    units: tuple[LocalUnit, ...]
+    incomplete: int
+    """Units that a compiler has not finished."""
+
+
+class UnitChangedError(Exception):
+    """A unit was written to while it was being read."""
+
+
+def has_artifacts(root: CacheRoot) -> bool:
+    """Whether a root holds at least one artifact; locks, half-written files and empty folders are none."""
+    return any(root.adapter.unit_of(file.path) is not None for file in _walk(root))
+
+
+def take(roots: Iterable[CacheRoot], deadline: Deadline) -> Snapshot:
+    """Find every unit in the given roots. Raises LocalCacheError if one cannot be read."""
+    found: list[LocalUnit] = []
+    incomplete = 0
+    for root in roots:
+        deadline.check(f"looking through {root.path}")
+        units: dict[Unit, list[LocalFile]] = {}
+        for file in _walk(root):
+            unit = root.adapter.unit_of(file.path)
+            if unit is not None:
+                units.setdefault(unit, []).append(file)
+        for unit, files in units.items():
+            if not all(storable(f"{root.name}/{file.path}") for file in files):
+                logger.warning("%s is not saved: a file's name has characters that packs do not hold", unit.path)
+            elif root.adapter.is_complete(root.path, unit, [file.path for file in files]):
+                found.append(LocalUnit(root, unit, tuple(sorted(files, key=lambda file: file.path))))
+            else:
+                incomplete += 1
+    return Snapshot(tuple(found), incomplete)
+
+
+def lacking(units: Iterable[LocalUnit], stored: Mapping[str, PackUnit]) -> list[LocalUnit]:
+    """The units that a store holding ``stored`` would gain by.
+
+    Compilers name their artifacts by what went into them, so a unit of a known name is the same work done twice, even
+    where its bytes differ (they hold timings). It counts as new only if it has all the files that the stored one has,
+    and more: a graph for one more set of guards, a library that was not there yet.
+    """
+    return [unit for unit in units if not (known := stored.get(unit.name)) or _extends(unit, known)]
+
+
+def pack(units: Iterable[LocalUnit], writer: PackWriter) -> int:
+    """Add units to a pack, like beside like; returns how many were left out because they changed meanwhile."""
+    changed = 0
+    for unit in sorted(units, key=_likeness):
+        try:
+            writer.add_unit(unit.name, unit.unit.kind.value, _sources(unit), partial(_check_folder, unit))
+        except UnitChangedError as change:
+            logger.debug("%s is left for the next save: %s", unit.name, change)
+            changed += 1
+    return changed
+
+
+def _extends(local: LocalUnit, stored: PackUnit) -> bool:
+    return {f"{local.root.name}/{file.path}" for file in local.files} > {member.path for member in stored.members}
+
+
+def _likeness(unit: LocalUnit) -> tuple[str, int, str]:
+    """Variants of one kernel have files of the same names and about the same size; side by side they pack best."""
+    return (unit.files[0].path.rpartition("/")[2], unit.size, unit.name)
+
+
+def _walk(root: CacheRoot, start: str = "") -> Iterator[LocalFile]:
+    """Every regular file that may be an artifact. What vanishes meanwhile is passed over."""
+    skipped = {str(path) for path in root.nested}
+    folders = [start]
+    while folders:
+        folder = folders.pop()
+        try:
+            with os.scandir(root.path / folder) as entries:
+                for entry in entries:
+                    path = f"{folder}/{entry.name}" if folder else entry.name
+                    if entry.is_dir(follow_symlinks=False):
+                        if entry.path not in skipped and not root.adapter.skips_folder(path):
+                            folders.append(path)
+                    elif entry.is_file(follow_symlinks=False):
+                        with suppress(FileNotFoundError):
+                            yield _as_found(path, entry.stat(follow_symlinks=False))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise LocalCacheError("look through", str(root.path / folder), error.strerror or str(error)) from error
+
+
+def _as_found(path: str, status: os.stat_result) -> LocalFile:
+    return LocalFile(
+        path,
+        status.st_size,
+        stat.S_IMODE(status.st_mode) & 0o777,
+        (status.st_ino, status.st_size, status.st_mtime_ns),
+    )
+
+
+def _sources(unit: LocalUnit) -> list[SourceFile]:
+    return [_source(unit.root, file) for file in unit.files]
+
+
+def _source(root: CacheRoot, file: LocalFile) -> SourceFile:
+    mtime_ns = file.fingerprint[2]
+    if not root.adapter.is_rewritten(file.path):
+        return SourceFile(f"{root.name}/{file.path}", file.size, file.mode, mtime_ns, partial(_read, root, file))
+    data = root.adapter.to_portable(root.path, file.path, b"".join(_read(root, file)))
+    if data is None:
+        raise UnitChangedError(f"{file.path} is not as its compiler writes it")
+    return SourceFile(f"{root.name}/{file.path}", len(data), file.mode, mtime_ns, lambda: [data])
+
+
+def _read(root: CacheRoot, file: LocalFile) -> Iterator[bytes]:
+    """The content of a file that must be the same before and after as when it was found."""
+    path = root.path / file.path
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        raise UnitChangedError(f"{path} can no longer be opened ({error.strerror})") from error
+    try:
+        while data := os.read(descriptor, _CHUNK_BYTES):
+            yield data
+        if _as_found(file.path, os.fstat(descriptor)) != file:
+            raise UnitChangedError(f"{path} was written to")
+    except OSError as error:
+        raise LocalCacheError("read", str(path), error.strerror or str(error)) from error
+    finally:
+        os.close(descriptor)
+
+
+def _check_folder(unit: LocalUnit) -> None:
+    """Raise UnitChangedError if the files of a folder are no longer those that were found."""
+    if unit.unit.kind is not UnitKind.FOLDER:
+        return
+    adapter = unit.root.adapter
+    files = {file.path for file in _walk(unit.root, unit.unit.path) if adapter.unit_of(file.path) is not None}
+    if files != {file.path for file in unit.files}:
+        raise UnitChangedError("files were added or removed")

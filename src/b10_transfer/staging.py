@@ -1,0 +1,181 @@
+"""Local staging: where new units are written before they are put in place, and the lock of a cache root.
+
+Both lie beside the root, on the same file system, so that putting in place is a rename. Where the root is a mount
+point, or its parent cannot be written, they lie inside it, under names that are never artifacts.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import secrets
+import shutil
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from .deadline import Deadline
+from .errors import LocalCacheError
+
+logger = logging.getLogger(__name__)
+
+_POLL_S = 0.02
+_OPEN_FOLDERS = 64
+
+
+class StagedTree:
+    """A folder, private to this process, that is filled with files by their relative paths.
+
+    Files are created relative to descriptors of folders that were made here, so that no link can lead elsewhere.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        # Held as long as the tree is in use: whoever gets this lock may take the tree for a dead process's.
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        self._made: set[str] = set()
+        self._open: OrderedDict[str, int] = OrderedDict()
+
+    def create(self, path: str) -> int:
+        """Create the file ``path`` and the folders above it; the descriptor is the caller's to close."""
+        folder, _, name = path.rpartition("/")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(name, flags, 0o600, dir_fd=self._folder(folder))
+
+    def remove(self, path: str) -> None:
+        """Remove a file of this tree, if it is there."""
+        with suppress(FileNotFoundError):
+            os.unlink(self.path / path)
+
+    def close(self) -> None:
+        """Release the descriptors; the files stay."""
+        while self._open:
+            os.close(self._open.popitem()[1])
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _folder(self, path: str) -> int:
+        """A descriptor of a folder of the tree, which is made if need be. The most recent ones stay open."""
+        if not path:
+            return self._descriptor
+        if path in self._open:
+            self._open.move_to_end(path)
+            return self._open[path]
+        parent, _, name = path.rpartition("/")
+        parent_descriptor = self._folder(parent)
+        if path not in self._made:
+            os.mkdir(name, 0o755, dir_fd=parent_descriptor)
+            self._made.add(path)
+        descriptor = os.open(
+            name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_descriptor
+        )
+        self._open[path] = descriptor
+        if len(self._open) > _OPEN_FOLDERS:
+            os.close(self._open.popitem(last=False)[1])
+        return descriptor
+
+
+def lies_inside(root: Path) -> bool:
+    """Whether a root's staging has to lie inside it: what lies beside could not be renamed into it."""
+    return root.exists() and (_is_mount_point(root) or not os.access(root.parent, os.W_OK | os.X_OK))
+
+
+@contextmanager
+def staged_tree(root: Path) -> Iterator[StagedTree]:
+    """A new staged tree for a root; what is left of it at the end is removed. Raises LocalCacheError."""
+    try:
+        folder, prefix = _place(root)
+        _remove_leftovers(folder, f"{prefix}.b10-staging-")
+        path = folder / f"{prefix}.b10-staging-{secrets.token_hex(8)}"
+        os.mkdir(path, 0o700)
+    except OSError as error:
+        raise LocalCacheError("stage files for", str(root), error.strerror or str(error)) from error
+    with ExitStack() as cleanup:
+        cleanup.callback(shutil.rmtree, path, ignore_errors=True)
+        tree = StagedTree(path)
+        cleanup.callback(tree.close)
+        yield tree
+
+
+@contextmanager
+def locked(root: Path, deadline: Deadline) -> Iterator[None]:
+    """Hold a root's lock, which makes other ranks of the pod wait for the restore in progress instead of repeating it.
+
+    The kernel releases it when its holder dies. It only saves work: where it cannot be had, this goes on without.
+    """
+    descriptor = _open_lock(root)
+    if descriptor is None:
+        yield
+        return
+    try:
+        while not _try_lock(descriptor):
+            deadline.check(f"waiting for another process to restore {root}")
+            deadline.sleep(_POLL_S)
+        try:
+            yield
+        finally:
+            # Explicitly, because a process forked meanwhile has the same open file and would keep the lock.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+    finally:
+        os.close(descriptor)
+
+
+def _open_lock(root: Path) -> int | None:
+    try:
+        folder, prefix = _place(root)
+        return os.open(folder / f"{prefix}.b10-lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        logger.debug("there is no lock for %s: %s", root, error)
+        return None
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _place(root: Path) -> tuple[Path, str]:
+    """The folder for a root's staging and lock, and how names there begin."""
+    if lies_inside(root):
+        return root, ""
+    os.makedirs(root.parent, exist_ok=True)
+    return root.parent, f".{root.name}"
+
+
+def _remove_leftovers(folder: Path, prefix: str) -> None:
+    """Remove the trees of processes that died: those whose lock nobody holds."""
+    for name in os.listdir(folder):
+        if not name.startswith(prefix):
+            continue
+        with suppress(OSError):
+            descriptor = os.open(folder / name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                if _try_lock(descriptor):
+                    shutil.rmtree(folder / name, ignore_errors=True)
+            finally:
+                os.close(descriptor)
+
+
+def _is_mount_point(path: Path) -> bool:
+    """Also of a bind mount from the same file system, which ``os.path.ismount`` does not notice."""
+    if os.path.ismount(path):
+        return True
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+            return any(_unescaped(line.split(" ")[4]) == str(path) for line in file)
+    except (OSError, IndexError):
+        return False
+
+
+def _unescaped(mount_point: str) -> str:
+    """The kernel writes blanks, tabs, newlines and backslashes of a mount point in octal."""
+    for character in " \t\n\\":
+        mount_point = mount_point.replace(f"\\{ord(character):03o}", character)
+    return mount_point

@@ -1,0 +1,251 @@
+"""A store in a directory, most often on a volume that many pods mount.
+
+Needs only what every POSIX file system has: exclusive creation, rename, and (better, but not needed) hard links.
+
+* An object is written under a unique name in ``.staging/``, synced, and then linked to its final name. A link never
+  replaces, so two creators of one name cannot both win, and a reader sees all of an object or none. Where links are
+  refused (many FUSE mounts) an exclusive ``mkdir`` decides who may rename.
+* Files are created with mode 0666 and folders with 0777, less the umask: what the pods' group may read is the
+  umask's to say, as for any other file.
+* A link, device or pipe that someone planted is not followed: it is not an object.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import StoreError
+from .base import NAME, ObjectInfo, ObjectReader, Store
+
+STAGING = ".staging"
+_COPY_BYTES = 4 * 1024 * 1024
+
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+"""What file systems without hard links answer."""
+_NO_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES, errno.EBADF}
+"""What file systems answer that cannot sync a folder."""
+
+
+@contextmanager
+def _translated(operation: str, target: object) -> Iterator[None]:
+    """Turn an OSError into a StoreError that says what was done to what."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(operation, str(target), error.strerror or str(error)) from error
+
+
+class DirectoryStore(Store):
+    """The store in the directory ``path``, which is created by the first write.
+
+    ``make_parents`` allows missing parents to be created as well. It is off by default: a missing parent mostly is a
+    volume that is not mounted, and writing below its mount point would fill the node's own disk, shared with nobody.
+    """
+
+    def __init__(self, path: Path, *, make_parents: bool = False) -> None:
+        self.path = path
+        self.location = str(path)
+        self._make_parents = make_parents
+
+    def list(self, folder: str) -> list[ObjectInfo]:
+        path = self._path(folder)
+        found = []
+        with _translated("list", path):
+            try:
+                entries = os.scandir(path)
+            except FileNotFoundError:
+                self._require_reachable()
+                return []
+            with entries:
+                for entry in entries:
+                    try:
+                        status = entry.stat(follow_symlinks=False)
+                    except FileNotFoundError:  # deleted since it was listed
+                        continue
+                    if stat.S_ISREG(status.st_mode) and NAME.fullmatch(entry.name):
+                        found.append(ObjectInfo(f"{folder}/{entry.name}", status.st_size, status.st_mtime))
+        return sorted(found, key=lambda info: info.name)
+
+    def open(self, name: str) -> ObjectReader | None:
+        path = self._path(name)
+        with _translated("open", path):
+            try:
+                # NONBLOCK: opening a pipe that someone planted must not wait for a writer.
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            except FileNotFoundError:
+                self._require_reachable()
+                return None
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                os.close(descriptor)
+                raise StoreError("open", str(path), "it is not a regular file")
+        return _FileReader(descriptor, path, status.st_size)
+
+    def create(self, name: str, source: BinaryIO) -> bool:
+        final = self._path(name)
+        with _translated("write", final):
+            self._make_folder(final.parent)
+            staged = self._make_folder(self.path / STAGING) / f"{secrets.token_hex(16)}.tmp"
+            try:
+                _write_durably(staged, source)
+                created = self._publish(staged, final)
+            finally:
+                with suppress(FileNotFoundError):
+                    os.unlink(staged)
+            _sync_folder(final.parent)
+        return created
+
+    def delete(self, name: str) -> bool:
+        path = self._path(name)
+        with _translated("delete", path):
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                return False
+        return True
+
+    def now(self) -> float:
+        with _translated("write", self.path):
+            probe = self._make_folder(self.path / STAGING) / f"{secrets.token_hex(16)}.now"
+            descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            try:
+                return os.fstat(descriptor).st_mtime
+            finally:
+                os.close(descriptor)
+                os.unlink(probe)
+
+    def remove_abandoned(self, older_than_s: float) -> int:
+        staging = self.path / STAGING
+        removed = 0
+        with _translated("clean up", staging):
+            try:
+                entries = list(os.scandir(staging))
+            except FileNotFoundError:
+                return 0
+            if not entries:
+                return 0
+            now = self.now()
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    # A write sets the modification time: what still grows is young.
+                    if now - entry.stat(follow_symlinks=False).st_mtime <= older_than_s:
+                        continue
+                    (os.rmdir if entry.is_dir(follow_symlinks=False) else os.unlink)(entry.path)
+                    removed += 1
+        return removed
+
+    def _path(self, name: str) -> Path:
+        if not NAME.fullmatch(name):
+            raise StoreError("use", f"the object name {name!r}", "it is not a relative name of plain characters")
+        return self.path / name
+
+    def _require_reachable(self) -> None:
+        """Tell a store that is still empty from one that is not there, which a missing file alone does not."""
+        if self._make_parents or self.path.is_dir():
+            return
+        if self.path.exists():
+            raise StoreError("reach", f"the store {self.path}", "it is not a directory")
+        if not self.path.parent.is_dir():
+            raise StoreError(
+                "reach",
+                f"the store {self.path}",
+                f"{self.path.parent} does not exist; is the volume mounted?",
+            )
+
+    def _make_folder(self, folder: Path) -> Path:
+        """Make a folder of the store, and the store itself, if they are missing."""
+        if folder.is_dir():
+            return folder
+        self._require_reachable()
+        if not self.path.is_dir():
+            self.path.mkdir(parents=self._make_parents, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _publish(self, staged: Path, final: Path) -> bool:
+        """Give a complete staged file its final name without replacing anything; False if the name is taken."""
+        try:
+            os.link(staged, final, follow_symlinks=False)
+        except FileExistsError:
+            # NFS repeats a request whose answer was lost: the link that "exists" may be the one just made.
+            with suppress(FileNotFoundError):
+                return os.path.samestat(os.lstat(staged), os.lstat(final))
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            return _rename_exclusively(staged, final)
+        return True
+
+
+def _rename_exclusively(staged: Path, final: Path) -> bool:
+    """``rename`` replaces, so who may rename to a name is decided by who makes its claim folder first."""
+    claim = staged.parent / f"{final.parent.name}.{final.name}.claim"
+    try:
+        os.mkdir(claim)
+    except FileExistsError:
+        return False
+    try:
+        if os.path.lexists(final):
+            return False
+        os.rename(staged, final)
+        return True
+    finally:
+        os.rmdir(claim)
+
+
+def _write_durably(path: Path, source: BinaryIO) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    with os.fdopen(descriptor, "wb", buffering=0) as file:
+        while chunk := source.read(_COPY_BYTES):
+            view = memoryview(chunk)
+            while view:  # an unbuffered write may be short
+                view = view[file.write(view) :]
+        os.fsync(descriptor)
+    # Closing reports what a network file system or a quota refused late; nothing is published before it.
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new name durable. Where that cannot be asked for, the name is as durable as the file system makes it."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FSYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+class _FileReader(ObjectReader):
+    def __init__(self, descriptor: int, path: Path, size_bytes: int) -> None:
+        self._descriptor = descriptor
+        self._path = path
+        self.size_bytes = size_bytes
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        with _translated("read", self._path):
+            data = os.pread(self._descriptor, length, offset)
+            while 0 < len(data) < length:  # a short read is legal, above all on FUSE
+                more = os.pread(self._descriptor, length - len(data), offset + len(data))
+                if not more:
+                    break
+                data += more
+        if len(data) != length:
+            raise StoreError("read", str(self._path), f"it ends at byte {offset + len(data)}, before {offset + length}")
+        return data
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1

@@ -1,0 +1,94 @@
+"""A pipeline of daemon threads: the same work on many items, results in order, a bounded number in flight."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, TypeVar
+
+from .deadline import Deadline
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class _Task(Generic[T, R]):
+    """One item's way through the pipeline."""
+
+    __slots__ = ("done", "error", "item", "result")
+
+    def __init__(self, item: T) -> None:
+        self.item = item
+        self.result: R | None = None
+        self.error: BaseException | None = None
+        self.done = threading.Lock()
+        self.done.acquire()
+
+
+class Pipeline(Generic[T, R]):
+    """Applies ``function`` to submitted items in ``threads`` daemon threads.
+
+    ``concurrent.futures`` would do, but it joins its threads when the interpreter exits, and a thread that waits for
+    a hung mount would then keep the process alive for ever. Use it as a context manager: leaving it stops the threads
+    (without waiting for one that is stuck).
+    """
+
+    def __init__(self, function: Callable[[T], R], threads: int, deadline: Deadline) -> None:
+        self._function = function
+        self._deadline = deadline
+        self._queue: queue.SimpleQueue[_Task[T, R] | None] = queue.SimpleQueue()
+        self._pending: deque[_Task[T, R]] = deque()
+        self._threads = [
+            threading.Thread(target=self._work, name="b10-transfer-worker", daemon=True) for _ in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def __enter__(self) -> Pipeline[T, R]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for _thread in self._threads:
+            self._queue.put(None)
+
+    @property
+    def in_flight(self) -> int:
+        """Items submitted whose result has not been taken."""
+        return len(self._pending)
+
+    def submit(self, item: T) -> None:
+        task: _Task[T, R] = _Task(item)
+        self._pending.append(task)
+        self._queue.put(task)
+
+    def take(self) -> R:
+        """Wait for the oldest item's result and return it.
+
+        Raises what its function raised, or :class:`DeadlineExceededError` if it is not there in time.
+        """
+        task = self._pending.popleft()
+        if not task.done.acquire(timeout=self._deadline.remaining_s):
+            raise self._deadline.error()
+        if task.error is not None:
+            raise task.error
+        return task.result  # type: ignore[return-value]
+
+    def map(self, items: Iterable[T], in_flight: int) -> Iterator[R]:
+        """Results in the order of ``items``, working at most ``in_flight`` items ahead of the consumer."""
+        for item in items:
+            if self.in_flight >= in_flight:
+                yield self.take()
+            self.submit(item)
+        while self.in_flight:
+            yield self.take()
+
+    def _work(self) -> None:
+        while (task := self._queue.get()) is not None:
+            try:
+                task.result = self._function(task.item)
+            except BaseException as error:  # noqa: BLE001 - raised again by take()
+                task.error = error
+            finally:
+                task.done.release()
