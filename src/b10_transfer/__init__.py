@@ -15,15 +15,34 @@ Two calls in a program that compiles::
 
 from __future__ import annotations
 
-from .operations import load, load_compile_cache, save, save_compile_cache
-from .status import LoadReport, OperationStatus, SaveReport
+from typing import TYPE_CHECKING
+
+from .version import __version__
+
+if TYPE_CHECKING:
+    from .operations import load, load_compile_cache, save, save_compile_cache
+    from .status import LoadReport, OperationStatus, SaveReport
 
 __all__ = [
     "LoadReport",
     "OperationStatus",
     "SaveReport",
+    "__version__",
     "load",
     "load_compile_cache",
     "save",
     "save_compile_cache",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # Imported when first used (PEP 562): the store's worker process starts with this package and needs little of it.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import operations, status
+
+    return getattr(status if name in ("LoadReport", "OperationStatus", "SaveReport") else operations, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

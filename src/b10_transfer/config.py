@@ -269,15 +269,18 @@ def _triton_dir(env: _Reader) -> Path:
 
 
 def _store(env: _Reader, override: str | os.PathLike[str] | None) -> tuple[Path, bool]:
+    """The store's path, made absolute without looking at it: its mount may hang."""
     if override is not None:
         path = _store_path("store", os.fspath(override))
     elif (text := env.text("B10_STORE")) is not None:
         path = _store_path("B10_STORE", text)
+    elif (text := env.text("B10FS_CACHE_DIR")) is not None:
+        path = _store_path("B10FS_CACHE_DIR", text)
+    elif _has_mount():
+        path = MOUNT / "compile_cache"
     else:
-        path = env.path("B10FS_CACHE_DIR") or (MOUNT / "compile_cache")
-        if env.text("B10FS_CACHE_DIR") is None and not MOUNT.is_dir():
-            return _embedded_store(), True
-    return path, _is_below(path, [_real(str(MOUNT))])
+        return _embedded_store(), True
+    return path, MOUNT in path.parents
 
 
 def _store_path(name: str, text: str) -> Path:
@@ -292,9 +295,17 @@ def _store_path(name: str, text: str) -> Path:
                 name, text, "a file:// URL must not name a host (three slashes: file:///mnt/store)"
             )
         text = unquote(url.path)
-    if not text:
+    if not text or "\0" in text:
         raise ConfigurationError(name, text, "it must be a directory or a file:// URL")
-    return _resolve(name, text)
+    return Path(os.path.abspath(os.path.expanduser(text)))
+
+
+def _has_mount() -> bool:
+    """Whether there is a shared volume where one is expected. Listing its parent does not touch the volume itself."""
+    try:
+        return MOUNT.name in os.listdir(MOUNT.parent)
+    except OSError:
+        return False
 
 
 _embedded_store_was_announced = False

@@ -20,12 +20,12 @@ import random
 import re
 import socket
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from .deadline import Deadline
 from .errors import CacheError
-from .stores import ObjectInfo, Store
+from .stores.base import ObjectInfo, Store
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +39,18 @@ _FORGOTTEN_S = 600.0
 class Lease:
     """A claim that this process holds, and renews in the background until it is released."""
 
-    def __init__(self, store: Store, folder: str, name: str, generation: int, timeout_s: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        prefix: str,
+        generation: int,
+        timeout_s: float,
+        renewing: Callable[[], AbstractContextManager[Store]],
+    ) -> None:
         self._store = store
-        self._prefix = f"{folder}/{name}"
+        self._prefix = prefix
         self._generation = generation
+        self._renewing = renewing
         self._released = threading.Event()
         self._renewal_s = max(timeout_s / 3, 0.05)
         threading.Thread(target=self._renew, name="b10-transfer-lease", daemon=True).start()
@@ -50,30 +58,40 @@ class Lease:
     def release(self) -> None:
         """Give the claim up. A lease whose release fails dies of its age."""
         self._released.set()
-        self._delete(self._generation)
+        self._delete(self._store, self._generation)
 
     def _renew(self) -> None:
-        while not self._released.wait(self._renewal_s):
-            try:
-                if not _create(self._store, self._prefix, self._generation + 1):
-                    return  # taken over: this holder was too slow, and merely goes on without the lease
-            except CacheError as error:
-                logger.debug("could not renew the lease %s: %s", self._prefix, error)
-                continue
-            previous, self._generation = self._generation, self._generation + 1
-            self._delete(previous)
-            if self._released.is_set():
-                self._delete(self._generation)
-
-    def _delete(self, generation: int) -> None:
+        """Create generation after generation until the lease is released or somebody else's."""
+        if self._released.wait(self._renewal_s):
+            return  # as nearly always: a save takes less than a second
         try:
-            self._store.delete(f"{self._prefix}.{generation:08d}")
+            with self._renewing() as store:
+                while not self._released.is_set() and _create(store, self._prefix, self._generation + 1):
+                    previous, self._generation = self._generation, self._generation + 1
+                    self._delete(store, previous)
+                    if self._released.wait(self._renewal_s):
+                        self._delete(store, self._generation)
+        except CacheError as error:
+            logger.debug("the lease %s is no longer renewed: %s", self._prefix, error)
+
+    def _delete(self, store: Store, generation: int) -> None:
+        try:
+            store.delete(f"{self._prefix}.{generation:08d}")
         except CacheError as error:
             logger.debug("could not delete the lease %s: %s", self._prefix, error)
 
 
-def try_acquire(store: Store, folder: str, names: Sequence[str], timeout_s: float) -> Lease | None:
-    """Claim any one of the leases ``names`` in ``folder``, or return None if all are held by others."""
+def try_acquire(
+    store: Store,
+    folder: str,
+    names: Sequence[str],
+    timeout_s: float,
+    renewing: Callable[[], AbstractContextManager[Store]] | None = None,
+) -> Lease | None:
+    """Claim any one of the leases ``names`` in ``folder``, or return None if all are held by others.
+
+    ``renewing`` opens the store once more for the renewals; by default they go through ``store`` itself.
+    """
     generations: dict[str, list[tuple[int, ObjectInfo]]] = {name: [] for name in names}
     listing = store.list(folder)
     now = store.now() if listing else 0.0
@@ -91,13 +109,19 @@ def try_acquire(store: Store, folder: str, names: Sequence[str], timeout_s: floa
         if _create(store, f"{folder}/{name}", latest + 1):
             for _generation, dead in generations[name]:
                 store.delete(dead.name)
-            return Lease(store, folder, name, latest + 1, timeout_s)
+            return Lease(store, f"{folder}/{name}", latest + 1, timeout_s, renewing or (lambda: nullcontext(store)))
     return None
 
 
 @contextmanager
 def held(
-    store: Store, folder: str, names: Sequence[str], timeout_s: float, deadline: Deadline, waiting_for: str
+    store: Store,
+    folder: str,
+    names: Sequence[str],
+    timeout_s: float,
+    deadline: Deadline,
+    waiting_for: str,
+    renewing: Callable[[], AbstractContextManager[Store]] | None = None,
 ) -> Iterator[bool]:
     """Hold any one of several leases meanwhile, waiting for one within the deadline.
 
@@ -105,7 +129,7 @@ def held(
     """
     waited = False
     pause_s = _POLL_S
-    while (lease := try_acquire(store, folder, names, timeout_s)) is None:
+    while (lease := try_acquire(store, folder, names, timeout_s, renewing)) is None:
         waited = True
         deadline.check(waiting_for)
         deadline.sleep(random.uniform(0.5, 1.0) * pause_s)

@@ -29,7 +29,7 @@ from .errors import (
     UnsupportedPackError,
 )
 from .pack import Index, Limits, PackReader, PackUnit
-from .stores import ReadStore, Store
+from .stores.base import ReadStore, Store
 from .workers import Pipeline
 
 logger = logging.getLogger(__name__)

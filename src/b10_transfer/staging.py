@@ -107,14 +107,15 @@ def locked(root: Path, deadline: Deadline) -> Iterator[None]:
 
     The kernel releases it when its holder dies. It only saves work: where it cannot be had, this goes on without.
     """
-    descriptor = _open_lock(root)
-    if descriptor is None:
+    try:
+        folder, prefix = _place(root)
+        descriptor = _open_lock(folder / f"{prefix}.b10-lock", os.O_CREAT)
+    except OSError as error:
+        logger.debug("there is no lock for %s: %s", root, error)
         yield
         return
     try:
-        while not _try_lock(descriptor):
-            deadline.check(f"waiting for another process to restore {root}")
-            deadline.sleep(_POLL_S)
+        _lock(descriptor, root, deadline)
         try:
             yield
         finally:
@@ -124,13 +125,25 @@ def locked(root: Path, deadline: Deadline) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _open_lock(root: Path) -> int | None:
-    try:
-        folder, prefix = _place(root)
-        return os.open(folder / f"{prefix}.b10-lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        logger.debug("there is no lock for %s: %s", root, error)
-        return None
+def wait_for_restore(root: Path, deadline: Deadline) -> None:
+    """Wait while another rank restores to a root. Leaves no trace where nobody ever did."""
+    for path in (root.parent / f".{root.name}.b10-lock", root / ".b10-lock"):
+        with suppress(OSError):
+            descriptor = _open_lock(path, 0)
+            try:
+                _lock(descriptor, root, deadline)
+            finally:
+                os.close(descriptor)
+
+
+def _open_lock(path: Path, create: int) -> int:
+    return os.open(path, os.O_RDWR | create | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def _lock(descriptor: int, root: Path, deadline: Deadline) -> None:
+    while not _try_lock(descriptor):
+        deadline.check(f"waiting for another process to restore {root}")
+        deadline.sleep(_POLL_S)
 
 
 def _try_lock(descriptor: int) -> bool:

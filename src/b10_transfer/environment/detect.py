@@ -10,8 +10,8 @@ import os
 import platform
 import socket
 import sys
-from importlib.metadata import PackageNotFoundError, version
 
+from ..version import __version__
 from . import accelerator, cpu
 from .frameworks import torch_build, triton_version
 from .key import Environment
@@ -38,7 +38,7 @@ def detect() -> Environment:
         recorded={
             "driver": device.driver,
             "hostname": socket.gethostname(),
-            "b10-transfer": _own_version(),
+            "b10-transfer": __version__,
         },
     )
 
@@ -48,10 +48,3 @@ def _libc() -> str:
         return os.confstr("CS_GNU_LIBC_VERSION") or ""
     except (ValueError, OSError):  # not glibc
         return "-".join(platform.libc_ver())
-
-
-def _own_version() -> str:
-    try:
-        return version("b10-transfer")
-    except PackageNotFoundError:  # run from a source tree
-        return "unknown"

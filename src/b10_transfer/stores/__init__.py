@@ -1,9 +1,4 @@
-"""Where packs live. ``base`` is the contract; every other module here is one store that keeps it."""
+"""Where packs live. ``base`` is the contract; every other module here is one store that keeps it, or a wrapper.
 
-from __future__ import annotations
-
-from .base import ObjectInfo, ObjectReader, ReadStore, Store
-from .directory import DirectoryStore
-from .memory import MemoryStore
-
-__all__ = ["DirectoryStore", "MemoryStore", "ObjectInfo", "ObjectReader", "ReadStore", "Store"]
+Nothing is imported here: the worker process (``serve``) starts with this package and must start fast.
+"""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -92,7 +91,7 @@ class DirectoryStore(Store):
         final = self._path(name)
         with _translated("write", final):
             self._make_folder(final.parent)
-            staged = self._make_folder(self.path / STAGING) / f"{secrets.token_hex(16)}.tmp"
+            staged = self._make_folder(self.path / STAGING) / f"{os.urandom(16).hex()}.tmp"
             try:
                 _write_durably(staged, source)
                 created = self._publish(staged, final)
@@ -113,7 +112,7 @@ class DirectoryStore(Store):
 
     def now(self) -> float:
         with _translated("write", self.path):
-            probe = self._make_folder(self.path / STAGING) / f"{secrets.token_hex(16)}.now"
+            probe = self._make_folder(self.path / STAGING) / f"{os.urandom(16).hex()}.now"
             descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             try:
                 return os.fstat(descriptor).st_mtime

@@ -1,0 +1,174 @@
+"""One save: find finished units, choose those the store lacks, pack and publish them."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+from . import leases, snapshot
+from .adapters import cache_roots
+from .config import Config
+from .deadline import Deadline
+from .environment import detect
+from .errors import CorruptPackError, LocalCacheError, StoreError
+from .pack import Limits, PackUnit, PackWriter
+from .repository import LAYOUT, Repository, Union
+from .snapshot import LocalUnit
+from .status import OperationStatus, SaveReport
+from .stores.base import Store
+from .stores.worker import directory_store
+
+logger = logging.getLogger(__name__)
+
+
+def save(config: Config, deadline: Deadline) -> SaveReport:
+    """Publish what the store lacks. Raises CacheError."""
+    deadline.check("looking at the local caches")
+    # The store first: its worker process starts while this one looks around.
+    with _open_store(config, deadline) as store:
+        environment = detect()
+        roots = cache_roots(config)
+        found = snapshot.take(roots, deadline)
+        report = SaveReport(
+            status=OperationStatus.SKIPPED,
+            reason="",
+            namespace=config.namespace,
+            environment_id=environment.id,
+            store=str(config.store),
+            left_for_next_save=found.incomplete,
+        )
+        if not found.units:
+            paths = " and ".join(str(root.path) for root in roots)
+            return replace(report, reason=f"there are no finished compile artifacts in {paths}")
+        limits = Limits.for_packs_of(config.max_pack_bytes)
+        repository = Repository(store, config.namespace, environment, limits, deadline)
+        report = _Saver(config, deadline, store, repository, found.units, report).save()
+        try:
+            store.remove_abandoned(config.incomplete_timeout_s)
+        except StoreError as error:
+            logger.warning("%s; what other savers left behind stays until the next save", error)
+        return report
+
+
+class _Saver:
+    """One save, once it is known that there is something to save."""
+
+    def __init__(
+        self,
+        config: Config,
+        deadline: Deadline,
+        store: Store,
+        repository: Repository,
+        units: Sequence[LocalUnit],
+        report: SaveReport,
+    ) -> None:
+        self._config = config
+        self._deadline = deadline
+        self._store = store
+        self._repository = repository
+        self._units = units
+        self._report = report
+
+    def save(self) -> SaveReport:
+        union, new = self._survey()
+        if not new:
+            return self._nothing_new(union)
+        # Replicas that compiled the same hold the same lease: one publishes, and the others find it done.
+        names = hashlib.sha256("\n".join(sorted(unit.name for unit in new)).encode()).hexdigest()[:16]
+        with self._lease(self._repository.lease_folder, [f"save-{names}"], "another replica saves the same") as waited:
+            if waited:
+                union, new = self._survey()
+                if not new:
+                    return self._nothing_new(union)
+            return self._publish(union, new)
+
+    def _survey(self) -> tuple[Union, list[LocalUnit]]:
+        """What the store holds, every byte of it verified, and which local units it lacks."""
+        union = self._repository.union(verify_frames=True)
+        stored = {name: unit for name, (_pack, unit) in union.units().items()}
+        return union, snapshot.lacking(self._units, stored)
+
+    def _publish(self, union: Union, new: list[LocalUnit]) -> SaveReport:
+        with _spool(self._config.work_dir) as spool:
+            changed, packed = self._pack(new, spool)
+            report = replace(self._report, left_for_next_save=self._report.left_for_next_save + changed)
+            if not packed:
+                return replace(report, reason="all new units were still being written")
+            slots = [f"slot-{number:02d}" for number in range(self._config.max_concurrent_saves)]
+            with self._lease(f"{LAYOUT}/.leases", slots, "MAX_CONCURRENT_SAVES others save"):
+                pack_id = self._repository.publish(spool)
+            return replace(
+                report,
+                status=OperationStatus.SUCCESS,
+                reason=f"published as pack {pack_id}",
+                pack=pack_id,
+                units=len(packed),
+                files=sum(len(unit.members) for unit in packed),
+                bytes=sum(unit.size for unit in packed),
+                packed_bytes=spool.tell(),
+                quarantined_packs=self._quarantine(union),
+            )
+
+    def _pack(self, new: list[LocalUnit], spool: BinaryIO) -> tuple[int, Sequence[PackUnit]]:
+        try:
+            with PackWriter(spool, self._repository.limits, self._deadline) as writer:
+                changed = snapshot.pack(new, writer)
+                if writer.units:
+                    writer.finish(self._config.namespace, self._repository.environment)
+                return changed, writer.units
+        except OSError as error:
+            raise LocalCacheError(
+                "build the pack in LOCAL_WORK_DIR,", str(self._config.work_dir), error.strerror or str(error)
+            ) from error
+
+    def _nothing_new(self, union: Union) -> SaveReport:
+        return replace(
+            self._report,
+            reason=f"the store already holds all {len(self._units)} units",
+            quarantined_packs=self._quarantine(union),
+        )
+
+    def _quarantine(self, union: Union) -> tuple[str, ...]:
+        """Set damaged packs aside, now that the union holds again what this machine can give of what they held."""
+        damaged = [pack for pack in union.rejected if isinstance(pack.error, CorruptPackError)]
+        for pack in damaged:
+            try:
+                self._repository.quarantine(pack)
+                logger.warning("%s. It has been set aside", pack.error)
+            except StoreError as error:
+                logger.warning("%s; later loads will complain about the damaged pack again", error)
+        return tuple(pack.id for pack in damaged)
+
+    def _lease(self, folder: str, names: list[str], waiting_for: str) -> AbstractContextManager[bool]:
+        if not self._config.locks:
+            return nullcontext(False)
+        return leases.held(
+            self._store,
+            folder,
+            names,
+            self._config.lock_timeout_s,
+            self._deadline,
+            f"waiting while {waiting_for}",
+        )
+
+
+@contextmanager
+def _spool(work_dir: Path) -> Iterator[BinaryIO]:
+    """An unnamed file in the local working directory; gone with its descriptor, whatever happens."""
+    with ExitStack() as cleanup:
+        try:
+            work_dir.mkdir(parents=True, exist_ok=True)
+            file = cleanup.enter_context(tempfile.TemporaryFile(dir=work_dir, prefix="b10-transfer-"))
+        except OSError as error:
+            raise LocalCacheError("use LOCAL_WORK_DIR,", str(work_dir), error.strerror or str(error)) from error
+        yield file
+
+
+def _open_store(config: Config, deadline: Deadline) -> AbstractContextManager[Store]:
+    return directory_store(config.store, make_parents=config.store_parents_may_be_made, deadline=deadline)

@@ -1,0 +1,110 @@
+"""The worker's side of :mod:`.worker`: serves one directory store over a socket until that closes.
+
+Imports little, because every load waits for this process to start.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from ..errors import StoreError
+from .base import ObjectReader, Store
+from .directory import DirectoryStore
+from .wire import receive, send
+
+
+class _AbortedError(Exception):
+    """The client's source failed, or the client is gone."""
+
+
+class _Incoming:
+    """The body of an object that is being created, as far as :meth:`Store.create` needs a file."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._ended = False
+
+    def read(self, _size: int = -1) -> bytes:
+        """The next part, empty at the end; raises _AbortedError."""
+        if self._ended:
+            return b""
+        message = receive(self._connection)
+        if message is None:
+            raise _AbortedError
+        header, payload = message
+        self._ended = header["part"] != "more"
+        if header["part"] == "abort":
+            raise _AbortedError
+        return payload
+
+    def drain(self) -> None:
+        """Take what a creation that failed early has left in the connection."""
+        while not self._ended:
+            self.read()
+
+
+class Server:
+    """Answers one request at a time."""
+
+    def __init__(self, connection: socket.socket, store: Store) -> None:
+        self._connection = connection
+        self._store = store
+        self._readers: dict[int, ObjectReader] = {}
+        self._opened = 0
+
+    def run(self) -> None:
+        """Serve until the client closes the connection."""
+        while (message := receive(self._connection)) is not None:
+            header, _payload = message
+            try:
+                answer, payload = getattr(self, "_do_" + header["do"])(header)
+            except StoreError as error:
+                answer, payload = {"error": [error.operation, error.target, error.detail]}, b""
+            except _AbortedError:
+                answer, payload = {"error": ["write", header["name"], "its source could not be read"]}, b""
+            send(self._connection, answer, payload)
+
+    def _do_list(self, header: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        found = self._store.list(header["folder"])
+        return {"objects": [[info.name, info.size_bytes, info.modified_s] for info in found]}, b""
+
+    def _do_open(self, header: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        reader = self._store.open(header["name"])
+        if reader is None:
+            return {"reader": None}, b""
+        self._opened += 1
+        self._readers[self._opened] = reader
+        return {"reader": self._opened, "size": reader.size_bytes}, b""
+
+    def _do_read(self, header: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        return {}, self._readers[header["reader"]].read_at(header["offset"], header["length"])
+
+    def _do_close(self, header: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        self._readers.pop(header["reader"]).close()
+        return {}, b""
+
+    def _do_create(self, header: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        source = _Incoming(self._connection)
+        try:
+            return {"created": self._store.create(header["name"], cast(BinaryIO, source))}, b""
+        finally:
+            source.drain()
+
+    def _do_delete(self, header: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        return {"deleted": self._store.delete(header["name"])}, b""
+
+    def _do_now(self, _header: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        return {"now": self._store.now()}, b""
+
+    def _do_clean(self, header: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        return {"removed": self._store.remove_abandoned(header["older_than_s"])}, b""
+
+
+def main() -> None:
+    """Arguments: the socket's descriptor, the store's path, whether its parents may be made."""
+    descriptor, path, make_parents = sys.argv[1:]
+    with socket.socket(fileno=int(descriptor)) as connection:
+        Server(connection, DirectoryStore(Path(path), make_parents=make_parents == "1")).run()

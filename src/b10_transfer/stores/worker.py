@@ -1,0 +1,171 @@
+"""A directory store whose I/O happens in a process of its own, so that no mount can hang the caller.
+
+A system call into a hung mount cannot be abandoned from within a process. Once a FUSE server has read a request, the
+kernel waits for its answer even against SIGKILL (``request_wait_answer`` in ``fs/fuse/dev.c``), so a process with a
+thread in such a call cannot even exit. Hence this process never touches the store: a worker does, spawned for one
+operation, and the deadline is kept by waiting for a socket. A worker that is stuck is left behind.
+
+The worker costs some 20 ms, most of it while this process is busy with other things; see docs/decisions/.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..deadline import Deadline
+from ..errors import StoreError
+from .base import ObjectInfo, ObjectReader, Store
+from .directory import DirectoryStore
+from .wire import receive, send
+
+_PART_BYTES = 1024 * 1024
+_PROGRAM = "import sys; sys.path.insert(0, sys.argv.pop(1)); from b10_transfer.stores.serve import main; main()"
+
+
+@contextmanager
+def directory_store(path: Path, *, make_parents: bool, deadline: Deadline) -> Iterator[Store]:
+    """The store in a directory, kept at arm's length where a Python can be started, which it nearly always can."""
+    python = _python()
+    if python is None:  # an embedded interpreter: the deadline still holds, only not against every hang at exit
+        yield DirectoryStore(path, make_parents=make_parents)
+        return
+    store = WorkerStore(python, path, make_parents=make_parents, deadline=deadline)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+class WorkerStore(Store):
+    """Forwards the contract to a worker process, which is started at once. Raises when the deadline has passed."""
+
+    def __init__(self, python: str, path: Path, *, make_parents: bool, deadline: Deadline) -> None:
+        self.location = str(path)
+        self._deadline = deadline
+        self._lock = threading.Lock()
+        self._connection, theirs = socket.socketpair()
+        package_parent = str(Path(__file__).resolve().parents[2])
+        with theirs:
+            arguments = [str(theirs.fileno()), str(path), "1" if make_parents else "0"]
+            try:
+                self._process = subprocess.Popen(
+                    # Isolated, without site-packages: it needs the standard library alone.
+                    [python, "-I", "-S", "-c", _PROGRAM, package_parent, *arguments],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    cwd="/",
+                    # Ctrl-C is for this process to handle.
+                    start_new_session=True,
+                )
+            except OSError as error:
+                self._connection.close()
+                raise StoreError("reach", self.location, f"no worker process could be started ({error})") from error
+
+    def close(self) -> None:
+        """End the worker. One that hangs in a system call is left behind, for the kernel to end when it can."""
+        # Shut down, not only closed: a process forked meanwhile has the same socket.
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+        self._connection.close()
+        self._process.kill()
+        try:
+            self._process.wait(timeout=0.2)
+        except subprocess.TimeoutExpired:
+            threading.Thread(target=self._process.wait, name="b10-transfer-reaper", daemon=True).start()
+
+    def list(self, folder: str) -> list[ObjectInfo]:
+        answer, _ = self._ask({"do": "list", "folder": folder})
+        return [ObjectInfo(*fields) for fields in answer["objects"]]
+
+    def open(self, name: str) -> ObjectReader | None:
+        answer, _ = self._ask({"do": "open", "name": name})
+        return None if answer["reader"] is None else _WorkerReader(self, answer["reader"], answer["size"])
+
+    def create(self, name: str, source: BinaryIO) -> bool:
+        answer, _ = self._ask({"do": "create", "name": name}, source)
+        return bool(answer["created"])
+
+    def delete(self, name: str) -> bool:
+        answer, _ = self._ask({"do": "delete", "name": name})
+        return bool(answer["deleted"])
+
+    def now(self) -> float:
+        answer, _ = self._ask({"do": "now"})
+        return float(answer["now"])
+
+    def remove_abandoned(self, older_than_s: float) -> int:
+        answer, _ = self._ask({"do": "clean", "older_than_s": older_than_s})
+        return int(answer["removed"])
+
+    def _ask(self, request: dict[str, Any], body: BinaryIO | None = None) -> tuple[dict[str, Any], bytes]:
+        """One request and its answer. Raises StoreError, or DeadlineExceededError."""
+        if not self._lock.acquire(timeout=self._deadline.remaining_s):
+            raise self._deadline.error()
+        try:
+            self._connection.settimeout(max(self._deadline.remaining_s, 0.001))
+            send(self._connection, request)
+            if body is not None:
+                self._send_body(body)
+            answer = receive(self._connection)
+        except TimeoutError as error:
+            self._deadline.cancel()  # the connection is out of step: nothing more can be asked
+            raise self._deadline.error() from error
+        except OSError as error:
+            raise StoreError("reach", self.location, f"the worker process ended ({error})") from error
+        finally:
+            self._lock.release()
+        if answer is None:
+            raise StoreError("reach", self.location, "the worker process ended unexpectedly")
+        if "error" in answer[0]:
+            raise StoreError(*answer[0]["error"])
+        return answer
+
+    def _send_body(self, body: BinaryIO) -> None:
+        try:
+            while part := body.read(_PART_BYTES):
+                send(self._connection, {"part": "more"}, part)
+        except BaseException:
+            send(self._connection, {"part": "abort"})
+            receive(self._connection)
+            raise
+        send(self._connection, {"part": "end"})
+
+
+class _WorkerReader(ObjectReader):
+    def __init__(self, store: WorkerStore, number: int, size_bytes: int) -> None:
+        self._store = store
+        self._number: int | None = number
+        self.size_bytes = size_bytes
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        return self._store._ask({"do": "read", "reader": self._number, "offset": offset, "length": length})[1]
+
+    def close(self) -> None:
+        if self._number is not None:
+            number, self._number = self._number, None
+            with suppress(StoreError):  # the worker may be gone, and the reader with it
+                self._store._ask({"do": "close", "reader": number})
+
+
+def _python() -> str | None:
+    """An interpreter to start, or None: in an embedded one ``sys.executable`` is some other program."""
+    candidates = [
+        sys.executable,
+        os.path.join(sys.prefix, "bin", "python3"),
+        os.path.join(sys.base_prefix, "bin", "python3"),
+    ]
+    for candidate in candidates:
+        if candidate and re.match(r"python|pypy", os.path.basename(candidate)) and os.access(candidate, os.X_OK):
+            return candidate
+    return None

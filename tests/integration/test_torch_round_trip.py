@@ -1,0 +1,75 @@
+"""A model compiled in one process starts warm in another on an "other pod": an empty cache directory elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.torch
+
+PROGRAM = Path(__file__).parent / "programs" / "compile_model.py"
+Pod = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def pod(tmp_path: Path) -> Pod:
+    """Runs the program as the pod of a given name, each with a home and cache directories of its own."""
+
+    def run(name: str, *arguments: str) -> dict[str, Any]:
+        home = tmp_path / name
+        home.mkdir(exist_ok=True)
+        environment = os.environ | {
+            "B10_STORE": str(tmp_path / "store"),
+            "HOME": str(home),
+            "TORCHINDUCTOR_CACHE_DIR": str(home / "inductor"),
+            "TRITON_CACHE_DIR": str(home / "triton"),
+            "LOCAL_WORK_DIR": str(home),
+            "TMPDIR": str(home),
+        }
+        done = subprocess.run(
+            [sys.executable, str(PROGRAM), *arguments], env=environment, capture_output=True, text=True, timeout=240
+        )
+        assert done.returncode == 0, done.stderr
+        outcome: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return outcome
+
+    return run
+
+
+def assert_warm(outcome: dict[str, Any], graphs: int) -> None:
+    assert outcome["loaded"] == "SUCCESS", outcome["reasons"]
+    assert outcome["fxgraph_cache_miss"] == 0
+    assert outcome["autograd_cache_miss"] == 0
+    # An AOTAutograd hit brings the graph with it, and counts as an FX-graph hit or not by its kind.
+    assert outcome["autograd_cache_hit"] == graphs
+
+
+@pytest.mark.parametrize(
+    ("model", "sizes"), [("transformer", ["8"]), ("convolutional", ["16"]), ("pointwise", ["4", "9"])]
+)
+def test_second_pod_compiles_nothing(pod: Pod, model: str, sizes: list[str]) -> None:
+    cold = pod("first", model, *sizes)
+    assert (cold["loaded"], cold["saved"]) == ("DOES_NOT_EXIST", "SUCCESS")
+    assert cold["autograd_cache_miss"] == len(sizes)
+    warm = pod("second", model, *sizes)
+    assert_warm(warm, len(sizes))
+    assert warm["results"] == cold["results"]
+    assert warm["saved"] == "SKIPPED"
+
+
+def test_two_pods_that_compiled_different_shapes_both_contribute(pod: Pod) -> None:
+    pod("first", "pointwise", "4")
+    # The second pod starts from the first one's work and adds a shape of its own: only that is published.
+    second = pod("second", "pointwise", "4", "6")
+    assert second["saved"] == "SUCCESS"
+    assert second["autograd_cache_miss"] == 1
+    third = pod("third", "pointwise", "6", "4")
+    assert_warm(third, 2)
+    assert third["saved"] == "SKIPPED"
