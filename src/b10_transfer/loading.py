@@ -53,7 +53,7 @@ def _restore(
     repository: ReadRepository, open_roots: list[CacheRoot], config: Config, deadline: Deadline, report: LoadReport
 ) -> LoadReport:
     union = repository.union()
-    stored_roots = {name.partition("/")[0] for name in union.units()}
+    stored_roots = {name.partition("/")[0] for name in union.units}
     open_roots = [root for root in open_roots if root.name in stored_roots]
     with ExitStack() as locks:
         # In one order everywhere, so that two processes never wait for each other.
@@ -61,12 +61,12 @@ def _restore(
             locks.enter_context(locked(root.path, deadline) if config.locks else nullcontext())
         # Another rank may have restored, or a compiler begun, while this one waited.
         open_roots = _open_roots(open_roots, config)
-        names = missing(union.units(), open_roots)
+        names = missing(union.units, open_roots)
         restored = restore(repository, union, names, open_roots, deadline)
     report = replace(
         report,
         rejected_packs=_rejections(restored.union),
-        already_present=len(restored.union.units()) - restored.units,
+        already_present=len(restored.union.units) - restored.units,
         units=restored.units,
         files=restored.files,
         bytes=restored.bytes,
@@ -76,7 +76,7 @@ def _restore(
     if restored.units:
         paths = " and ".join(str(root.path) for root in open_roots)
         return replace(report, status=OperationStatus.SUCCESS, reason=f"restored to {paths}")
-    if restored.union.units():
+    if restored.union.units:
         return replace(report, reason="all that the store holds is already in place")
     return _nothing_usable(report, restored.union)
 

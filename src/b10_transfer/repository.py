@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import BinaryIO
 
 from .adapters import ADAPTERS
@@ -67,6 +68,7 @@ class Union:
     """Usable packs, oldest first."""
     rejected: tuple[Rejected, ...]
 
+    @cached_property
     def units(self) -> Mapping[str, tuple[Pack, PackUnit]]:
         """Every unit by name, out of the latest pack that holds it."""
         return {unit.name: (pack, unit) for pack in self.packs for unit in pack.index.units}

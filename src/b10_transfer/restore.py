@@ -17,7 +17,7 @@ from pathlib import Path
 from .adapters import CacheRoot
 from .deadline import Deadline
 from .errors import CorruptPackError, LocalCacheError, NoSpaceError, PackError
-from .pack import Member, PackUnit, Piece
+from .pack import Member, PackUnit
 from .repository import Pack, ReadRepository, Union
 from .staging import StagedTree, lies_inside, staged_tree
 
@@ -48,12 +48,13 @@ Wanted = Mapping[str, tuple[Pack, PackUnit]]
 
 def missing(units: Wanted, roots: Iterable[CacheRoot]) -> list[str]:
     """Names of the units that belong to one of ``roots`` and are not there."""
-    by_name = {root.name: root for root in roots}
+    paths = {root.name: root.path for root in roots}
+    exist = {name: path.exists() for name, path in paths.items()}
     listings: dict[Path, set[str]] = {}
     absent = []
     for name, (_pack, unit) in units.items():
-        root = by_name.get(name.partition("/")[0])
-        if root is not None and not _is_present(root.path / _below_root(name), unit.kind, listings):
+        root, _, path = name.partition("/")
+        if root in paths and not (exist[root] and _is_present(paths[root] / path, unit.kind, listings)):
             absent.append(name)
     return absent
 
@@ -79,7 +80,7 @@ def restore(
         trees = {name: cleanup.enter_context(staged_tree(root.path)) for name, root in by_name.items()}
         _require_space(result.union, remaining, trees)
         while remaining:
-            wanted = {name: found for name, found in result.union.units().items() if name in remaining}
+            wanted = {name: found for name, found in result.union.units.items() if name in remaining}
             remaining.intersection_update(wanted)
             for pack, units in _by_pack(wanted):
                 try:
@@ -134,7 +135,7 @@ def _by_pack(wanted: Wanted) -> list[tuple[Pack, list[PackUnit]]]:
 def _require_space(union: Union, names: set[str], trees: Mapping[str, StagedTree]) -> None:
     """Raise NoSpaceError rather than fill a file system: half a restore would be of no use to anybody."""
     needed: dict[int, int] = {}
-    for name, (_pack, unit) in union.units().items():
+    for name, (_pack, unit) in union.units.items():
         if name in names:
             device = os.stat(trees[name.partition("/")[0]].path).st_dev
             needed[device] = needed.get(device, 0) + unit.size + len(unit.members) * _BLOCK_BYTES
@@ -156,60 +157,39 @@ def _stage(
     """Write the units' files to staging. Raises PackError if the pack cannot be used."""
     deadline.check(f"reading pack {pack.id}")
     members = [member for unit in units for member in unit.members]
-    with repository.opened(pack) as reader, _OpenFile() as file:
-        for piece in reader.read_members(pack.index, members):
-            root_name, _, path = piece.member.path.partition("/")
-            root = roots[root_name]
-            if root.adapter.is_rewritten(path):
-                file.gather(piece)
-                if piece.is_last:
-                    file.create(trees[root_name], path)
-                    file.write(_localised(root, path, file.gathered(), pack))
-            else:
-                if file.member is not piece.member:
-                    file.member = piece.member
-                    file.create(trees[root_name], path)
-                file.write(piece.data)
-            if piece.is_last:
-                file.finish(piece.member)
+    targets = {name: (root, trees[name].create, root.adapter.is_rewritten) for name, root in roots.items()}
+    descriptor = -1
+    gathered = bytearray()
+    with repository.opened(pack) as reader:
+        try:
+            for member, data, is_first, is_last in reader.read_members(pack.index, members):
+                root_name, _, path = member.path.partition("/")
+                root, create, is_rewritten = targets[root_name]
+                if is_first:
+                    descriptor = create(path)
+                if is_rewritten(path):
+                    gathered += data
+                    if not is_last:
+                        continue
+                    data = memoryview(_localised(root, path, bytes(gathered), pack))
+                    gathered.clear()
+                while data:
+                    data = data[os.write(descriptor, data) :]
+                if is_last:
+                    _finish(descriptor, member)
+                    descriptor = -1
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
 
 
-class _OpenFile:
-    """The file that is being staged; closed whatever happens."""
-
-    def __init__(self) -> None:
-        self.member: Member | None = None
-        self._descriptor = -1
-        self._gathered = bytearray()
-
-    def __enter__(self) -> _OpenFile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-
-    def create(self, tree: StagedTree, path: str) -> None:
-        self._descriptor = tree.create(path)
-
-    def write(self, data: bytes | memoryview) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._descriptor, view) :]
-
-    def finish(self, member: Member) -> None:
-        os.fchmod(self._descriptor, member.mode)
-        os.utime(self._descriptor, ns=(member.mtime_ns, member.mtime_ns))
-        descriptor, self._descriptor, self.member = self._descriptor, -1, None
+def _finish(descriptor: int, member: Member) -> None:
+    """Give a staged file its mode and time, and close it."""
+    try:
+        os.fchmod(descriptor, member.mode)
+        os.utime(descriptor, ns=(member.mtime_ns, member.mtime_ns))
+    finally:
         os.close(descriptor)
-
-    def gather(self, piece: Piece) -> None:
-        self._gathered += piece.data
-
-    def gathered(self) -> bytes:
-        data = bytes(self._gathered)
-        self._gathered.clear()
-        return data
 
 
 def _localised(root: CacheRoot, path: str, data: bytes, pack: Pack) -> bytes:

@@ -17,7 +17,7 @@ from .config import Config
 from .deadline import Deadline
 from .environment import detect
 from .errors import CorruptPackError, LocalCacheError, StoreError
-from .pack import Limits, PackUnit, PackWriter
+from .pack import Index, Limits, PackWriter
 from .repository import LAYOUT, Repository, Union
 from .snapshot import LocalUnit
 from .status import OperationStatus, SaveReport
@@ -91,14 +91,14 @@ class _Saver:
     def _survey(self) -> tuple[Union, list[LocalUnit]]:
         """What the store holds, every byte of it verified, and which local units it lacks."""
         union = self._repository.union(verify_frames=True)
-        stored = {name: unit for name, (_pack, unit) in union.units().items()}
+        stored = {name: unit for name, (_pack, unit) in union.units.items()}
         return union, snapshot.lacking(self._units, stored)
 
     def _publish(self, union: Union, new: list[LocalUnit]) -> SaveReport:
         with _spool(self._config.work_dir) as spool:
-            changed, packed = self._pack(new, spool)
+            changed, index = self._pack(new, spool)
             report = replace(self._report, left_for_next_save=self._report.left_for_next_save + changed)
-            if not packed:
+            if index is None:
                 return replace(report, reason="all new units were still being written")
             slots = [f"slot-{number:02d}" for number in range(self._config.max_concurrent_saves)]
             with self._lease(f"{LAYOUT}/.leases", slots, "MAX_CONCURRENT_SAVES others save"):
@@ -108,20 +108,21 @@ class _Saver:
                 status=OperationStatus.SUCCESS,
                 reason=f"published as pack {pack_id}",
                 pack=pack_id,
-                units=len(packed),
-                files=sum(len(unit.members) for unit in packed),
-                bytes=sum(unit.size for unit in packed),
+                units=len(index.units),
+                files=sum(len(unit.members) for unit in index.units),
+                bytes=sum(unit.size for unit in index.units),
                 packed_bytes=spool.tell(),
                 quarantined_packs=self._quarantine(union),
             )
 
-    def _pack(self, new: list[LocalUnit], spool: BinaryIO) -> tuple[int, Sequence[PackUnit]]:
+    def _pack(self, new: list[LocalUnit], spool: BinaryIO) -> tuple[int, Index | None]:
+        """Build the pack: how many units were left out, and its index unless all were."""
         try:
             with PackWriter(spool, self._repository.limits, self._deadline) as writer:
                 changed = snapshot.pack(new, writer)
-                if writer.units:
-                    writer.finish(self._config.namespace, self._repository.environment)
-                return changed, writer.units
+                if writer.is_empty:
+                    return changed, None
+                return changed, writer.finish(self._config.namespace, self._repository.environment)
         except OSError as error:
             raise LocalCacheError(
                 "build the pack in LOCAL_WORK_DIR,", str(self._config.work_dir), error.strerror or str(error)

@@ -6,13 +6,14 @@ they were read as when they were found, is left for the next save: it is never p
 
 from __future__ import annotations
 
+import io
 import logging
 import os
-import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from .adapters import CacheRoot, Unit, UnitKind
 from .deadline import Deadline
@@ -22,19 +23,16 @@ from .pack.index import storable
 
 logger = logging.getLogger(__name__)
 
-_CHUNK_BYTES = 4 * 1024 * 1024
 
-
-@dataclass(frozen=True)
-class LocalFile:
-    """A file as it was found. Two equal fingerprints mean that nobody wrote to it in between."""
+class LocalFile(NamedTuple):
+    """A file as it was found. If it is found equal again, nobody has written to it in between."""
 
     path: str
     """Relative to its root."""
     size: int
     mode: int
-    fingerprint: tuple[int, int, int]
-    """Inode, size and modification time in nanoseconds."""
+    mtime_ns: int
+    inode: int
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ def pack(units: Iterable[LocalUnit], writer: PackWriter) -> int:
     for unit in sorted(units, key=_likeness):
         try:
             writer.add_unit(unit.name, unit.unit.kind.value, _sources(unit), partial(_check_folder, unit))
-        except UnitChangedError as change:
+        except (UnitChangedError, FileNotFoundError) as change:
             logger.debug("%s is left for the next save: %s", unit.name, change)
             changed += 1
     return changed
@@ -126,74 +124,109 @@ def _likeness(unit: LocalUnit) -> tuple[str, int, str]:
     return (unit.files[0].path.rpartition("/")[2], unit.size, unit.name)
 
 
-def _walk(root: CacheRoot, start: str = "") -> Iterator[LocalFile]:
+def _walk(root: CacheRoot) -> Iterator[LocalFile]:
     """Every regular file that may be an artifact. What vanishes meanwhile is passed over."""
     skipped = {str(path) for path in root.nested}
-    folders = [start]
+    folders = [""]
     while folders:
         folder = folders.pop()
+        prefix = f"{folder}/" if folder else ""
         try:
-            with os.scandir(root.path / folder) as entries:
+            with os.scandir(f"{root.path}/{folder}") as entries:
                 for entry in entries:
-                    path = f"{folder}/{entry.name}" if folder else entry.name
-                    if entry.is_dir(follow_symlinks=False):
-                        if entry.path not in skipped and not root.adapter.skips_folder(path):
-                            folders.append(path)
-                    elif entry.is_file(follow_symlinks=False):
+                    path = prefix + entry.name
+                    if entry.is_file(follow_symlinks=False):
                         with suppress(FileNotFoundError):
                             yield _as_found(path, entry.stat(follow_symlinks=False))
+                    elif entry.is_dir(follow_symlinks=False) and not (
+                        entry.path in skipped or root.adapter.skips_folder(path)
+                    ):
+                        folders.append(path)
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
-            raise LocalCacheError("look through", str(root.path / folder), error.strerror or str(error)) from error
+            raise LocalCacheError("look through", f"{root.path}/{folder}", error.strerror or str(error)) from error
 
 
 def _as_found(path: str, status: os.stat_result) -> LocalFile:
-    return LocalFile(
-        path,
-        status.st_size,
-        stat.S_IMODE(status.st_mode) & 0o777,
-        (status.st_ino, status.st_size, status.st_mtime_ns),
-    )
+    return LocalFile(path, status.st_size, status.st_mode & 0o777, status.st_mtime_ns, status.st_ino)
 
 
 def _sources(unit: LocalUnit) -> list[SourceFile]:
-    return [_source(unit.root, file) for file in unit.files]
+    root = unit.root
+    return [
+        _rewritten(unit, file)
+        if root.adapter.is_rewritten(file.path)
+        else SourceFile(
+            f"{root.name}/{file.path}", file.size, file.mode, file.mtime_ns, partial(_UnchangedFile, root, file)
+        )
+        for file in unit.files
+    ]
 
 
-def _source(root: CacheRoot, file: LocalFile) -> SourceFile:
-    mtime_ns = file.fingerprint[2]
-    if not root.adapter.is_rewritten(file.path):
-        return SourceFile(f"{root.name}/{file.path}", file.size, file.mode, mtime_ns, partial(_read, root, file))
-    data = root.adapter.to_portable(root.path, file.path, b"".join(_read(root, file)))
-    if data is None:
-        raise UnitChangedError(f"{file.path} is not as its compiler writes it")
-    return SourceFile(f"{root.name}/{file.path}", len(data), file.mode, mtime_ns, lambda: [data])
-
-
-def _read(root: CacheRoot, file: LocalFile) -> Iterator[bytes]:
-    """The content of a file that must be the same before and after as when it was found."""
-    path = root.path / file.path
+def _rewritten(unit: LocalUnit, file: LocalFile) -> SourceFile:
+    """A file that travels without this machine's paths."""
+    root = unit.root
+    buffer = memoryview(bytearray(file.size))
+    with _UnchangedFile(root, file) as content:
+        read = 0
+        while count := content.readinto(buffer[read:]):
+            read += count
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError as error:
-        raise UnitChangedError(f"{path} can no longer be opened ({error.strerror})") from error
-    try:
-        while data := os.read(descriptor, _CHUNK_BYTES):
-            yield data
-        if _as_found(file.path, os.fstat(descriptor)) != file:
-            raise UnitChangedError(f"{path} was written to")
-    except OSError as error:
-        raise LocalCacheError("read", str(path), error.strerror or str(error)) from error
-    finally:
-        os.close(descriptor)
+        data = root.adapter.to_portable(file.path, bytes(buffer[:read]), {sibling.path for sibling in unit.files})
+    except ValueError as error:
+        raise UnitChangedError(f"{file.path} is not as its compiler writes it ({error})") from error
+    return SourceFile(f"{root.name}/{file.path}", len(data), file.mode, file.mtime_ns, partial(io.BytesIO, data))
+
+
+class _UnchangedFile:
+    """A file that is read on condition that it stays as it was found: leaving it raises UnitChangedError otherwise."""
+
+    __slots__ = ("_descriptor", "_found", "_path")
+
+    def __init__(self, root: CacheRoot, found: LocalFile) -> None:
+        self._found = found
+        self._path = f"{root.path}/{found.path}"
+        try:
+            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as error:
+            raise UnitChangedError(f"{self._path} can no longer be opened ({error.strerror})") from error
+
+    def __enter__(self) -> _UnchangedFile:
+        return self
+
+    def readinto(self, buffer: memoryview) -> int:
+        try:
+            count = os.readv(self._descriptor, [buffer])
+        except OSError as error:
+            raise LocalCacheError("read", self._path, error.strerror or str(error)) from error
+        if not count and len(buffer):
+            raise UnitChangedError(f"{self._path} became shorter")
+        return count
+
+    def __exit__(self, error_type: object, *_: object) -> None:
+        now, found = os.fstat(self._descriptor), self._found
+        os.close(self._descriptor)
+        if error_type is None and (now.st_mtime_ns, now.st_size, now.st_ino) != (
+            found.mtime_ns,
+            found.size,
+            found.inode,
+        ):
+            raise UnitChangedError(f"{self._path} was written to")
 
 
 def _check_folder(unit: LocalUnit) -> None:
     """Raise UnitChangedError if the files of a folder are no longer those that were found."""
     if unit.unit.kind is not UnitKind.FOLDER:
         return
-    adapter = unit.root.adapter
-    files = {file.path for file in _walk(unit.root, unit.unit.path) if adapter.unit_of(file.path) is not None}
-    if files != {file.path for file in unit.files}:
-        raise UnitChangedError("files were added or removed")
+    expected: dict[str, set[str]] = {}
+    for file in unit.files:
+        path = file.path
+        while path != unit.unit.path:
+            folder, _, name = path.rpartition("/")
+            expected.setdefault(folder, set()).add(name)
+            path = folder
+    for folder, names in expected.items():
+        found = os.listdir(f"{unit.root.path}/{folder}")
+        if {name for name in found if unit.root.adapter.unit_of(f"{folder}/{name}") is not None} != names:
+            raise UnitChangedError("files were added or removed")

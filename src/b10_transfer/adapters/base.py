@@ -13,10 +13,13 @@ from ..config import Config
 
 _TRANSIENT = re.compile(
     r"""(?x)
-      .*\.lock | lock
-    | .*\.tmp | tmp\..* | \.nfs[0-9a-f]+
-    | \.b10-.*          # our own staging
-    | __pycache__
+    (?:^|/)
+    (?: [^/]*\.lock | lock
+      | [^/]*\.tmp | tmp\.[^/]* | \.nfs[0-9a-f]+
+      | \.b10-[^/]*        # our own staging
+      | __pycache__
+    )
+    (?:/|$)
     """
 )
 """Names, of files or folders, that are never artifacts: locks, half-written files, leftovers.
@@ -79,8 +82,11 @@ class Adapter(ABC):
         """Whether a file holds paths of this machine, and so passes through the next two methods."""
         return False
 
-    def to_portable(self, root: Path, path: str, data: bytes) -> bytes | None:
-        """The file's content with paths of this machine taken out; None if it is not sound and cannot travel."""
+    def to_portable(self, path: str, data: bytes, files: Collection[str]) -> bytes:
+        """The content of the file at ``path`` with paths of this machine taken out; ``files`` are its unit's.
+
+        Raises ValueError if the content is not as the compiler writes it.
+        """
         raise NotImplementedError
 
     def to_local(self, root: Path, path: str, data: bytes) -> bytes:
@@ -90,4 +96,4 @@ class Adapter(ABC):
 
 def is_transient(path: str) -> bool:
     """Whether any component of a path names something that is never an artifact."""
-    return any(_TRANSIENT.fullmatch(name) for name in path.split("/"))
+    return _TRANSIENT.search(path) is not None

@@ -50,7 +50,7 @@ class InductorAdapter(Adapter):
 
     def unit_of(self, path: str) -> Unit | None:
         parts = path.split("/")
-        if parts[0] in _SKIPPED or any(part.endswith("_CxxBuild") for part in parts) or is_transient(path):
+        if parts[0] in _SKIPPED or "_CxxBuild/" in path or is_transient(path):
             return None
         depth = _triton_depth(parts) if parts[0] == "triton" else _FOLDER_DEPTH.get(parts[0])
         if depth is not None:
@@ -75,8 +75,8 @@ class InductorAdapter(Adapter):
     def is_rewritten(self, path: str) -> bool:
         return path.startswith("triton/") and self._triton.is_rewritten(path)
 
-    def to_portable(self, root: Path, path: str, data: bytes) -> bytes | None:
-        return self._triton.to_portable(root, path, data)
+    def to_portable(self, path: str, data: bytes, files: Collection[str]) -> bytes:
+        return self._triton.to_portable(path, data, files)
 
     def to_local(self, root: Path, path: str, data: bytes) -> bytes:
         return self._triton.to_local(root, path, data)

@@ -10,7 +10,6 @@ Helpers (launchers, driver utilities) are folders that hold a single ``.so`` and
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -55,23 +54,19 @@ class TritonAdapter(Adapter):
         name = path.rpartition("/")[2]
         return name.startswith(_GROUP) and name.endswith(".json")
 
-    def to_portable(self, root: Path, path: str, data: bytes) -> bytes | None:
-        try:
-            names = {child: os.path.basename(where) for child, where in _child_paths(data).items()}
-        except ValueError:
-            return None
-        # A group whose files are not beside it is of no use to anybody.
-        folder = (root / path).parent
-        if not all(os.path.isfile(folder / name) for name in names.values()):
-            return None
+    def to_portable(self, path: str, data: bytes, files: Collection[str]) -> bytes:
+        folder = path.rpartition("/")[0]
+        names = {child: where.rpartition("/")[2] for child, where in _child_paths(data).items()}
+        if missing := [name for name in names.values() if f"{folder}/{name}" not in files]:
+            raise ValueError(f"{path} names {missing[0]}, which is not beside it")
         return _group(names)
 
     def to_local(self, root: Path, path: str, data: bytes) -> bytes:
-        folder = (root / path).parent
+        folder = f"{root}/{path}".rpartition("/")[0]
         names = _child_paths(data)
         if any("/" in name or name in ("", ".", "..") for name in names.values()):
             raise ValueError("a Triton group file names files outside its folder")
-        return _group({child: str(folder / name) for child, name in names.items()})
+        return _group({child: f"{folder}/{name}" for child, name in names.items()})
 
 
 def _child_paths(data: bytes) -> dict[str, str]:

@@ -18,11 +18,13 @@ FORMAT = 1
 MAX_FRAME_RAW_BYTES = 8 * 1024 * 1024
 MAX_INDEX_RAW_BYTES = 128 * 1024 * 1024
 
-_COMPONENT = re.compile(r"[!-.0-\[\]-~]([ -.0-\[\]-~]{0,253}[!-.0-\[\]-~])?", re.ASCII)
-"""Printable ASCII without ``/`` and ``\\``, no blank at either end."""
+_COMPONENT = r"(?!\.\.?(?:/|\Z))[!-.0-\[\]-~](?:[ -.0-\[\]-~]{0,253}[!-.0-\[\]-~])?"
+_PATH = re.compile(rf"(?=.{{1,1024}}\Z){_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
+"""Components of printable ASCII without ``/`` and ``\\``, no blank at either end, not ``.`` and not ``..``."""
 _ROOT = re.compile(r"[a-z][a-z0-9_]{0,31}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _KINDS = ("folder", "stem")
+_MOST = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ class Index:
 
 def storable(path: str) -> bool:
     """Whether the format has room for a file of this path (``/``-separated, relative)."""
-    return len(path) <= 1024 and all(_COMPONENT.fullmatch(name) and name not in (".", "..") for name in path.split("/"))
+    return _PATH.fullmatch(path) is not None
 
 
 def check_writable(members: int, raw_bytes: int, packed_bytes: int, limits: Limits) -> None:
@@ -185,7 +187,7 @@ def _matching(pattern: re.Pattern[str], value: Any) -> str:
     return value
 
 
-def _number(value: Any, smallest: int = 0, largest: int = 1 << 62) -> int:
+def _number(value: Any, smallest: int, largest: int) -> int:
     # bool is an int to Python, and JSON has true.
     if type(value) is not int or not smallest <= value <= largest:
         raise ValueError(f"{value!r:.80} is not a number from {smallest} to {largest}")
@@ -193,7 +195,9 @@ def _number(value: Any, smallest: int = 0, largest: int = 1 << 62) -> int:
 
 
 def _frame(packed_bytes: Any, raw_bytes: Any, sha256: Any) -> Frame:
-    return Frame(_number(packed_bytes, 1), _number(raw_bytes, 1, MAX_FRAME_RAW_BYTES), _matching(_DIGEST, sha256))
+    return Frame(
+        _number(packed_bytes, 1, _MOST), _number(raw_bytes, 1, MAX_FRAME_RAW_BYTES), _matching(_DIGEST, sha256)
+    )
 
 
 def _unit(fields: Any) -> PackUnit:
@@ -213,14 +217,16 @@ def _unit(fields: Any) -> PackUnit:
 
 
 def _member(path: Any, size: Any, mode: Any, mtime_ns: Any, offset: Any, sha256: Any) -> Member:
-    return Member(
-        _path(path),
-        _number(size),
-        _number(mode, 0, 0o777),
-        _number(mtime_ns, -(1 << 62)),
-        _number(offset),
-        _matching(_DIGEST, sha256),
-    )
+    # One expression rather than a call for each field: a load checks thousands.
+    if not (
+        type(size) is type(mode) is type(mtime_ns) is type(offset) is int
+        and 0 <= size <= _MOST
+        and 0 <= mode <= 0o777
+        and -_MOST <= mtime_ns <= _MOST
+        and 0 <= offset <= _MOST
+    ):
+        raise ValueError(f"{path!r:.80} has a size, mode, time or offset that is not allowed")
+    return Member(_path(path), size, mode, mtime_ns, offset, _matching(_DIGEST, sha256))
 
 
 def _path(value: Any) -> str:

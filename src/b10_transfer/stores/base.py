@@ -1,29 +1,52 @@
 """The contract of a store: named, immutable objects, created whole or not at all.
 
-Names are relative, ``/``-separated and made of the characters of :data:`NAME`. Every method raises
+Names are relative, ``/``-separated and plain (:func:`is_name`). Every method raises
 :class:`~b10_transfer.errors.StoreError`, with the foreign error as its cause, when the store cannot do what was
 asked. Absence is an answer (``None``, ``False``, an empty list), never an error. Stores neither retry nor log.
 
 What only reads takes a :class:`ReadStore`; a :class:`Store` can write too.
+
+This module, like all that the worker process imports, keeps to modules that cost nothing to import: every load waits
+for that process to start, and ``typing``, ``re``, ``pathlib`` and ``json`` would double the wait.
 """
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
-from typing import BinaryIO, NamedTuple
 
-NAME = re.compile(r"\.?[A-Za-z0-9_][A-Za-z0-9_.-]*(/\.?[A-Za-z0-9_][A-Za-z0-9_.-]*)*", re.ASCII)
-"""What an object's name looks like; no component is ``.``, ``..`` or empty."""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Source(Protocol):
+        """What of a binary file a store uses."""
+
+        def read(self, size: int = -1, /) -> bytes: ...
 
 
-class ObjectInfo(NamedTuple):
+_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
+
+
+def is_name(name: str) -> bool:
+    """Whether this can name an object or a folder of them.
+
+    Components are letters, digits, ``.``, ``_`` and ``-``; none is empty, begins with ``-``, or is ``.`` or ``..``.
+    """
+    return all(
+        part not in ("", ".", "..") and part[0] != "-" and _CHARACTERS.issuperset(part) for part in name.split("/")
+    )
+
+
+class ObjectInfo:
     """One object in a listing."""
 
-    name: str
-    size_bytes: int
-    modified_s: float
-    """When it appeared, in seconds on the store's own clock (see :meth:`Store.now`)."""
+    __slots__ = ("modified_s", "name", "size_bytes")
+
+    def __init__(self, name: str, size_bytes: int, modified_s: float) -> None:
+        self.name = name
+        self.size_bytes = size_bytes
+        self.modified_s = modified_s
+        """When it appeared, in seconds on the store's own clock (see :meth:`Store.now`)."""
 
 
 class ObjectReader(ABC):
@@ -69,7 +92,7 @@ class Store(ReadStore):
     """A store that can be read and written."""
 
     @abstractmethod
-    def create(self, name: str, source: BinaryIO) -> bool:
+    def create(self, name: str, source: Source) -> bool:
         """Publish all that ``source`` holds from its position on, under ``name``.
 
         The object appears whole or not at all, durably, and never replaces another: of any number of concurrent

@@ -15,13 +15,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import BinaryIO
 
 from ..errors import StoreError
-from .base import NAME, ObjectInfo, ObjectReader, Store
+from .base import ObjectInfo, ObjectReader, Store, is_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .base import Source
 
 STAGING = ".staging"
 _COPY_BYTES = 4 * 1024 * 1024
@@ -32,13 +32,19 @@ _NO_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.
 """What file systems answer that cannot sync a folder."""
 
 
-@contextmanager
-def _translated(operation: str, target: object) -> Iterator[None]:
-    """Turn an OSError into a StoreError that says what was done to what."""
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(operation, str(target), error.strerror or str(error)) from error
+class _translated:  # noqa: N801 - used like a function
+    """Turns an OSError into a StoreError that says what was done to what."""
+
+    def __init__(self, operation: str, target: str) -> None:
+        self._operation = operation
+        self._target = target
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _type: object, error: object, _traceback: object) -> None:
+        if isinstance(error, OSError):
+            raise StoreError(self._operation, self._target, error.strerror or str(error)) from error
 
 
 class DirectoryStore(Store):
@@ -48,9 +54,8 @@ class DirectoryStore(Store):
     volume that is not mounted, and writing below its mount point would fill the node's own disk, shared with nobody.
     """
 
-    def __init__(self, path: Path, *, make_parents: bool = False) -> None:
-        self.path = path
-        self.location = str(path)
+    def __init__(self, path: str | os.PathLike[str], *, make_parents: bool = False) -> None:
+        self.location = os.fspath(path)
         self._make_parents = make_parents
 
     def list(self, folder: str) -> list[ObjectInfo]:
@@ -68,7 +73,7 @@ class DirectoryStore(Store):
                         status = entry.stat(follow_symlinks=False)
                     except FileNotFoundError:  # deleted since it was listed
                         continue
-                    if stat.S_ISREG(status.st_mode) and NAME.fullmatch(entry.name):
+                    if stat.S_ISREG(status.st_mode) and is_name(entry.name):
                         found.append(ObjectInfo(f"{folder}/{entry.name}", status.st_size, status.st_mtime))
         return sorted(found, key=lambda info: info.name)
 
@@ -84,35 +89,30 @@ class DirectoryStore(Store):
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 os.close(descriptor)
-                raise StoreError("open", str(path), "it is not a regular file")
+                raise StoreError("open", path, "it is not a regular file")
         return _FileReader(descriptor, path, status.st_size)
 
-    def create(self, name: str, source: BinaryIO) -> bool:
+    def create(self, name: str, source: Source) -> bool:
         final = self._path(name)
         with _translated("write", final):
-            self._make_folder(final.parent)
-            staged = self._make_folder(self.path / STAGING) / f"{os.urandom(16).hex()}.tmp"
+            self._make_folder(os.path.dirname(final))
+            staged = self._staged(".tmp")
             try:
                 _write_durably(staged, source)
-                created = self._publish(staged, final)
+                created = _publish(staged, final)
             finally:
-                with suppress(FileNotFoundError):
-                    os.unlink(staged)
-            _sync_folder(final.parent)
+                _remove(staged)
+            _sync_folder(os.path.dirname(final))
         return created
 
     def delete(self, name: str) -> bool:
         path = self._path(name)
         with _translated("delete", path):
-            try:
-                os.unlink(path)
-            except FileNotFoundError:
-                return False
-        return True
+            return _remove(path)
 
     def now(self) -> float:
-        with _translated("write", self.path):
-            probe = self._make_folder(self.path / STAGING) / f"{os.urandom(16).hex()}.now"
+        with _translated("write", self.location):
+            probe = self._staged(".now")
             descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             try:
                 return os.fstat(descriptor).st_mtime
@@ -121,72 +121,83 @@ class DirectoryStore(Store):
                 os.unlink(probe)
 
     def remove_abandoned(self, older_than_s: float) -> int:
-        staging = self.path / STAGING
-        removed = 0
+        staging = f"{self.location}/{STAGING}"
         with _translated("clean up", staging):
             try:
                 entries = list(os.scandir(staging))
             except FileNotFoundError:
                 return 0
-            if not entries:
-                return 0
-            now = self.now()
-            for entry in entries:
-                with suppress(FileNotFoundError):
-                    # A write sets the modification time: what still grows is young.
-                    if now - entry.stat(follow_symlinks=False).st_mtime <= older_than_s:
-                        continue
-                    (os.rmdir if entry.is_dir(follow_symlinks=False) else os.unlink)(entry.path)
-                    removed += 1
-        return removed
+            now = self.now() if entries else 0.0
+            return sum(_remove_if_old(entry, now - older_than_s) for entry in entries)
 
-    def _path(self, name: str) -> Path:
-        if not NAME.fullmatch(name):
+    def _path(self, name: str) -> str:
+        if not is_name(name):
             raise StoreError("use", f"the object name {name!r}", "it is not a relative name of plain characters")
-        return self.path / name
+        return f"{self.location}/{name}"
+
+    def _staged(self, suffix: str) -> str:
+        """A path in staging that nobody else uses."""
+        return f"{self._make_folder(f'{self.location}/{STAGING}')}/{os.urandom(16).hex()}{suffix}"
 
     def _require_reachable(self) -> None:
         """Tell a store that is still empty from one that is not there, which a missing file alone does not."""
-        if self._make_parents or self.path.is_dir():
+        if self._make_parents or os.path.isdir(self.location):
             return
-        if self.path.exists():
-            raise StoreError("reach", f"the store {self.path}", "it is not a directory")
-        if not self.path.parent.is_dir():
-            raise StoreError(
-                "reach",
-                f"the store {self.path}",
-                f"{self.path.parent} does not exist; is the volume mounted?",
-            )
+        if os.path.lexists(self.location):
+            raise StoreError("reach", f"the store {self.location}", "it is not a directory")
+        parent = os.path.dirname(self.location)
+        if not os.path.isdir(parent):
+            raise StoreError("reach", f"the store {self.location}", f"{parent} does not exist; is the volume mounted?")
 
-    def _make_folder(self, folder: Path) -> Path:
+    def _make_folder(self, folder: str) -> str:
         """Make a folder of the store, and the store itself, if they are missing."""
-        if folder.is_dir():
-            return folder
-        self._require_reachable()
-        if not self.path.is_dir():
-            self.path.mkdir(parents=self._make_parents, exist_ok=True)
-        folder.mkdir(parents=True, exist_ok=True)
+        if not os.path.isdir(folder):
+            self._require_reachable()
+            os.makedirs(folder, exist_ok=True)
         return folder
 
-    def _publish(self, staged: Path, final: Path) -> bool:
-        """Give a complete staged file its final name without replacing anything; False if the name is taken."""
-        try:
-            os.link(staged, final, follow_symlinks=False)
-        except FileExistsError:
-            # NFS repeats a request whose answer was lost: the link that "exists" may be the one just made.
-            with suppress(FileNotFoundError):
-                return os.path.samestat(os.lstat(staged), os.lstat(final))
+
+def _remove(path: str) -> bool:
+    """Unlink a file; False if there was none."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _remove_if_old(entry: os.DirEntry[str], modified_before: float) -> bool:
+    """Remove a staging file or claim. A write sets the modification time: what still grows is young."""
+    try:
+        if entry.stat(follow_symlinks=False).st_mtime >= modified_before:
             return False
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            return _rename_exclusively(staged, final)
-        return True
+        (os.rmdir if entry.is_dir(follow_symlinks=False) else os.unlink)(entry.path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
-def _rename_exclusively(staged: Path, final: Path) -> bool:
+def _publish(staged: str, final: str) -> bool:
+    """Give a complete staged file its final name without replacing anything; False if the name is taken."""
+    try:
+        os.link(staged, final, follow_symlinks=False)
+    except FileExistsError:
+        # NFS repeats a request whose answer was lost: the link that "exists" may be the one just made.
+        try:
+            return os.path.samestat(os.lstat(staged), os.lstat(final))
+        except FileNotFoundError:
+            return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        return _rename_exclusively(staged, final)
+    return True
+
+
+def _rename_exclusively(staged: str, final: str) -> bool:
     """``rename`` replaces, so who may rename to a name is decided by who makes its claim folder first."""
-    claim = staged.parent / f"{final.parent.name}.{final.name}.claim"
+    folder, name = os.path.split(final)
+    claim = f"{os.path.dirname(staged)}/{os.path.basename(folder)}.{name}.claim"
     try:
         os.mkdir(claim)
     except FileExistsError:
@@ -200,18 +211,20 @@ def _rename_exclusively(staged: Path, final: Path) -> bool:
         os.rmdir(claim)
 
 
-def _write_durably(path: Path, source: BinaryIO) -> None:
+def _write_durably(path: str, source: Source) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    with os.fdopen(descriptor, "wb", buffering=0) as file:
+    try:
         while chunk := source.read(_COPY_BYTES):
             view = memoryview(chunk)
-            while view:  # an unbuffered write may be short
-                view = view[file.write(view) :]
+            while view:
+                view = view[os.write(descriptor, view) :]
         os.fsync(descriptor)
-    # Closing reports what a network file system or a quota refused late; nothing is published before it.
+    finally:
+        # Closing reports what a network file system or a quota refused late; nothing is published before it.
+        os.close(descriptor)
 
 
-def _sync_folder(folder: Path) -> None:
+def _sync_folder(folder: str) -> None:
     """Make a new name durable. Where that cannot be asked for, the name is as durable as the file system makes it."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -227,7 +240,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 class _FileReader(ObjectReader):
-    def __init__(self, descriptor: int, path: Path, size_bytes: int) -> None:
+    def __init__(self, descriptor: int, path: str, size_bytes: int) -> None:
         self._descriptor = descriptor
         self._path = path
         self.size_bytes = size_bytes
@@ -241,7 +254,7 @@ class _FileReader(ObjectReader):
                     break
                 data += more
         if len(data) != length:
-            raise StoreError("read", str(self._path), f"it ends at byte {offset + len(data)}, before {offset + length}")
+            raise StoreError("read", self._path, f"it ends at byte {offset + len(data)}, before {offset + length}")
         return data
 
     def close(self) -> None:

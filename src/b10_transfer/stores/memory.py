@@ -5,10 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import TYPE_CHECKING
 
 from ..errors import StoreError
-from .base import NAME, ObjectInfo, ObjectReader, Store
+from .base import ObjectInfo, ObjectReader, Store, is_name
+
+if TYPE_CHECKING:
+    from .base import Source
 
 
 class MemoryStore(Store):
@@ -34,7 +37,7 @@ class MemoryStore(Store):
             found = self._objects.get(_checked(name))
         return None if found is None else _BytesReader(name, found[0])
 
-    def create(self, name: str, source: BinaryIO) -> bool:
+    def create(self, name: str, source: Source) -> bool:
         data = source.read()
         with self._lock:
             if _checked(name) in self._objects:
@@ -54,7 +57,7 @@ class MemoryStore(Store):
 
 
 def _checked(name: str) -> str:
-    if not NAME.fullmatch(name):
+    if not is_name(name):
         raise StoreError("use", f"the object name {name!r}", "it is not a relative name of plain characters")
     return name
 

@@ -1,39 +1,44 @@
-"""Messages between a process and its store worker: a JSON header and a payload, each framed by its length."""
+"""Messages between a process and its store worker: a header and a payload, each framed by its length.
+
+Headers are marshalled: both ends run the same interpreter, and ``marshal`` is there without an import that costs.
+"""
 
 from __future__ import annotations
 
-import json
-import socket
-import struct
-from typing import Any
+import marshal
 
-_LENGTHS = struct.Struct(">II")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Protocol
+
+    class Connection(Protocol):
+        """What of a socket is used here."""
+
+        def sendall(self, data: bytes | memoryview, /) -> None: ...
+        def recv_into(self, buffer: memoryview, /) -> int: ...
 
 
-def send(connection: socket.socket, header: dict[str, Any], payload: bytes | memoryview = b"") -> None:
+def send(connection: Connection, header: dict[str, Any], payload: bytes | memoryview = b"") -> None:
     """Send one message. Raises OSError (TimeoutError among them) if the other side does not take it."""
-    encoded = json.dumps(header).encode()
-    connection.sendall(_LENGTHS.pack(len(encoded), len(payload)) + encoded)
+    encoded = marshal.dumps(header)
+    connection.sendall(len(encoded).to_bytes(4, "big") + len(payload).to_bytes(4, "big") + encoded)
     if payload:
         connection.sendall(payload)
 
 
-def receive(connection: socket.socket) -> tuple[dict[str, Any], bytes] | None:
+def receive(connection: Connection) -> tuple[dict[str, Any], bytes] | None:
     """The next message, or None if the other side has closed the connection."""
-    lengths = _receive_exactly(connection, _LENGTHS.size)
+    lengths = _receive_exactly(connection, 8)
     if lengths is None:
         return None
-    header_bytes, payload_bytes = _LENGTHS.unpack(lengths)
-    header = _receive_exactly(connection, header_bytes)
-    payload = _receive_exactly(connection, payload_bytes)
+    header = _receive_exactly(connection, int.from_bytes(lengths[:4], "big"))
+    payload = _receive_exactly(connection, int.from_bytes(lengths[4:], "big"))
     if header is None or payload is None:
         return None
-    return json.loads(header), payload
+    return marshal.loads(header), payload
 
 
-def _receive_exactly(connection: socket.socket, size: int) -> bytes | None:
-    if not size:
-        return b""
+def _receive_exactly(connection: Connection, size: int) -> bytes | None:
     data = bytearray(size)
     view = memoryview(data)
     while view:
