@@ -55,7 +55,7 @@ class _Entry:
 
 
 class _OpenFrame:
-    """A frame that is being filled. Its memory is used again for later frames: fresh memory costs as much as packing."""
+    """A frame that is being filled. Its memory is used again: fresh memory costs as much as packing."""
 
     def __init__(self) -> None:
         self.memory = memoryview(bytearray(FRAME_RAW_BYTES))
