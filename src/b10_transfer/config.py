@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from .errors import ConfigurationError
 
@@ -285,6 +284,8 @@ def _store(env: _Reader, override: str | os.PathLike[str] | None) -> tuple[Path,
 
 def _store_path(name: str, text: str) -> Path:
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
+        from urllib.parse import unquote, urlsplit  # takes 3 ms, and hardly anybody needs it
+
         url = urlsplit(text)
         if url.scheme != "file":
             raise ConfigurationError(

@@ -134,14 +134,14 @@ def _by_pack(wanted: Wanted) -> list[tuple[Pack, list[PackUnit]]]:
 
 def _require_space(union: Union, names: set[str], trees: Mapping[str, StagedTree]) -> None:
     """Raise NoSpaceError rather than fill a file system: half a restore would be of no use to anybody."""
-    needed: dict[int, int] = {}
-    for name, (_pack, unit) in union.units.items():
-        if name in names:
-            device = os.stat(trees[name.partition("/")[0]].path).st_dev
-            needed[device] = needed.get(device, 0) + unit.size + len(unit.members) * _BLOCK_BYTES
-    for tree in trees.values():
+    devices = {name: os.stat(tree.path).st_dev for name, tree in trees.items()}
+    needed = dict.fromkeys(devices.values(), 0)
+    for name in names:
+        _pack, unit = union.units[name]
+        needed[devices[name.partition("/")[0]]] += unit.size + len(unit.members) * _BLOCK_BYTES
+    for root, tree in trees.items():
         free = os.statvfs(tree.path)
-        free_bytes, needed_bytes = free.f_bavail * free.f_frsize, needed.get(os.stat(tree.path).st_dev, 0)
+        free_bytes, needed_bytes = free.f_bavail * free.f_frsize, needed[devices[root]]
         if free_bytes < needed_bytes:
             raise NoSpaceError(str(tree.path.parent), needed_bytes, free_bytes)
 

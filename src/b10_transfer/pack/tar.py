@@ -17,7 +17,7 @@ def padding(size: int) -> bytes:
 def header(path: str, size: int, mode: int, mtime_ns: int) -> bytes:
     """The headers of a regular file: a POSIX.1-2001 (pax) one for the exact time, then a plain one.
 
-    Python's tarfile writes the same in many times the time, which would be half of a save.
+    Python's tarfile takes six times as long, which thousands of files would notice.
     """
     seconds, nanoseconds = divmod(mtime_ns, 1_000_000_000)
     records = _record(b"mtime", b"%d.%09d" % (seconds, nanoseconds))

@@ -62,7 +62,7 @@ def encode(index: bytes, frames_bytes: int) -> bytes:
     return _SKIPPABLE.pack(_SKIPPABLE_MAGIC, content_bytes) + packed + footer
 
 
-def decode_footer(pack: str, data: bytes, pack_bytes: int) -> Footer:
+def decode_footer(pack: str, data: bytes | bytearray, pack_bytes: int) -> Footer:
     """Read the last ``FOOTER_BYTES`` of a pack of ``pack_bytes``; raises CorruptPackError or UnsupportedPackError."""
     packed, raw, extension, trailer, sha256, size, magic = _FOOTER.unpack(data)
     if magic != _MAGIC:
@@ -79,7 +79,7 @@ def decode_footer(pack: str, data: bytes, pack_bytes: int) -> Footer:
     return footer
 
 
-def decode_index(pack: str, footer: Footer, trailer: bytes) -> bytes:
+def decode_index(pack: str, footer: Footer, trailer: bytes | bytearray) -> bytes:
     """The index out of a whole trailer, checked against the footer's digest; raises CorruptPackError."""
     magic, content_bytes = _SKIPPABLE.unpack_from(trailer)
     if magic != _SKIPPABLE_MAGIC or content_bytes != len(trailer) - _SKIPPABLE.size:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 if sys.version_info >= (3, 14):
     from compression.zstd import (
@@ -21,11 +22,14 @@ else:
         compress,
     )
 
-__all__ = ["ZstdError", "pack_frame", "unpack_frame"]
+__all__ = ["ZstdError", "pack_frame", "unpack_frame", "unpacked_parts"]
 
 LEVEL = 3
 """Of 55 MB of real Triton kernels level 1 makes 3.7 MB in 42 ms, level 3 2.3 MB in 40 ms, level 6 2.0 MB in 126 ms."""
 
+PART_BYTES = 128 * 1024
+"""Content is unpacked in parts so small that their memory is used again. Fresh memory for whole frames, page fault by
+page fault, takes four times as long as the unpacking (75 ms against 17 for 55 MB here)."""
 _OPTIONS: dict[int, int] = {CompressionParameter.compression_level: LEVEL}
 _WINDOW_LOG_MAX = 24
 """16 MiB: no sound frame needs more, and a hostile one gets no more memory."""
@@ -36,10 +40,24 @@ def pack_frame(data: bytes | bytearray | memoryview) -> bytes:
     return compress(data, options=_OPTIONS)
 
 
-def unpack_frame(data: bytes, raw_bytes: int) -> bytes:
+def unpack_frame(data: bytes | bytearray, raw_bytes: int) -> bytes:
     """The content of exactly one frame of exactly ``raw_bytes``; raises ZstdError for anything else."""
+    return b"".join(unpacked_parts(data, raw_bytes, raw_bytes + 1))
+
+
+def unpacked_parts(data: bytes | bytearray, raw_bytes: int, part_bytes: int = PART_BYTES) -> Iterator[bytes]:
+    """The content of exactly one frame of exactly ``raw_bytes``, in parts of at most ``part_bytes``.
+
+    Raises ZstdError when it turns out to be anything else, before more than ``raw_bytes`` have been yielded.
+    """
     decompressor = ZstdDecompressor(options={DecompressionParameter.window_log_max: _WINDOW_LOG_MAX})
-    content: bytes = decompressor.decompress(data, max_length=raw_bytes + 1)
-    if len(content) != raw_bytes or not decompressor.eof or decompressor.unused_data:
+    left = raw_bytes
+    while not decompressor.eof:
+        part: bytes = decompressor.decompress(data, max_length=part_bytes)
+        data = b""
+        left -= len(part)
+        if left < 0 or (not part and decompressor.needs_input):
+            break
+        yield part
+    if left or not decompressor.eof or decompressor.unused_data:
         raise ZstdError("the frame does not hold what the index says")
-    return content

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     class Source(Protocol):
         """What of a binary file a store uses."""
 
-        def read(self, size: int = -1, /) -> bytes: ...
+        def read(self, size: int = -1, /) -> bytes | bytearray: ...
 
 
 _CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
@@ -55,7 +55,7 @@ class ObjectReader(ABC):
     size_bytes: int
 
     @abstractmethod
-    def read_at(self, offset: int, length: int) -> bytes:
+    def read_at(self, offset: int, length: int) -> bytes | bytearray:
         """Exactly ``length`` bytes from ``offset``; raises :class:`StoreError` if there are fewer."""
 
     @abstractmethod

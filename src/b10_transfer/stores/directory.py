@@ -99,7 +99,7 @@ class DirectoryStore(Store):
             staged = self._staged(".tmp")
             try:
                 _write_durably(staged, source)
-                created = _publish(staged, final)
+                created = _publish(staged, final, claim=f"{os.path.dirname(staged)}/{name.replace('/', ',')}.claim")
             finally:
                 _remove(staged)
             _sync_folder(os.path.dirname(final))
@@ -177,7 +177,7 @@ def _remove_if_old(entry: os.DirEntry[str], modified_before: float) -> bool:
     return True
 
 
-def _publish(staged: str, final: str) -> bool:
+def _publish(staged: str, final: str, claim: str) -> bool:
     """Give a complete staged file its final name without replacing anything; False if the name is taken."""
     try:
         os.link(staged, final, follow_symlinks=False)
@@ -190,14 +190,12 @@ def _publish(staged: str, final: str) -> bool:
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        return _rename_exclusively(staged, final)
+        return _rename_exclusively(staged, final, claim)
     return True
 
 
-def _rename_exclusively(staged: str, final: str) -> bool:
+def _rename_exclusively(staged: str, final: str, claim: str) -> bool:
     """``rename`` replaces, so who may rename to a name is decided by who makes its claim folder first."""
-    folder, name = os.path.split(final)
-    claim = f"{os.path.dirname(staged)}/{os.path.basename(folder)}.{name}.claim"
     try:
         os.mkdir(claim)
     except FileExistsError:

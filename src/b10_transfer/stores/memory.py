@@ -38,7 +38,7 @@ class MemoryStore(Store):
         return None if found is None else _BytesReader(name, found[0])
 
     def create(self, name: str, source: Source) -> bool:
-        data = source.read()
+        data = bytes(source.read())
         with self._lock:
             if _checked(name) in self._objects:
                 return False

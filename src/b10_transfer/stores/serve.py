@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .base import ObjectReader, Store
     from .wire import Connection
 
+    _Answer = tuple[dict[str, Any], bytes | bytearray]
+
 
 class _AbortedError(Exception):
     """The client's source failed, or the client is gone."""
@@ -28,7 +30,7 @@ class _Incoming:
         self._connection = connection
         self._ended = False
 
-    def read(self, _size: int = -1) -> bytes:
+    def read(self, _size: int = -1) -> bytes | bytearray:
         """The next part, empty at the end; raises _AbortedError."""
         if self._ended:
             return b""
@@ -68,11 +70,11 @@ class Server:
                 answer, payload = {"error": ["write", header["name"], "its source could not be read"]}, b""
             send(self._connection, answer, payload)
 
-    def _do_list(self, header: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    def _do_list(self, header: dict[str, Any]) -> _Answer:
         found = self._store.list(header["folder"])
         return {"objects": [[info.name, info.size_bytes, info.modified_s] for info in found]}, b""
 
-    def _do_open(self, header: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    def _do_open(self, header: dict[str, Any]) -> _Answer:
         reader = self._store.open(header["name"])
         if reader is None:
             return {"reader": None}, b""
@@ -80,34 +82,34 @@ class Server:
         self._readers[self._opened] = reader
         return {"reader": self._opened, "size": reader.size_bytes}, b""
 
-    def _do_read(self, header: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    def _do_read(self, header: dict[str, Any]) -> _Answer:
         return {}, self._readers[header["reader"]].read_at(header["offset"], header["length"])
 
-    def _do_close(self, header: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    def _do_close(self, header: dict[str, Any]) -> _Answer:
         self._readers.pop(header["reader"]).close()
         return {}, b""
 
-    def _do_create(self, header: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    def _do_create(self, header: dict[str, Any]) -> _Answer:
         source = _Incoming(self._connection)
         try:
             return {"created": self._store.create(header["name"], source)}, b""
         finally:
             source.drain()
 
-    def _do_delete(self, header: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    def _do_delete(self, header: dict[str, Any]) -> _Answer:
         return {"deleted": self._store.delete(header["name"])}, b""
 
-    def _do_now(self, _header: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    def _do_now(self, _header: dict[str, Any]) -> _Answer:
         return {"now": self._store.now()}, b""
 
-    def _do_clean(self, header: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    def _do_clean(self, header: dict[str, Any]) -> _Answer:
         return {"removed": self._store.remove_abandoned(header["older_than_s"])}, b""
 
 
 class _StandardInput:
     """The socket that this process was given as its standard input. (The module ``socket`` takes 7 ms to import.)"""
 
-    def sendall(self, data: bytes | memoryview) -> None:
+    def sendall(self, data: bytes | bytearray) -> None:
         view = memoryview(data)
         while view:
             view = view[os.write(0, view) :]

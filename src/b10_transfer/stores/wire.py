@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     class Connection(Protocol):
         """What of a socket is used here."""
 
-        def sendall(self, data: bytes | memoryview, /) -> None: ...
+        def sendall(self, data: bytes | bytearray, /) -> None: ...
         def recv_into(self, buffer: memoryview, /) -> int: ...
 
 
-def send(connection: Connection, header: dict[str, Any], payload: bytes | memoryview = b"") -> None:
+def send(connection: Connection, header: dict[str, Any], payload: bytes | bytearray = b"") -> None:
     """Send one message. Raises OSError (TimeoutError among them) if the other side does not take it."""
     encoded = marshal.dumps(header)
     connection.sendall(len(encoded).to_bytes(4, "big") + len(payload).to_bytes(4, "big") + encoded)
@@ -26,7 +26,7 @@ def send(connection: Connection, header: dict[str, Any], payload: bytes | memory
         connection.sendall(payload)
 
 
-def receive(connection: Connection) -> tuple[dict[str, Any], bytes] | None:
+def receive(connection: Connection) -> tuple[dict[str, Any], bytearray] | None:
     """The next message, or None if the other side has closed the connection."""
     lengths = _receive_exactly(connection, 8)
     if lengths is None:
@@ -38,7 +38,7 @@ def receive(connection: Connection) -> tuple[dict[str, Any], bytes] | None:
     return marshal.loads(header), payload
 
 
-def _receive_exactly(connection: Connection, size: int) -> bytes | None:
+def _receive_exactly(connection: Connection, size: int) -> bytearray | None:
     data = bytearray(size)
     view = memoryview(data)
     while view:
@@ -46,4 +46,4 @@ def _receive_exactly(connection: Connection, size: int) -> bytes | None:
         if not received:
             return None
         view = view[received:]
-    return bytes(data)
+    return data

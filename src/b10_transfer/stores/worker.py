@@ -56,6 +56,8 @@ class WorkerStore(Store):
         self._deadline = deadline
         self._lock = threading.Lock()
         self._connection, theirs = socket.socketpair()
+        for end in (self._connection, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PART_BYTES)
         package_parent = str(Path(__file__).resolve().parents[2])
         with theirs:
             arguments = [str(path), "1" if make_parents else "0"]
@@ -110,7 +112,7 @@ class WorkerStore(Store):
         answer, _ = self._ask({"do": "clean", "older_than_s": older_than_s})
         return int(answer["removed"])
 
-    def _ask(self, request: dict[str, Any], body: Source | None = None) -> tuple[dict[str, Any], bytes]:
+    def _ask(self, request: dict[str, Any], body: Source | None = None) -> tuple[dict[str, Any], bytearray]:
         """One request and its answer. Raises StoreError, or DeadlineExceededError."""
         if not self._lock.acquire(timeout=self._deadline.remaining_s):
             raise self._deadline.error()
@@ -150,7 +152,7 @@ class _WorkerReader(ObjectReader):
         self._number: int | None = number
         self.size_bytes = size_bytes
 
-    def read_at(self, offset: int, length: int) -> bytes:
+    def read_at(self, offset: int, length: int) -> bytearray:
         return self._store._ask({"do": "read", "reader": self._number, "offset": offset, "length": length})[1]
 
     def close(self) -> None:
