@@ -17,7 +17,7 @@ from pathlib import Path
 from .adapters import CacheRoot
 from .deadline import Deadline
 from .errors import CorruptPackError, LocalCacheError, NoSpaceError, PackError
-from .pack import Member, PackUnit
+from .pack import PackUnit
 from .repository import Pack, ReadRepository, Union
 from .staging import StagedTree, lies_inside, staged_tree
 
@@ -166,7 +166,7 @@ def _stage(
                 root_name, _, path = member.path.partition("/")
                 root, create, is_rewritten = targets[root_name]
                 if is_first:
-                    descriptor = create(path)
+                    descriptor = create(path, member.mode)
                 if is_rewritten(path):
                     gathered += data
                     if not is_last:
@@ -176,20 +176,12 @@ def _stage(
                 while data:
                     data = data[os.write(descriptor, data) :]
                 if is_last:
-                    _finish(descriptor, member)
-                    descriptor = -1
+                    os.utime(descriptor, ns=(member.mtime_ns, member.mtime_ns))
+                    finished, descriptor = descriptor, -1
+                    os.close(finished)
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
-
-
-def _finish(descriptor: int, member: Member) -> None:
-    """Give a staged file its mode and time, and close it."""
-    try:
-        os.fchmod(descriptor, member.mode)
-        os.utime(descriptor, ns=(member.mtime_ns, member.mtime_ns))
-    finally:
-        os.close(descriptor)
 
 
 def _localised(root: CacheRoot, path: str, data: bytes, pack: Pack) -> bytes:

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 _POLL_S = 0.02
 _OPEN_FOLDERS = 64
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class StagedTree:
@@ -36,14 +37,17 @@ class StagedTree:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         # Held as long as the tree is in use: whoever gets this lock may take the tree for a dead process's.
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        self._masked = self._find_masked()
         self._made: set[str] = set()
         self._open: OrderedDict[str, int] = OrderedDict()
 
-    def create(self, path: str) -> int:
+    def create(self, path: str, mode: int) -> int:
         """Create the file ``path`` and the folders above it; the descriptor is the caller's to close."""
         folder, _, name = path.rpartition("/")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(name, flags, 0o600, dir_fd=self._folder(folder))
+        descriptor = os.open(name, _CREATE, mode, dir_fd=self._folder(folder))
+        if mode & self._masked:
+            os.fchmod(descriptor, mode)
+        return descriptor
 
     def remove(self, path: str) -> None:
         """Remove a file of this tree, if it is there."""
@@ -57,6 +61,16 @@ class StagedTree:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def _find_masked(self) -> int:
+        """The permissions that creating a file here does not give: by the umask, which cannot be read, or by an ACL."""
+        name = ".mode"
+        descriptor = os.open(name, _CREATE, 0o777, dir_fd=self._descriptor)
+        try:
+            return 0o777 & ~os.fstat(descriptor).st_mode
+        finally:
+            os.close(descriptor)
+            os.unlink(name, dir_fd=self._descriptor)
 
     def _folder(self, path: str) -> int:
         """A descriptor of a folder of the tree, which is made if need be. The most recent ones stay open."""

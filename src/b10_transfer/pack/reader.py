@@ -18,9 +18,6 @@ from .zstd import ZstdError, unpacked_parts
 
 _TAIL_BYTES = 256 * 1024
 """Fetched at once from the end: the index of some 3,000 files fits, so most packs need one request for it."""
-_THREADS = 2
-_FRAMES_IN_FLIGHT = 4
-"""With frames of 4 MiB, some 20 MB of memory however large the pack."""
 
 
 class Piece(NamedTuple):
@@ -69,8 +66,8 @@ class PackReader:
 
     def verify_frames(self, index: Index) -> None:
         """Read every frame and check its digest, without unpacking."""
-        with Pipeline(self._fetch, _THREADS, self._deadline) as pipeline:
-            for _data in pipeline.map(_extents(index.frames), _FRAMES_IN_FLIGHT):
+        with Pipeline(self._fetch, 2, self._deadline) as pipeline:
+            for _data in pipeline.map(_extents(index.frames), in_flight=4):
                 self._deadline.check()
 
     def read_members(self, index: Index, members: Iterable[Member]) -> Iterator[Piece]:
@@ -98,22 +95,18 @@ class PackReader:
             yield Piece(member, memoryview(b""), is_first=True, is_last=True)
 
     def _unpacked(self, index: Index, needed: Sequence[int], starts: Sequence[int]) -> Iterator[tuple[int, bytes]]:
-        """The content of some frames in small parts, each with its offset in the stream.
-
-        Other threads fetch and verify frames ahead; unpacking into memory that is still warm is best done here.
-        """
+        """The content of some frames in small parts, each with its offset in the stream."""
         extents = list(_extents(index.frames))
-        with Pipeline(self._fetch, _THREADS, self._deadline) as pipeline:
-            frames = pipeline.map((extents[number] for number in needed), _FRAMES_IN_FLIGHT)
-            for number, data in zip(needed, frames, strict=True):
+        with Pipeline(self._fetch_and_unpack, 1, self._deadline) as pipeline:
+            # One frame is unpacked while another is being consumed. Going further ahead, or in more threads, is slower:
+            # they contend for memory.
+            frames = pipeline.map((extents[number] for number in needed), in_flight=2)
+            for number, parts in zip(needed, frames, strict=True):
                 self._deadline.check()
                 offset = starts[number]
-                try:
-                    for part in unpacked_parts(data, index.frames[number].raw_bytes):
-                        yield offset, part
-                        offset += len(part)
-                except ZstdError as error:
-                    raise CorruptPackError(self.name, f"frame {number} cannot be unpacked ({error})") from error
+                for part in parts:
+                    yield offset, part
+                    offset += len(part)
 
     def _fetch(self, extent: tuple[int, Frame]) -> bytes | bytearray:
         offset, frame = extent
@@ -121,6 +114,13 @@ class PackReader:
         if hashlib.sha256(data).hexdigest() != frame.sha256:
             raise CorruptPackError(self.name, f"the frame at byte {offset} does not have the digest that was published")
         return data
+
+    def _fetch_and_unpack(self, extent: tuple[int, Frame]) -> list[bytes]:
+        data = self._fetch(extent)
+        try:
+            return list(unpacked_parts(data, extent[1].raw_bytes))
+        except ZstdError as error:
+            raise CorruptPackError(self.name, f"the frame at byte {extent[0]} cannot be unpacked ({error})") from error
 
 
 def _extents(frames: Sequence[Frame]) -> Iterator[tuple[int, Frame]]:

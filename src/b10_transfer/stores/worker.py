@@ -83,10 +83,8 @@ class WorkerStore(Store):
             self._connection.shutdown(socket.SHUT_RDWR)
         self._connection.close()
         self._process.kill()
-        try:
-            self._process.wait(timeout=0.2)
-        except subprocess.TimeoutExpired:
-            threading.Thread(target=self._process.wait, name="b10-transfer-reaper", daemon=True).start()
+        # Not waited for here: it may hang, and an operation is over when its work is.
+        threading.Thread(target=self._process.wait, name="b10-transfer-reaper", daemon=True).start()
 
     def list(self, folder: str) -> list[ObjectInfo]:
         answer, _ = self._ask({"do": "list", "folder": folder})
