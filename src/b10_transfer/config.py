@@ -124,6 +124,8 @@ class Config:
     """Checked settings of one operation. Sizes are in bytes, times in seconds."""
 
     inductor_dir: Path
+    inductor_default_dir: Path
+    """Where Inductor keeps what it does not keep in ``inductor_dir``."""
     triton_dir: Path
     store: Path
     store_parents_may_be_made: bool
@@ -156,6 +158,7 @@ class Config:
         store_dir, parents_may_be_made = _store(env, store)
         return cls(
             inductor_dir=_inductor_dir(env),
+            inductor_default_dir=_real(str(default_inductor_dir())),
             triton_dir=_triton_dir(env),
             store=store_dir,
             store_parents_may_be_made=parents_may_be_made,
@@ -245,7 +248,7 @@ def default_inductor_dir() -> Path:
 
 def _inductor_dir(env: _Reader) -> Path:
     name = "TORCHINDUCTOR_CACHE_DIR"
-    default = Path(os.path.realpath(default_inductor_dir()))
+    default = _real(str(default_inductor_dir()))
     path = env.path(name)
     # torch sets the variable to its default once it has compiled: that default is fine wherever TMPDIR points.
     if path is None or path == default:
@@ -283,22 +286,28 @@ def _store(env: _Reader, override: str | os.PathLike[str] | None) -> tuple[Path,
 
 
 def _store_path(name: str, text: str) -> Path:
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
-        from urllib.parse import unquote, urlsplit  # takes 3 ms, and hardly anybody needs it
-
-        url = urlsplit(text)
-        if url.scheme != "file":
-            raise ConfigurationError(
-                name, text, f"{url.scheme}:// stores are not supported, use a directory or a file:// URL"
-            )
-        if url.netloc not in ("", "localhost"):
-            raise ConfigurationError(
-                name, text, "a file:// URL must not name a host (three slashes: file:///mnt/store)"
-            )
-        text = unquote(url.path)
-    if not text or "\0" in text:
+    path = _path_of_url(name, text) if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) else text
+    if not path or "\0" in path:
         raise ConfigurationError(name, text, "it must be a directory or a file:// URL")
-    return Path(os.path.abspath(os.path.expanduser(text)))
+    return Path(os.path.abspath(os.path.expanduser(path)))
+
+
+def _path_of_url(name: str, text: str) -> str:
+    from urllib.parse import unquote, urlsplit  # takes 3 ms, and hardly anybody needs it
+
+    try:
+        url = urlsplit(text)
+    except ValueError as error:
+        raise ConfigurationError(name, text, f"it is not a URL ({error})") from error
+    if url.scheme != "file":
+        raise ConfigurationError(
+            name, text, f"{url.scheme}:// stores are not supported, use a directory or a file:// URL"
+        )
+    if url.netloc not in ("", "localhost"):
+        raise ConfigurationError(name, text, "a file:// URL must not name a host (three slashes: file:///mnt/store)")
+    if url.query or url.fragment or text.endswith(("?", "#")):
+        raise ConfigurationError(name, text, "'?' and '#' mean nothing here; in a folder's name write %3F and %23")
+    return unquote(url.path)
 
 
 def _has_mount() -> bool:

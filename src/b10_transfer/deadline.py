@@ -76,8 +76,8 @@ def run_within(deadline: Deadline, function: Callable[[], T]) -> T:
             done.set()
 
     thread = threading.Thread(target=work, name=f"b10-transfer-{deadline.operation}", daemon=True)
-    thread.start()
     try:
+        thread.start()
         # A little grace lets the thread's own check report the deadline, with the step that was running.
         finished = done.wait(deadline.remaining_s + 0.1)
     except BaseException:

@@ -104,7 +104,7 @@ def try_acquire(
     # In any order, so that claimants of many leases seldom meet.
     for name in random.sample(list(names), len(names)):
         latest, newest = max(generations[name], key=lambda entry: entry[0], default=(0, None))
-        if newest is not None and now - newest.modified_s <= timeout_s:
+        if newest is not None and abs(now - newest.modified_s) <= timeout_s:  # a clock may have been set back
             continue
         if _create(store, f"{folder}/{name}", latest + 1):
             for _generation, dead in generations[name]:

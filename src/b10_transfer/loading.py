@@ -38,8 +38,8 @@ def load(config: Config, deadline: Deadline) -> LoadReport:
             store=str(config.store),
         )
         if config.locks:
-            for root in roots:
-                wait_for_restore(root.path, deadline)
+            for path in sorted({root.outermost for root in roots}):
+                wait_for_restore(path, deadline)
         open_roots = _open_roots(roots, config)
         if not open_roots:
             paths = " and ".join(str(root.path) for root in roots)
@@ -57,8 +57,8 @@ def _restore(
     open_roots = [root for root in open_roots if root.name in stored_roots]
     with ExitStack() as locks:
         # In one order everywhere, so that two processes never wait for each other.
-        for root in sorted(open_roots, key=lambda root: root.path):
-            locks.enter_context(locked(root.path, deadline) if config.locks else nullcontext())
+        for path in sorted({root.outermost for root in open_roots}):
+            locks.enter_context(locked(path, deadline) if config.locks else nullcontext())
         # Another rank may have restored, or a compiler begun, while this one waited.
         open_roots = _open_roots(open_roots, config)
         names = missing(union.units, open_roots)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import BinaryIO
 
-from .adapters import ADAPTERS
+from .adapters import ADAPTERS, Adapter, Unit, UnitKind
 from .deadline import Deadline
 from .environment import Environment
 from .errors import (
@@ -162,15 +162,25 @@ class ReadRepository:
 
     def _check_place(self, pack_id: str, index: Index) -> None:
         """A pack belongs where it was published: artifacts of another environment may be illegal instructions."""
-        if unknown := set(index.roots) - {adapter.name for adapter in ADAPTERS}:
-            raise UnsupportedPackError(
-                pack_id, f"holds caches this version does not know: {', '.join(sorted(unknown))}"
-            )
         if (index.namespace, index.environment_id) != (self.namespace, self.environment.id):
             raise CorruptPackError(
                 pack_id,
-                f"it was published for environment {index.environment_id}, namespace {index.namespace!r}",
+                f"it was published for environment {index.environment_id!a:.80}, namespace {index.namespace!a:.120}",
             )
+        if unknown := [root for root in index.roots if root not in _ADAPTERS]:
+            raise UnsupportedPackError(pack_id, f"holds caches this version does not know: {', '.join(unknown)!a:.120}")
+        for unit in index.units:
+            root, _, path = unit.name.partition("/")
+            if not _is_unit(_ADAPTERS[root], Unit(path, UnitKind(unit.kind)), unit):
+                raise CorruptPackError(pack_id, f"{unit.name!a:.120} is no unit of the {root} cache")
+
+
+_ADAPTERS = {adapter.name: adapter for adapter in ADAPTERS}
+
+
+def _is_unit(adapter: Adapter, expected: Unit, unit: PackUnit) -> bool:
+    """Whether an adapter would group these files so: only then do units of two packs never get in each other's way."""
+    return all(adapter.unit_of(member.path.partition("/")[2]) == expected for member in unit.members)
 
 
 class Repository(ReadRepository):

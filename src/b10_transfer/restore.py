@@ -77,7 +77,7 @@ def restore(
     remaining = set(names)
     staged: dict[str, tuple[Pack, PackUnit]] = {}
     with ExitStack() as cleanup, _local_errors(", ".join(str(root.path) for root in by_name.values())):
-        trees = {name: cleanup.enter_context(staged_tree(root.path)) for name, root in by_name.items()}
+        trees = {name: cleanup.enter_context(staged_tree(root.outermost)) for name, root in by_name.items()}
         _require_space(result.union, remaining, trees)
         while remaining:
             wanted = {name: found for name, found in result.union.units.items() if name in remaining}
@@ -95,7 +95,7 @@ def restore(
             deadline.check(f"putting files in place in {root.path}")
             trees[name].close()
             of_root = [found for found in staged.values() if found[1].name.partition("/")[0] == name]
-            _count(result, _place(root.path, trees[name].path, of_root))
+            _count(result, _place(root, trees[name].path, of_root))
     return result
 
 
@@ -166,7 +166,10 @@ def _stage(
                 root_name, _, path = member.path.partition("/")
                 root, create, is_rewritten = targets[root_name]
                 if is_first:
-                    descriptor = create(path, member.mode)
+                    try:
+                        descriptor = create(path, member.mode)
+                    except (FileExistsError, NotADirectoryError) as error:
+                        raise CorruptPackError(pack.id, f"{path} is in the way of another pack's files") from error
                 if is_rewritten(path):
                     gathered += data
                     if not is_last:
@@ -198,11 +201,13 @@ def _unstage(units: Iterable[PackUnit], trees: Mapping[str, StagedTree]) -> None
             trees[root_name].remove(path)
 
 
-def _place(root: Path, staged: Path, units: list[tuple[Pack, PackUnit]]) -> Iterator[tuple[Pack, PackUnit]]:
+def _place(cache: CacheRoot, staged: Path, units: list[tuple[Pack, PackUnit]]) -> Iterator[tuple[Pack, PackUnit]]:
     """Move staged units to their root; yields those that were not already there."""
     if not units:
         return
-    if not lies_inside(root) and _fill_empty_root(staged, root):
+    root = cache.path
+    root.parent.mkdir(parents=True, exist_ok=True)
+    if not lies_inside(cache.outermost) and _fill_empty_root(staged, root):
         yield from units
         return
     for pack, unit in units:

@@ -19,7 +19,7 @@ from .adapters import CacheRoot, Unit, UnitKind
 from .deadline import Deadline
 from .errors import LocalCacheError
 from .pack import PackUnit, PackWriter, SourceFile
-from .pack.index import storable
+from .pack.index import DistinctPaths, storable
 
 logger = logging.getLogger(__name__)
 
@@ -83,14 +83,27 @@ def take(roots: Iterable[CacheRoot], deadline: Deadline) -> Snapshot:
             unit = root.adapter.unit_of(file.path)
             if unit is not None:
                 units.setdefault(unit, []).append(file)
+        distinct = DistinctPaths()
         for unit, files in units.items():
-            if not all(storable(f"{root.name}/{file.path}") for file in files):
-                logger.warning("%s is not saved: a file's name has characters that packs do not hold", unit.path)
-            elif root.adapter.is_complete(root.path, unit, [file.path for file in files]):
-                found.append(LocalUnit(root, unit, tuple(sorted(files, key=lambda file: file.path))))
-            else:
+            files.sort()
+            if not root.adapter.is_complete(root.path, unit, [file.path for file in files]):
                 incomplete += 1
+            elif _fits(root, files, distinct):
+                found.append(LocalUnit(root, unit, tuple(files)))
     return Snapshot(tuple(found), incomplete)
+
+
+def _fits(root: CacheRoot, files: list[LocalFile], distinct: DistinctPaths) -> bool:
+    """Whether the format has room for a unit's paths, beside those that were taken before."""
+    paths = [f"{root.name}/{file.path}" for file in files]
+    try:
+        if not all(storable(path) for path in paths):
+            raise ValueError("its name has characters that packs do not hold")
+        distinct.add(paths)
+    except ValueError as error:
+        logger.warning("%s/%s is not saved: %s", root.path, files[0].path, error)
+        return False
+    return True
 
 
 def lacking(units: Iterable[LocalUnit], stored: Mapping[str, PackUnit]) -> list[LocalUnit]:
@@ -227,6 +240,14 @@ def _check_folder(unit: LocalUnit) -> None:
             expected.setdefault(folder, set()).add(name)
             path = folder
     for folder, names in expected.items():
-        found = os.listdir(f"{unit.root.path}/{folder}")
-        if {name for name in found if unit.root.adapter.unit_of(f"{folder}/{name}") is not None} != names:
+        found = set(os.listdir(f"{unit.root.path}/{folder}"))
+        if names - found or any(_holds_artifacts(unit.root, f"{folder}/{name}") for name in found - names):
             raise UnitChangedError("files were added or removed")
+
+
+def _holds_artifacts(root: CacheRoot, path: str) -> bool:
+    """Whether there is an artifact at or below a path; links, locks and empty folders are none."""
+    if not os.path.islink(root.path / path) and os.path.isdir(root.path / path):
+        children = [] if root.adapter.skips_folder(path) else os.listdir(root.path / path)
+        return any(_holds_artifacts(root, f"{path}/{name}") for name in children)
+    return not os.path.islink(root.path / path) and root.adapter.unit_of(path) is not None

@@ -36,8 +36,12 @@ class StagedTree:
         self.path = path
         self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         # Held as long as the tree is in use: whoever gets this lock may take the tree for a dead process's.
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-        self._masked = self._find_masked()
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            self._masked = self._find_masked()
+        except OSError:
+            os.close(self._descriptor)
+            raise
         self._made: set[str] = set()
         self._open: OrderedDict[str, int] = OrderedDict()
 
@@ -51,7 +55,7 @@ class StagedTree:
 
     def remove(self, path: str) -> None:
         """Remove a file of this tree, if it is there."""
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
             os.unlink(self.path / path)
 
     def close(self) -> None:
@@ -104,15 +108,22 @@ def staged_tree(root: Path) -> Iterator[StagedTree]:
     try:
         folder, prefix = _place(root)
         _remove_leftovers(folder, f"{prefix}.b10-staging-")
-        path = folder / f"{prefix}.b10-staging-{secrets.token_hex(8)}"
-        os.mkdir(path, 0o700)
+        tree = _new_tree(folder, f"{prefix}.b10-staging-")
     except OSError as error:
         raise LocalCacheError("stage files for", str(root), error.strerror or str(error)) from error
     with ExitStack() as cleanup:
-        cleanup.callback(shutil.rmtree, path, ignore_errors=True)
-        tree = StagedTree(path)
+        cleanup.callback(shutil.rmtree, tree.path, ignore_errors=True)
         cleanup.callback(tree.close)
         yield tree
+
+
+def _new_tree(folder: Path, prefix: str) -> StagedTree:
+    while True:
+        path = folder / f"{prefix}{secrets.token_hex(8)}"
+        os.mkdir(path, 0o700)
+        # Until it is locked, another process may take it for a dead one's and remove it.
+        with suppress(FileNotFoundError):
+            return StagedTree(path)
 
 
 @contextmanager

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from ..config import Config
 from .base import Adapter, Unit, UnitKind
+from .headers import HeadersAdapter
 from .inductor import InductorAdapter
 from .triton import TritonAdapter
 
-ADAPTERS: tuple[Adapter, ...] = (InductorAdapter(), TritonAdapter())
+ADAPTERS: tuple[Adapter, ...] = (InductorAdapter(), HeadersAdapter(), TritonAdapter())
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,13 @@ class CacheRoot:
     path: Path
     nested: tuple[Path, ...] = ()
     """Other roots below this one: their files are theirs alone."""
+    outer: Path | None = None
+    """The outermost root that this one is nested in, if it is."""
+
+    @property
+    def outermost(self) -> Path:
+        """Beside this lie the root's staging and its lock: nothing of ours shall make an outer root look in use."""
+        return self.outer or self.path
 
     @property
     def name(self) -> str:
@@ -38,10 +46,20 @@ def cache_roots(config: Config) -> list[CacheRoot]:
         path = adapter.locate(config)
         if not any(root.adapter.covers(root.path, path) for root in found):
             found.append(CacheRoot(adapter, path))
+    paths = [root.path for root in found]
     return [
-        CacheRoot(root.adapter, root.path, tuple(other.path for other in found if root.path in other.path.parents))
+        CacheRoot(
+            root.adapter,
+            root.path,
+            nested=tuple(path for path in paths if root.path in path.parents),
+            outer=min((path for path in paths if path in root.path.parents), key=_depth, default=None),
+        )
         for root in found
     ]
+
+
+def _depth(path: Path) -> int:
+    return len(path.parts)
 
 
 __all__ = ["ADAPTERS", "Adapter", "CacheRoot", "Unit", "UnitKind", "cache_roots"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection
@@ -16,7 +18,7 @@ _TRANSIENT = re.compile(
     (?:^|/)
     (?: [^/]*\.lock | lock
       | [^/]*\.tmp | tmp\.[^/]* | \.nfs[0-9a-f]+
-      | \.b10-[^/]*        # our own staging
+      | (?:\.[^/]*)?\.b10-[^/]*   # our own staging and locks
       | __pycache__
     )
     (?:/|$)
@@ -97,3 +99,18 @@ class Adapter(ABC):
 def is_transient(path: str) -> bool:
     """Whether any component of a path names something that is never an artifact."""
     return _TRANSIENT.search(path) is not None
+
+
+def is_locked(lock: Path) -> bool:
+    """Whether a compiler holds a lock file (with ``flock``), that is, may still be writing what the lock stands for."""
+    try:
+        descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:  # never locked here: what it stands for was restored
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -10,7 +10,7 @@ Layout (torch 2.13; ``torch/_inductor/codecache.py``, ``runtime/autotune_cache.p
 ``triton/<device>/<key>/``       Triton kernels, as in Triton's own cache
 ``cache/<hash>``, ``dynamo/…``   autotuning results and the like: each file by itself
 ``locks/``                       lock files
-``precompiled_headers/``         150 MB that no hit needs
+``precompiled_headers/``         a cache of its own, see :mod:`.headers`
 ``gcc/``, ``bisect/``            of this machine, or for debugging
 ===============================  =====================================================================================
 
@@ -20,14 +20,12 @@ a library that is there may be half written, and only the lock tells.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
 from collections.abc import Collection
 from pathlib import Path
 
 from ..config import Config
-from .base import Adapter, Unit, UnitKind, is_transient
+from .base import Adapter, Unit, UnitKind, is_locked, is_transient
 from .triton import TritonAdapter
 
 _SKIPPED = {"locks", "precompiled_headers", "gcc", "bisect"}
@@ -66,7 +64,8 @@ class InductorAdapter(Adapter):
         has_binary = any(file.endswith((".so", ".o")) for file in files)
         if has_source and not has_binary:
             return False
-        return bool(files) and not (has_binary and _is_locked(root, unit))
+        key = unit.path.rpartition("/")[2]
+        return bool(files) and not (has_binary and is_locked(root / "locks" / f"{key}.lock"))
 
     def covers(self, root: Path, other: Path) -> bool:
         """Inductor points ``TRITON_CACHE_DIR`` at ``<its own>/triton/<device>``."""
@@ -85,19 +84,3 @@ class InductorAdapter(Adapter):
 def _triton_depth(parts: list[str]) -> int:
     """``triton/<device>/<key>/…`` as Inductor lays it out, ``triton/<key>/…`` if Triton was pointed there directly."""
     return 3 if len(parts) > 1 and parts[1].isdigit() else 2
-
-
-def _is_locked(root: Path, unit: Unit) -> bool:
-    """Whether a compiler holds the lock of a stem, that is, may still be writing its library."""
-    key = unit.path.rpartition("/")[2]
-    try:
-        descriptor = os.open(root / "locks" / f"{key}.lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:  # never locked here: the library was restored
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False

@@ -71,7 +71,10 @@ class TritonAdapter(Adapter):
 
 def _child_paths(data: bytes) -> dict[str, str]:
     """What a group file says; ValueError if it says anything else than Triton writes."""
-    group = json.loads(data)
+    try:
+        group = json.loads(data)
+    except RecursionError as error:
+        raise ValueError("not a Triton group file") from error
     if not isinstance(group, dict) or set(group) != {"child_paths"} or not isinstance(group["child_paths"], dict):
         raise ValueError("not a Triton group file")
     paths = group["child_paths"]

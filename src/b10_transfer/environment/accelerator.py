@@ -39,7 +39,8 @@ def detect(torch: TorchBuild, environ: Mapping[str, str] | None = None) -> Accel
     if torch.xpu:
         from .imported_torch import xpu_device  # there is no light-weight way to ask an Intel driver
 
-        return Accelerator("xpu", name=xpu_device(), toolkit=torch.xpu)
+        name = xpu_device()
+        return Accelerator("xpu", name=name, toolkit=torch.xpu) if name else CPU
     return CPU
 
 

@@ -127,7 +127,9 @@ class Index:
         try:
             document = json.loads(data)
             if document["format"] != FORMAT:
-                raise UnsupportedPackError(pack, f"has index format {document['format']}, this version reads {FORMAT}")
+                raise UnsupportedPackError(
+                    pack, f"has index format {document['format']!a:.80}, this version reads {FORMAT}"
+                )
             environment = document["environment"]
             index = cls(
                 namespace=_text(document["namespace"]),
@@ -154,7 +156,7 @@ def storable(path: str) -> bool:
     empty, ``.`` or ``..``; the whole is at most 1024 long.
     """
     folder, _, name = path.rpartition("/")
-    return len(path) <= 1024 and _is_component(name) and (not folder or _is_folder(folder))
+    return len(path) <= 1024 and path[:1] != "/" and _is_component(name) and (not folder or _is_folder(folder))
 
 
 def _is_component(name: str) -> bool:
@@ -175,7 +177,7 @@ def _is_folder(path: str) -> bool:
 
 def _digest(value: Any) -> str:
     if not isinstance(value, str) or len(value) != 64 or value.strip("0123456789abcdef"):
-        raise ValueError(f"{value!r:.80} is not a SHA-256")
+        raise ValueError(f"{value!a:.80} is not a SHA-256")
     return value
 
 
@@ -198,7 +200,7 @@ def _mb(size: int) -> str:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"{value!r:.80} is not a text")
+        raise ValueError(f"{value!a:.80} is not a text")
     return value
 
 
@@ -208,14 +210,14 @@ def _texts(value: Any) -> dict[str, str]:
 
 def _matching(pattern: re.Pattern[str], value: Any) -> str:
     if not isinstance(value, str) or not pattern.fullmatch(value):
-        raise ValueError(f"{value!r:.80} is not allowed")
+        raise ValueError(f"{value!a:.80} is not allowed")
     return value
 
 
 def _number(value: Any, smallest: int, largest: int) -> int:
     # bool is an int to Python, and JSON has true.
     if type(value) is not int or not smallest <= value <= largest:
-        raise ValueError(f"{value!r:.80} is not a number from {smallest} to {largest}")
+        raise ValueError(f"{value!a:.80} is not a number from {smallest} to {largest}")
     return value
 
 
@@ -226,7 +228,7 @@ def _frame(packed_bytes: Any, raw_bytes: Any, sha256: Any) -> Frame:
 def _unit(fields: Any) -> PackUnit:
     kind = fields["kind"]
     if kind not in _KINDS:
-        raise ValueError(f"{kind!r:.80} is not a kind of unit")
+        raise ValueError(f"{kind!a:.80} is not a kind of unit")
     name = _path(fields["name"])
     members = _members(fields["members"])
     prefix = name + ("/" if kind == "folder" else ".")
@@ -253,38 +255,49 @@ def _members(rows: Any) -> tuple[Member, ...]:
 
 
 def _path(value: Any) -> str:
-    if not isinstance(value, str) or value[:1] == "/" or "/" not in value or not storable(value):
-        raise ValueError(f"{value!r:.80} is not an allowed path")
+    if not isinstance(value, str) or "/" not in value or not storable(value):
+        raise ValueError(f"{value!a:.80} is not an allowed path")
     return value
+
+
+class DistinctPaths:
+    """Paths of files that do not get in each other's way, even where upper and lower case count as equal."""
+
+    def __init__(self) -> None:
+        self._files: set[str] = set()
+        self._folders: dict[str, str] = {}
+
+    def add(self, paths: Iterable[str]) -> None:
+        """Take paths in. Raises ValueError if one is there already, or is a folder, or lies in a file, of another."""
+        for path in paths:
+            lowered = path.lower()
+            if lowered in self._files or lowered in self._folders:
+                raise ValueError(f"{path!a:.120} is there twice (upper and lower case count as equal)")
+            self._files.add(lowered)
+            self._enter(path.rpartition("/")[0])
+
+    def _enter(self, folder: str) -> None:
+        """Note a folder and those above it, by their lower-case spelling."""
+        while folder:
+            lowered = folder.lower()
+            known = self._folders.setdefault(lowered, folder)
+            if known is not folder:
+                if known != folder:
+                    raise ValueError(f"folders {folder!a:.120} and {known!a:.120} differ by case alone")
+                return
+            if lowered in self._files:
+                raise ValueError(f"{folder!a:.120} is both a file and a folder")
+            folder = folder.rpartition("/")[0]
 
 
 def _check_paths(index: Index) -> None:
     """No file outside the roots, twice, in the way of another, or differing from another by case alone."""
-    files: set[str] = set()
-    folders: dict[str, str] = {}
+    distinct = DistinctPaths()
     for unit in index.units:
         if unit.name.partition("/")[0] not in index.roots:
-            raise ValueError(f"unit {unit.name!r} is outside the roots {', '.join(index.roots)}")
-        for member in unit.members:
-            lowered = member.path.lower()
-            if lowered in files:
-                raise ValueError(f"file {member.path!r} is there twice (upper and lower case count as equal)")
-            files.add(lowered)
-            _enter_folders(member.path.rpartition("/")[0], folders)
-    if both := files & folders.keys():
-        raise ValueError(f"{min(both)!r} is both a file and a folder")
+            raise ValueError(f"unit {unit.name!a:.120} is outside the roots {index.roots!a:.120}")
+        distinct.add(member.path for member in unit.members)
     _check_nesting(index.units)
-
-
-def _enter_folders(folder: str, folders: dict[str, str]) -> None:
-    """Note a folder and those above it, by their lower-case spelling."""
-    while folder:
-        known = folders.setdefault(folder.lower(), folder)
-        if known is not folder:
-            if known != folder:
-                raise ValueError(f"folders {folder!r} and {known!r} differ by case alone")
-            return
-        folder = folder.rpartition("/")[0]
 
 
 def _check_nesting(units: Iterable[PackUnit]) -> None:

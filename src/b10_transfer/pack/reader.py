@@ -87,8 +87,10 @@ class PackReader:
                 first, last = member.offset - start, member.offset - start + member.size
                 if first >= size and member.size:
                     break
-                yield Piece(member, view[max(first, 0) : max(last, 0)], first >= 0, last <= size)
-                if last > size:
+                # An empty file may lie before or behind this part, where nothing was needed: it is whole anywhere.
+                is_last = last <= size or not member.size
+                yield Piece(member, view[max(first, 0) : max(last, 0)], first >= 0 or not member.size, is_last)
+                if not is_last:
                     break
                 position += 1
         for member in wanted[position:]:  # only empty files can be left, at the very end of the stream

@@ -19,8 +19,9 @@ def header(path: str, size: int, mode: int, mtime_ns: int) -> bytes:
 
     Python's tarfile takes six times as long, which thousands of files would notice.
     """
-    seconds, nanoseconds = divmod(mtime_ns, 1_000_000_000)
-    records = _record(b"mtime", b"%d.%09d" % (seconds, nanoseconds))
+    seconds, nanoseconds = divmod(abs(mtime_ns), 1_000_000_000)
+    sign = b"-" if mtime_ns < 0 else b""
+    records = _record(b"mtime", b"%b%d.%09d" % (sign, seconds, nanoseconds))
     name = path.encode()
     if len(name) > 100:
         records += _record(b"path", name)
@@ -30,7 +31,7 @@ def header(path: str, size: int, mode: int, mtime_ns: int) -> bytes:
         _block(b"PaxHeaders/" + name[-80:], len(records), 0o644, 0, b"x"),
         records,
         padding(len(records)),
-        _block(name[:100], min(size, _MOST), mode, min(max(seconds, 0), _MOST), b"0"),
+        _block(name[:100], min(size, _MOST), mode, 0 if sign else min(seconds, _MOST), b"0"),
     )
 
 

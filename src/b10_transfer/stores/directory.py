@@ -128,7 +128,15 @@ class DirectoryStore(Store):
             except FileNotFoundError:
                 return 0
             now = self.now() if entries else 0.0
-            return sum(_remove_if_old(entry, now - older_than_s) for entry in entries)
+            removed, failures = 0, []
+            for entry in entries:
+                try:
+                    removed += _remove_if_old(entry, now - older_than_s)
+                except OSError as error:  # the others can still go
+                    failures.append(error)
+            if failures:
+                raise failures[0]
+        return removed
 
     def _path(self, name: str) -> str:
         if not is_name(name):
@@ -143,7 +151,7 @@ class DirectoryStore(Store):
         """Tell a store that is still empty from one that is not there, which a missing file alone does not."""
         if self._make_parents or os.path.isdir(self.location):
             return
-        if os.path.lexists(self.location):
+        if os.path.lexists(self.location) and not os.path.isdir(self.location):  # it may have been made just now
             raise StoreError("reach", f"the store {self.location}", "it is not a directory")
         parent = os.path.dirname(self.location)
         if not os.path.isdir(parent):

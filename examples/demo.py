@@ -1,0 +1,247 @@
+"""A transformer is compiled cold in one process, and starts warm in another that has never compiled anything.
+
+    python examples/demo.py [--layers N] [--store DIR]
+
+Both processes, the "replicas", run the same function, :func:`replica`, as a service would when it starts. Each has
+cache directories of its own, empty at first; all they share is the store. What Torch itself counts, hits and misses
+of its FX-graph and AOTAutograd caches, shows whether the second one compiled anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from subprocess import PIPE, Popen
+
+import torch
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from torch import Tensor, nn
+from torch._dynamo.utils import counters
+from torch.nn import functional
+
+from b10_transfer import OperationStatus, load, save
+
+WIDTH, HEADS, VOCABULARY, CONTEXT = 256, 8, 1024, 64
+TOLERANCE = 1e-5
+
+
+class Block(nn.Module):
+    """One pre-norm transformer layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm_1, self.norm_2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, _ = x.shape
+        q, k, v = self.qkv(self.norm_1(x)).view(batch, length, 3, HEADS, -1).permute(2, 0, 3, 1, 4)
+        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.out(mixed.transpose(1, 2).reshape(batch, length, WIDTH))
+        y: Tensor = x + self.down(functional.gelu(self.up(self.norm_2(x))))
+        return y
+
+
+class Transformer(nn.Module):
+    """Token ids in, logits of the next token out."""
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        self.embedding, self.position = nn.Embedding(VOCABULARY, WIDTH), nn.Embedding(CONTEXT, WIDTH)
+        self.blocks = nn.ModuleList(Block() for _ in range(layers))
+        self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, VOCABULARY)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.embedding(tokens) + self.position.weight[: tokens.shape[1]]
+        for block in self.blocks:
+            x = block(x)
+        logits: Tensor = self.head(self.norm(x))
+        return logits
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one replica reports to the demo."""
+
+    first_call_s: float
+    loaded: str
+    why_loaded: str
+    saved: str
+    why_saved: str
+    artifacts: str
+    fx_graph: list[int]
+    """Hits and misses, as Torch counts them."""
+    aot_autograd: list[int]
+
+    @property
+    def is_all_hits(self) -> bool:
+        return all(hits > 0 and misses == 0 for hits, misses in (self.fx_graph, self.aot_autograd))
+
+
+class DemoError(Exception):
+    """The demo did not show what it is there to show."""
+
+
+def replica(folder: Path, layers: int) -> None:
+    """The start of a service: load, compile, warm up, save if there was nothing to load."""
+    _announce("looks for artifacts in the store")
+    loaded = load()  # load_compile_cache() is the same, and returns the status alone
+
+    _announce("builds its model")
+    torch.manual_seed(0)
+    model = torch.compile(Transformer(layers).eval())
+    tokens = torch.randint(VOCABULARY, (2, CONTEXT))
+
+    _announce("calls the model for the first time")
+    started = time.perf_counter()
+    with torch.no_grad():
+        output = model(tokens)
+    first_call_s = time.perf_counter() - started
+
+    saved = None
+    if loaded.status is not OperationStatus.SUCCESS:
+        _announce("saves its artifacts to the store")
+        saved = save()
+
+    done = saved or loaded
+    outcome = Outcome(
+        first_call_s=first_call_s,
+        loaded=loaded.status.name,
+        why_loaded=loaded.reason,
+        saved=saved.status.name if saved else "",
+        why_saved=saved.reason if saved else "",
+        artifacts=f"{'saved' if saved else 'restored'} {done.units} units in {done.seconds:.2f} s\n"
+        f"({done.files} files, {done.bytes / 1e6:.1f} MB)",
+        fx_graph=_hits_and_misses("inductor", "fxgraph_cache"),
+        aot_autograd=_hits_and_misses("aot_autograd", "autograd_cache"),
+    )
+    torch.save(output, folder / "output.pt")
+    (folder / "outcome.json").write_text(json.dumps(asdict(outcome)))
+
+
+def _announce(phase: str) -> None:
+    """Tell the demo, which reads our standard output, what happens next."""
+    print(phase, flush=True)
+
+
+def _hits_and_misses(group: str, cache: str) -> list[int]:
+    return [counters[group][f"{cache}_hit"], counters[group][f"{cache}_miss"]]
+
+
+def run_replica(folder: Path, layers: int, shared: dict[str, str], show: Callable[[str], None]) -> Outcome:
+    """Run :func:`replica` in a process that shares with this one and with other replicas nothing but the store."""
+    folder.mkdir()
+    own = {
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
+        "TRITON_CACHE_DIR": str(folder / "triton"),
+        "LOCAL_WORK_DIR": str(folder),
+        "TMPDIR": str(folder),
+    }
+    command = [sys.executable, __file__, "replica", str(folder), str(layers)]
+    environment = os.environ | shared | own
+    log = folder / "stderr.txt"
+    with log.open("w") as stderr, Popen(command, env=environment, stdout=PIPE, stderr=stderr, text=True) as run:
+        for phase in run.stdout or ():
+            show(phase.strip())
+    if run.returncode != 0:
+        raise DemoError(f"a replica ended with exit status {run.returncode}:\n{log.read_text()[-4000:]}")
+    return Outcome(**json.loads((folder / "outcome.json").read_text()))
+
+
+@contextmanager
+def display(name: str, console: Console) -> Iterator[Callable[[str], None]]:
+    """Yields a function that shows a replica's next phase: in one live line on a terminal, in plain lines elsewhere."""
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(f"{name} replica starts", total=1)
+        started = time.perf_counter()
+
+        def show(phase: str) -> None:
+            progress.update(task, description=f"{name} replica {phase}")
+            if not console.is_terminal:
+                print(f"{time.perf_counter() - started:6.1f} s  {name} replica {phase}", flush=True)
+
+        yield show
+        progress.update(task, description=f"{name} replica is done", completed=1)
+
+
+def table(outcomes: dict[str, Outcome]) -> Table:
+    heads = ("start", "first call", "artifacts", "FX graph\nhits/misses", "AOTAutograd\nhits/misses")
+    rows = Table(*heads, box=SIMPLE)
+    for name, outcome in outcomes.items():
+        looked_up = ("{}/{}".format(*counts) for counts in (outcome.fx_graph, outcome.aot_autograd))
+        rows.add_row(name, f"{outcome.first_call_s:.1f} s", outcome.artifacts, *looked_up)
+    return rows
+
+
+def demonstrate(store: Path, work: Path, layers: int, console: Console) -> None:
+    """Run both replicas. Raises :class:`DemoError` unless the second started warm and computed the same."""
+    shared = {
+        "B10_STORE": str(store),
+        # Of its own for each run, so that the first replica starts cold in a store that was kept, too.
+        "B10_NAMESPACE": f"demo-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}",
+        # Torch speeds up C++ compilation by a precompiled header of 150 MB in the temporary directory, and builds it
+        # on every new machine even if nothing needs compiling. Without it, a warm start compiles nothing at all.
+        "TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS": "0",
+    }
+    with display("cold", console) as show:
+        cold = run_replica(work / "cold", layers, shared, show)
+    if cold.saved != "SUCCESS":
+        raise DemoError(f"the cold replica saved nothing ({cold.saved}): {cold.why_saved}")
+    with display("warm", console) as show:
+        warm = run_replica(work / "warm", layers, shared, show)
+    console.print(table({"cold": cold, "warm": warm}))
+    if warm.loaded != "SUCCESS":
+        raise DemoError(f"the warm replica loaded nothing ({warm.loaded}): {warm.why_loaded}")
+    if not warm.is_all_hits:
+        raise DemoError("the warm replica had to compile: not all of its cache look-ups were hits")
+    first, second = (torch.load(work / name / "output.pt") for name in ("cold", "warm"))
+    difference = float((first - second).abs().max())
+    if not difference <= TOLERANCE:
+        raise DemoError(f"the two replicas computed different outputs: they are up to {difference:g} apart")
+    equal = "bitwise equal" if torch.equal(first, second) else f"equal to within {difference:.0e}"
+    print(
+        f"The warm start compiled nothing and was {cold.first_call_s / warm.first_call_s:.1f} times as fast; "
+        f"the outputs are {equal}."
+    )
+
+
+def main(arguments: list[str]) -> int:
+    if arguments[:1] == ["replica"]:
+        replica(Path(arguments[1]), int(arguments[2]))
+        return 0
+    parser = argparse.ArgumentParser(description="Compile a transformer cold, save, and start it warm elsewhere.")
+    parser.add_argument("--layers", type=int, default=8, help="depth of the transformer (%(default)s)")
+    parser.add_argument("--store", type=Path, help="a directory to use as store and keep (default: a temporary one)")
+    options = parser.parse_args(arguments)
+    console = Console(force_terminal=sys.stdout.isatty())
+    with tempfile.TemporaryDirectory(prefix="b10-transfer-demo-", dir="/tmp", ignore_cleanup_errors=True) as temporary:
+        work = Path(temporary)
+        store = options.store.resolve() if options.store else work / "store"
+        store.mkdir(parents=True, exist_ok=True)
+        try:
+            demonstrate(store, work, options.layers, console)
+        except DemoError as error:
+            print(f"The demo failed: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            return 130
+    if options.store:
+        print(f"The store is kept: {store}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

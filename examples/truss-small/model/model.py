@@ -1,0 +1,81 @@
+"""A small text embedder that compiles at its first start, and starts warm on every replica after that.
+
+It shows the whole flow on a CPU, without weights to download: load the artifacts, compile, warm up, save.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from b10_transfer import OperationStatus, load_compile_cache, save_compile_cache
+
+logger = logging.getLogger(__name__)
+
+LENGTHS = (32, 128)
+"""Texts are padded to one of these lengths, in bytes: the only shapes that are ever compiled."""
+WIDTH = 128
+
+
+class Embedder(nn.Module):
+    """Bytes of a text in, one vector of length 1 out."""
+
+    def __init__(self, layers: int = 2) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(257, WIDTH, padding_idx=256)
+        self.mixers = nn.ModuleList(nn.Conv1d(WIDTH, WIDTH, 5, padding=2, groups=WIDTH) for _ in range(layers))
+        self.gates = nn.ModuleList(nn.Linear(WIDTH, 2 * WIDTH) for _ in range(layers))
+        self.norm = nn.LayerNorm(WIDTH)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x: Tensor = self.embedding(tokens)
+        for mixer, gate in zip(self.mixers, self.gates, strict=True):
+            x = x + nn.functional.glu(gate(mixer(x.transpose(1, 2)).transpose(1, 2)))
+        return nn.functional.normalize(self.norm(x).mean(dim=1), dim=-1)
+
+
+class Model:
+    """What Truss serves."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        self._embed: Callable[[Tensor], Tensor] | None = None
+
+    def load(self) -> None:
+        torch.manual_seed(0)
+        embedder = Embedder().eval()
+
+        # Before the first compilation. Every outcome is fine. ERROR (the log says why) only means that nothing could
+        # be restored, so the model compiles as it would without a cache: a slow start, once. Going on without
+        # torch.compile instead would make every request slow for as long as this replica lives.
+        loaded = load_compile_cache()
+        logger.info("compile cache: %s", loaded.name)
+
+        # dynamic=False: each length gets code of its own, whatever was seen before it. So all replicas compile the
+        # same, and find in the cache what they look for.
+        self._embed = torch.compile(embedder, mode="max-autotune-no-cudagraphs", dynamic=False)
+        for length in LENGTHS:
+            self._run("warm up " * length, length)
+
+        # After the warm-up has compiled all shapes that are served. A service that meets further shapes in its
+        # requests calls save_compile_cache() whatever was loaded, and again later on: it publishes what the store
+        # lacks, and returns SKIPPED within a fraction of a second if that is nothing.
+        if loaded is not OperationStatus.SUCCESS:
+            save_compile_cache()
+
+    def predict(self, request: dict[str, Any]) -> dict[str, Any]:
+        """``{"text": …}`` to ``{"embedding": […]}``; text beyond the longest length is ignored."""
+        text = request["text"]
+        size = len(text.encode())
+        length = next((length for length in LENGTHS if size <= length), LENGTHS[-1])
+        return {"embedding": self._run(text, length).tolist()}
+
+    def _run(self, text: str, length: int) -> Tensor:
+        assert self._embed is not None, "load() comes first"
+        tokens = list(text.encode()[:length])
+        tokens += [256] * (length - len(tokens))
+        with torch.no_grad():
+            return self._embed(torch.tensor([tokens]))[0]

@@ -1,0 +1,36 @@
+"""Inductor's precompiled C++ headers.
+
+Layout (torch 2.13, ``torch/_inductor/codecache.py``, ``_precompile_header``): ``<key>.h`` and ``<key>.h.gch``, compiled
+straight to its name while ``locks/<key>.lock`` is held. The key covers the preprocessed header, the command line and
+the compiler's version. They lie below torch's *default* cache directory wherever ``TORCHINDUCTOR_CACHE_DIR`` points.
+
+A start that hits every graph builds a missing one all the same, for 5 s and more: see docs/decisions/005.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from ..config import Config
+from .base import Adapter, Unit, UnitKind, is_locked, is_transient
+
+
+class HeadersAdapter(Adapter):
+    """``<temporary directory>/torchinductor_<user>/precompiled_headers``."""
+
+    name = "inductor_headers"
+
+    def locate(self, config: Config) -> Path:
+        return config.inductor_default_dir / "precompiled_headers"
+
+    def skips_folder(self, path: str) -> bool:
+        return True
+
+    def unit_of(self, path: str) -> Unit | None:
+        if "/" in path or path.startswith(".") or is_transient(path):
+            return None
+        return Unit(path.partition(".")[0], UnitKind.STEM)
+
+    def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
+        return f"{unit.path}.h.gch" in files and not is_locked(root / "locks" / f"{unit.path}.lock")

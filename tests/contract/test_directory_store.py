@@ -1,0 +1,452 @@
+"""What lies in the directory of a directory store: looked at behind the store's back, and tampered with there."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from b10_transfer.errors import StoreError
+from b10_transfer.stores.directory import DirectoryStore
+
+REFUSED = OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+def refuse_links(*_: object, **__: object) -> None:
+    raise REFUSED
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture(params=["hard links", "no hard links"])
+def links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the file system has hard links; the tests that ask for this run both ways."""
+    has_links: bool = request.param == "hard links"
+    if not has_links:
+        monkeypatch.setattr(os, "link", refuse_links)
+    return has_links
+
+
+@pytest.fixture
+def store(path: Path, links: bool) -> DirectoryStore:
+    return DirectoryStore(path)
+
+
+@pytest.fixture
+def planted(store: DirectoryStore, path: Path) -> Path:
+    """A folder of the store with one sound object, into which others plant things."""
+    store.create("a/sound", io.BytesIO(b"sound"))
+    return path / "a"
+
+
+def age(path: Path, seconds: float) -> None:
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+def test_object_is_a_plain_file_under_its_own_name(store: DirectoryStore, path: Path) -> None:
+    store.create("a/b/object", io.BytesIO(b"content"))
+    assert (path / "a" / "b" / "object").read_bytes() == b"content"
+    assert not (path / "a" / "b" / "object").is_symlink()
+
+
+def test_object_has_no_second_name(store: DirectoryStore, path: Path) -> None:
+    store.create("a/object", io.BytesIO(b"content"))
+    assert (path / "a" / "object").stat().st_nlink == 1
+
+
+def test_staging_is_empty_after_creations(store: DirectoryStore, path: Path) -> None:
+    store.create("a/object", io.BytesIO(b"content"))
+    store.create("a/object", io.BytesIO(b"too late"))
+    store.now()
+    assert os.listdir(path / ".staging") == []
+
+
+def test_staging_is_empty_after_a_source_that_failed(store: DirectoryStore, path: Path) -> None:
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise ValueError("changed")
+
+    with pytest.raises(ValueError, match="changed"):
+        store.create("a/object", Failing())
+    assert os.listdir(path / ".staging") == []
+    assert os.listdir(path / "a") == []
+
+
+def test_data_are_synced_before_they_get_their_name_and_the_name_after(
+    store: DirectoryStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[str, bool]] = []
+
+    def record(descriptor: int) -> None:
+        kind = "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
+        synced.append((kind, (path / "a" / "object").exists()))
+
+    monkeypatch.setattr(os, "fsync", record)
+    store.create("a/object", io.BytesIO(b"content"))
+    assert synced == [("file", False), ("folder", True)]
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.EBADF], ids=errno.errorcode.get)
+def test_folder_that_cannot_be_synced_is_no_obstacle(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    sync = os.fsync
+
+    def refuse(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(code, os.strerror(code))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    assert store.create("a/object", io.BytesIO(b"content"))
+
+
+def test_data_that_cannot_be_synced_are_not_published(store: DirectoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StoreError, match="No space left on device") as raised:
+        store.create("a/object", io.BytesIO(b"content"))
+    assert isinstance(raised.value.__cause__, OSError)
+    assert store.list("a") == []
+
+
+def test_link_whose_answer_was_lost_counts_as_made(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS repeats a request whose answer was lost, and then finds what it made itself."""
+    link = os.link
+
+    def made_twice(*arguments: Any, **options: Any) -> None:
+        link(*arguments, **options)
+        link(*arguments, **options)
+
+    monkeypatch.setattr(os, "link", made_twice)
+    store = DirectoryStore(path)
+    assert store.create("a/object", io.BytesIO(b"content"))
+    assert (path / "a" / "object").read_bytes() == b"content"
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.ENOSPC, errno.ESTALE], ids=errno.errorcode.get)
+def test_link_that_fails_otherwise_is_an_error(path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "link", fail)
+    with pytest.raises(StoreError, match=r"could not write .*/store/a/object"):
+        DirectoryStore(path).create("a/object", io.BytesIO(b"content"))
+    assert os.listdir(path / ".staging") == []
+    assert os.listdir(path / "a") == []
+
+
+def test_without_hard_links_claims_on_equal_names_in_different_folders_are_different(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = DirectoryStore(path)
+    monkeypatch.setattr(os, "link", refuse_links)
+    rename = os.rename
+    others: list[bool] = []
+
+    def rename_later(source: Any, target: Any) -> None:
+        if not others:  # the first creator holds its claim while the second comes and goes
+            others.append(False)
+            others[0] = store.create("v1/other/environment/packs/object", io.BytesIO(b"other"))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", rename_later)
+    assert store.create("v1/one/environment/packs/object", io.BytesIO(b"one"))
+    assert others == [True]
+
+
+CREATE = """
+import io, os, sys
+os.umask(int(sys.argv[2], 8))
+from pathlib import Path
+from b10_transfer.stores.directory import DirectoryStore
+store = DirectoryStore(Path(sys.argv[1]))
+if sys.argv[3] == "no hard links":
+    def refuse(*_, **__):
+        raise PermissionError(1, "Operation not permitted")
+    os.link = refuse
+store.create("a/object", io.BytesIO(b"content"))
+"""
+
+
+@pytest.mark.parametrize("links_or_not", ["hard links", "no hard links"])
+@pytest.mark.parametrize(("umask", "file_mode", "folder_mode"), [("027", 0o640, 0o750), ("077", 0o600, 0o700)])
+def test_modes_are_the_umasks_to_say(
+    path: Path, umask: str, file_mode: int, folder_mode: int, links_or_not: str
+) -> None:
+    subprocess.run([sys.executable, "-c", CREATE, path, umask, links_or_not], check=True)
+    modes = [stat.S_IMODE(os.stat(path / name).st_mode) for name in ("a/object", "a", ".staging", ".")]
+    assert modes == [file_mode, folder_mode, folder_mode, folder_mode]
+
+
+RACE = """
+import io, os, sys
+from pathlib import Path
+from b10_transfer.stores.directory import DirectoryStore
+store = DirectoryStore(Path(sys.argv[1]))
+if sys.argv[2] == "no hard links":
+    def refuse(*_, **__):
+        raise PermissionError(1, "Operation not permitted")
+    os.link = refuse
+print("ready", flush=True)
+sys.stdin.readline()
+mine = sys.argv[3].encode() * 10_000
+print(*(int(store.create(f"races/{number:03d}", io.BytesIO(mine))) for number in range(30)))
+"""
+
+
+@pytest.mark.parametrize("links_or_not", ["hard links", "no hard links"])
+def test_one_of_several_racing_processes_wins_each_name(path: Path, links_or_not: str) -> None:
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACE, path, links_or_not, letter],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for letter in "abcd"
+    ]
+    for racer in racers:
+        assert racer.stdout is not None
+        assert racer.stdout.readline() == "ready\n"
+    wins = []
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("\n")
+        racer.stdin.flush()
+    for racer in racers:
+        output, _ = racer.communicate()
+        assert racer.returncode == 0
+        wins.append([word == "1" for word in output.split()])
+    for number, won in enumerate(zip(*wins, strict=True)):
+        assert sum(won) == 1
+        assert (path / "races" / f"{number:03d}").read_bytes() == "abcd"[won.index(True)].encode() * 10_000
+    assert os.listdir(path / ".staging") == []
+
+
+def plant_symlink(path: Path) -> None:
+    path.symlink_to("/etc/hostname")
+
+
+def plant_dangling_symlink(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def plant_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def plant_folder(path: Path) -> None:
+    path.mkdir()
+
+
+PLANTS = [plant_symlink, plant_dangling_symlink, plant_pipe, plant_folder]
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+def test_what_is_planted_is_not_listed(store: DirectoryStore, planted: Path, plant: Any) -> None:
+    plant(planted / "object")
+    assert [info.name for info in store.list("a")] == ["a/sound"]
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+def test_what_is_planted_is_not_opened(store: DirectoryStore, planted: Path, plant: Any) -> None:
+    plant(planted / "object")
+    with pytest.raises(StoreError, match="could not open"):
+        store.open("a/object")
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+def test_what_is_planted_is_not_replaced(store: DirectoryStore, planted: Path, plant: Any) -> None:
+    plant(planted / "object")
+    before = os.lstat(planted / "object")
+    assert not store.create("a/object", io.BytesIO(b"content"))
+    assert os.path.samestat(os.lstat(planted / "object"), before)
+    assert not (planted / "nowhere").exists()
+
+
+@pytest.mark.parametrize("name", ["name with blanks", "-dash", "ümlaut", "new\nline"])
+def test_files_of_other_people_are_not_listed(store: DirectoryStore, planted: Path, name: str) -> None:
+    (planted / name).write_bytes(b"not ours")
+    assert [info.name for info in store.list("a")] == ["a/sound"]
+
+
+def test_object_that_is_cut_short_while_open_is_an_error_and_not_short(store: DirectoryStore, planted: Path) -> None:
+    reader = store.open("a/sound")
+    assert reader is not None
+    os.truncate(planted / "sound", 2)
+    with reader, pytest.raises(StoreError, match="ends at byte 2, before 5"):
+        reader.read_at(0, 5)
+
+
+def test_short_reads_of_the_file_system_are_made_whole(
+    store: DirectoryStore, planted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda descriptor, length, offset: pread(descriptor, min(length, 2), offset))
+    reader = store.open("a/sound")
+    assert reader is not None
+    with reader:
+        assert reader.read_at(0, 5) == b"sound"
+
+
+def test_short_writes_of_the_file_system_are_made_whole(
+    store: DirectoryStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, memoryview(data)[:3]))
+    store.create("a/object", io.BytesIO(b"0123456789"))
+    assert (path / "a" / "object").read_bytes() == b"0123456789"
+
+
+def test_remove_abandoned_removes_what_died_and_keeps_what_grows(store: DirectoryStore, path: Path) -> None:
+    store.now()
+    for name in ("dead.tmp", "growing.tmp"):
+        (path / ".staging" / name).write_bytes(b"half")
+    age(path / ".staging" / "dead.tmp", 100)
+    assert store.remove_abandoned(60) == 1
+    assert os.listdir(path / ".staging") == ["growing.tmp"]
+
+
+def test_remove_abandoned_removes_the_claim_of_a_dead_creator_and_keeps_a_fresh_one(
+    store: DirectoryStore, path: Path
+) -> None:
+    store.now()
+    for name in ("dead.claim", "fresh.claim"):
+        (path / ".staging" / name).mkdir()
+    age(path / ".staging" / "dead.claim", 100)
+    assert store.remove_abandoned(60) == 1
+    assert os.listdir(path / ".staging") == ["fresh.claim"]
+
+
+def test_remove_abandoned_goes_by_the_stores_clock(
+    store: DirectoryStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.now()
+    (path / ".staging" / "young.tmp").write_bytes(b"half")
+    monkeypatch.setattr(time, "time", lambda: 4e9)
+    assert store.remove_abandoned(60) == 0
+    assert os.listdir(path / ".staging") == ["young.tmp"]
+
+
+def test_remove_abandoned_does_not_follow_a_planted_link(store: DirectoryStore, path: Path, tmp_path: Path) -> None:
+    store.now()
+    (tmp_path / "precious").mkdir()
+    link = path / ".staging" / "link.claim"
+    link.symlink_to(tmp_path / "precious")
+    os.utime(link, (0, 0), follow_symlinks=False)
+    assert store.remove_abandoned(60) == 1
+    assert (tmp_path / "precious").is_dir()
+
+
+def test_one_entry_that_cannot_be_removed_keeps_no_other_from_being_removed(store: DirectoryStore, path: Path) -> None:
+    store.now()
+    staging = path / ".staging"
+    (staging / "full" / "of things").mkdir(parents=True)
+    dead = [staging / f"{number}.tmp" for number in range(4)]
+    for file in dead:
+        file.write_bytes(b"half")
+    for entry in (staging / "full", *dead):
+        age(entry, 100)
+    with suppress(StoreError):  # it may complain
+        store.remove_abandoned(60)
+    assert os.listdir(staging) == ["full"]
+
+
+def test_remove_abandoned_has_nothing_to_do_where_there_is_no_store(store: DirectoryStore, path: Path) -> None:
+    assert store.remove_abandoned(0) == 0
+    assert not path.exists()
+
+
+def test_missing_store_is_an_empty_one_and_reading_does_not_make_it(store: DirectoryStore, path: Path) -> None:
+    assert store.list("a") == []
+    assert store.open("a/object") is None
+    assert not store.delete("a/object")
+    assert not path.exists()
+
+
+def test_missing_parent_of_a_store_is_an_error_that_names_it(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path / "mount" / "store")
+    for attempt in (
+        lambda: store.list("a"),
+        lambda: store.open("a/object"),
+        lambda: store.create("a/object", io.BytesIO(b"content")),
+        lambda: store.now(),
+    ):
+        with pytest.raises(StoreError, match=f"{tmp_path}/mount does not exist; is the volume mounted"):
+            attempt()
+    assert not (tmp_path / "mount").exists()
+
+
+def test_missing_parents_are_made_where_that_is_allowed(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path / "mount" / "deep" / "store", make_parents=True)
+    assert store.list("a") == []
+    assert store.create("a/object", io.BytesIO(b"content"))
+    assert (tmp_path / "mount" / "deep" / "store" / "a" / "object").read_bytes() == b"content"
+
+
+@pytest.mark.parametrize("make_parents", [False, True])
+def test_store_that_is_a_file_is_an_error(path: Path, make_parents: bool) -> None:
+    path.write_bytes(b"not a directory")
+    store = DirectoryStore(path, make_parents=make_parents)
+    for attempt in (
+        lambda: store.list("a"),
+        lambda: store.open("a/object"),
+        lambda: store.create("a/object", io.BytesIO(b"content")),
+        lambda: store.now(),
+    ):
+        with pytest.raises(StoreError):
+            attempt()
+    assert path.read_bytes() == b"not a directory"
+
+
+def test_store_that_vanishes_while_one_writes_is_an_error_and_not_a_store_of_its_own(
+    tmp_path: Path, links: bool
+) -> None:
+    """A volume that is unmounted leaves its empty mount point: writing there would fill the node's own disk."""
+    store = DirectoryStore(tmp_path / "mount" / "store")
+    (tmp_path / "mount").mkdir()
+    store.create("a/object", io.BytesIO(b"content"))
+    os.rename(tmp_path / "mount", tmp_path / "unmounted")
+    with pytest.raises(StoreError, match="is the volume mounted"):
+        store.create("a/other", io.BytesIO(b"content"))
+    assert not (tmp_path / "mount").exists()
+
+
+@pytest.mark.usefixtures("links")
+def test_creators_that_make_the_same_store_at_once_all_succeed(tmp_path: Path) -> None:
+    outcomes: list[object] = []
+
+    def work(store: DirectoryStore, ready: threading.Barrier, name: str) -> None:
+        ready.wait()
+        try:
+            outcomes.append(store.create(name, io.BytesIO(b"content")))
+        except StoreError as error:
+            outcomes.append(error)
+
+    for round_ in range(20):
+        store, ready = DirectoryStore(tmp_path / f"store {round_}"), threading.Barrier(8)
+        threads = [
+            threading.Thread(target=work, args=(store, ready, f"deep/er/folder/{number}")) for number in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert outcomes == [True] * 160

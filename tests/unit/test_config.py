@@ -1,0 +1,456 @@
+"""Settings: each variable's rule, what its value becomes, and what is said of one that breaks the rule."""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from b10_transfer import config
+from b10_transfer.config import Config, read_deadline
+from b10_transfer.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from tests.conftest import IsolatedEnv
+
+MB = 1024 * 1024
+
+
+@pytest.fixture(autouse=True)
+def home(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of the test's own, no shared volume, and nothing announced yet."""
+    monkeypatch.setattr(config, "MOUNT", isolated_env.home / "no" / "mount")
+    monkeypatch.setattr(config, "_embedded_store_was_announced", False)
+    return isolated_env.home
+
+
+def read(**environ: str) -> Config:
+    return Config.from_environment(environ)
+
+
+def refusal(**environ: str) -> ConfigurationError:
+    """The error about the one variable that is given; it must name it, its value and a rule."""
+    [(name, value)] = environ.items()
+    with pytest.raises(ConfigurationError) as raised:
+        Config.from_environment(environ)
+    error = raised.value
+    assert error.variable == name
+    assert error.value == value
+    assert error.rule
+    assert all(text in str(error) for text in (name, repr(value), error.rule))
+    return error
+
+
+# Numbers
+
+NUMBERS = {
+    "MAX_CACHE_SIZE_MB": ("max_pack_bytes", 1024, 1024, 1, MB),
+    "MAX_CONCURRENT_SAVES": ("max_concurrent_saves", 50, 100, 1, 1),
+    "CLEANUP_LOCK_TIMEOUT_SECONDS": ("lock_timeout_s", 30, 3600, 0, 1),
+    "CLEANUP_INCOMPLETE_TIMEOUT_SECONDS": ("incomplete_timeout_s", 60, 7200, 0, 1),
+}
+"""Field, default, cap, minimum and unit of each."""
+CAPS = {
+    "MAX_CACHE_SIZE_CAP_MB": "MAX_CACHE_SIZE_MB",
+    "MAX_CONCURRENT_SAVES_CAP": "MAX_CONCURRENT_SAVES",
+    "LOCK_TIMEOUT_CAP_SECONDS": "CLEANUP_LOCK_TIMEOUT_SECONDS",
+    "INCOMPLETE_TIMEOUT_CAP_SECONDS": "CLEANUP_INCOMPLETE_TIMEOUT_SECONDS",
+}
+NO_WHOLE_NUMBERS = ["-1", "+1", "1.5", "1e3", "1_000", " 1", "1 ", "one", "0x10", "٣", "²", "nan", "inf", "9" * 5000]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_number_has_its_documented_default(name: str) -> None:
+    field, default, _cap, _minimum, unit = NUMBERS[name]
+    assert getattr(read(), field) == default * unit
+    [documented] = [variable for variable in config.VARIABLES if variable.name == name]
+    assert f"`{default}`" in documented.default
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_number_is_taken_as_it_is_up_to_its_cap(
+    name: str, caplog: pytest.LogCaptureFixture, isolated_env: IsolatedEnv
+) -> None:
+    field, _default, cap, minimum, unit = NUMBERS[name]
+    for value in (max(minimum, 1), cap - 1, cap):
+        found = Config.from_environment({name: str(value)}, store=isolated_env.store)
+        assert getattr(found, field) == value * unit
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_number_above_its_cap_is_clamped_with_a_warning(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    field, _default, cap, _minimum, unit = NUMBERS[name]
+    assert getattr(read(**{name: str(cap + 1)}), field) == cap * unit
+    [warning] = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert f"{name}={cap + 1} is above its cap" in warning
+    assert f"={cap} is used instead" in warning
+
+
+@pytest.mark.parametrize(("cap_name", "name"), CAPS.items())
+def test_cap_can_be_raised_and_lowered(cap_name: str, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    field, default, cap, _minimum, unit = NUMBERS[name]
+    assert getattr(read(**{name: str(cap + 1), cap_name: str(cap + 2)}), field) == (cap + 1) * unit
+    assert caplog.records[-1:] == [] or caplog.records[-1].levelno < logging.WARNING
+    assert getattr(read(**{cap_name: str(default - 1)}), field) == (default - 1) * unit
+    assert f"{cap_name}={default - 1} is used instead" in caplog.text
+
+
+@pytest.mark.parametrize("name", [*NUMBERS, *CAPS])
+@pytest.mark.parametrize("value", NO_WHOLE_NUMBERS, ids=lambda value: ascii(value)[:12])
+def test_number_that_is_none_is_refused(name: str, value: str) -> None:
+    assert "whole number" in refusal(**{name: value}).rule
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_number_below_its_minimum_is_refused(name: str) -> None:
+    field, _default, _cap, minimum, _unit = NUMBERS[name]
+    if minimum:
+        assert f"at least {minimum}" in refusal(**{name: str(minimum - 1)}).rule
+    else:
+        assert getattr(read(**{name: "0"}), field) == 0
+
+
+@pytest.mark.parametrize("name", [*NUMBERS, *CAPS, "B10_MERGE", "B10_LOCKS", "B10_NAMESPACE"])
+def test_empty_value_counts_as_unset(name: str) -> None:
+    assert read(**{name: ""}) == read()
+
+
+# Flags and names
+
+
+@pytest.mark.parametrize(("name", "field", "default"), [("B10_MERGE", "merge", False), ("B10_LOCKS", "locks", True)])
+def test_flag_is_0_or_1(name: str, field: str, default: bool) -> None:
+    assert getattr(read(), field) is default
+    assert getattr(read(**{name: "0"}), field) is False
+    assert getattr(read(**{name: "1"}), field) is True
+
+
+@pytest.mark.parametrize("value", ["2", "yes", "true", "True", "on", "-1", " 1", "01"])
+@pytest.mark.parametrize("name", ["B10_MERGE", "B10_LOCKS"])
+def test_flag_that_is_something_else_is_refused(name: str, value: str) -> None:
+    assert refusal(**{name: value}).rule == "it must be 0 or 1"
+
+
+@pytest.mark.parametrize("namespace", ["a", "0", "llama-3.1_8b", "A" * 100, "a..b", "1-"])
+def test_namespace_of_plain_characters_is_accepted(namespace: str) -> None:
+    assert read(B10_NAMESPACE=namespace).namespace == namespace
+
+
+@pytest.mark.parametrize("namespace", [".", "..", ".a", "-a", "_a", "a/b", "a b", "a\n", "ä", "a" * 101, "a\\b", "a\0"])
+def test_namespace_with_other_characters_is_refused(namespace: str) -> None:
+    assert "letters, digits" in refusal(B10_NAMESPACE=namespace).rule
+
+
+def test_namespace_is_default_unless_it_is_given() -> None:
+    assert read().namespace == "default"
+    assert Config.from_environment({"B10_NAMESPACE": "one"}, namespace="two").namespace == "two"
+
+
+@pytest.mark.parametrize("namespace", ["", "../other"])
+def test_namespace_given_as_argument_keeps_to_the_same_rule(namespace: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^namespace='{namespace}' is not usable"):
+        Config.from_environment({}, namespace=namespace)
+
+
+def test_merge_given_as_argument_overrides_its_variable() -> None:
+    assert Config.from_environment({"B10_MERGE": "1"}, merge=False).merge is False
+    assert Config.from_environment({"B10_MERGE": "0"}, merge=True).merge is True
+
+
+# The deadline
+
+
+def test_deadline_is_60_seconds_unless_it_is_given() -> None:
+    assert read_deadline(environ={}) == 60
+    assert read_deadline(environ={"B10_DEADLINE_SECONDS": "2.5"}) == 2.5
+    assert read_deadline(7, {"B10_DEADLINE_SECONDS": "2.5"}) == 7
+
+
+@pytest.mark.parametrize("value", ["nan", "NaN", "-nan", "inf", "-inf", "0", "-1", "0.0", "86401", "soon", "1m", "1,5"])
+def test_deadline_that_is_no_positive_number_of_seconds_is_refused(value: str) -> None:
+    with pytest.raises(ConfigurationError, match="number of seconds above 0") as raised:
+        read_deadline(environ={"B10_DEADLINE_SECONDS": value})
+    assert (raised.value.variable, raised.value.value) == ("B10_DEADLINE_SECONDS", value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0, -1, True, "soon"])
+def test_deadline_given_as_argument_keeps_to_the_same_rule(value: Any) -> None:
+    with pytest.raises(ConfigurationError, match="number of seconds above 0") as raised:
+        read_deadline(value, {})
+    assert (raised.value.variable, raised.value.value) == ("deadline_s", str(value))
+
+
+# Inductor's directory
+
+
+@pytest.mark.parametrize("path", ["/tmp/inductor", "/tmp/a/b/../c", "/cache/inductor", "~/.cache/inductor"])
+def test_inductor_directory_below_an_allowed_folder_is_accepted(path: str) -> None:
+    found = read(TORCHINDUCTOR_CACHE_DIR=path).inductor_dir
+    assert found == Path(os.path.realpath(os.path.expanduser(path)))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/tmp",
+        "/tmp/",
+        "/cache",
+        "~/.cache",
+        "~",
+        "~/elsewhere",
+        "/etc/inductor",
+        "/tmpfoo/inductor",
+        "/var/tmp/inductor",
+        "/tmp/../etc/inductor",
+        "/tmp/a/../../etc/inductor",
+        "~/.cache/../.ssh/inductor",
+        "inductor",
+        "/tmp/inductor\0",
+    ],
+    ids=ascii,
+)
+def test_inductor_directory_elsewhere_is_refused(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    refusal(TORCHINDUCTOR_CACHE_DIR=path)
+
+
+def test_link_that_leads_out_of_an_allowed_folder_is_refused(home: Path) -> None:
+    (home / ".cache").mkdir()
+    (home / ".cache" / "link").symlink_to("/etc")
+    assert "/etc/inductor" in refusal(TORCHINDUCTOR_CACHE_DIR=str(home / ".cache" / "link" / "inductor")).rule
+
+
+def test_link_that_leads_into_an_allowed_folder_is_resolved(home: Path) -> None:
+    (home / "link").symlink_to(home / ".cache" / "inductor")
+    assert read(TORCHINDUCTOR_CACHE_DIR=str(home / "link")).inductor_dir == home / ".cache" / "inductor"
+
+
+def test_inductor_directory_follows_the_temporary_directory(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/srv/scratch")
+    monkeypatch.setattr(getpass, "getuser", lambda: "somebody")
+    assert read().inductor_dir == Path("/srv/scratch/torchinductor_somebody")
+
+
+def test_torchs_default_is_accepted_wherever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch sets the variable to its default once it has compiled."""
+    monkeypatch.setattr(tempfile, "tempdir", "/srv/scratch")
+    monkeypatch.setattr(getpass, "getuser", lambda: "somebody")
+    default = "/srv/scratch/torchinductor_somebody"
+    assert read(TORCHINDUCTOR_CACHE_DIR=default).inductor_dir == Path(default)
+    refusal(TORCHINDUCTOR_CACHE_DIR="/srv/scratch/torchinductor_other")
+
+
+def test_user_without_a_name_has_a_default_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 1000680000")
+
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp")
+    monkeypatch.setattr(getpass, "getuser", nobody)
+    monkeypatch.setattr(os, "getuid", lambda: 1000680000)
+    assert config.default_inductor_dir() == Path("/tmp/torchinductor_uid_1000680000")
+
+
+def test_characters_of_a_user_name_that_torch_replaces_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp")
+    monkeypatch.setattr(getpass, "getuser", lambda: 'A\\b/c:d*e?f"g<h>i|j')
+    assert config.default_inductor_dir() == Path("/tmp/torchinductor_A_b_c_d_e_f_g_h_i_j")
+
+
+# Triton's directory
+
+
+def test_triton_directory_is_below_the_home_unless_it_is_given(home: Path) -> None:
+    assert read().triton_dir == home / ".triton" / "cache"
+    assert read(TRITON_HOME="/srv/triton").triton_dir == Path("/srv/triton/.triton/cache")
+    assert read(TRITON_CACHE_DIR="/srv/kernels", TRITON_HOME="/srv/triton").triton_dir == Path("/srv/kernels")
+    assert read(TRITON_CACHE_DIR="~/kernels").triton_dir == home / "kernels"
+
+
+def test_triton_directory_that_is_relative_is_refused() -> None:
+    assert refusal(TRITON_CACHE_DIR="kernels").rule == "it must be an absolute path"
+
+
+# The store
+
+
+def test_store_is_a_directory(home: Path) -> None:
+    assert read(B10_STORE="/mnt/store").store == Path("/mnt/store")
+    assert read(B10_STORE="/mnt/../srv//store/").store == Path("/srv/store")
+    assert read(B10_STORE="~/store").store == home / "store"
+
+
+def test_store_that_is_relative_is_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert read(B10_STORE="store").store == Path.cwd() / "store"
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("file:///mnt/store", "/mnt/store"),
+        ("FILE:///mnt/store", "/mnt/store"),
+        ("file://localhost/mnt/store", "/mnt/store"),
+        ("file:///mnt/my%20store", "/mnt/my store"),
+        ("file:///mnt/100%25", "/mnt/100%"),
+    ],
+)
+def test_store_may_be_a_file_url(url: str, path: str) -> None:
+    assert read(B10_STORE=url).store == Path(path)
+
+
+@pytest.mark.parametrize("scheme", ["s3", "S3", "gs", "az", "https", "hdfs"])
+def test_store_elsewhere_than_in_a_directory_is_refused_clearly(scheme: str) -> None:
+    rule = refusal(B10_STORE=f"{scheme}://bucket/prefix").rule
+    assert f"{scheme.lower()}:// stores are not supported" in rule
+    assert "directory or a file:// URL" in rule
+
+
+@pytest.mark.parametrize(
+    "url", ["file://mnt/store", "file://host/mnt/store", "file://", "file:///mnt/%00", "/mnt/\0"], ids=ascii
+)
+def test_store_that_names_no_directory_here_is_refused(url: str) -> None:
+    refusal(B10_STORE=url)
+
+
+@pytest.mark.parametrize("url", ["file://[mnt/store", "file://[::1/store", "s3://[bucket"])
+def test_url_that_is_none_is_refused(url: str) -> None:
+    refusal(B10_STORE=url)
+
+
+@pytest.mark.parametrize("url", ["file:///mnt/store?region=eu", "file:///mnt/store#2", "file:///mnt/a?b/store"])
+def test_no_part_of_a_url_is_silently_ignored(url: str) -> None:
+    refusal(B10_STORE=url)
+
+
+def test_stores_variables_have_an_order(home: Path) -> None:
+    fs = {"B10FS_CACHE_DIR": "/mnt/two"}
+    assert Config.from_environment({**fs, "B10_STORE": "/mnt/one"}, store="/mnt/zero").store == Path("/mnt/zero")
+    assert Config.from_environment({**fs, "B10_STORE": "/mnt/one"}).store == Path("/mnt/one")
+    assert Config.from_environment(fs).store == Path("/mnt/two")
+
+
+def test_store_given_as_argument_may_be_a_path_or_a_url() -> None:
+    assert Config.from_environment({}, store=Path("/mnt/store")).store == Path("/mnt/store")
+    assert Config.from_environment({}, store="file:///mnt/store").store == Path("/mnt/store")
+
+
+@pytest.mark.parametrize("store", ["", "s3://bucket"])
+def test_store_given_as_argument_keeps_to_the_same_rule(store: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^store='{store}' is not usable"):
+        Config.from_environment({}, store=store)
+
+
+def test_shared_volume_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    mount = tmp_path / "cache" / "model"
+    mount.mkdir(parents=True)
+    monkeypatch.setattr(config, "MOUNT", mount)
+    assert read().store == mount / "compile_cache"
+    assert read().store_parents_may_be_made
+
+
+def test_without_a_shared_volume_the_store_is_in_the_home(home: Path) -> None:
+    assert read().store == home / ".cache" / "b10-transfer" / "store"
+    assert read().store_parents_may_be_made
+
+
+def test_store_that_is_not_shared_is_announced_once_at_info(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    read()
+    read()
+    [record] = caplog.records
+    assert record.levelno == logging.INFO
+    assert "not shared between machines" in record.getMessage()
+    assert "set B10_STORE" in record.getMessage()
+
+
+def test_store_that_is_configured_is_not_announced(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    read(B10_STORE="/mnt/store")
+    read(B10FS_CACHE_DIR="/mnt/store")
+    assert caplog.records == []
+
+
+def test_parents_of_a_store_are_made_only_below_a_known_mount(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing parent elsewhere mostly is a volume that is not mounted."""
+    monkeypatch.setattr(config, "MOUNT", Path("/cache/model"))
+    for name in ("B10_STORE", "B10FS_CACHE_DIR"):
+        assert read(**{name: "/cache/model/a/b"}).store_parents_may_be_made
+        assert not read(**{name: "/cache/model"}).store_parents_may_be_made
+        assert not read(**{name: "/cache/models/a"}).store_parents_may_be_made
+        assert not read(**{name: "/cache/model/../a"}).store_parents_may_be_made
+        assert not read(**{name: "/mnt/store"}).store_parents_may_be_made
+
+
+# The work directory
+
+
+@pytest.mark.parametrize("path", ["/app", "/app/work", "/tmp", "/tmp/work", "/cache", "/cache/a/../work"])
+def test_work_directory_in_an_allowed_folder_is_accepted(path: str) -> None:
+    assert read(LOCAL_WORK_DIR=path).work_dir == Path(os.path.realpath(path))
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/apple", "/home/work", "/tmp/../home/work", "~/work", "/var/tmp", "/app\0"], ids=ascii
+)
+def test_work_directory_elsewhere_is_refused(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    refusal(LOCAL_WORK_DIR=path)
+
+
+def test_work_directory_is_app_if_that_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, _mode: path == Path("/app"))
+    assert read().work_dir == Path("/app")
+
+
+def test_work_directory_is_the_temporary_one_if_app_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda _path, _mode: False)
+    monkeypatch.setattr(tempfile, "tempdir", "/srv/scratch")
+    assert read().work_dir == Path("/srv/scratch")
+
+
+# The documentation
+
+
+class Recording(Mapping[str, str]):
+    """An environment that remembers which variables were asked for."""
+
+    def __init__(self) -> None:
+        self.asked: set[str] = set()
+
+    def __getitem__(self, name: str) -> str:
+        self.asked.add(name)
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+def test_every_variable_that_is_read_is_documented_and_none_else() -> None:
+    environ = Recording()
+    Config.from_environment(environ)
+    read_deadline(environ=environ)
+    documented = " ".join(f"{variable.name} {variable.default}" for variable in config.VARIABLES)
+    assert {name for name in environ.asked if name not in documented} == set()
+    assert {variable.name for variable in config.VARIABLES} - environ.asked == set()
+
+
+def test_configuration_is_read_from_the_process_by_default(isolated_env: IsolatedEnv) -> None:
+    found = Config.from_environment()
+    assert (found.store, found.inductor_dir, found.triton_dir, found.work_dir) == (
+        isolated_env.store,
+        isolated_env.inductor,
+        isolated_env.triton,
+        isolated_env.work,
+    )
