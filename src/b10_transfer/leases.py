@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from .deadline import Deadline
-from .errors import CacheError
+from .errors import CacheError, StoreError
 from .stores.base import ObjectInfo, Store
 
 logger = logging.getLogger(__name__)
@@ -125,19 +125,25 @@ def held(
 ) -> Iterator[bool]:
     """Hold any one of several leases meanwhile, waiting for one within the deadline.
 
-    Yields whether it had to wait, that is, whether others may have done the work meanwhile.
+    Yields whether it had to wait, that is, whether others may have done the work meanwhile. Where the store refuses
+    leases it goes on without one.
     """
     waited = False
     pause_s = _POLL_S
-    while (lease := try_acquire(store, folder, names, timeout_s, renewing)) is None:
-        waited = True
-        deadline.check(waiting_for)
-        deadline.sleep(random.uniform(0.5, 1.0) * pause_s)
-        pause_s = min(2 * pause_s, _POLL_MOST_S)
+    try:
+        while (lease := try_acquire(store, folder, names, timeout_s, renewing)) is None:
+            waited = True
+            deadline.check(waiting_for)
+            deadline.sleep(random.uniform(0.5, 1.0) * pause_s)
+            pause_s = min(2 * pause_s, _POLL_MOST_S)
+    except StoreError as error:
+        logger.debug("going on without a lease: %s", error)
+        lease = None
     try:
         yield waited
     finally:
-        lease.release()
+        if lease is not None:
+            lease.release()
 
 
 def _create(store: Store, prefix: str, generation: int) -> bool:

@@ -12,13 +12,14 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import BinaryIO
 
 from .adapters import ADAPTERS, Adapter, Unit, UnitKind
+from .adapters.base import is_transient
 from .deadline import Deadline
 from .environment import Environment
 from .errors import (
@@ -29,7 +30,7 @@ from .errors import (
     UnreadablePackError,
     UnsupportedPackError,
 )
-from .pack import Index, Limits, PackReader, PackUnit
+from .pack import Index, Limits, Member, PackReader, PackUnit
 from .stores.base import ReadStore, Store
 from .workers import Pipeline
 
@@ -171,16 +172,20 @@ class ReadRepository:
             raise UnsupportedPackError(pack_id, f"holds caches this version does not know: {', '.join(unknown)!a:.120}")
         for unit in index.units:
             root, _, path = unit.name.partition("/")
-            if not _is_unit(_ADAPTERS[root], Unit(path, UnitKind(unit.kind)), unit):
+            if not _is_unit(_ADAPTERS[root], Unit(path, UnitKind(unit.kind)), unit.members):
                 raise CorruptPackError(pack_id, f"{unit.name!a:.120} is no unit of the {root} cache")
 
 
 _ADAPTERS = {adapter.name: adapter for adapter in ADAPTERS}
 
 
-def _is_unit(adapter: Adapter, expected: Unit, unit: PackUnit) -> bool:
+def _is_unit(adapter: Adapter, expected: Unit, members: Sequence[Member]) -> bool:
     """Whether an adapter would group these files so: only then do units of two packs never get in each other's way."""
-    return all(adapter.unit_of(member.path.partition("/")[2]) == expected for member in unit.members)
+    if expected.kind is UnitKind.FOLDER:
+        if any(is_transient(member.path) for member in members):
+            return False
+        members = members[:1]  # the others are below the same folder
+    return all(adapter.unit_of(member.path.partition("/")[2]) == expected for member in members)
 
 
 class Repository(ReadRepository):

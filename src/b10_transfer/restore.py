@@ -93,7 +93,6 @@ def restore(
                 remaining.difference_update(unit.name for unit in units)
         for name, root in by_name.items():
             deadline.check(f"putting files in place in {root.path}")
-            trees[name].close()
             of_root = [found for found in staged.values() if found[1].name.partition("/")[0] == name]
             _count(result, _place(root, trees[name].path, of_root))
     return result

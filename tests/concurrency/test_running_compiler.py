@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..conftest import IsolatedEnv, ReadTree
 
 # Writes unit after unit as compilers do: Triton's folders file by file, each through a temporary folder, the group
-# file last; C++ by compiling to the final name in small steps while the stem's lock is held.
+# file last; C++ by compiling to the final name in small steps, in a build folder, while the stem's lock is held.
 _COMPILER = """
 import fcntl, json, os, sys
 root, first, last = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -54,10 +54,13 @@ while number < last:
         if not os.path.exists(library):
             with open(os.path.join(root, "ke", key + ".cpp"), "w") as file:
                 file.write("source %d" % number)
+            building = os.path.join(root, "ke", key + "_CxxBuild")
+            os.makedirs(building, exist_ok=True)
             with open(library, "w") as file:
                 for part in range(20):
                     file.write("part %d of %d " % (part, number))
                     file.flush()
+            os.rmdir(building)
     number += 1
 """
 

@@ -147,7 +147,7 @@ def test_different_devices_are_all_named_in_one_order(driver: Install) -> None:
 )
 def test_only_visible_devices_count(driver: Install, visible: str, names: set[str]) -> None:
     driver(H100, A10, slices=[SLICE])
-    found = detect(CUDA, {"CUDA_VISIBLE_DEVICES": visible})
+    found = detect(CUDA, {"CUDA_VISIBLE_DEVICES": visible, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"})
     assert found.kind == "cuda"
     assert set(found.name.split(", ")) == names
 
@@ -155,7 +155,7 @@ def test_only_visible_devices_count(driver: Install, visible: str, names: set[st
 @pytest.mark.parametrize("visible", ["", "-1", "-1,0", "7", "nonsense", "GPU-ffff", "MIG-ffff", "NoDevFiles", "٠"])
 def test_no_visible_device_is_a_cpu(driver: Install, visible: str) -> None:
     driver(H100)
-    assert detect(CUDA, {"CUDA_VISIBLE_DEVICES": visible}) == CPU
+    assert detect(CUDA, {"CUDA_VISIBLE_DEVICES": visible, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}) == CPU
 
 
 def test_missing_driver_is_a_cpu(driver: Install) -> None:
@@ -171,7 +171,7 @@ def test_machine_without_devices_is_a_cpu(driver: Install) -> None:
 @pytest.mark.parametrize("visible", ["0", "-1", "7", "GPU-aaaa"])
 def test_nvml_is_shut_down_as_often_as_it_is_started(driver: Install, visible: str) -> None:
     made = driver(H100)
-    detect(CUDA, {"CUDA_VISIBLE_DEVICES": visible})
+    detect(CUDA, {"CUDA_VISIBLE_DEVICES": visible, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"})
     assert made.users == 0
 
 
@@ -255,3 +255,9 @@ def test_intel_devices_are_asked_of_torch(monkeypatch: pytest.MonkeyPatch) -> No
 def test_machine_without_intel_devices_is_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(imported_torch, "xpu_device", lambda: "")
     assert detect(TorchBuild("2.13.0+xpu", xpu="20250101"), {}) == CPU
+
+
+def test_number_names_no_device_among_different_ones_unless_cuda_goes_by_the_bus(driver: Install) -> None:
+    """CUDA numbers the fastest first, NVML goes by the bus: device 0 may be either, so the key names both."""
+    driver(H100, A10)
+    assert set(detect(CUDA, {"CUDA_VISIBLE_DEVICES": "0"}).name.split(", ")) == {"NVIDIA A10G", "NVIDIA H100 80GB HBM3"}

@@ -13,7 +13,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ..config import Config
-from .base import Adapter, Unit, UnitKind, is_locked, is_transient
+from .base import Adapter, Unit, UnitKind, is_being_built, is_locked, is_transient
 
 
 class HeadersAdapter(Adapter):
@@ -33,4 +33,6 @@ class HeadersAdapter(Adapter):
         return Unit(path.partition(".")[0], UnitKind.STEM)
 
     def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
-        return f"{unit.path}.h.gch" in files and not is_locked(root / "locks" / f"{unit.path}.lock")
+        header = f"{unit.path}.h.gch"
+        lock = root / "locks" / f"{unit.path}.lock"
+        return header in files and not is_locked(lock) and not is_being_built(root / header)

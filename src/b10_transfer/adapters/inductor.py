@@ -14,8 +14,8 @@ Layout (torch 2.13; ``torch/_inductor/codecache.py``, ``runtime/autotune_cache.p
 ``gcc/``, ``bisect/``            of this machine, or for debugging
 ===============================  =====================================================================================
 
-C++ is written as ``<key>.main.cpp`` and then linked straight to ``<key>.main.so`` while ``locks/<key>.lock`` is held:
-a library that is there may be half written, and only the lock tells.
+C++ is written as ``<key>.main.cpp`` and then linked straight to ``<key>.main.so`` while ``locks/<key>.lock`` is held
+and the folder ``<key>.main_CxxBuild`` exists: a library that is there may be half written, and only these two tell.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ..config import Config
-from .base import Adapter, Unit, UnitKind, is_locked, is_transient
+from .base import Adapter, Unit, UnitKind, is_being_built, is_locked, is_transient
 from .triton import TritonAdapter
 
 _SKIPPED = {"locks", "precompiled_headers", "gcc", "bisect"}
@@ -60,12 +60,11 @@ class InductorAdapter(Adapter):
     def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
         if unit.kind is UnitKind.FOLDER:
             return self._triton.is_complete(root, unit, files) if unit.path.startswith("triton/") else bool(files)
-        has_source = any(file.endswith(".cpp") for file in files)
-        has_binary = any(file.endswith((".so", ".o")) for file in files)
-        if has_source and not has_binary:
-            return False
-        key = unit.path.rpartition("/")[2]
-        return bool(files) and not (has_binary and is_locked(root / "locks" / f"{key}.lock"))
+        binaries = [file for file in files if file.endswith((".so", ".o"))]
+        if not binaries:
+            return bool(files) and not any(file.endswith(".cpp") for file in files)
+        lock = root / "locks" / f"{unit.path.rpartition('/')[2]}.lock"
+        return not is_locked(lock) and not any(is_being_built(root / file) for file in binaries)
 
     def covers(self, root: Path, other: Path) -> bool:
         """Inductor points ``TRITON_CACHE_DIR`` at ``<its own>/triton/<device>``."""

@@ -52,7 +52,7 @@ def _cuda(torch: TorchBuild, environ: Mapping[str, str]) -> Accelerator:
     except pynvml.NVMLError:  # no driver: torch.cuda.is_available() is False as well
         return CPU
     try:
-        devices = list(_visible_devices(pynvml, environ.get("CUDA_VISIBLE_DEVICES")))
+        devices = list(_visible_devices(pynvml, environ))
         if not devices:
             return CPU
         return Accelerator(
@@ -68,20 +68,28 @@ def _cuda(torch: TorchBuild, environ: Mapping[str, str]) -> Accelerator:
         pynvml.nvmlShutdown()
 
 
-def _visible_devices(pynvml: Any, visible: str | None) -> Iterable[Any]:
+def _visible_devices(pynvml: Any, environ: Mapping[str, str]) -> Iterable[Any]:
     """Handles of the devices that CUDA shows to this process; the first entry that means nothing ends the list."""
+    every = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+    visible = environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
-        yield from (pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount()))
+        yield from every
         return
+    # CUDA numbers the fastest device first unless told otherwise, NVML goes by the bus. Among different devices a
+    # number then says nothing: all of them are named.
+    names = {_text(pynvml.nvmlDeviceGetName(device)) for device in every}
+    numbers_agree = len(names) == 1 or environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
     for entry in (entry.strip() for entry in visible.split(",")):
-        try:
-            if re.fullmatch(r"\d+", entry, re.ASCII):
-                yield pynvml.nvmlDeviceGetHandleByIndex(int(entry))
-            elif entry.startswith(("GPU-", "MIG-")):
-                yield _by_uuid(pynvml, entry)
-            else:
+        if re.fullmatch(r"\d+", entry, re.ASCII):
+            if int(entry) >= len(every):
                 return
-        except pynvml.NVMLError:
+            yield from [every[int(entry)]] if numbers_agree else every
+        elif entry.startswith(("GPU-", "MIG-")):
+            try:
+                yield _by_uuid(pynvml, entry)
+            except pynvml.NVMLError:
+                return
+        else:
             return
 
 

@@ -17,7 +17,7 @@ from ..errors import CorruptPackError, PackTooLargeError, SaveTooLargeError, Uns
 
 FORMAT = 1
 MAX_FRAME_RAW_BYTES = 8 * 1024 * 1024
-MAX_INDEX_RAW_BYTES = 128 * 1024 * 1024
+MAX_INDEX_RAW_BYTES = 64 * 1024 * 1024
 
 _ROOT = re.compile(r"[a-z][a-z0-9_]{0,31}", re.ASCII)
 _KINDS = ("folder", "stem")
@@ -125,6 +125,7 @@ class Index:
         and :class:`PackTooLargeError` if the pack is over ``limits``.
         """
         try:
+            _check_amount(pack, data, limits)
             document = json.loads(data)
             if document["format"] != FORMAT:
                 raise UnsupportedPackError(
@@ -147,6 +148,12 @@ class Index:
                 pack, f"its index breaks the format's rules: {error or type(error).__name__}"
             ) from error
         return index
+
+
+def _check_amount(pack: str, data: bytes, limits: Limits) -> None:
+    """Refuse JSON that would take far more memory than an index within the limits, before it is parsed."""
+    if data.count(b"[") + data.count(b"{") > 3 * limits.members or data.count(b",") > 12 * limits.members:
+        raise PackTooLargeError(pack, "its index holds more lists and values than that of any pack within the limits")
 
 
 def storable(path: str) -> bool:

@@ -65,9 +65,9 @@ class PackReader:
         return index
 
     def verify_frames(self, index: Index) -> None:
-        """Read every frame and check its digest, without unpacking."""
-        with Pipeline(self._fetch, 2, self._deadline) as pipeline:
-            for _data in pipeline.map(_extents(index.frames), in_flight=4):
+        """Read every frame, check its digest, and see whether it unpacks to what the index says."""
+        with Pipeline(self._fetch_and_unpack, 1, self._deadline) as pipeline:
+            for _parts in pipeline.map(_extents(index.frames), in_flight=2):
                 self._deadline.check()
 
     def read_members(self, index: Index, members: Iterable[Member]) -> Iterator[Piece]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from ..deadline import Deadline
@@ -40,34 +39,12 @@ class SourceFile(NamedTuple):
     open: Callable[[], Content]
 
 
-@dataclass
-class _Entry:
-    """A file that has been appended. Its digest is known once its frame has been packed."""
-
-    source: SourceFile
-    offset: int
-    digest: str = ""
-
-    def member(self) -> Member:
-        file = self.source
-        return Member(file.path, file.size, file.mode, file.mtime_ns, self.offset, self.digest)
-
-
 class _OpenFrame:
     """A frame that is being filled. Its memory is used again: fresh memory costs as much as packing."""
 
     def __init__(self) -> None:
         self.memory = memoryview(bytearray(FRAME_RAW_BYTES))
         self.filled = 0
-        self.whole: list[tuple[_Entry, int, int]] = []
-        """The files that lie in this frame whole, from where to where."""
-
-
-@dataclass(frozen=True)
-class _Unit:
-    name: str
-    kind: str
-    entries: list[_Entry]
 
 
 class PackWriter:
@@ -93,7 +70,7 @@ class PackWriter:
         self._frames: list[Frame] = []
         """Frames that have been packed and written, and their packed bytes."""
         self._packed_bytes = 0
-        self._units: list[_Unit] = []
+        self._units: list[PackUnit] = []
         self._members = 0
         self._raw_bytes = 0
 
@@ -123,13 +100,13 @@ class PackWriter:
         # From here the unit either fits into the open frame or begins a new one, so that it can be taken back.
         start = (self._submitted, self._submitted_raw_bytes, self._frame.filled)
         try:
-            entries = [self._add_file(file) for file in files]
+            members = [self._add_file(file) for file in files]
             check()
         except BaseException:
             self._roll_back(*start)
             raise
-        self._units.append(_Unit(name, kind, entries))
-        self._members += len(entries)
+        self._units.append(PackUnit(name, kind, tuple(sorted(members))))
+        self._members += len(members)
         self._raw_bytes += raw_bytes
 
     def finish(self, namespace: str, environment: Environment) -> Index:
@@ -143,10 +120,7 @@ class PackWriter:
             parts=environment.parts,
             recorded=environment.recorded,
             frames=tuple(self._frames),
-            units=tuple(
-                PackUnit(unit.name, unit.kind, tuple(sorted(entry.member() for entry in unit.entries)))
-                for unit in sorted(self._units, key=lambda unit: unit.name)
-            ),
+            units=tuple(sorted(self._units, key=lambda unit: unit.name)),
             roots=tuple(sorted({unit.name.partition("/")[0] for unit in self._units})),
         )
         end = trailer.encode(index.encode(), self._packed_bytes)
@@ -154,12 +128,11 @@ class PackWriter:
         self._out.write(end)
         return index
 
-    def _add_file(self, file: SourceFile) -> _Entry:
+    def _add_file(self, file: SourceFile) -> Member:
         self._append(tar.header(file.path, file.size, file.mode, file.mtime_ns))
-        start = self._frame.filled
-        entry = _Entry(file, self._submitted_raw_bytes + start)
-        # A file that lies in one frame is hashed with the frame, in another thread.
-        digest = None if start + file.size < FRAME_RAW_BYTES else hashlib.sha256()
+        offset = self._submitted_raw_bytes + self._frame.filled
+        # Hashed here: handing thousands of small files to another thread and back takes longer than hashing them.
+        digest = hashlib.sha256()
         left = file.size
         with file.open() as content:
             while left:
@@ -167,16 +140,11 @@ class PackWriter:
                 count = content.readinto(part)
                 if not count:
                     raise ValueError(f"{file.path} ended {left} bytes before the {file.size} that were announced")
-                if digest is not None:
-                    digest.update(part[:count])
+                digest.update(part[:count])
                 left -= count
                 self._advance(count)
-        if digest is None:
-            self._frame.whole.append((entry, start, start + file.size))
-        else:
-            entry.digest = digest.hexdigest()
         self._append(tar.padding(file.size))
-        return entry
+        return Member(file.path, file.size, file.mode, file.mtime_ns, offset, digest.hexdigest())
 
     def _append(self, data: bytes) -> None:
         while data:
@@ -212,7 +180,6 @@ class PackWriter:
         self._frames.append(frame)
         self._packed_bytes += frame.packed_bytes
         used.filled = 0
-        used.whole = []
         self._spare.append(used)
         check_writable(self._members, self._raw_bytes, self._packed_bytes, self._limits)
 
@@ -226,11 +193,8 @@ class PackWriter:
             self._out.seek(self._packed_bytes)
             self._out.truncate()
         self._frame.filled = filled
-        self._frame.whole = [span for span in self._frame.whole if span[2] <= filled]
 
 
 def _pack_frame(frame: _OpenFrame) -> tuple[_OpenFrame, bytes, Frame]:
-    for entry, start, end in frame.whole:
-        entry.digest = hashlib.sha256(frame.memory[start:end]).hexdigest()
     packed = pack_frame(frame.memory[: frame.filled])
     return frame, packed, Frame(len(packed), frame.filled, hashlib.sha256(packed).hexdigest())

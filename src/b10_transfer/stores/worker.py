@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..deadline import Deadline
-from ..errors import StoreError
+from ..errors import CacheError, StoreError
 from .base import ObjectInfo, ObjectReader, Store
 from .directory import DirectoryStore
 from .wire import receive, send
@@ -115,20 +115,12 @@ class WorkerStore(Store):
         if not self._lock.acquire(timeout=self._deadline.remaining_s):
             raise self._deadline.error()
         try:
-            self._connection.settimeout(max(self._deadline.remaining_s, 0.001))
-            send(self._connection, request)
+            self._send(request)
             if body is not None:
                 self._send_body(body)
-            answer = receive(self._connection)
-        except TimeoutError as error:
-            self._deadline.cancel()  # the connection is out of step: nothing more can be asked
-            raise self._deadline.error() from error
-        except OSError as error:
-            raise StoreError("reach", self.location, f"the worker process ended ({error})") from error
+            answer = self._receive()
         finally:
             self._lock.release()
-        if answer is None:
-            raise StoreError("reach", self.location, "the worker process ended unexpectedly")
         if "error" in answer[0]:
             raise StoreError(*answer[0]["error"])
         return answer
@@ -136,12 +128,38 @@ class WorkerStore(Store):
     def _send_body(self, body: Source) -> None:
         try:
             while part := body.read(_PART_BYTES):
-                send(self._connection, {"part": "more"}, part)
-        except BaseException:
-            send(self._connection, {"part": "abort"})
-            receive(self._connection)
+                self._send({"part": "more"}, part)
+        except CacheError:
             raise
-        send(self._connection, {"part": "end"})
+        except BaseException:  # the source's: the worker is still waiting for the rest
+            self._send({"part": "abort"})
+            self._receive()
+            raise
+        self._send({"part": "end"})
+
+    def _send(self, header: dict[str, Any], payload: bytes | bytearray = b"") -> None:
+        with self._connected():
+            send(self._connection, header, payload)
+
+    def _receive(self) -> tuple[dict[str, Any], bytearray]:
+        with self._connected():
+            answer = receive(self._connection)
+        if answer is None:
+            raise StoreError("reach", self.location, "the worker process ended unexpectedly")
+        return answer
+
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        """Keep the deadline, and say whose error it is."""
+        self._deadline.check()
+        self._connection.settimeout(self._deadline.remaining_s or 0.001)
+        try:
+            yield
+        except TimeoutError as error:
+            self._deadline.cancel()  # the connection is out of step: nothing more can be asked
+            raise self._deadline.error() from error
+        except OSError as error:
+            raise StoreError("reach", self.location, f"the worker process ended ({error})") from error
 
 
 class _WorkerReader(ObjectReader):
