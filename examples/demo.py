@@ -192,9 +192,6 @@ def demonstrate(store: Path, work: Path, layers: int, console: Console) -> None:
         "B10_STORE": str(store),
         # Of its own for each run, so that the first replica starts cold in a store that was kept, too.
         "B10_NAMESPACE": f"demo-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}",
-        # Torch speeds up C++ compilation by a precompiled header of 150 MB in the temporary directory, and builds it
-        # on every new machine even if nothing needs compiling. Without it, a warm start compiles nothing at all.
-        "TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS": "0",
     }
     with display("cold", console) as show:
         cold = run_replica(work / "cold", layers, shared, show)

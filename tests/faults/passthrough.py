@@ -36,7 +36,9 @@ class Passthrough(mfusepy.Operations):  # type: ignore[misc]
 
     def getattr(self, path: str, fh: int | None = None) -> dict[str, Any]:
         status = os.lstat(self._real("getattr", path))
-        facts = {name: getattr(status, name) for name in ("st_mode", "st_nlink", "st_size", "st_uid", "st_gid", "st_ino")}
+        facts = {
+            name: getattr(status, name) for name in ("st_mode", "st_nlink", "st_size", "st_uid", "st_gid", "st_ino")
+        }
         return facts | {name: getattr(status, f"{name}_ns") for name in ("st_atime", "st_mtime", "st_ctime")}
 
     def readdir(self, path: str, fh: int) -> list[str]:

@@ -120,18 +120,14 @@ def test_store_without_hard_links_is_as_good(mount: Mount, pod: Path, monkeypatc
 
 
 @pytest.mark.parametrize("operation", ["getattr", "readdir", "open", "read"])
-def test_hung_mount_costs_a_load_its_deadline_and_the_process_can_exit(
-    mount: Mount, pod: Path, operation: str
-) -> None:
+def test_hung_mount_costs_a_load_its_deadline_and_the_process_can_exit(mount: Mount, pod: Path, operation: str) -> None:
     assert save().status is OperationStatus.SUCCESS
     mount.fail(**{operation: "HANG"})
     assert status_of("load", TORCHINDUCTOR_CACHE_DIR=str(pod / "other")) == "ERROR"
 
 
 @pytest.mark.parametrize("operation", ["getattr", "mkdir", "create", "write", "fsync", "flush", "link"])
-def test_hung_mount_costs_a_save_its_deadline_and_the_process_can_exit(
-    mount: Mount, pod: Path, operation: str
-) -> None:
+def test_hung_mount_costs_a_save_its_deadline_and_the_process_can_exit(mount: Mount, pod: Path, operation: str) -> None:
     mount.fail(**{operation: "HANG"})
     assert status_of("save") == "ERROR"
 

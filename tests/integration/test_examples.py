@@ -76,10 +76,10 @@ def test_second_replica_of_the_small_truss_compiles_nothing(tmp_path: Path) -> N
     def start(name: str) -> tuple[dict[str, Any], str]:
         home = tmp_path / name
         home.mkdir()
-        environment = os.environ | config(EXAMPLES / "truss-small")["environment_variables"]
+        environment = os.environ | config(EXAMPLES / "truss_small")["environment_variables"]
         environment |= {"B10_STORE": str(tmp_path / "store"), "HOME": str(home), "TMPDIR": str(home)}
         environment |= {"TORCHINDUCTOR_CACHE_DIR": str(home / "inductor"), "TRITON_CACHE_DIR": str(home / "triton")}
-        command = [sys.executable, "-c", SERVE, str(EXAMPLES / "truss-small" / "model" / "model.py")]
+        command = [sys.executable, "-c", SERVE, str(EXAMPLES / "truss_small" / "model" / "model.py")]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
         assert done.returncode == 0, done.stderr
         outcome: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -103,7 +103,7 @@ def config(truss: Path) -> dict[str, Any]:
 
 
 def test_there_are_trusses() -> None:
-    assert [truss.name for truss in TRUSSES] == ["truss-flux", "truss-small"]
+    assert [truss.name for truss in TRUSSES] == ["truss_flux", "truss_small"]
 
 
 @pytest.mark.parametrize("truss", TRUSSES, ids=lambda truss: truss.name)

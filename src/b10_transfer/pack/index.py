@@ -152,7 +152,10 @@ class Index:
 
 def _check_amount(pack: str, data: bytes, limits: Limits) -> None:
     """Refuse JSON that would take far more memory than an index within the limits, before it is parsed."""
-    if data.count(b"[") + data.count(b"{") > 3 * limits.members or data.count(b",") > 12 * limits.members:
+    if (
+        data.count(b"[") + data.count(b"{") > 3 * limits.members + 100_000
+        or data.count(b",") > 12 * limits.members + 500_000
+    ):
         raise PackTooLargeError(pack, "its index holds more lists and values than that of any pack within the limits")
 
 
