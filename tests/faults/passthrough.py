@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ class Passthrough(mfusepy.Operations):  # type: ignore[misc]
         return 0
 
     def utimens(self, path: str, times: tuple[int, int] | None = None) -> int:
-        os.utime(self._real("utimens", path), ns=times)
+        os.utime(self._real("utimens", path), ns=times or (time.time_ns(),) * 2)
         return 0
 
 

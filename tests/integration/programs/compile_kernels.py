@@ -12,7 +12,7 @@ from triton.compiler import ASTSource
 from b10_transfer import load, save
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def add_one(x, y, n, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     tl.store(y + i, tl.load(x + i, mask=i < n) + 1, mask=i < n)

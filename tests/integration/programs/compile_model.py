@@ -26,7 +26,8 @@ class Block(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         q, k, v = self.qkv(self.norm1(x)).chunk(3, dim=-1)
         x = x + self.out(nn.functional.scaled_dot_product_attention(q, k, v))
-        return x + self.mlp(self.norm2(x))
+        y: torch.Tensor = x + self.mlp(self.norm2(x))
+        return y
 
 
 def build(kind: str) -> tuple[nn.Module, int]:
