@@ -19,7 +19,7 @@ from .adapters import CacheRoot, Unit, UnitKind
 from .deadline import Deadline
 from .errors import LocalCacheError
 from .pack import PackUnit, PackWriter, SourceFile
-from .pack.index import DistinctPaths, storable
+from .pack.rules import DistinctPaths, storable
 
 logger = logging.getLogger(__name__)
 

@@ -44,11 +44,15 @@ class StagedTree:
             raise
         self._made: set[str] = set()
         self._open: OrderedDict[str, int] = OrderedDict()
+        self._last = ("", self._descriptor)
+        """The folder that was asked for last, and its descriptor: files mostly come folder by folder."""
 
     def create(self, path: str, mode: int) -> int:
         """Create the file ``path`` and the folders above it; the descriptor is the caller's to close."""
         folder, _, name = path.rpartition("/")
-        descriptor = os.open(name, _CREATE, mode, dir_fd=self._folder(folder))
+        if folder != self._last[0]:
+            self._last = (folder, self._folder(folder))
+        descriptor = os.open(name, _CREATE, mode, dir_fd=self._last[1])
         if mode & self._masked:
             os.fchmod(descriptor, mode)
         return descriptor

@@ -8,7 +8,8 @@ import pytest
 
 from b10_transfer.errors import SaveTooLargeError
 from b10_transfer.pack import Frame, Index, Limits, Member, PackUnit
-from b10_transfer.pack.index import check_writable, storable
+from b10_transfer.pack.index import check_writable
+from b10_transfer.pack.rules import storable
 
 MB = 1024 * 1024
 INDEX = Index(

@@ -10,10 +10,10 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..errors import CorruptPackError, PackTooLargeError, SaveTooLargeError, UnsupportedPackError
+from . import rules
 
 FORMAT = 1
 MAX_FRAME_RAW_BYTES = 8 * 1024 * 1024
@@ -22,7 +22,6 @@ MAX_INDEX_RAW_BYTES = 64 * 1024 * 1024
 _ROOT = re.compile(r"[a-z][a-z0-9_]{0,31}", re.ASCII)
 _KINDS = ("folder", "stem")
 _MOST = 1 << 62
-_RANGES = (("size", 0, _MOST), ("mode", 0, 0o777), ("mtime_ns", -_MOST, _MOST), ("offset", 0, _MOST))
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ class Index:
                 parts=_texts(environment["parts"]),
                 recorded=_texts(environment["recorded"]),
                 frames=tuple(_frame(*fields) for fields in document["frames"]),
-                units=tuple(_unit(fields) for fields in document["units"]),
+                units=_units(document["units"]),
                 roots=tuple(_matching(_ROOT, root) for root in document["roots"]),
             )
             _check_paths(index)
@@ -157,38 +156,6 @@ def _check_amount(pack: str, data: bytes, limits: Limits) -> None:
         or data.count(b",") > 12 * limits.members + 500_000
     ):
         raise PackTooLargeError(pack, "its index holds more lists and values than that of any pack within the limits")
-
-
-def storable(path: str) -> bool:
-    """Whether the format has room for a file of this path (``/``-separated, relative).
-
-    Components are printable ASCII without a backslash, at most 255 long, without a blank at either end, and none is
-    empty, ``.`` or ``..``; the whole is at most 1024 long.
-    """
-    folder, _, name = path.rpartition("/")
-    return len(path) <= 1024 and path[:1] != "/" and _is_component(name) and (not folder or _is_folder(folder))
-
-
-def _is_component(name: str) -> bool:
-    return (
-        0 < len(name) <= 255
-        and name.isascii()
-        and name.isprintable()
-        and "\\" not in name
-        and name not in (".", "..")
-        and " " not in (name[0], name[-1])
-    )
-
-
-@lru_cache(maxsize=4096)  # thousands of files lie in hundreds of folders
-def _is_folder(path: str) -> bool:
-    return all(_is_component(name) for name in path.split("/"))
-
-
-def _digest(value: Any) -> str:
-    if not isinstance(value, str) or len(value) != 64 or value.strip("0123456789abcdef"):
-        raise ValueError(f"{value!a:.80} is not a SHA-256")
-    return value
 
 
 def check_writable(members: int, raw_bytes: int, packed_bytes: int, limits: Limits) -> None:
@@ -224,85 +191,51 @@ def _matching(pattern: re.Pattern[str], value: Any) -> str:
     return value
 
 
-def _number(value: Any, smallest: int, largest: int) -> int:
-    # bool is an int to Python, and JSON has true.
-    if type(value) is not int or not smallest <= value <= largest:
-        raise ValueError(f"{value!a:.80} is not a number from {smallest} to {largest}")
-    return value
-
-
 def _frame(packed_bytes: Any, raw_bytes: Any, sha256: Any) -> Frame:
-    return Frame(_number(packed_bytes, 1, _MOST), _number(raw_bytes, 1, MAX_FRAME_RAW_BYTES), _digest(sha256))
+    rules.check_numbers([packed_bytes], 1, _MOST)
+    rules.check_numbers([raw_bytes], 1, MAX_FRAME_RAW_BYTES)
+    rules.check_digests([sha256])
+    return Frame(packed_bytes, raw_bytes, sha256)
 
 
-def _unit(fields: Any) -> PackUnit:
-    kind = fields["kind"]
+def _units(documents: Any) -> tuple[PackUnit, ...]:
+    """All units; their members are checked together, a column at a time, because a load checks thousands."""
+    rows = [row for document in documents for row in document["members"]]
+    members = list(map(Member._make, rows))
+    names = [document["name"] for document in documents]
+    if members:
+        columns = dict(zip(Member._fields, zip(*members, strict=True), strict=True))
+        rules.check_paths([*names, *columns["path"]])
+        rules.check_digests(columns["sha256"])
+        rules.check_numbers(columns["mode"], 0, 0o777)
+        rules.check_numbers(columns["mtime_ns"], -_MOST, _MOST)
+        for name in ("size", "offset"):
+            rules.check_numbers(columns[name], 0, _MOST)
+    units = []
+    start = 0
+    for name, document in zip(names, documents, strict=True):
+        end = start + len(document["members"])
+        units.append(_unit(name, document["kind"], tuple(members[start:end])))
+        start = end
+    return tuple(units)
+
+
+def _unit(name: str, kind: Any, members: tuple[Member, ...]) -> PackUnit:
     if kind not in _KINDS:
         raise ValueError(f"{kind!a:.80} is not a kind of unit")
-    name = _path(fields["name"])
-    members = _members(fields["members"])
+    if not members or "/" not in name:
+        raise ValueError(f"unit {name!a:.80} is empty or outside all roots")
     prefix = name + ("/" if kind == "folder" else ".")
     for member in members:
         inside = member.path.startswith(prefix) or (kind == "stem" and member.path == name)
         if not inside or (kind == "stem" and "/" in member.path[len(name) :]):
-            raise ValueError(f"{member.path!r} is not in its unit {name!r}")
+            raise ValueError(f"{member.path!a:.120} is not in its unit {name!a:.120}")
     return PackUnit(name, kind, members)
-
-
-def _members(rows: Any) -> tuple[Member, ...]:
-    """The members of a unit, checked a column at a time: a load checks thousands."""
-    members = tuple(map(Member._make, rows))
-    if not members:
-        raise ValueError("a unit is empty")
-    for name, smallest, largest in _RANGES:
-        column = [getattr(member, name) for member in members]
-        if not all(type(value) is int for value in column) or min(column) < smallest or max(column) > largest:
-            raise ValueError(f"a {name} of unit members is not a number from {smallest} to {largest}")
-    for member in members:
-        _path(member.path)
-        _digest(member.sha256)
-    return members
-
-
-def _path(value: Any) -> str:
-    if not isinstance(value, str) or "/" not in value or not storable(value):
-        raise ValueError(f"{value!a:.80} is not an allowed path")
-    return value
-
-
-class DistinctPaths:
-    """Paths of files that do not get in each other's way, even where upper and lower case count as equal."""
-
-    def __init__(self) -> None:
-        self._files: set[str] = set()
-        self._folders: dict[str, str] = {}
-
-    def add(self, paths: Iterable[str]) -> None:
-        """Take paths in. Raises ValueError if one is there already, or is a folder, or lies in a file, of another."""
-        for path in paths:
-            lowered = path.lower()
-            if lowered in self._files or lowered in self._folders:
-                raise ValueError(f"{path!a:.120} is there twice (upper and lower case count as equal)")
-            self._files.add(lowered)
-            self._enter(path.rpartition("/")[0])
-
-    def _enter(self, folder: str) -> None:
-        """Note a folder and those above it, by their lower-case spelling."""
-        while folder:
-            lowered = folder.lower()
-            known = self._folders.setdefault(lowered, folder)
-            if known is not folder:
-                if known != folder:
-                    raise ValueError(f"folders {folder!a:.120} and {known!a:.120} differ by case alone")
-                return
-            if lowered in self._files:
-                raise ValueError(f"{folder!a:.120} is both a file and a folder")
-            folder = folder.rpartition("/")[0]
 
 
 def _check_paths(index: Index) -> None:
     """No file outside the roots, twice, in the way of another, or differing from another by case alone."""
-    distinct = DistinctPaths()
+    distinct = rules.DistinctPaths()
     for unit in index.units:
         if unit.name.partition("/")[0] not in index.roots:
             raise ValueError(f"unit {unit.name!a:.120} is outside the roots {index.roots!a:.120}")

@@ -1,0 +1,86 @@
+"""The rules that paths, digests and numbers in an index keep, checked for many at once.
+
+Each check works on a whole column with operations that run in C, and looks for the culprit only if that fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+_NOT_PLAIN = ("//", "/./", "/../", "/ ", " /")
+"""What a path between two slashes must not hold: an empty component, ``.``, ``..``, a blank at an end of one."""
+
+
+def storable(path: str) -> bool:
+    """Whether the format has room for a file of this path (``/``-separated, relative).
+
+    Components are printable ASCII without a backslash, at most 255 long, without a blank at either end, and none is
+    empty, ``.`` or ``..``; the whole is at most 1024 long.
+    """
+    return _all_plain([path])
+
+
+def check_paths(paths: Sequence[Any]) -> None:
+    """Raise ValueError unless every value is a :func:`storable` path."""
+    if not all(isinstance(path, str) for path in paths) or not _all_plain(paths):
+        culprit = next(path for path in paths if not isinstance(path, str) or not storable(path))
+        raise ValueError(f"{culprit!a:.80} is not an allowed path")
+
+
+def check_digests(values: Sequence[Any]) -> None:
+    """Raise ValueError unless every value is a SHA-256 in lower-case hexadecimal."""
+    for value in values:
+        if type(value) is not str or len(value) != 64 or value.strip("0123456789abcdef"):
+            raise ValueError(f"{value!a:.80} is not a SHA-256")
+
+
+def check_numbers(values: Sequence[Any], smallest: int, largest: int) -> None:
+    """Raise ValueError unless every value is an integer of the range (to Python, but not here, True is one)."""
+    if set(map(type, values)) != {int} or min(values) < smallest or max(values) > largest:
+        culprit = next(value for value in values if type(value) is not int or not smallest <= value <= largest)
+        raise ValueError(f"{culprit!a:.80} is not a number from {smallest} to {largest}")
+
+
+def _all_plain(paths: Sequence[str]) -> bool:
+    lines = "\n".join(paths)
+    framed = "/" + lines.replace("\n", "/\n/") + "/"
+    return (
+        lines.count("\n") == len(paths) - 1
+        and lines.isascii()
+        and lines.replace("\n", "").isprintable()
+        and "\\" not in lines
+        and not any(fragment in framed for fragment in _NOT_PLAIN)
+        and max(map(len, paths)) <= 1024
+        and max(map(len, framed.split("/"))) <= 255
+    )
+
+
+class DistinctPaths:
+    """Paths of files that do not get in each other's way, even where upper and lower case count as equal."""
+
+    def __init__(self) -> None:
+        self._files: set[str] = set()
+        self._folders: dict[str, str] = {}
+
+    def add(self, paths: Iterable[str]) -> None:
+        """Take paths in. Raises ValueError if one is there already, or is a folder, or lies in a file, of another."""
+        for path in paths:
+            lowered = path.lower()
+            if lowered in self._files or lowered in self._folders:
+                raise ValueError(f"{path!a:.120} is there twice (upper and lower case count as equal)")
+            self._files.add(lowered)
+            self._enter(path.rpartition("/")[0])
+
+    def _enter(self, folder: str) -> None:
+        """Note a folder and those above it, by their lower-case spelling."""
+        while folder:
+            lowered = folder.lower()
+            known = self._folders.setdefault(lowered, folder)
+            if known is not folder:
+                if known != folder:
+                    raise ValueError(f"folders {folder!a:.120} and {known!a:.120} differ by case alone")
+                return
+            if lowered in self._files:
+                raise ValueError(f"{folder!a:.120} is both a file and a folder")
+            folder = folder.rpartition("/")[0]
