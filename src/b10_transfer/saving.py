@@ -156,6 +156,8 @@ class _Saver:
             self._config.lock_timeout_s,
             self._deadline,
             f"waiting while {waiting_for}",
+            # Renewed through a store of its own: this one may be busy with a pack for longer than a lease lives.
+            renewing=lambda: _open_store(self._config, self._deadline),
         )
 
 

@@ -239,3 +239,16 @@ def test_release_that_fails_is_no_error(store: MemoryStore, monkeypatch: pytest.
     monkeypatch.setattr(store, "delete", fail)
     lease.release()
     assert names(store) == ["save.00000001"]
+
+
+def test_lease_is_renewed_through_a_store_of_its_own(store: MemoryStore) -> None:
+    """The holder's own store may be busy with a pack, or closed, by the time a renewal is due."""
+    opened = threading.Event()
+
+    @contextmanager
+    def renewing() -> Iterator[Store]:
+        opened.set()
+        yield store
+
+    with held(store, FOLDER, ["save"], 0.0, Deadline("save", 60), "waiting", renewing=renewing):
+        assert opened.wait(60)

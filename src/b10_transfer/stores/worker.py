@@ -152,8 +152,8 @@ class WorkerStore(Store):
     def _connected(self) -> Iterator[None]:
         """Keep the deadline, and say whose error it is."""
         self._deadline.check()
-        self._connection.settimeout(self._deadline.remaining_s or 0.001)
         try:
+            self._connection.settimeout(self._deadline.remaining_s or 0.001)
             yield
         except TimeoutError as error:
             self._deadline.cancel()  # the connection is out of step: nothing more can be asked
