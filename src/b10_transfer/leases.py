@@ -122,17 +122,14 @@ def held(
     deadline: Deadline,
     waiting_for: str,
     renewing: Callable[[], AbstractContextManager[Store]] | None = None,
-) -> Iterator[bool]:
+) -> Iterator[None]:
     """Hold any one of several leases meanwhile, waiting for one within the deadline.
 
-    Yields whether it had to wait, that is, whether others may have done the work meanwhile. Where the store refuses
-    leases it goes on without one.
+    Where the store refuses leases it goes on without one.
     """
-    waited = False
     pause_s = _POLL_S
     try:
         while (lease := try_acquire(store, folder, names, timeout_s, renewing)) is None:
-            waited = True
             deadline.check(waiting_for)
             deadline.sleep(random.uniform(0.5, 1.0) * pause_s)
             pause_s = min(2 * pause_s, _POLL_MOST_S)
@@ -140,7 +137,7 @@ def held(
         logger.debug("going on without a lease: %s", error)
         lease = None
     try:
-        yield waited
+        yield
     finally:
         if lease is not None:
             lease.release()

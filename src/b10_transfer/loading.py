@@ -12,7 +12,7 @@ from .adapters import CacheRoot, cache_roots
 from .config import Config
 from .deadline import Deadline
 from .environment import detect
-from .errors import UnreadablePackError, UnsupportedPackError
+from .errors import LocalCacheError, UnreadablePackError, UnsupportedPackError
 from .pack import Limits
 from .repository import ReadRepository, Union
 from .restore import missing, restore
@@ -82,8 +82,22 @@ def _restore(
 
 
 def _open_roots(roots: Sequence[CacheRoot], config: Config) -> list[CacheRoot]:
-    """The roots that a load may add to: those without artifacts, or all of them when merging."""
-    return [root for root in roots if config.merge or not snapshot.has_artifacts(root)]
+    """The roots that a load may add to: those without artifacts, or all of them when merging.
+
+    Raises LocalCacheError if that is so of none because they cannot be read.
+    """
+    found = []
+    failures: list[LocalCacheError] = []
+    for root in roots:
+        try:
+            if config.merge or not snapshot.has_artifacts(root):
+                found.append(root)
+        except LocalCacheError as error:
+            logger.warning("%s; it is left out", error)
+            failures.append(error)
+    if failures and not found:
+        raise failures[0]
+    return found
 
 
 def _nothing_usable(report: LoadReport, union: Union) -> LoadReport:

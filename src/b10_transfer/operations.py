@@ -10,6 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
@@ -90,7 +91,8 @@ def _at_the_edge(operation: str, deadline_s: float | None, operate: Callable[[De
     except Exception as error:  # noqa: BLE001 - this is the edge
         report = report_type(status=OperationStatus.ERROR, reason=str(error) or type(error).__name__, error=error)
     report = replace(report, seconds=time.perf_counter() - started)
-    _log(operation, report)
+    with suppress(Exception):  # a program's own logging handler may raise, and there is no way to tell it
+        _log(operation, report)
     return report
 
 

@@ -102,7 +102,7 @@ class ReadRepository:
         """
         self._deadline.check(f"listing the packs in {self._store.location}")
         ids = self._ids()
-        set_aside = {info.name.rpartition("/")[2] for info in self._store.list(f"{self._folder}/quarantine")}
+        set_aside = self._set_aside()
         packs: list[Pack] = []
         rejected: list[Rejected] = []
         self._deadline.check(f"reading the packs in {self._store.location}")
@@ -118,6 +118,11 @@ class ReadRepository:
                     rejected.append(found)
         return Union(tuple(packs), tuple(rejected))
 
+    def is_current(self, union: Union) -> bool:
+        """Whether no pack has come or gone since a union was read."""
+        known = {pack.id for pack in union.packs} | {pack.id for pack in union.rejected}
+        return set(self._ids()) - self._set_aside() == known
+
     @contextmanager
     def opened(self, pack: Pack) -> Iterator[PackReader]:
         """A reader of a pack's files. Raises PackError if the pack has been deleted since its index was read."""
@@ -131,6 +136,10 @@ class ReadRepository:
         """Ids of the packs, oldest first."""
         names = (info.name.rpartition("/")[2] for info in self._store.list(f"{self._folder}/packs"))
         return [found.group("id") for name in names if (found := _PACK_NAME.fullmatch(name))]
+
+    def _set_aside(self) -> set[str]:
+        """Ids of the packs that a saver found damaged."""
+        return {info.name.rpartition("/")[2] for info in self._store.list(f"{self._folder}/quarantine")}
 
     def _name(self, pack_id: str) -> str:
         return f"{self._folder}/packs/{pack_id}.tar.zst"

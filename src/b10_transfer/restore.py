@@ -8,18 +8,22 @@ these ever replaces anything, so whoever looks sees all of a unit or none of it,
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .adapters import CacheRoot
+from .adapters import CacheRoot, Unit, UnitKind
+from .adapters.base import is_transient
 from .deadline import Deadline
 from .errors import CorruptPackError, LocalCacheError, NoSpaceError, PackError
 from .pack import PackUnit
 from .repository import Pack, ReadRepository, Union
 from .staging import StagedTree, lies_inside, staged_tree
+
+logger = logging.getLogger(__name__)
 
 _BLOCK_BYTES = 4096
 """What a file system allots for a file at least."""
@@ -41,6 +45,22 @@ class Restored:
     bytes: int = 0
     packed_bytes: int = 0
     packs: set[str] = field(default_factory=set)
+    failures: list[LocalCacheError] = field(default_factory=list)
+    """What could not be put in place, of roots or units; the others were."""
+
+    def count(self, pack: Pack, unit: PackUnit) -> None:
+        """Note that a unit is in place."""
+        self.units += 1
+        self.files += len(unit.members)
+        self.bytes += unit.size
+        if pack.id not in self.packs:
+            self.packs.add(pack.id)
+            self.packed_bytes += pack.packed_bytes
+
+    def fail(self, error: LocalCacheError) -> None:
+        """Note, and say, what could not be put in place."""
+        logger.warning("%s; the rest is restored without it", error)
+        self.failures.append(error)
 
 
 Wanted = Mapping[str, tuple[Pack, PackUnit]]
@@ -48,13 +68,13 @@ Wanted = Mapping[str, tuple[Pack, PackUnit]]
 
 def missing(units: Wanted, roots: Iterable[CacheRoot]) -> list[str]:
     """Names of the units that belong to one of ``roots`` and are not there."""
-    paths = {root.name: root.path for root in roots}
-    exist = {name: path.exists() for name, path in paths.items()}
-    listings: dict[Path, set[str]] = {}
+    by_name = {root.name: root for root in roots}
+    exist = {name: os.path.exists(root.path) for name, root in by_name.items()}
+    listings: dict[Path, list[str]] = {}
     absent = []
     for name, (_pack, unit) in units.items():
-        root, _, path = name.partition("/")
-        if root in paths and not (exist[root] and _is_present(paths[root] / path, unit.kind, listings)):
+        root = name.partition("/")[0]
+        if root in by_name and not (exist[root] and _is_present(by_name[root], _unit(unit), listings)):
             absent.append(name)
     return absent
 
@@ -77,7 +97,8 @@ def restore(
     remaining = set(names)
     staged: dict[str, tuple[Pack, PackUnit]] = {}
     with ExitStack() as cleanup, _local_errors(", ".join(str(root.path) for root in by_name.values())):
-        trees = {name: cleanup.enter_context(staged_tree(root.outermost)) for name, root in by_name.items()}
+        trees = _stage_roots(by_name, result, cleanup)
+        remaining = {name for name in remaining if name.partition("/")[0] in trees}
         _require_space(result.union, remaining, trees)
         while remaining:
             wanted = {name: found for name, found in result.union.units.items() if name in remaining}
@@ -91,31 +112,51 @@ def restore(
                     continue
                 staged.update({unit.name: (pack, unit) for unit in units})
                 remaining.difference_update(unit.name for unit in units)
-        for name, root in by_name.items():
+        for name, tree in trees.items():
+            root = by_name[name]
             deadline.check(f"putting files in place in {root.path}")
             of_root = [found for found in staged.values() if found[1].name.partition("/")[0] == name]
-            _count(result, _place(root, trees[name].path, of_root))
+            _place(root, tree.path, of_root, result)
+    if result.failures and not result.units:
+        raise result.failures[0]
     return result
 
 
-def _is_present(path: Path, kind: str, listings: dict[Path, set[str]]) -> bool:
-    if kind == "folder":
+def _stage_roots(roots: Mapping[str, CacheRoot], result: Restored, cleanup: ExitStack) -> dict[str, StagedTree]:
+    """A staged tree for each root that can have one."""
+    trees = {}
+    for name, root in roots.items():
         try:
-            return bool(os.listdir(path))  # an empty folder can be renamed over
+            trees[name] = cleanup.enter_context(staged_tree(root.outermost))
+        except LocalCacheError as error:
+            result.fail(error)
+    return trees
+
+
+def _unit(unit: PackUnit) -> Unit:
+    """A unit as its adapter knows it."""
+    return Unit(_below_root(unit.name), UnitKind(unit.kind))
+
+
+def _is_present(root: CacheRoot, unit: Unit, listings: dict[Path, list[str]]) -> bool:
+    """Whether any artifact of a unit is there; locks and what a killed compiler left half written are none."""
+    path = root.path / unit.path
+    if unit.kind is UnitKind.FOLDER:
+        try:
+            return any(not is_transient(name) for name in os.listdir(path))
         except FileNotFoundError:
             return False
         except NotADirectoryError:
             return True
     if path.parent not in listings:
         try:
-            listings[path.parent] = set(os.listdir(path.parent))
+            listings[path.parent] = os.listdir(path.parent)
         except (FileNotFoundError, NotADirectoryError):
-            listings[path.parent] = set()
-    return any(_is_of_stem(name, path.name) for name in listings[path.parent])
-
-
-def _is_of_stem(file_name: str, stem: str) -> bool:
-    return file_name == stem or file_name.startswith(stem + ".")
+            listings[path.parent] = []
+    folder = unit.path[: -len(path.name)]
+    return any(
+        name.startswith(path.name) and root.adapter.unit_of(folder + name) == unit for name in listings[path.parent]
+    )
 
 
 def _below_root(name: str) -> str:
@@ -200,24 +241,46 @@ def _unstage(units: Iterable[PackUnit], trees: Mapping[str, StagedTree]) -> None
             trees[root_name].remove(path)
 
 
-def _place(cache: CacheRoot, staged: Path, units: list[tuple[Pack, PackUnit]]) -> Iterator[tuple[Pack, PackUnit]]:
-    """Move staged units to their root; yields those that were not already there."""
+def _place(cache: CacheRoot, staged: Path, units: list[tuple[Pack, PackUnit]], result: Restored) -> None:
+    """Move staged units to their root, and count those that were not already there."""
     if not units:
         return
     root = cache.path
     root.parent.mkdir(parents=True, exist_ok=True)
-    if not lies_inside(cache.outermost) and _fill_empty_root(staged, root):
-        yield from units
-        return
+    whole = not lies_inside(cache.outermost) and _fill_empty_root(staged, root)
     for pack, unit in units:
-        path = _below_root(unit.name)
+        try:
+            if whole or _place_unit(cache, staged, unit):
+                result.count(pack, unit)
+        except OSError as error:  # a folder on another file system, say
+            result.fail(LocalCacheError("restore to", f"{root}/{_below_root(unit.name)}", str(error)))
+
+
+def _place_unit(cache: CacheRoot, staged: Path, unit: PackUnit) -> bool:
+    """Move one unit to its root; False if it is there."""
+    root, known = cache.path, _unit(unit)
+    (root / known.path).parent.mkdir(parents=True, exist_ok=True)
+    if known.kind is UnitKind.FOLDER and _rename_folder(staged / known.path, root / known.path):
+        return True
+    if _is_present(cache, known, {}):
+        return False
+    # A stem, or a folder with nothing but leftovers in it. What names the other files comes last.
+    paths = sorted((_below_root(member.path) for member in unit.members), key=cache.adapter.is_rewritten)
+    for path in paths:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
-        if unit.kind == "folder":
-            placed = _rename_folder(staged / path, root / path)
-        else:
-            placed = _link_stem(staged, root, [_below_root(member.path) for member in unit.members], path)
-        if placed:
-            yield pack, unit
+        _link(staged / path, root / path)
+    return True
+
+
+def _link(staged: Path, target: Path) -> None:
+    try:
+        os.link(staged, target, follow_symlinks=False)
+    except FileExistsError:  # a compiler was faster with this one; its content is the same
+        return
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        os.rename(staged, target)
 
 
 def _fill_empty_root(staged: Path, root: Path) -> bool:
@@ -241,33 +304,6 @@ def _rename_folder(staged: Path, target: Path) -> bool:
             raise
         return False
     return True
-
-
-def _link_stem(staged: Path, root: Path, paths: list[str], stem: str) -> bool:
-    """Put the files of a stem in place unless one is there already."""
-    target = root / stem
-    if _is_present(target, "stem", {}):
-        return False
-    for path in paths:
-        try:
-            os.link(staged / path, root / path, follow_symlinks=False)
-        except FileExistsError:  # a compiler was faster with this one; its content is the same
-            continue
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            os.rename(staged / path, root / path)
-    return True
-
-
-def _count(result: Restored, placed: Iterator[tuple[Pack, PackUnit]]) -> None:
-    for pack, unit in placed:
-        result.units += 1
-        result.files += len(unit.members)
-        result.bytes += unit.size
-        if pack.id not in result.packs:
-            result.packs.add(pack.id)
-            result.packed_bytes += pack.packed_bytes
 
 
 @contextmanager

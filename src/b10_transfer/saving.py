@@ -16,7 +16,7 @@ from .adapters import cache_roots
 from .config import Config
 from .deadline import Deadline
 from .environment import detect
-from .errors import CorruptPackError, LocalCacheError, StoreError
+from .errors import CacheError, CorruptPackError, LocalCacheError
 from .pack import Index, Limits, PackWriter
 from .repository import LAYOUT, Repository, Union
 from .snapshot import LocalUnit
@@ -51,7 +51,7 @@ def save(config: Config, deadline: Deadline) -> SaveReport:
         report = _Saver(config, deadline, store, repository, found.units, report).save()
         try:
             store.remove_abandoned(config.incomplete_timeout_s)
-        except StoreError as error:
+        except CacheError as error:  # what was published is published
             logger.warning("%s; what other savers left behind stays until the next save", error)
         return report
 
@@ -81,8 +81,8 @@ class _Saver:
             return self._nothing_new(union)
         # Replicas that compiled the same hold the same lease: one publishes, and the others find it done.
         names = hashlib.sha256("\n".join(sorted(unit.name for unit in new)).encode()).hexdigest()[:16]
-        with self._lease(self._repository.lease_folder, [f"save-{names}"], "another replica saves the same") as waited:
-            if waited:
+        with self._lease(self._repository.lease_folder, [f"save-{names}"], "another replica saves the same"):
+            if not self._repository.is_current(union):
                 union, new = self._survey()
                 if not new:
                     return self._nothing_new(union)
@@ -142,13 +142,13 @@ class _Saver:
             try:
                 self._repository.quarantine(pack)
                 logger.warning("%s. It has been set aside", pack.error)
-            except StoreError as error:
+            except CacheError as error:
                 logger.warning("%s; later loads will complain about the damaged pack again", error)
         return tuple(pack.id for pack in damaged)
 
-    def _lease(self, folder: str, names: list[str], waiting_for: str) -> AbstractContextManager[bool]:
+    def _lease(self, folder: str, names: list[str], waiting_for: str) -> AbstractContextManager[None]:
         if not self._config.locks:
-            return nullcontext(False)
+            return nullcontext()
         return leases.held(
             self._store,
             folder,

@@ -73,16 +73,18 @@ def has_artifacts(root: CacheRoot) -> bool:
 
 
 def take(roots: Iterable[CacheRoot], deadline: Deadline) -> Snapshot:
-    """Find every unit in the given roots. Raises LocalCacheError if one cannot be read."""
+    """Find every unit in the given roots. Raises LocalCacheError if none of them can be read."""
     found: list[LocalUnit] = []
     incomplete = 0
+    failures: list[LocalCacheError] = []
     for root in roots:
         deadline.check(f"looking through {root.path}")
-        units: dict[Unit, list[LocalFile]] = {}
-        for file in _walk(root):
-            unit = root.adapter.unit_of(file.path)
-            if unit is not None:
-                units.setdefault(unit, []).append(file)
+        try:
+            units = _group(root)
+        except LocalCacheError as error:
+            logger.warning("%s; it is left out", error)
+            failures.append(error)
+            continue
         distinct = DistinctPaths()
         for unit, files in units.items():
             files.sort()
@@ -90,7 +92,18 @@ def take(roots: Iterable[CacheRoot], deadline: Deadline) -> Snapshot:
                 incomplete += 1
             elif _fits(root, files, distinct):
                 found.append(LocalUnit(root, unit, tuple(files)))
+    if failures and not found:
+        raise failures[0]
     return Snapshot(tuple(found), incomplete)
+
+
+def _group(root: CacheRoot) -> dict[Unit, list[LocalFile]]:
+    units: dict[Unit, list[LocalFile]] = {}
+    for file in _walk(root):
+        unit = root.adapter.unit_of(file.path)
+        if unit is not None:
+            units.setdefault(unit, []).append(file)
+    return units
 
 
 def _fits(root: CacheRoot, files: list[LocalFile], distinct: DistinctPaths) -> bool:

@@ -37,7 +37,8 @@ class StagedTree:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         # Held as long as the tree is in use: whoever gets this lock may take the tree for a dead process's.
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            with suppress(OSError):  # a file system without locks: there, what dead processes leave stays
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX)
             self._masked = self._find_masked()
         except OSError:
             os.close(self._descriptor)
@@ -103,7 +104,7 @@ class StagedTree:
 
 def lies_inside(root: Path) -> bool:
     """Whether a root's staging has to lie inside it: what lies beside could not be renamed into it."""
-    return root.exists() and (_is_mount_point(root) or not os.access(root.parent, os.W_OK | os.X_OK))
+    return os.path.exists(root) and (_is_mount_point(root) or not os.access(root.parent, os.W_OK | os.X_OK))
 
 
 @contextmanager
@@ -143,44 +144,51 @@ def locked(root: Path, deadline: Deadline) -> Iterator[None]:
         logger.debug("there is no lock for %s: %s", root, error)
         yield
         return
-    try:
-        _lock(descriptor, root, deadline)
-        try:
-            yield
-        finally:
-            # Explicitly, because a process forked meanwhile has the same open file and would keep the lock.
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
-    finally:
-        os.close(descriptor)
+    with _Lock(descriptor) as lock:
+        lock.wait(root, deadline)
+        yield
 
 
 def wait_for_restore(root: Path, deadline: Deadline) -> None:
     """Wait while another rank restores to a root. Leaves no trace where nobody ever did."""
     for path in (root.parent / f".{root.name}.b10-lock", root / ".b10-lock"):
+        with suppress(OSError), _Lock(_open_lock(path, 0)) as lock:
+            lock.wait(root, deadline)
+
+
+class _Lock:
+    """An open lock file. Leaving it releases the lock, if it was ever had, and closes the file."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __enter__(self) -> _Lock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Explicitly, because a process forked meanwhile has the same open file and would keep the lock.
         with suppress(OSError):
-            descriptor = _open_lock(path, 0)
-            try:
-                _lock(descriptor, root, deadline)
-            finally:
-                os.close(descriptor)
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        os.close(self._descriptor)
+
+    def try_it(self) -> bool:
+        """Whether the lock is had now. Raises OSError on a file system without locks."""
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def wait(self, root: Path, deadline: Deadline) -> None:
+        """Wait for the lock within the deadline; without locks there is nothing to wait for."""
+        with suppress(OSError):
+            while not self.try_it():
+                deadline.check(f"waiting for another process to restore {root}")
+                deadline.sleep(_POLL_S)
 
 
 def _open_lock(path: Path, create: int) -> int:
     return os.open(path, os.O_RDWR | create | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-
-
-def _lock(descriptor: int, root: Path, deadline: Deadline) -> None:
-    while not _try_lock(descriptor):
-        deadline.check(f"waiting for another process to restore {root}")
-        deadline.sleep(_POLL_S)
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _place(root: Path) -> tuple[Path, str]:
@@ -198,11 +206,9 @@ def _remove_leftovers(folder: Path, prefix: str) -> None:
             continue
         with suppress(OSError):
             descriptor = os.open(folder / name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                if _try_lock(descriptor):
+            with _Lock(descriptor) as lock:
+                if lock.try_it():
                     shutil.rmtree(folder / name, ignore_errors=True)
-            finally:
-                os.close(descriptor)
 
 
 def _is_mount_point(path: Path) -> bool:

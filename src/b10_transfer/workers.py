@@ -6,6 +6,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from .deadline import Deadline
@@ -43,14 +44,27 @@ class Pipeline(Generic[T, R]):
         self._threads = [
             threading.Thread(target=self._work, name="b10-transfer-worker", daemon=True) for _ in range(threads)
         ]
-        for thread in self._threads:
-            thread.start()
+        started = 0
+        try:
+            for thread in self._threads:
+                thread.start()
+                started += 1
+        except RuntimeError:  # no more threads are to be had
+            self._stop(started)
+            raise
 
     def __enter__(self) -> Pipeline[T, R]:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for _thread in self._threads:
+        self._stop(len(self._threads))
+
+    def _stop(self, threads: int) -> None:
+        """Drop what has not been begun, and let so many threads end."""
+        with suppress(queue.Empty):
+            while True:
+                self._queue.get_nowait()
+        for _thread in range(threads):
             self._queue.put(None)
 
     @property

@@ -24,7 +24,7 @@ class CacheRoot:
     adapter: Adapter
     path: Path
     nested: tuple[Path, ...] = ()
-    """Other roots below this one: their files are theirs alone."""
+    """What lies below this root and is none of its own: other roots, the store."""
     outer: Path | None = None
     """The outermost root that this one is nested in, if it is."""
 
@@ -47,11 +47,13 @@ def cache_roots(config: Config) -> list[CacheRoot]:
         if not any(root.adapter.covers(root.path, path) for root in found):
             found.append(CacheRoot(adapter, path))
     paths = [root.path for root in found]
+    # A store in a cache would otherwise save its own packs, again and again.
+    foreign = [*paths, config.store, config.work_dir]
     return [
         CacheRoot(
             root.adapter,
             root.path,
-            nested=tuple(path for path in paths if root.path in path.parents),
+            nested=tuple(path for path in foreign if root.path in path.parents),
             outer=min((path for path in paths if path in root.path.parents), key=_depth, default=None),
         )
         for root in found

@@ -111,8 +111,12 @@ def is_locked(lock: Path) -> bool:
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
+        # Explicitly, because a process forked meanwhile has the same open file and would keep the lock.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    except BlockingIOError:
         return True
+    except OSError:  # a file system without locks
+        return False
     finally:
         os.close(descriptor)
     return False

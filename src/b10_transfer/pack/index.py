@@ -195,6 +195,8 @@ def _frame(packed_bytes: Any, raw_bytes: Any, sha256: Any) -> Frame:
     rules.check_numbers([packed_bytes], 1, _MOST)
     rules.check_numbers([raw_bytes], 1, MAX_FRAME_RAW_BYTES)
     rules.check_digests([sha256])
+    # Packing never makes more of it than this (ZSTD_compressBound), and a reader holds a frame in memory.
+    rules.check_numbers([packed_bytes], 1, raw_bytes + raw_bytes // 128 + 65536)
     return Frame(packed_bytes, raw_bytes, sha256)
 
 

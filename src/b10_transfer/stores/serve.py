@@ -68,6 +68,8 @@ class Server:
                 answer, payload = {"error": [error.operation, error.target, error.detail]}, b""
             except _AbortedError:
                 answer, payload = {"error": ["write", header["name"], "its source could not be read"]}, b""
+            except Exception as error:  # noqa: BLE001 - one request must not end the worker for the others
+                answer, payload = {"error": [header["do"], "the store", f"{type(error).__name__}: {error}"]}, b""
             send(self._connection, answer, payload)
 
     def _do_list(self, header: dict[str, Any]) -> _Answer:
@@ -83,7 +85,10 @@ class Server:
         return {"reader": self._opened, "size": reader.size_bytes}, b""
 
     def _do_read(self, header: dict[str, Any]) -> _Answer:
-        return {}, self._readers[header["reader"]].read_at(header["offset"], header["length"])
+        reader = self._readers.get(header["reader"])
+        if reader is None:  # closed while another thread of the client was about to ask
+            raise StoreError("read", "an object", "it has been closed")
+        return {}, reader.read_at(header["offset"], header["length"])
 
     def _do_close(self, header: dict[str, Any]) -> _Answer:
         self._readers.pop(header["reader"]).close()
