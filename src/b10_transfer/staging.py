@@ -18,6 +18,7 @@ from pathlib import Path
 
 from .deadline import Deadline
 from .errors import LocalCacheError
+from .stores.locality import mounts
 
 logger = logging.getLogger(__name__)
 
@@ -213,17 +214,4 @@ def _remove_leftovers(folder: Path, prefix: str) -> None:
 
 def _is_mount_point(path: Path) -> bool:
     """Also of a bind mount from the same file system, which ``os.path.ismount`` does not notice."""
-    if os.path.ismount(path):
-        return True
-    try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-            return any(_unescaped(line.split(" ")[4]) == str(path) for line in file)
-    except (OSError, IndexError):
-        return False
-
-
-def _unescaped(mount_point: str) -> str:
-    """The kernel writes blanks, tabs, newlines and backslashes of a mount point in octal."""
-    for character in " \t\n\\":
-        mount_point = mount_point.replace(f"\\{ord(character):03o}", character)
-    return mount_point
+    return os.path.ismount(path) or str(path) in mounts()

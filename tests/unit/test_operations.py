@@ -29,6 +29,13 @@ ARTIFACTS = {
 Pod = Callable[[str], Path]
 
 
+@pytest.fixture(autouse=True, params=["local", "at arm's length"])
+def distance(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Everything holds whether this process does the store's I/O itself or has a worker do it."""
+    monkeypatch.setattr("b10_transfer.stores.worker.is_local", lambda _path: request.param == "local")
+    return str(request.param)
+
+
 @pytest.fixture
 def pod(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> Pod:
     """``pod(name)`` makes this process a new pod, with an empty cache directory, which is returned."""
@@ -294,9 +301,9 @@ def test_abandoned_staging_files_go_when_they_are_old(saved: IsolatedEnv, monkey
 def test_hang_in_a_store_call_ends_at_the_deadline(
     saved: IsolatedEnv, pod: Pod, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where no worker process can be started, a thread does the I/O, and the deadline holds all the same."""
+    """Where there is no worker process, a thread does the I/O, and the deadline holds all the same."""
     pod("second")
-    monkeypatch.setattr("b10_transfer.stores.worker._python", lambda: None)
+    monkeypatch.setattr("b10_transfer.stores.worker.is_local", lambda _path: True)
     monkeypatch.setattr(DirectoryStore, "list", lambda *_: time.sleep(5))
     report = load(deadline_s=0.2)
     assert report.status is OperationStatus.ERROR
@@ -384,12 +391,12 @@ def test_what_was_published_is_a_success_although_cleaning_up_ran_out_of_time(
     isolated_env: IsolatedEnv, pod: Pod, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from b10_transfer.errors import DeadlineExceededError
-    from b10_transfer.stores.worker import WorkerStore
 
     def run_out(*_: object) -> int:
         raise DeadlineExceededError("save", 1, "cleaning up")
 
-    monkeypatch.setattr(WorkerStore, "remove_abandoned", run_out)
+    monkeypatch.setattr("b10_transfer.stores.worker.is_local", lambda _path: True)
+    monkeypatch.setattr(DirectoryStore, "remove_abandoned", run_out)
     isolated_env.fill(pod("first"), ARTIFACTS)
     assert save_compile_cache() is OperationStatus.SUCCESS
 

@@ -1,0 +1,64 @@
+"""Whether a path lies on a file system of this machine alone, found without touching any that may hang."""
+
+from __future__ import annotations
+
+import os
+
+_DISKS = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "jfs", "reiserfs"}
+_LOCAL = _DISKS | {"tmpfs", "ramfs", "overlay", "erofs", "squashfs"}
+"""File systems without a server. NFS is not among them: its reads can be killed, but a wait for writeback cannot."""
+_MOST_LINKS = 40
+
+
+def is_local(path: str) -> bool:
+    """Whether an absolute path, its links followed, and all that is mounted below it are local.
+
+    False where that cannot be told. A component is looked at only after its file system has proved to be local, so a
+    hung mount is recognised by its entry in the kernel's table and never asked.
+    """
+    kinds = mounts()
+    if kinds.get("/") not in _LOCAL:
+        return False
+    resolved, pending, links = "", path.split("/"), 0
+    while pending:
+        name = pending.pop(0)
+        if name in ("", "."):
+            continue
+        if name == "..":
+            resolved = resolved.rpartition("/")[0]
+            continue
+        candidate = f"{resolved}/{name}"
+        if kinds.get(candidate, "ext4") not in _LOCAL:
+            return False
+        try:
+            target = os.readlink(candidate)
+        except OSError:  # no link, or not there yet
+            resolved = candidate
+            continue
+        links += 1
+        if links > _MOST_LINKS:
+            return False
+        if target.startswith("/"):
+            resolved = ""
+        pending = target.split("/") + pending
+    return all(kind in _LOCAL for mount, kind in kinds.items() if mount.startswith(f"{resolved}/"))
+
+
+def mounts(table: str = "/proc/self/mountinfo") -> dict[str, str]:
+    """The kind of file system that is mounted at each mount point; of several at one point the last counts."""
+    kinds = {}
+    try:
+        with open(table, encoding="utf-8", errors="surrogateescape") as file:
+            for line in file:
+                fields, _, rest = line.partition(" - ")
+                kinds[_unescaped(fields.split(" ")[4])] = rest.split(" ")[0]
+    except (OSError, IndexError):
+        return {}
+    return kinds
+
+
+def _unescaped(mount_point: str) -> str:
+    """The kernel writes blanks, tabs, newlines and backslashes of a mount point in octal."""
+    for character in " \t\n\\":
+        mount_point = mount_point.replace(f"\\{ord(character):03o}", character)
+    return mount_point
