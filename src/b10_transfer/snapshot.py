@@ -19,7 +19,7 @@ from .adapters import CacheRoot, Unit, UnitKind
 from .deadline import Deadline
 from .errors import LocalCacheError
 from .pack import PackUnit, PackWriter, SourceFile
-from .pack.rules import DistinctPaths, storable
+from .pack.rules import DistinctPaths, check_paths
 
 logger = logging.getLogger(__name__)
 
@@ -110,8 +110,7 @@ def _fits(root: CacheRoot, files: list[LocalFile], distinct: DistinctPaths) -> b
     """Whether the format has room for a unit's paths, beside those that were taken before."""
     paths = [f"{root.name}/{file.path}" for file in files]
     try:
-        if not all(storable(path) for path in paths):
-            raise ValueError("its name has characters that packs do not hold")
+        check_paths(paths)
         distinct.add(paths)
     except ValueError as error:
         logger.warning("%s/%s is not saved: %s", root.path, files[0].path, error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 BLOCK = 512
 _MOST = 8**11 - 1
 """What a plain header's eleven octal digits can say."""
@@ -28,7 +30,7 @@ def header(path: str, size: int, mode: int, mtime_ns: int) -> bytes:
     if size > _MOST:
         records += _record(b"size", b"%d" % size)
     return b"%b%b%b%b" % (
-        _block(b"PaxHeaders/" + name[-80:], len(records), 0o644, 0, b"x"),
+        _pax_block(len(records)),
         records,
         padding(len(records)),
         _block(name[:100], min(size, _MOST), mode, 0 if sign else min(seconds, _MOST), b"0"),
@@ -48,6 +50,12 @@ _TAIL = bytes(100) + b"ustar\00000" + bytes(64) + b"0000000\0" + b"0000000\0" + 
 """What follows a header's type: no link, the magic, owner and group 0, no device, no prefix. Whoever restores owns."""
 _TAIL_SUM = sum(_TAIL) + 8 * ord(" ")
 """Its part of the checksum, which is taken over the whole header with blanks in place of the checksum itself."""
+
+
+@lru_cache(maxsize=64)
+def _pax_block(size: int) -> bytes:
+    """The header of a pax header. Readers ignore its name, so one serves all files."""
+    return _block(b"PaxHeaders", size, 0o644, 0, b"x")
 
 
 def _block(name: bytes, size: int, mode: int, mtime: int, kind: bytes) -> bytes:

@@ -18,7 +18,7 @@ FRAME_RAW_BYTES = 4 * 1024 * 1024
 _HEADER_BYTES = 8 * tar.BLOCK
 """At least what the headers and the padding of one file take."""
 _THREADS = 2
-_FRAMES_IN_FLIGHT = 4
+_FRAMES_IN_FLIGHT = 2
 
 
 class Content(Protocol):
