@@ -197,7 +197,7 @@ def _stage(
     """Write the units' files to staging. Raises PackError if the pack cannot be used."""
     deadline.check(f"reading pack {pack.id}")
     members = [member for unit in units for member in unit.members]
-    targets = {name: (root, trees[name].create, root.adapter.is_rewritten) for name, root in roots.items()}
+    targets = {name: (roots[name], tree.create, roots[name].adapter.is_rewritten) for name, tree in trees.items()}
     descriptor = -1
     gathered = bytearray()
     with repository.opened(pack) as reader:

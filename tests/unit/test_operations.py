@@ -464,3 +464,17 @@ def test_store_inside_a_cache_does_not_save_its_own_packs(isolated_env: Isolated
     isolated_env.fill(root, ARTIFACTS)
     assert save(store=root / "store").status is OperationStatus.SUCCESS
     assert save(store=root / "store").status is OperationStatus.SKIPPED
+
+
+def test_one_root_that_cannot_be_written_costs_the_others_nothing(
+    isolated_env: IsolatedEnv, pod: Pod, monkeypatch: pytest.MonkeyPatch, read_tree: ReadTree
+) -> None:
+    isolated_env.fill(pod("first"), ARTIFACTS)
+    isolated_env.fill(isolated_env.triton, {"OWN/helper.so": b"a helper"})
+    assert save_compile_cache() is OperationStatus.SUCCESS
+    root = pod("second")
+    (isolated_env.home / "a file").write_bytes(b"")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(isolated_env.home / "a file" / "triton"))
+    report = load()
+    assert (report.status, report.units) == (OperationStatus.SUCCESS, 4), report.reason
+    assert read_tree(root) == ARTIFACTS

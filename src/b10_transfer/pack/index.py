@@ -192,7 +192,6 @@ def _matching(pattern: re.Pattern[str], value: Any) -> str:
 
 
 def _frame(packed_bytes: Any, raw_bytes: Any, sha256: Any) -> Frame:
-    rules.check_numbers([packed_bytes], 1, _MOST)
     rules.check_numbers([raw_bytes], 1, MAX_FRAME_RAW_BYTES)
     rules.check_digests([sha256])
     # Packing never makes more of it than this (ZSTD_compressBound), and a reader holds a frame in memory.
