@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from b10_transfer import config
+from b10_transfer.adapters import ADAPTERS
 from b10_transfer.deadline import Deadline
 from b10_transfer.environment import Environment
 from b10_transfer.pack import Index, Limits, Member, PackReader, PackWriter, SourceFile
@@ -57,7 +58,7 @@ class IsolatedEnv:
 @pytest.fixture
 def isolated_env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> IsolatedEnv:
     """Every variable that this package reads, pointed below ``tmp_path`` or unset."""
-    for variable in config.VARIABLES:
+    for variable in [*config.VARIABLES, *(variable for adapter in ADAPTERS for variable in adapter.variables)]:
         monkeypatch.delenv(variable.name, raising=False)
     for name in ("MAX_CACHE_SIZE_CAP_MB", "MAX_CONCURRENT_SAVES_CAP", "LOCK_TIMEOUT_CAP_SECONDS"):
         monkeypatch.delenv(name, raising=False)

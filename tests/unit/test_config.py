@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from b10_transfer import config
+from b10_transfer.adapters import ADAPTERS, cache_roots
+from b10_transfer.adapters.inductor import InductorAdapter, default_inductor_dir
+from b10_transfer.adapters.triton import TritonAdapter
 from b10_transfer.config import Config, read_deadline
+from b10_transfer.config import store as store_location
 from b10_transfer.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -25,8 +29,8 @@ MB = 1024 * 1024
 @pytest.fixture(autouse=True)
 def home(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home of the test's own, no shared volume, and nothing announced yet."""
-    monkeypatch.setattr(config, "MOUNT", isolated_env.home / "no" / "mount")
-    monkeypatch.setattr(config, "_embedded_store_was_announced", False)
+    monkeypatch.setattr(store_location, "MOUNT", isolated_env.home / "no" / "mount")
+    monkeypatch.setattr(store_location, "_embedded_store_was_announced", False)
     return isolated_env.home
 
 
@@ -38,7 +42,7 @@ def refusal(**environ: str) -> ConfigurationError:
     """The error about the one variable that is given; it must name it, its value and a rule."""
     [(name, value)] = environ.items()
     with pytest.raises(ConfigurationError) as raised:
-        Config.from_environment(environ)
+        cache_roots(Config.from_environment(environ))
     error = raised.value
     assert error.variable == name
     assert error.value == value
@@ -192,7 +196,7 @@ def test_deadline_given_as_argument_keeps_to_the_same_rule(value: Any) -> None:
 
 @pytest.mark.parametrize("path", ["/tmp/inductor", "/tmp/a/b/../c", "/cache/inductor", "~/.cache/inductor"])
 def test_inductor_directory_below_an_allowed_folder_is_accepted(path: str) -> None:
-    found = read(TORCHINDUCTOR_CACHE_DIR=path).inductor_dir
+    found = InductorAdapter().locate(read(TORCHINDUCTOR_CACHE_DIR=path).reader)
     assert found == Path(os.path.realpath(os.path.expanduser(path)))
 
 
@@ -231,13 +235,16 @@ def test_link_that_leads_out_of_an_allowed_folder_is_refused(home: Path) -> None
 
 def test_link_that_leads_into_an_allowed_folder_is_resolved(home: Path) -> None:
     (home / "link").symlink_to(home / ".cache" / "inductor")
-    assert read(TORCHINDUCTOR_CACHE_DIR=str(home / "link")).inductor_dir == home / ".cache" / "inductor"
+    assert (
+        InductorAdapter().locate(read(TORCHINDUCTOR_CACHE_DIR=str(home / "link")).reader)
+        == home / ".cache" / "inductor"
+    )
 
 
 def test_inductor_directory_follows_the_temporary_directory(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/srv/scratch")
     monkeypatch.setattr(getpass, "getuser", lambda: "somebody")
-    assert read().inductor_dir == Path("/srv/scratch/torchinductor_somebody")
+    assert InductorAdapter().locate(read().reader) == Path("/srv/scratch/torchinductor_somebody")
 
 
 def test_torchs_default_is_accepted_wherever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,7 +252,7 @@ def test_torchs_default_is_accepted_wherever_it_is(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(tempfile, "tempdir", "/srv/scratch")
     monkeypatch.setattr(getpass, "getuser", lambda: "somebody")
     default = "/srv/scratch/torchinductor_somebody"
-    assert read(TORCHINDUCTOR_CACHE_DIR=default).inductor_dir == Path(default)
+    assert InductorAdapter().locate(read(TORCHINDUCTOR_CACHE_DIR=default).reader) == Path(default)
     refusal(TORCHINDUCTOR_CACHE_DIR="/srv/scratch/torchinductor_other")
 
 
@@ -256,23 +263,27 @@ def test_user_without_a_name_has_a_default_too(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(tempfile, "tempdir", "/tmp")
     monkeypatch.setattr(getpass, "getuser", nobody)
     monkeypatch.setattr(os, "getuid", lambda: 1000680000)
-    assert config.default_inductor_dir() == Path("/tmp/torchinductor_uid_1000680000")
+    assert default_inductor_dir() == Path("/tmp/torchinductor_uid_1000680000")
 
 
 def test_characters_of_a_user_name_that_torch_replaces_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/tmp")
     monkeypatch.setattr(getpass, "getuser", lambda: 'A\\b/c:d*e?f"g<h>i|j')
-    assert config.default_inductor_dir() == Path("/tmp/torchinductor_A_b_c_d_e_f_g_h_i_j")
+    assert default_inductor_dir() == Path("/tmp/torchinductor_A_b_c_d_e_f_g_h_i_j")
 
 
 # Triton's directory
 
 
+def triton_dir(**environ: str) -> Path:
+    return TritonAdapter().locate(read(**environ).reader)
+
+
 def test_triton_directory_is_below_the_home_unless_it_is_given(home: Path) -> None:
-    assert read().triton_dir == home / ".triton" / "cache"
-    assert read(TRITON_HOME="/srv/triton").triton_dir == Path("/srv/triton/.triton/cache")
-    assert read(TRITON_CACHE_DIR="/srv/kernels", TRITON_HOME="/srv/triton").triton_dir == Path("/srv/kernels")
-    assert read(TRITON_CACHE_DIR="~/kernels").triton_dir == home / "kernels"
+    assert triton_dir() == home / ".triton" / "cache"
+    assert triton_dir(TRITON_HOME="/srv/triton") == Path("/srv/triton/.triton/cache")
+    assert triton_dir(TRITON_CACHE_DIR="/srv/kernels", TRITON_HOME="/srv/triton") == Path("/srv/kernels")
+    assert triton_dir(TRITON_CACHE_DIR="~/kernels") == home / "kernels"
 
 
 def test_triton_directory_that_is_relative_is_refused() -> None:
@@ -352,7 +363,7 @@ def test_store_given_as_argument_keeps_to_the_same_rule(store: str) -> None:
 def test_shared_volume_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     mount = tmp_path / "cache" / "model"
     mount.mkdir(parents=True)
-    monkeypatch.setattr(config, "MOUNT", mount)
+    monkeypatch.setattr(store_location, "MOUNT", mount)
     assert read().store == mount / "compile_cache"
     assert read().store_parents_may_be_made
 
@@ -381,7 +392,7 @@ def test_store_that_is_configured_is_not_announced(caplog: pytest.LogCaptureFixt
 
 def test_parents_of_a_store_are_made_only_below_a_known_mount(monkeypatch: pytest.MonkeyPatch) -> None:
     """A missing parent elsewhere mostly is a volume that is not mounted."""
-    monkeypatch.setattr(config, "MOUNT", Path("/cache/model"))
+    monkeypatch.setattr(store_location, "MOUNT", Path("/cache/model"))
     for name in ("B10_STORE", "B10FS_CACHE_DIR"):
         assert read(**{name: "/cache/model/a/b"}).store_parents_may_be_made
         assert not read(**{name: "/cache/model"}).store_parents_may_be_made
@@ -439,18 +450,39 @@ class Recording(Mapping[str, str]):
 
 def test_every_variable_that_is_read_is_documented_and_none_else() -> None:
     environ = Recording()
-    Config.from_environment(environ)
+    cache_roots(Config.from_environment(environ))
     read_deadline(environ=environ)
-    documented = " ".join(f"{variable.name} {variable.default}" for variable in config.VARIABLES)
+    variables = [*config.VARIABLES, *(variable for adapter in ADAPTERS for variable in adapter.variables)]
+    documented = " ".join(f"{variable.name} {variable.default}" for variable in variables)
     assert {name for name in environ.asked if name not in documented} == set()
-    assert {variable.name for variable in config.VARIABLES} - environ.asked == set()
+    assert {variable.name for variable in variables} - environ.asked == set()
 
 
 def test_configuration_is_read_from_the_process_by_default(isolated_env: IsolatedEnv) -> None:
     found = Config.from_environment()
-    assert (found.store, found.inductor_dir, found.triton_dir, found.work_dir) == (
-        isolated_env.store,
-        isolated_env.inductor,
-        isolated_env.triton,
-        isolated_env.work,
-    )
+    assert (found.store, found.work_dir) == (isolated_env.store, isolated_env.work)
+    roots = {root.name: root.path for root in cache_roots(found)}
+    assert (roots["inductor"], roots["triton"]) == (isolated_env.inductor, isolated_env.triton)
+
+
+# Which caches
+
+
+def test_every_cache_is_taken_unless_some_are_named() -> None:
+    every = {adapter.name for adapter in ADAPTERS}
+    for value, expected in [
+        ("all", every),
+        ("triton", {"triton"}),
+        ("inductor, triton", {"inductor", "triton"}),
+        ("-triton", every - {"triton"}),
+        ("-triton,-inductor", every - {"inductor", "triton"}),
+    ]:
+        assert {root.name for root in cache_roots(read(B10_CACHES=value))} == expected
+
+
+@pytest.mark.parametrize(
+    "value", ["inductor,-triton", "inductor,", ",", "-", "all,triton", "Inductor", "-all", "nothing"]
+)
+def test_selection_that_means_nothing_is_refused(value: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^B10_CACHES="):
+        cache_roots(read(B10_CACHES=value))

@@ -14,8 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from b10_transfer.adapters.base import Unit, UnitKind, is_transient
-from b10_transfer.adapters.inductor import InductorAdapter
-from b10_transfer.config import Config, default_inductor_dir
+from b10_transfer.adapters.inductor import InductorAdapter, default_inductor_dir
+from b10_transfer.config import Config
 
 if TYPE_CHECKING:
     from tests.conftest import FillTree, IsolatedEnv
@@ -142,7 +142,7 @@ def test_folders_of_artifacts_are_looked_into(path: str, name: str) -> None:
 
 
 def test_root_is_the_configured_directory(isolated_env: IsolatedEnv) -> None:
-    assert ADAPTER.locate(Config.from_environment()) == isolated_env.inductor
+    assert ADAPTER.locate(Config.from_environment().reader) == isolated_env.inductor
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def test_kernel_is_a_unit(isolated_env: IsolatedEnv) -> None:
     assert ADAPTER.unit_of(f"{KEY}/kernel.cubin") == unit
     assert ADAPTER.unit_of(GROUP) == unit
     assert ADAPTER.unit_of(f"{KEY}/deeper/launcher.so") == unit
-    assert ADAPTER.locate(Config.from_environment()) == isolated_env.triton
+    assert ADAPTER.locate(Config.from_environment().reader) == isolated_env.triton
 
 
 @pytest.mark.parametrize("path", [KEY, f"{KEY}/lock", f"{KEY}/tmp.pid_1_ab/kernel.cubin", ".b10-lock", f"{KEY}/a.tmp"])

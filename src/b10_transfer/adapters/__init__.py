@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import Config
+from ..errors import ConfigurationError
 from .base import Adapter, Unit, UnitKind
 from .headers import HeadersAdapter
 from .inductor import InductorAdapter
@@ -40,10 +41,18 @@ class CacheRoot:
 
 
 def cache_roots(config: Config) -> list[CacheRoot]:
-    """Every root of this process, whether or not it exists yet. A root inside another that covers it is left out."""
+    """Every root of this process, whether or not it exists yet. A root inside another that covers it is left out.
+
+    Raises ConfigurationError.
+    """
+    if unknown := config.caches.named - {adapter.name for adapter in ADAPTERS}:
+        known = ", ".join(adapter.name for adapter in ADAPTERS)
+        raise ConfigurationError("B10_CACHES", ", ".join(sorted(unknown)), f"the caches are {known}")
     found: list[CacheRoot] = []
     for adapter in ADAPTERS:
-        path = adapter.locate(config)
+        if adapter.name not in config.caches:
+            continue
+        path = adapter.locate(config.reader)
         if not any(root.adapter.covers(root.path, path) for root in found):
             found.append(CacheRoot(adapter, path))
     paths = [root.path for root in found]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from ..config import Config
+from ..config.reader import Reader, Variable
 
 _TRANSIENT = re.compile(
     r"""(?x)
@@ -57,9 +57,16 @@ class Adapter(ABC):
     name: str
     """What the cache is called in packs: the first component of its members' paths. Never changes once released."""
 
+    title: str
+    """What the cache is, in a few words, for people."""
+    units: str
+    """What its units are, in a few words, for people."""
+    variables: tuple[Variable, ...] = ()
+    """The environment variables that say where the root is, for docs/configuration.md."""
+
     @abstractmethod
-    def locate(self, config: Config) -> Path:
-        """The root's absolute path on this machine."""
+    def locate(self, env: Reader) -> Path:
+        """The root's absolute path on this machine, links resolved. Raises ConfigurationError."""
 
     @abstractmethod
     def unit_of(self, path: str) -> Unit | None:

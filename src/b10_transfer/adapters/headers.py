@@ -12,17 +12,20 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from ..config import Config
+from ..config.reader import Reader
 from .base import Adapter, Unit, UnitKind, is_being_built, is_locked, is_transient
+from .inductor import default_inductor_dir
 
 
 class HeadersAdapter(Adapter):
     """``<temporary directory>/torchinductor_<user>/precompiled_headers``."""
 
     name = "inductor_headers"
+    title = "Inductor's precompiled C++ headers"
+    units = "a header and its compiled form"
 
-    def locate(self, config: Config) -> Path:
-        return config.inductor_default_dir / "precompiled_headers"
+    def locate(self, env: Reader) -> Path:
+        return default_inductor_dir() / "precompiled_headers"
 
     def skips_folder(self, path: str) -> bool:
         return True

@@ -20,11 +20,15 @@ and the folder ``<key>.main_CxxBuild`` exists: a library that is there may be ha
 
 from __future__ import annotations
 
+import getpass
+import os
 import re
+import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
-from ..config import Config
+from ..config.reader import Reader, Variable, is_below, real_path
+from ..errors import ConfigurationError
 from .base import Adapter, Unit, UnitKind, is_being_built, is_locked, is_transient
 from .triton import TritonAdapter
 
@@ -38,10 +42,30 @@ class InductorAdapter(Adapter):
     """``TORCHINDUCTOR_CACHE_DIR``, with the Triton kernels inside it."""
 
     name = "inductor"
+    title = "Inductor's: graphs, generated code, tuning, and the Triton kernels inside it"
+    units = "a graph's folder, the files of one key, a kernel's folder"
+    variables = (
+        Variable(
+            "TORCHINDUCTOR_CACHE_DIR",
+            "`<temporary directory>/torchinductor_<username>`, as torch computes it",
+            "a folder under `/tmp/`, `/cache/` or `~/.cache` (or torch's own default), links and `..` resolved",
+            "Inductor's cache directory: what is saved from, and restored to.",
+        ),
+    )
     _triton = TritonAdapter()
 
-    def locate(self, config: Config) -> Path:
-        return config.inductor_dir
+    def locate(self, env: Reader) -> Path:
+        name = "TORCHINDUCTOR_CACHE_DIR"
+        default = default_inductor_dir()
+        path = env.path(name)
+        # torch sets the variable to its default once it has compiled: that default is fine wherever TMPDIR points.
+        if path is None or path == default:
+            return default
+        if not is_below(path, [real_path("/tmp"), real_path("/cache"), real_path("~/.cache")]):
+            raise ConfigurationError(
+                name, str(env.text(name)), f"it must be a folder under /tmp/, /cache/ or ~/.cache, but is {path}"
+            )
+        return path
 
     def skips_folder(self, path: str) -> bool:
         return path in _SKIPPED or path.endswith("_CxxBuild") or is_transient(path)
@@ -78,6 +102,20 @@ class InductorAdapter(Adapter):
 
     def to_local(self, root: Path, path: str, data: bytes) -> bytes:
         return self._triton.to_local(root, path, data)
+
+
+def default_inductor_dir() -> Path:
+    """Where torch keeps Inductor's cache when nothing is configured.
+
+    Source: ``torch/_inductor/runtime/cache_dir_utils.py``, ``default_cache_dir`` (torch 2.13).
+    """
+    try:
+        username = getpass.getuser()
+    except (KeyError, ModuleNotFoundError, OSError):
+        # A random UID without a passwd entry, as OpenShift gives.
+        username = f"uid_{os.getuid()}"
+    name = "torchinductor_" + re.sub(r'[\\/:*?"<>|]', "_", username)
+    return real_path(os.path.join(tempfile.gettempdir(), name))
 
 
 def _triton_depth(parts: list[str]) -> int:

@@ -10,10 +10,11 @@ Helpers (launchers, driver utilities) are folders that hold a single ``.so`` and
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection
 from pathlib import Path
 
-from ..config import Config
+from ..config.reader import Reader, Variable, resolve
 from .base import Adapter, Unit, UnitKind, is_transient
 
 _GROUP = "__grp__"
@@ -36,9 +37,21 @@ class TritonAdapter(Adapter):
     """``TRITON_CACHE_DIR`` or ``~/.triton/cache``."""
 
     name = "triton"
+    title = "Triton's kernels outside Inductor"
+    units = "a kernel's folder"
+    variables = (
+        Variable(
+            "TRITON_CACHE_DIR",
+            "`~/.triton/cache` (below `TRITON_HOME` if that is set)",
+            "an absolute path",
+            "Triton's own cache directory, where kernels outside Inductor are kept.",
+        ),
+    )
 
-    def locate(self, config: Config) -> Path:
-        return config.triton_dir
+    def locate(self, env: Reader) -> Path:
+        # Source: triton/knobs.py, ``cache_knobs`` (Triton 3.9): TRITON_HOME stands for the home directory.
+        home = env.text("TRITON_HOME") or "~"
+        return env.absolute_path("TRITON_CACHE_DIR") or resolve("TRITON_HOME", os.path.join(home, ".triton", "cache"))
 
     def unit_of(self, path: str) -> Unit | None:
         key, _, rest = path.partition("/")

@@ -1,0 +1,217 @@
+"""Configuration: the one place where environment variables are read, checked and explained.
+
+``VARIABLES`` is the documentation (docs/configuration.md is generated from it); :meth:`Config.from_environment` is
+the reader. A value that breaks its rule raises :class:`ConfigurationError` and nothing is touched; a number above its
+cap is clamped with a warning.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import ConfigurationError
+from . import store as store_location
+from .reader import Reader, Variable, is_below, real_path
+
+MB = 1024 * 1024
+
+VARIABLES: tuple[Variable, ...] = (
+    Variable(
+        "B10_STORE",
+        "unset",
+        "a directory, or a `file://` URL; its parent must exist",
+        "Where packs live. Overrides `B10FS_CACHE_DIR`.",
+    ),
+    Variable(
+        "B10FS_CACHE_DIR",
+        "`/cache/model/compile_cache`; without `/cache/model`, `~/.cache/b10-transfer/store` (not shared)",
+        "a directory; its parent must exist, unless it lies under `/cache/model`",
+        "Where packs live.",
+    ),
+    Variable(
+        "B10_NAMESPACE",
+        "`default`",
+        "letters, digits, `.`, `_`, `-`, not beginning with a sign; at most 100",
+        "Separates workloads in one store.",
+    ),
+    Variable(
+        "B10_DEADLINE_SECONDS",
+        "`60`",
+        "a positive number of seconds",
+        "Bounds a load or a save, hung mounts included. A full-size archive (1 GiB) needs 18 MB/s to arrive in 60 s, "
+        "slower than a busy NFS mount; a compilation worth caching costs about as long, so waiting longer seldom pays.",
+    ),
+    Variable(
+        "B10_MERGE",
+        "`0`",
+        "`0` or `1`",
+        "Whether a load adds the units that are missing locally instead of skipping when artifacts are there already.",
+    ),
+    Variable(
+        "B10_CACHES",
+        "`all`",
+        "`all`, or names of caches (below) with commas between them, either all with a minus before them or none",
+        "Which caches are saved and restored: `inductor,triton` is these two, `-cuda` all but that one.",
+    ),
+    Variable(
+        "LOCAL_WORK_DIR",
+        "`/app`; the temporary directory if `/app` is missing or not writable",
+        "a folder in `/app/`, `/tmp/` or `/cache/`, links and `..` resolved",
+        "Where a pack is built before it is published.",
+    ),
+    Variable(
+        "MAX_CACHE_SIZE_MB",
+        "`1024`, capped by `MAX_CACHE_SIZE_CAP_MB` (`1024`)",
+        "a whole number of MiB, at least 1",
+        "Largest single archive. A larger save is an error; a larger pack is not loaded.",
+    ),
+    Variable(
+        "MAX_CONCURRENT_SAVES",
+        "`50`, capped by `MAX_CONCURRENT_SAVES_CAP` (`100`)",
+        "a whole number, at least 1",
+        "Savers at work on one store at once; the rest wait within their deadline.",
+    ),
+    Variable(
+        "CLEANUP_LOCK_TIMEOUT_SECONDS",
+        "`30`, capped by `LOCK_TIMEOUT_CAP_SECONDS` (`3600`)",
+        "a whole number of seconds",
+        "Age at which a dead replica's lock is broken. A live holder renews its own.",
+    ),
+    Variable(
+        "CLEANUP_INCOMPLETE_TIMEOUT_SECONDS",
+        "`60`, capped by `INCOMPLETE_TIMEOUT_CAP_SECONDS` (`7200`)",
+        "a whole number of seconds",
+        "Age at which an abandoned staging file is removed. One that is still growing is not.",
+    ),
+    Variable(
+        "B10_LOCKS",
+        "`1`",
+        "`0` or `1`",
+        "Locks and leases, which only save work: with `0` ranks and replicas may do the same work twice, no more.",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class CacheSelection:
+    """Which caches are taken: those that are named, or all but those that are named with a minus."""
+
+    named: frozenset[str] = frozenset()
+    excluded: bool = True
+    """Whether the names are left out, rather than the only ones taken."""
+
+    def __contains__(self, name: str) -> bool:
+        return (name in self.named) != self.excluded
+
+    @classmethod
+    def parse(cls, variable: str, text: str) -> CacheSelection:
+        """Read ``all``, ``inductor,triton`` or ``-cuda,-flashinfer``. Raises :class:`ConfigurationError`."""
+        names = [name.strip() for name in text.split(",")]
+        if names == ["all"]:
+            return cls()
+        excluded = [name.startswith("-") for name in names]
+        if any(excluded) != all(excluded) or not all(re.fullmatch(r"-?[a-z][a-z0-9_]*", name) for name in names):
+            rule = "it must be all, or names of caches with commas between them, either all with a minus or none"
+            raise ConfigurationError(variable, text, rule)
+        return cls(frozenset(name.removeprefix("-") for name in names), excluded[0])
+
+
+@dataclass(frozen=True)
+class Config:
+    """Checked settings of one operation. Sizes are in bytes, times in seconds."""
+
+    store: Path
+    store_parents_may_be_made: bool
+    """Whether missing parents of the store are made: only below a mount that is known to be one."""
+    namespace: str
+    merge: bool
+    work_dir: Path
+    max_pack_bytes: int
+    max_concurrent_saves: int
+    lock_timeout_s: int
+    incomplete_timeout_s: int
+    locks: bool
+    caches: CacheSelection
+    """Which compilers' caches are taken."""
+    reader: Reader = field(repr=False, compare=False)
+    """For the adapters, each of which has variables of its own."""
+
+    @classmethod
+    def from_environment(
+        cls,
+        environ: Mapping[str, str] | None = None,
+        *,
+        namespace: str | None = None,
+        store: str | os.PathLike[str] | None = None,
+        merge: bool | None = None,
+    ) -> Config:
+        """Read and check every setting; keyword arguments override their variables.
+
+        Paths are resolved, which touches file systems that may hang: call it under a deadline.
+
+        Raises :class:`ConfigurationError` naming the variable, its value and the rule it breaks.
+        """
+        env = Reader(os.environ if environ is None else environ)
+        store_dir, parents_may_be_made = store_location.locate(env, store)
+        return cls(
+            store=store_dir,
+            store_parents_may_be_made=parents_may_be_made,
+            namespace=_namespace(env, namespace),
+            merge=env.flag("B10_MERGE", default=False) if merge is None else merge,
+            work_dir=_work_dir(env),
+            max_pack_bytes=env.capped("MAX_CACHE_SIZE_MB", 1024, "MAX_CACHE_SIZE_CAP_MB", 1024) * MB,
+            max_concurrent_saves=env.capped("MAX_CONCURRENT_SAVES", 50, "MAX_CONCURRENT_SAVES_CAP", 100),
+            lock_timeout_s=env.capped("CLEANUP_LOCK_TIMEOUT_SECONDS", 30, "LOCK_TIMEOUT_CAP_SECONDS", 3600, minimum=0),
+            incomplete_timeout_s=env.capped(
+                "CLEANUP_INCOMPLETE_TIMEOUT_SECONDS", 60, "INCOMPLETE_TIMEOUT_CAP_SECONDS", 7200, minimum=0
+            ),
+            locks=env.flag("B10_LOCKS", default=True),
+            caches=CacheSelection.parse("B10_CACHES", env.text("B10_CACHES") or "all"),
+            reader=env,
+        )
+
+
+def _namespace(env: Reader, override: str | None) -> str:
+    namespace = override if override is not None else env.text("B10_NAMESPACE") or "default"
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", namespace):
+        name = "B10_NAMESPACE" if override is None else "namespace"
+        raise ConfigurationError(
+            name,
+            namespace,
+            "it must be 1 to 100 letters, digits, '.', '_' or '-', the first a letter or digit",
+        )
+    return namespace
+
+
+def read_deadline(override: float | None = None, environ: Mapping[str, str] | None = None) -> float:
+    """Seconds an operation may take. Touches no file system, so that it can be read before anything may hang."""
+    rule = "it must be a number of seconds above 0 and at most 86400"
+    if override is not None:
+        name, text = "deadline_s", str(override)
+    else:
+        name = "B10_DEADLINE_SECONDS"
+        text = Reader(os.environ if environ is None else environ).text(name) or "60"
+    try:
+        seconds = float(text)
+    except ValueError as error:
+        raise ConfigurationError(name, text, rule) from error
+    if not 0 < seconds <= 86400:  # also refuses NaN
+        raise ConfigurationError(name, text, rule)
+    return seconds
+
+
+def _work_dir(env: Reader) -> Path:
+    name = "LOCAL_WORK_DIR"
+    path = env.path(name)
+    if path is None:
+        default = Path("/app")
+        return default if os.access(default, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
+    allowed = [real_path("/app"), real_path("/tmp"), real_path("/cache")]
+    if path not in allowed and not is_below(path, allowed):
+        raise ConfigurationError(name, str(env.text(name)), f"it must lie in /app/, /tmp/ or /cache/, but is {path}")
+    return path

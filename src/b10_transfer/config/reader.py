@@ -1,0 +1,89 @@
+"""Typed access to environment variables."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ConfigurationError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One environment variable, as documented."""
+
+    name: str
+    default: str
+    rule: str
+    meaning: str
+
+
+class Reader:
+    """Typed access to environment variables. An empty value counts as unset."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def text(self, name: str) -> str | None:
+        return self._environ.get(name) or None
+
+    def whole_number(self, name: str, default: int, minimum: int) -> int:
+        text = self.text(name)
+        if text is None:
+            return default
+        # ASCII digits only: int() would also take "1_0", " 1 " and other scripts' digits.
+        if not re.fullmatch(r"\d{1,15}", text, re.ASCII) or int(text) < minimum:
+            raise ConfigurationError(name, text, f"it must be a whole number of at least {minimum}")
+        return int(text)
+
+    def capped(self, name: str, default: int, cap_name: str, cap_default: int, *, minimum: int = 1) -> int:
+        """A number of at least ``minimum``, clamped to its cap with a warning."""
+        value = self.whole_number(name, default, minimum)
+        cap = self.whole_number(cap_name, cap_default, minimum)
+        if value > cap:
+            logger.warning("%s=%d is above its cap, %s=%d is used instead", name, value, cap_name, cap)
+            return cap
+        return value
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        text = self.text(name)
+        if text is None:
+            return default
+        if text not in ("0", "1"):
+            raise ConfigurationError(name, text, "it must be 0 or 1")
+        return text == "1"
+
+    def path(self, name: str) -> Path | None:
+        """An absolute path without links or ``..``, or None if the variable is unset."""
+        text = self.text(name)
+        return None if text is None else resolve(name, text)
+
+    def absolute_path(self, name: str) -> Path | None:
+        """Likewise, of a variable that would mean another folder to a server that runs in another place if relative."""
+        text = self.text(name)
+        if text is not None and not os.path.isabs(os.path.expanduser(text)):
+            raise ConfigurationError(name, text, "it must be an absolute path")
+        return self.path(name)
+
+
+def resolve(name: str, text: str) -> Path:
+    if "\0" in text:
+        raise ConfigurationError(name, text, "it must not hold a NUL character")
+    try:
+        return Path(os.path.realpath(os.path.expanduser(text)))
+    except OSError as error:
+        raise ConfigurationError(name, text, f"its links cannot be resolved ({error})") from error
+
+
+def real_path(path: str) -> Path:
+    return Path(os.path.realpath(os.path.expanduser(path)))
+
+
+def is_below(path: Path, parents: list[Path]) -> bool:
+    return any(parent in path.parents for parent in parents)
