@@ -8,6 +8,7 @@ from pathlib import Path
 
 from b10_transfer.adapters import ADAPTERS
 from b10_transfer.config import VARIABLES
+from b10_transfer.config.launcher import LAUNCHER_VARIABLES
 from b10_transfer.config.reader import Variable
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
@@ -35,6 +36,14 @@ Where each compiler's cache is found; the compiler reads the same variables. `B1
 |---|---|---|
 """
 
+COMMAND = """
+## The command
+
+`b10-compile-cache` reads these beside all of the above. A value that breaks its rule is said, and the default is used
+instead: nothing of this keeps a server from starting.
+
+"""
+
 HEADINGS = """
 | variable | default | rule | meaning |
 |---|---|---|---|
@@ -51,7 +60,18 @@ def page() -> str:
     caches = "".join(f"| `{adapter.name}` | {adapter.title} | {adapter.units} |\n" for adapter in ADAPTERS)
     # Several caches may follow one variable.
     variables = {variable.name: variable for adapter in ADAPTERS for variable in adapter.variables}
-    return INTRODUCTION + table(VARIABLES) + CACHES + caches + "\n" + table(variables.values())
+    return "".join(
+        (
+            INTRODUCTION,
+            table(VARIABLES),
+            CACHES,
+            caches,
+            "\n",
+            table(variables.values()),
+            COMMAND,
+            table(LAUNCHER_VARIABLES),
+        )
+    )
 
 
 def main() -> int:

@@ -67,6 +67,7 @@ def _restore(
         report,
         rejected_packs=_rejections(restored.union),
         already_present=len(restored.union.units) - restored.units,
+        restored=tuple(restored.names),
         units=restored.units,
         files=restored.files,
         bytes=restored.bytes,

@@ -23,6 +23,7 @@ from .status import LoadReport, OperationStatus, Report, SaveReport
 logger = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=Report)
+Observer = Callable[[Deadline], object]
 StorePath = str | os.PathLike[str]
 
 
@@ -62,31 +63,47 @@ def load(
     store: StorePath | None = None,
     merge: bool | None = None,
     deadline_s: float | None = None,
+    observe: Observer | None = None,
 ) -> LoadReport:
-    """:func:`load_compile_cache` for a program that wants to know more: what was restored, from where, and why not."""
+    """:func:`load_compile_cache` for a program that wants to know more: what was restored, from where, and why not.
+
+    ``observe`` is given the operation's :class:`Deadline` when it begins, for a display of what it is doing.
+    """
 
     def operate(deadline: Deadline) -> LoadReport:
         return loading.load(Config.from_environment(namespace=namespace, store=store, merge=merge), deadline)
 
-    return _at_the_edge("load", deadline_s, operate, LoadReport)
+    return _at_the_edge("load", deadline_s, operate, LoadReport, observe)
 
 
 def save(
-    *, namespace: str | None = None, store: StorePath | None = None, deadline_s: float | None = None
+    *,
+    namespace: str | None = None,
+    store: StorePath | None = None,
+    deadline_s: float | None = None,
+    observe: Observer | None = None,
 ) -> SaveReport:
     """:func:`save_compile_cache` for a program that wants to know more: what was published, and why nothing was."""
 
     def operate(deadline: Deadline) -> SaveReport:
         return saving.save(Config.from_environment(namespace=namespace, store=store), deadline)
 
-    return _at_the_edge("save", deadline_s, operate, SaveReport)
+    return _at_the_edge("save", deadline_s, operate, SaveReport, observe)
 
 
-def _at_the_edge(operation: str, deadline_s: float | None, operate: Callable[[Deadline], R], report_type: type[R]) -> R:
+def _at_the_edge(
+    operation: str,
+    deadline_s: float | None,
+    operate: Callable[[Deadline], R],
+    report_type: type[R],
+    observe: Observer | None,
+) -> R:
     """Run an operation within its deadline, and report whatever comes of it."""
     started = time.perf_counter()
     try:
         deadline = Deadline(operation, read_deadline(deadline_s))
+        if observe is not None:
+            observe(deadline)
         report = run_within(deadline, lambda: operate(deadline))
     except Exception as error:  # noqa: BLE001 - this is the edge
         report = report_type(status=OperationStatus.ERROR, reason=str(error) or type(error).__name__, error=error)

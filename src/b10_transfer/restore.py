@@ -40,7 +40,8 @@ class Restored:
 
     union: Union
     """What it restored from: without the packs whose content turned out to be damaged."""
-    units: int = 0
+    names: list[str] = field(default_factory=list)
+    """Names of the units that are in place."""
     files: int = 0
     bytes: int = 0
     packed_bytes: int = 0
@@ -48,9 +49,14 @@ class Restored:
     failures: list[LocalCacheError] = field(default_factory=list)
     """What could not be put in place, of roots or units; the others were."""
 
+    @property
+    def units(self) -> int:
+        """How many units are in place."""
+        return len(self.names)
+
     def count(self, pack: Pack, unit: PackUnit) -> None:
         """Note that a unit is in place."""
-        self.units += 1
+        self.names.append(unit.name)
         self.files += len(unit.members)
         self.bytes += unit.size
         if pack.id not in self.packs:

@@ -46,6 +46,8 @@ class LoadReport(Report):
 
     packs: tuple[str, ...] = ()
     """Ids of the packs whose units were put in place, oldest first."""
+    restored: tuple[str, ...] = field(default=(), repr=False)
+    """Names of the units that were put in place: the cache's name, ``/`` and the unit's path in it."""
     rejected_packs: tuple[str, ...] = ()
     """One line for each pack that counted as absent: its id and why."""
     already_present: int = 0

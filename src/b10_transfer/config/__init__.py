@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..errors import ConfigurationError
 from . import store as store_location
-from .reader import Reader, Variable, is_below, real_path
+from .reader import Reader, Variable, is_below, parse_seconds, real_path
 
 MB = 1024 * 1024
 
@@ -190,19 +190,9 @@ def _namespace(env: Reader, override: str | None) -> str:
 
 def read_deadline(override: float | None = None, environ: Mapping[str, str] | None = None) -> float:
     """Seconds an operation may take. Touches no file system, so that it can be read before anything may hang."""
-    rule = "it must be a number of seconds above 0 and at most 86400"
     if override is not None:
-        name, text = "deadline_s", str(override)
-    else:
-        name = "B10_DEADLINE_SECONDS"
-        text = Reader(os.environ if environ is None else environ).text(name) or "60"
-    try:
-        seconds = float(text)
-    except ValueError as error:
-        raise ConfigurationError(name, text, rule) from error
-    if not 0 < seconds <= 86400:  # also refuses NaN
-        raise ConfigurationError(name, text, rule)
-    return seconds
+        return parse_seconds("deadline_s", str(override))
+    return Reader(os.environ if environ is None else environ).seconds("B10_DEADLINE_SECONDS", 60)
 
 
 def _work_dir(env: Reader) -> Path:

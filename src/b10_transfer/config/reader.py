@@ -59,6 +59,10 @@ class Reader:
             raise ConfigurationError(name, text, "it must be 0 or 1")
         return text == "1"
 
+    def seconds(self, name: str, default: float) -> float:
+        text = self.text(name)
+        return default if text is None else parse_seconds(name, text)
+
     def path(self, name: str) -> Path | None:
         """An absolute path without links or ``..``, or None if the variable is unset."""
         text = self.text(name)
@@ -70,6 +74,17 @@ class Reader:
         if text is not None and not os.path.isabs(os.path.expanduser(text)):
             raise ConfigurationError(name, text, "it must be an absolute path")
         return self.path(name)
+
+
+def parse_seconds(name: str, text: str) -> float:
+    rule = "it must be a number of seconds above 0 and at most 86400"
+    try:
+        seconds = float(text)
+    except ValueError as error:
+        raise ConfigurationError(name, text, rule) from error
+    if not 0 < seconds <= 86400:  # also refuses NaN
+        raise ConfigurationError(name, text, rule)
+    return seconds
 
 
 def resolve(name: str, text: str) -> Path:

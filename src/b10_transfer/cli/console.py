@@ -1,0 +1,154 @@
+"""What the subcommands share: options, exit codes, logging, tables for people and JSON for programs.
+
+rich is imported only where a table or a progress display is shown: it costs a tenth of a second.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from enum import Enum, IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ..config.launcher import read_log_level
+from ..status import OperationStatus
+
+if TYPE_CHECKING:
+    from ..deadline import Deadline
+
+Command = TypeVar("Command", bound=Callable[..., object])
+
+PROGRESS_AFTER_S = 1.0
+
+
+class ExitCode(IntEnum):
+    """What a subcommand tells a script. 2 is click's, for wrong usage."""
+
+    OK = 0
+    ERROR = 1
+    NOTHING = 3
+    """The store has nothing for this pod."""
+
+    @classmethod
+    def of(cls, status: OperationStatus) -> ExitCode:
+        if status is OperationStatus.ERROR:
+            return cls.ERROR
+        return cls.NOTHING if status is OperationStatus.DOES_NOT_EXIST else cls.OK
+
+
+def store_options(command: Command) -> Command:
+    """``--store`` and ``--namespace``."""
+    command = click.option("--namespace", metavar="NAME", help="Which workload. [B10_NAMESPACE, default]")(command)
+    return click.option("--store", metavar="DIR", help="Where packs live. [B10_STORE]")(command)
+
+
+def deadline_option(command: Command) -> Command:
+    """``--deadline``."""
+    return click.option(
+        "--deadline", "deadline_s", type=float, metavar="SECONDS", help="How long it may take. [B10_DEADLINE_SECONDS]"
+    )(command)
+
+
+def json_option(command: Command) -> Command:
+    """``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
+
+
+def set_up_logging() -> None:
+    """Log to stderr, one line a message, from the level in B10_TRANSFER_CLI_LOGLEVEL on."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s b10-compile-cache %(levelname)s: %(message)s"))
+    logger = logging.getLogger("b10_transfer")
+    logger.handlers[:] = [handler]
+    logger.propagate = False
+    logger.setLevel(read_log_level())
+
+
+def print_json(value: Any) -> None:
+    """Print a dataclass, or anything made of plain values, as one JSON document."""
+    click.echo(json.dumps(_plain(value), indent=2))
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON knows it: dataclasses by field, enumerations by name, errors and paths as text."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if isinstance(value, Enum):
+        return value.name
+    return str(value) if isinstance(value, Path | BaseException) else value
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
+    """Print a table: with lines on a terminal, plain columns otherwise."""
+    rows = [[str(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(*headings, title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
+        for row in rows:
+            table.add_row(*(cell.replace("[", r"\[") for cell in row))
+        Console().print(table)
+        return
+    if title:
+        click.echo(title)
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    for row in [headings, *rows]:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def size(count_bytes: float) -> str:
+    """A size for people: ``49.3 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count_bytes < 1000 or unit == "GB":
+            break
+        count_bytes /= 1000
+    return f"{count_bytes:.0f} {unit}" if unit == "B" else f"{count_bytes:.1f} {unit}"
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[Deadline], None]]:
+    """Show what an operation is doing once it takes over a second: a moving line on a terminal, else a plain one.
+
+    Yields what is to be given to the operation as ``observe``.
+    """
+    observed: list[Deadline] = []
+    done = threading.Event()
+    thread = threading.Thread(target=_show_progress, args=(observed, done), name="b10-transfer-progress", daemon=True)
+    thread.start()
+    try:
+        yield observed.append
+    finally:
+        done.set()
+        thread.join()
+
+
+def _show_progress(observed: Sequence[Deadline], done: threading.Event) -> None:
+    if done.wait(PROGRESS_AFTER_S) or not observed:
+        return
+    deadline = observed[-1]
+    if not sys.stderr.isatty():
+        click.echo(f"{deadline.operation}: {deadline.activity} ...", err=True)
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("") as status:
+        waited_s = PROGRESS_AFTER_S
+        while True:
+            status.update(f"{deadline.operation}: {deadline.activity}, {waited_s:.0f} s of {deadline.seconds:.0f}")
+            if done.wait(0.2):
+                return
+            waited_s += 0.2

@@ -1,0 +1,40 @@
+"""``b10-compile-cache load``."""
+
+from __future__ import annotations
+
+import click
+
+from ..operations import load
+from .console import ExitCode, deadline_option, json_option, print_json, progress, set_up_logging, store_options
+
+
+@click.command("load")
+@store_options
+@deadline_option
+@click.option(
+    "--merge/--no-merge", default=None, help="Add what is missing to caches that hold artifacts already. [B10_MERGE]"
+)
+@json_option
+@click.pass_context
+def command(
+    context: click.Context,
+    store: str | None,
+    namespace: str | None,
+    deadline_s: float | None,
+    merge: bool | None,
+    as_json: bool,
+) -> None:
+    """Put saved compile artifacts in place, before anything compiles.
+
+    Exits with 0 if they are in place (or the pod already had some), 3 if the store has none for this pod (`explain`
+    says why), 1 on failure. An init container that must not hold up its pod ignores the exit code:
+
+    \b
+        b10-compile-cache load || true
+    """
+    set_up_logging()
+    with progress() as observe:
+        report = load(namespace=namespace, store=store, merge=merge, deadline_s=deadline_s, observe=observe)
+    if as_json:
+        print_json(report)
+    context.exit(ExitCode.of(report.status))

@@ -1,0 +1,55 @@
+"""The command's entry point: which subcommands there are, and what it does without one."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from ..version import __version__
+
+COMMANDS = ("run", "load", "save", "ls", "info", "explain", "doctor", "clear", "completion")
+"""In the order of ``--help``. Each is a module of this package with a click command named ``command``."""
+
+
+class _LazyGroup(click.Group):
+    """Imports a subcommand's module when it is asked for: ``load`` shall not wait for what ``doctor`` needs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = import_module(f".{cmd_name}", __package__).command
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_LazyGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="b10-compile-cache")
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Keep compile caches in a shared store, so that the next replica starts warm.
+
+    \b
+    Best: let it start the server. It restores first, then stays out of the way.
+        b10-compile-cache run -- vllm serve MODEL
+
+    \b
+    Or beside a server that something else starts. Without a subcommand it restores,
+    waits until the server serves, saves what is new, and stays while the server lives.
+        b10-compile-cache &
+        vllm serve MODEL
+
+    Where the store is: B10_STORE, a directory on a shared volume (else /cache/model/compile_cache).
+
+    \b
+    Exit codes of load, save, ls, info, explain and doctor:
+        0  done, or nothing to do         2  wrong usage
+        1  failed; stderr says why        3  the store has nothing for this pod
+    """
+    if context.invoked_subcommand is None:
+        from .background import background
+
+        context.exit(background())

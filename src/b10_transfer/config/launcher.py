@@ -1,0 +1,111 @@
+"""Settings of the command ``b10-compile-cache``. A wrong value never keeps a server from starting: it is said, and the
+default is used."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..errors import ConfigurationError
+from .reader import Reader, Variable
+
+logger = logging.getLogger(__name__)
+
+LAUNCHER_VARIABLES: tuple[Variable, ...] = (
+    Variable(
+        "B10_TRANSFER_VLLM_URL",
+        "found by itself",
+        "an `http://` or `https://` URL",
+        "What answers once the server serves. Without it the server's own `--host` and `--port` are used.",
+    ),
+    Variable(
+        "B10_TRANSFER_TIMEOUT_S",
+        "`1800`",
+        "a positive number of seconds",
+        "How long the command waits for a server to serve; after that it goes by the quiet of the caches alone.",
+    ),
+    Variable(
+        "B10_TRANSFER_INTERVAL_S",
+        "`2`",
+        "a positive number of seconds",
+        "How often the command looks whether the server serves.",
+    ),
+    Variable(
+        "B10_TRANSFER_CLI_LOGLEVEL",
+        "`INFO`",
+        "`DEBUG`, `INFO`, `WARNING` or `ERROR`",
+        "What the command writes to stderr.",
+    ),
+    Variable(
+        "B10_QUIET_SECONDS",
+        "`15`",
+        "a positive number of seconds",
+        "Late compiles are saved once nothing has been written to the caches for so long.",
+    ),
+    Variable(
+        "B10_LAST_SAVE_SECONDS",
+        "`10`",
+        "a positive number of seconds",
+        "Bounds the save after the server has ended. Kubernetes kills a pod 30 s after it asked it to stop, and the "
+        "server needs some of them.",
+    ),
+)
+"""What the command reads beside what every load and save reads."""
+
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+@dataclass(frozen=True)
+class LauncherConfig:
+    """Checked settings of the command. Times are in seconds."""
+
+    url: str | None
+    timeout_s: float
+    interval_s: float
+    quiet_s: float
+    last_save_s: float
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> LauncherConfig:
+        """Read every setting; what cannot be used is said, and replaced by its default. Never raises."""
+        env = Reader(os.environ if environ is None else environ)
+        return cls(
+            url=_url(env),
+            timeout_s=_seconds(env, "B10_TRANSFER_TIMEOUT_S", 1800),
+            interval_s=_seconds(env, "B10_TRANSFER_INTERVAL_S", 2),
+            quiet_s=_seconds(env, "B10_QUIET_SECONDS", 15),
+            last_save_s=_seconds(env, "B10_LAST_SAVE_SECONDS", 10),
+        )
+
+
+def read_log_level(environ: Mapping[str, str] | None = None) -> str:
+    """The level's name. Never raises."""
+    name = "B10_TRANSFER_CLI_LOGLEVEL"
+    text = Reader(os.environ if environ is None else environ).text(name) or "INFO"
+    if text.upper() not in _LEVELS:
+        _say(ConfigurationError(name, text, f"it must be {', '.join(_LEVELS[:-1])} or {_LEVELS[-1]}"), "INFO")
+        return "INFO"
+    return text.upper()
+
+
+def _url(env: Reader) -> str | None:
+    name = "B10_TRANSFER_VLLM_URL"
+    text = env.text(name)
+    if text is not None and not text.startswith(("http://", "https://")):
+        _say(ConfigurationError(name, text, "it must be an http:// or https:// URL"), "the server's own address")
+        return None
+    return text
+
+
+def _seconds(env: Reader, name: str, default: float) -> float:
+    try:
+        return env.seconds(name, default)
+    except ConfigurationError as error:
+        _say(error, str(default))
+        return default
+
+
+def _say(error: ConfigurationError, instead: str) -> None:
+    logger.error("%s; %s is used instead", error, instead)
