@@ -450,3 +450,27 @@ def test_creators_that_make_the_same_store_at_once_all_succeed(tmp_path: Path) -
         for thread in threads:
             thread.join()
     assert outcomes == [True] * 160
+
+
+def test_facts_say_whether_the_directory_is_there_and_how_objects_get_their_names(
+    store: DirectoryStore, path: Path, links: bool
+) -> None:
+    before = store.facts()
+    assert (before.exists, before.hard_links) == (False, None)
+    assert before.free_bytes is not None
+    assert not path.exists()
+    store.create("a/object", io.BytesIO(b"content"))
+    after = store.facts()
+    assert (after.exists, after.hard_links) == (True, links)
+
+
+def test_facts_of_a_store_whose_parent_is_missing_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="is the volume mounted"):
+        DirectoryStore(tmp_path / "missing" / "store").facts()
+
+
+def test_links_and_files_are_no_folders(store: DirectoryStore, planted: Path, tmp_path: Path) -> None:
+    (planted / "folder").mkdir()
+    (planted / "link").symlink_to(tmp_path)
+    (planted / "a name with blanks").mkdir()
+    assert store.folders("a") == ["a/folder"]

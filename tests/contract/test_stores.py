@@ -339,3 +339,28 @@ def test_error_leaves_the_store_usable(store: Store) -> None:
 
 def test_store_says_where_it_is(store: Store) -> None:
     assert store.location
+
+
+def test_folders_are_those_with_objects_at_any_depth_below_them(store: Store, same_store: Store) -> None:
+    for name in ("v1/two/deep/deeper/object", "v1/one/object", "v1/object", "v2/other/object"):
+        create(store, name)
+    assert same_store.folders("v1") == ["v1/one", "v1/two"]
+    assert same_store.folders("v1/two") == ["v1/two/deep"]
+    assert same_store.folders("v1/one") == []
+
+
+def test_store_without_objects_has_no_folders(store: Store) -> None:
+    assert store.folders("v1") == []
+
+
+@pytest.mark.parametrize("name", OUTSIDE_THE_RULE, ids=repr)
+def test_folders_of_a_name_outside_the_rule_are_refused(store: Store, name: str) -> None:
+    with pytest.raises(StoreError):
+        store.folders(name)
+
+
+def test_store_that_holds_an_object_exists(store: Store) -> None:
+    create(store, "a/object")
+    facts = store.facts()
+    assert facts.exists
+    assert facts.free_bytes is None or facts.free_bytes > 0

@@ -49,6 +49,20 @@ class ObjectInfo:
         """When it appeared, in seconds on the store's own clock (see :meth:`Store.now`)."""
 
 
+class StoreFacts:
+    """What is known of the place a store is in, for people."""
+
+    __slots__ = ("exists", "free_bytes", "hard_links")
+
+    def __init__(self, *, exists: bool, free_bytes: int | None = None, hard_links: bool | None = None) -> None:
+        self.exists = exists
+        """False if the first object that is created makes the place as well."""
+        self.free_bytes = free_bytes
+        """Room for more objects; None where there is no such limit, or it cannot be told."""
+        self.hard_links = hard_links
+        """Whether objects get their names by hard links; None unless this store has created one in a directory."""
+
+
 class ObjectReader(ABC):
     """An open object. Deleting the object may or may not end what an open reader can read."""
 
@@ -76,12 +90,23 @@ class ReadStore(ABC):
     """Where the store is, for people."""
 
     @abstractmethod
+    def folders(self, folder: str) -> list[str]:
+        """Names of the folders directly below ``folder``, sorted; empty if there is no such folder.
+
+        One that holds an object, at any depth, is among them; one whose objects have all been deleted may be.
+        """
+
+    @abstractmethod
     def list(self, folder: str) -> list[ObjectInfo]:
         """Objects directly below ``folder``, sorted by name; empty if there is no such folder.
 
         An object whose creation ended before the call is listed, unless the file system itself serves stale listings
         (NFS may, for some seconds). One that is created or deleted meanwhile may or may not be.
         """
+
+    @abstractmethod
+    def facts(self) -> StoreFacts:
+        """What is known of the place the store is in."""
 
     @abstractmethod
     def open(self, name: str) -> ObjectReader | None:

@@ -17,7 +17,7 @@ import os
 import stat
 
 from ..errors import StoreError
-from .base import ObjectInfo, ObjectReader, Store, is_name
+from .base import ObjectInfo, ObjectReader, Store, StoreFacts, is_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,6 +57,18 @@ class DirectoryStore(Store):
     def __init__(self, path: str | os.PathLike[str], *, make_parents: bool = False) -> None:
         self.location = os.fspath(path)
         self._make_parents = make_parents
+        self._hard_links: bool | None = None
+
+    def folders(self, folder: str) -> list[str]:
+        path = self._path(folder)
+        with _translated("list", path):
+            try:
+                with os.scandir(path) as entries:
+                    names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+            except FileNotFoundError:
+                self._require_reachable()
+                return []
+        return sorted(f"{folder}/{name}" for name in names if is_name(name))
 
     def list(self, folder: str) -> list[ObjectInfo]:
         path = self._path(folder)
@@ -76,6 +88,15 @@ class DirectoryStore(Store):
                     if stat.S_ISREG(status.st_mode) and is_name(entry.name):
                         found.append(ObjectInfo(f"{folder}/{entry.name}", status.st_size, status.st_mtime))
         return sorted(found, key=lambda info: info.name)
+
+    def facts(self) -> StoreFacts:
+        with _translated("look at", self.location):
+            self._require_reachable()
+            exists, place = os.path.isdir(self.location), self.location
+            while not os.path.isdir(place):
+                place = os.path.dirname(place)
+            volume = os.statvfs(place)
+        return StoreFacts(exists=exists, free_bytes=volume.f_bavail * volume.f_frsize, hard_links=self._hard_links)
 
     def open(self, name: str) -> ObjectReader | None:
         path = self._path(name)
@@ -99,7 +120,8 @@ class DirectoryStore(Store):
             staged = self._staged(".tmp")
             try:
                 _write_durably(staged, source)
-                created = _publish(staged, final, claim=f"{os.path.dirname(staged)}/{name.replace('/', ',')}.claim")
+                claim = f"{os.path.dirname(staged)}/{name.replace('/', ',')}.claim"
+                created, self._hard_links = _publish(staged, final, claim)
             finally:
                 _remove(staged)
             _sync_folder(os.path.dirname(final))
@@ -185,21 +207,24 @@ def _remove_if_old(entry: os.DirEntry[str], modified_before: float) -> bool:
     return True
 
 
-def _publish(staged: str, final: str, claim: str) -> bool:
-    """Give a complete staged file its final name without replacing anything; False if the name is taken."""
+def _publish(staged: str, final: str, claim: str) -> tuple[bool, bool]:
+    """Give a complete staged file its final name without replacing anything.
+
+    Returns whether it has it now, which it has not if the name is taken, and whether the file system has hard links.
+    """
     try:
         os.link(staged, final, follow_symlinks=False)
     except FileExistsError:
         # NFS repeats a request whose answer was lost: the link that "exists" may be the one just made.
         try:
-            return os.path.samestat(os.lstat(staged), os.lstat(final))
+            return os.path.samestat(os.lstat(staged), os.lstat(final)), True
         except FileNotFoundError:
-            return False
+            return False, True
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        return _rename_exclusively(staged, final, claim)
-    return True
+        return _rename_exclusively(staged, final, claim), False
+    return True, True
 
 
 def _rename_exclusively(staged: str, final: str, claim: str) -> bool:

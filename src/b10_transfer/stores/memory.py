@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..errors import StoreError
-from .base import ObjectInfo, ObjectReader, Store, is_name
+from .base import ObjectInfo, ObjectReader, Store, StoreFacts, is_name
 
 if TYPE_CHECKING:
     from .base import Source
@@ -23,6 +23,12 @@ class MemoryStore(Store):
         self._objects: dict[str, tuple[bytes, float]] = {}
         self._lock = threading.Lock()
 
+    def folders(self, folder: str) -> list[str]:
+        prefix = _checked(folder) + "/"
+        with self._lock:
+            below = [name[len(prefix) :] for name in self._objects if name.startswith(prefix)]
+        return sorted({prefix + name.partition("/")[0] for name in below if "/" in name})
+
     def list(self, folder: str) -> list[ObjectInfo]:
         prefix = _checked(folder) + "/"
         with self._lock:
@@ -31,6 +37,9 @@ class MemoryStore(Store):
                 for name, (data, modified) in sorted(self._objects.items())
                 if name.startswith(prefix) and "/" not in name[len(prefix) :]
             ]
+
+    def facts(self) -> StoreFacts:
+        return StoreFacts(exists=True)
 
     def open(self, name: str) -> ObjectReader | None:
         with self._lock:

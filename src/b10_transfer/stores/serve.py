@@ -76,6 +76,13 @@ class Server:
         found = self._store.list(header["folder"])
         return {"objects": [[info.name, info.size_bytes, info.modified_s] for info in found]}, b""
 
+    def _do_folders(self, header: dict[str, Any]) -> _Answer:
+        return {"folders": self._store.folders(header["folder"])}, b""
+
+    def _do_facts(self, _header: dict[str, Any]) -> _Answer:
+        facts = self._store.facts()
+        return {"exists": facts.exists, "free_bytes": facts.free_bytes, "hard_links": facts.hard_links}, b""
+
     def _do_open(self, header: dict[str, Any]) -> _Answer:
         reader = self._store.open(header["name"])
         if reader is None:

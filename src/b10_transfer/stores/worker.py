@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..deadline import Deadline
 from ..errors import CacheError, StoreError
-from .base import ObjectInfo, ObjectReader, Store
+from .base import ObjectInfo, ObjectReader, Store, StoreFacts
 from .directory import DirectoryStore
 from .locality import is_local
 from .wire import receive, send
@@ -91,9 +91,17 @@ class WorkerStore(Store):
         # Not waited for here: it may hang, and an operation is over when its work is.
         threading.Thread(target=self._process.wait, name="b10-transfer-reaper", daemon=True).start()
 
+    def folders(self, folder: str) -> list[str]:
+        answer, _ = self._ask({"do": "folders", "folder": folder})
+        return [str(name) for name in answer["folders"]]
+
     def list(self, folder: str) -> list[ObjectInfo]:
         answer, _ = self._ask({"do": "list", "folder": folder})
         return [ObjectInfo(*fields) for fields in answer["objects"]]
+
+    def facts(self) -> StoreFacts:
+        answer, _ = self._ask({"do": "facts"})
+        return StoreFacts(**answer)
 
     def open(self, name: str) -> ObjectReader | None:
         answer, _ = self._ask({"do": "open", "name": name})
