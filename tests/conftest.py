@@ -64,6 +64,7 @@ def isolated_env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> IsolatedEnv
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("INCOMPLETE_TIMEOUT_CAP_SECONDS", raising=False)
     monkeypatch.delenv("TRITON_HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     tmp_path = tmp_path.resolve()
     home = tmp_path / "home"
     # Below ~/.cache, which is allowed wherever TMPDIR points.

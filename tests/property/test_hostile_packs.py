@@ -421,10 +421,10 @@ def test_pack_with_a_root_that_this_version_does_not_know_is_left_alone(
     packs: Packs, sound: bytes, harmless: Harmless
 ) -> None:
     document = json.loads(packs.index_of(sound))
-    document["roots"].append("vllm")
-    document["units"].append(stem("vllm/cache"))
+    document["roots"].append("jitless")
+    document["units"].append(stem("jitless/cache"))
     error = harmless(json.dumps(document).encode(), UnsupportedPackError)
-    assert "vllm" in str(error)
+    assert "jitless" in str(error)
 
 
 NO_NUMBERS: list[Any] = [-1, 1.0, 0.5, True, None, "1", [1], {}, 1 << 62 | 1, 10**30, float("nan"), float("inf")]

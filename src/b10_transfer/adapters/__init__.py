@@ -14,8 +14,10 @@ from .base import Adapter, Unit, UnitKind
 from .headers import HeadersAdapter
 from .inductor import InductorAdapter
 from .triton import TritonAdapter
+from .vllm import VllmAdapter
 
-ADAPTERS: tuple[Adapter, ...] = (InductorAdapter(), HeadersAdapter(), TritonAdapter())
+# vLLM's first: it points Inductor and Triton into its own cache, and takes theirs along.
+ADAPTERS: tuple[Adapter, ...] = (VllmAdapter(), InductorAdapter(), HeadersAdapter(), TritonAdapter())
 
 
 @dataclass(frozen=True)

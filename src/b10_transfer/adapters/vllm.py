@@ -1,0 +1,196 @@
+"""vLLM's compile cache.
+
+Layout (vLLM 0.32, ``vllm/compilation``: ``decorators.py``, ``backends.py``, ``compiler_interface.py``), below
+``VLLM_CACHE_ROOT/torch_compile_cache``; a hash covers vLLM's configuration, some environment variables, the model's
+path as given, and, but for ``torch_aot_compile``, the sources that were traced:
+
+=============================================  =======================================================================
+``torch_aot_compile/<hash>/rank_<i>_<j>/``     ``model``: all graphs of a rank in one file, written as
+                                               ``model.<pid>.tmp`` and renamed
+``torch_aot_compile/<hash>/inductor_cache/``   Inductor's directory, Triton's in it, for all ranks
+``<hash>/rank_<i>_<j>/<prefix>/``              without such a ``model``: ``vllm_compile_cache.py``, an index that is
+                                               written once all graphs are compiled, straight to its name; and what it
+                                               names: ``artifact_…``, files or (Inductor-shaped) folders
+``<hash>/rank_<i>_<j>/inductor_cache/``,       what the index names instead if ``VLLM_USE_STANDALONE_COMPILE=0``
+``<hash>/rank_<i>_<j>/triton_cache/``
+=============================================  =======================================================================
+
+A graph that the index names and that is not there is an error to vLLM, no miss: such a rank folder is one unit. A
+``model`` holds all it needs, so the Inductor directory beside it groups as Inductor's own.
+
+``cache_key_factors.json`` and ``computation_graph.py`` are for people. vLLM writes them before it compiles and never
+reads them; the first holds values of environment variables. They do not travel.
+
+The index records each artifact's absolute path, and vLLM read the artifact from there until it learned better
+(vllm-project/vllm#52154): the paths are taken out, and this machine's put in. Nothing else holds a path below the cache
+root that decides on a hit: ``model`` and the libraries do mention it, but hit in another place, as the tests with the
+real server show. Paths of *sources*, and the model's, are in the hash: they must be the same on every pod.
+"""
+
+from __future__ import annotations
+
+import ast
+import pprint
+from collections.abc import Callable, Collection
+from pathlib import Path, PurePosixPath
+
+from ..config.reader import Reader
+from .base import Adapter, Unit, UnitKind, is_transient
+from .inductor import InductorAdapter
+from .triton import TritonAdapter
+from .vllm_root import VLLM_CACHE_ROOT, vllm_cache_root
+
+_AOT = "torch_aot_compile"
+_INDUCTOR = "inductor_cache"
+_TRITON = "triton_cache"
+_MODEL = "model"
+_INDEX = "vllm_compile_cache.py"
+_FOR_PEOPLE = {"cache_key_factors.json", "computation_graph.py", "transformed_code.py"}
+_HERE = "{unit}/"
+"""Stands for the unit's folder in the strings of an index that travels."""
+
+
+class VllmAdapter(Adapter):
+    """``VLLM_CACHE_ROOT/torch_compile_cache``."""
+
+    name = "vllm"
+    title = "vLLM's compiled graphs, with Inductor's and Triton's artifacts among them"
+    units = "a rank's folder; below `torch_aot_compile/<hash>/inductor_cache` as Inductor's"
+    variables = (VLLM_CACHE_ROOT,)
+    _inductor = InductorAdapter()
+    _triton = TritonAdapter()
+
+    def locate(self, env: Reader) -> Path:
+        return vllm_cache_root(env) / "torch_compile_cache"
+
+    def skips_folder(self, path: str) -> bool:
+        _prefix, cache, below = _nested(path)
+        return is_transient(path) or (cache == _INDUCTOR and bool(below) and self._inductor.skips_folder(below))
+
+    def unit_of(self, path: str) -> Unit | None:
+        prefix, cache, below = _nested(path)
+        if is_transient(path) or not self._is_artifact(cache, below):
+            return None
+        parts = path.split("/")
+        if parts[0] != _AOT:
+            return Unit("/".join(parts[:2]), UnitKind.FOLDER) if len(parts) > 2 else None
+        if cache == _INDUCTOR:
+            found = self._inductor.unit_of(below)
+            return Unit(f"{prefix}/{found.path}", found.kind) if found else None
+        return Unit("/".join(parts[:3]), UnitKind.FOLDER) if len(parts) > 3 else None
+
+    def _is_artifact(self, cache: str, below: str) -> bool:
+        if cache == _INDUCTOR:
+            return self._inductor.unit_of(below) is not None
+        if cache == _TRITON:
+            return self._triton.unit_of(below) is not None
+        return below.rpartition("/")[2] not in _FOR_PEOPLE
+
+    def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
+        prefix, cache, _below = _nested(unit.path)
+        if cache == _INDUCTOR:
+            return _all_complete(self._inductor, root, prefix, files)
+        if unit.path.startswith(f"{_AOT}/"):
+            return f"{unit.path}/{_MODEL}" in files
+        indexed = {file.rpartition("/")[0] for file in files if _is_index(file)}
+        own = [file for file in files if not _nested(file)[1]]
+        return (
+            bool(indexed)
+            and all(any(file.startswith(f"{folder}/") for folder in indexed) for file in own)
+            and _all_complete(self._inductor, root, f"{unit.path}/{_INDUCTOR}", files)
+            and _all_complete(self._triton, root, f"{unit.path}/{_TRITON}", files)
+        )
+
+    def covers(self, root: Path, other: Path) -> bool:
+        """vLLM points ``TORCHINDUCTOR_CACHE_DIR`` and ``TRITON_CACHE_DIR`` into its cache once it compiles."""
+        if root not in other.parents:
+            return root == other
+        return bool(_nested(other.relative_to(root).as_posix())[1])
+
+    def is_rewritten(self, path: str) -> bool:
+        return _is_index(path) or self._triton.is_rewritten(path)
+
+    def to_portable(self, path: str, data: bytes, files: Collection[str]) -> bytes:
+        if not _is_index(path):
+            return self._triton.to_portable(path, data, files)
+        unit = _unit_of_index(path)
+
+        def without_place(text: str) -> str:
+            _elsewhere, found, below = text.rpartition(f"/{unit}/")
+            if not found:
+                if text.startswith(_HERE):
+                    raise ValueError(f"{path} holds {text!r}")
+                return text
+            if not any(file == f"{unit}/{below}" or file.startswith(f"{unit}/{below}/") for file in files):
+                raise ValueError(f"{path} names {below}, which is not there")
+            return _HERE + below
+
+        return _rewrite(data, without_place)
+
+    def to_local(self, root: Path, path: str, data: bytes) -> bytes:
+        if not _is_index(path):
+            return self._triton.to_local(root, path, data)
+        unit = _unit_of_index(path)
+
+        def with_place(text: str) -> str:
+            if not text.startswith(_HERE):
+                return text
+            below = text[len(_HERE) :]
+            if ".." in below.split("/"):
+                raise ValueError("an index of vLLM's names files outside its folder")
+            return f"{root}/{unit}/{below}"
+
+        return _rewrite(data, with_place)
+
+
+def _nested(path: str) -> tuple[str, str, str]:
+    """Split a path at Inductor's or Triton's directory in a rank's (or an ahead-of-time artifact's) folder.
+
+    What comes before and includes it, its name, what lies below it; the name is empty if the path leads to neither.
+    """
+    parts = path.split("/")
+    if len(parts) > 2 and parts[2] in (_INDUCTOR, _TRITON) and (parts[0] != _AOT or parts[2] == _INDUCTOR):
+        return "/".join(parts[:3]), parts[2], "/".join(parts[3:])
+    return "", "", path
+
+
+def _all_complete(adapter: Adapter, root: Path, prefix: str, files: Collection[str]) -> bool:
+    """Whether each of the other adapter's units among the files below ``prefix`` is complete."""
+    units: dict[Unit, list[str]] = {}
+    for file in files:
+        if file.startswith(f"{prefix}/"):
+            below = file[len(prefix) + 1 :]
+            if (unit := adapter.unit_of(below)) is not None:
+                units.setdefault(unit, []).append(below)
+    return all(adapter.is_complete(root / prefix, unit, found) for unit, found in units.items())
+
+
+def _is_index(path: str) -> bool:
+    return PurePosixPath(path).name == _INDEX and not path.startswith(f"{_AOT}/") and not _nested(path)[1]
+
+
+def _unit_of_index(path: str) -> str:
+    return "/".join(path.split("/")[:2])
+
+
+def _rewrite(index: bytes, change: Callable[[str], str]) -> bytes:
+    """An index with all strings in it changed. Raises ValueError if it is none, half written for example."""
+    try:
+        content = ast.literal_eval(index.decode())
+        if not isinstance(content, dict):
+            raise ValueError("not an index of vLLM's")
+        return pprint.pformat(_changed(content, change), indent=4).encode()
+    except (SyntaxError, RecursionError, MemoryError, TypeError) as error:
+        raise ValueError("not an index of vLLM's") from error
+
+
+def _changed(value: object, change: Callable[[str], str]) -> object:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, tuple):
+        return tuple(_changed(item, change) for item in value)
+    if isinstance(value, list):
+        return [_changed(item, change) for item in value]
+    if isinstance(value, dict):
+        return {key: _changed(item, change) for key, item in value.items()}
+    return value
