@@ -19,14 +19,18 @@ from .version import __version__
 
 TYPE_CHECKING = False  # known to type checkers by its name; the module typing would cost every worker process 4 ms
 if TYPE_CHECKING:
-    from .operations import load, load_compile_cache, save, save_compile_cache
+    from .operations import cache_report, load, load_compile_cache, save, save_compile_cache
     from .status import LoadReport, OperationStatus, SaveReport
+    from .usage import CacheReport, CacheUse
 
 __all__ = [
+    "CacheReport",
+    "CacheUse",
     "LoadReport",
     "OperationStatus",
     "SaveReport",
     "__version__",
+    "cache_report",
     "load",
     "load_compile_cache",
     "save",
@@ -38,9 +42,9 @@ def __getattr__(name: str) -> object:
     # Imported when first used (PEP 562): the store's worker process starts with this package and needs little of it.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import operations, status
+    from . import operations
 
-    return getattr(status if name in ("LoadReport", "OperationStatus", "SaveReport") else operations, name)
+    return getattr(operations, name)
 
 
 def __dir__() -> list[str]:

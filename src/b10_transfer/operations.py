@@ -15,10 +15,26 @@ from dataclasses import replace
 from typing import TypeVar
 
 from . import loading, saving
+from .adapters import cache_roots
 from .config import Config, read_deadline
 from .deadline import Deadline, run_within
+from .environment.imported_torch import compile_counters
 from .errors import CacheError
 from .status import LoadReport, OperationStatus, Report, SaveReport
+from .usage import CacheReport, CacheUse, Usage
+
+__all__ = [
+    "CacheReport",
+    "CacheUse",
+    "LoadReport",
+    "OperationStatus",
+    "SaveReport",
+    "cache_report",
+    "load",
+    "load_compile_cache",
+    "save",
+    "save_compile_cache",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +87,12 @@ def load(
     """
 
     def operate(deadline: Deadline) -> LoadReport:
-        return loading.load(Config.from_environment(namespace=namespace, store=store, merge=merge), deadline)
+        global _last_load
+        config = Config.from_environment(namespace=namespace, store=store, merge=merge)
+        began_ns = time.time_ns()
+        report = loading.load(config, deadline)
+        _last_load = Usage(cache_roots(config), report.restored, began_ns, time.time_ns())
+        return report
 
     return _at_the_edge("load", deadline_s, operate, LoadReport, observe)
 
@@ -89,6 +110,28 @@ def save(
         return saving.save(Config.from_environment(namespace=namespace, store=store), deadline)
 
     return _at_the_edge("save", deadline_s, operate, SaveReport, observe)
+
+
+_last_load: Usage | None = None
+
+
+def cache_report() -> CacheReport:
+    """What became of this process's last load: for each cache, what was restored, used since, and compiled anew.
+
+    With torch's own counts of hits and misses, if this process has compiled. Call it when the model is warm; it says
+    the same on the log, as a WARNING if a restore was not used. Takes milliseconds, and never raises: what cannot be
+    told is said in ``warning``.
+    """
+    try:
+        report = _last_load.report() if _last_load is not None else CacheReport((), compile_counters())
+    except Exception as error:  # noqa: BLE001 - this is the edge
+        report = CacheReport((), warning=f"what became of the caches cannot be told: {error}")
+    with suppress(Exception):
+        for line in str(replace(report, warning="")).splitlines():
+            logger.info("%s", line)
+        if report.warning:
+            logger.warning("%s", report.warning)
+    return report
 
 
 def _at_the_edge(
@@ -123,5 +166,6 @@ def _log(operation: str, report: Report) -> None:
     amount = ""
     if report.units:
         rate = report.bytes / 1e6 / max(report.seconds, 1e-9)
-        amount = f", {report.units} units, {report.files} files, {report.bytes / 1e6:.1f} MB at {rate:.0f} MB/s"
+        speed = f"{rate:.{0 if rate >= 10 else 1}f} MB/s"
+        amount = f", {report.units} units, {report.files} files, {report.bytes / 1e6:.1f} MB at {speed}"
     logger.info("%s: %s in %.2f s%s (%s)", operation, report.status.name, report.seconds, amount, report.reason)

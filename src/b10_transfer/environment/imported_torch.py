@@ -2,6 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+
+_COUNTERS = {
+    "inductor": ("fxgraph_cache_hit", "fxgraph_cache_miss", "fxgraph_cache_bypass"),
+    "aot_autograd": ("autograd_cache_hit", "autograd_cache_miss", "autograd_cache_bypass"),
+}
+"""In ``torch._dynamo.utils.counters`` (torch 2.6 to 2.13)."""
+
+
+def compile_counters() -> dict[str, int]:
+    """torch's counts of cache hits and misses in this process; empty if it has not compiled. Imports nothing."""
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    counters = getattr(dynamo, "counters", {})
+    return {
+        name: int(counters[group][name]) for group, names in _COUNTERS.items() for name in names if group in counters
+    }
+
 
 def xpu_device() -> str:
     """Names of the Intel devices that torch sees, sorted; empty if there is none."""
