@@ -45,6 +45,13 @@ LAUNCHER_VARIABLES: tuple[Variable, ...] = (
         "Late compiles are saved once nothing has been written to the caches for so long.",
     ),
     Variable(
+        "B10_START_WITHIN_SECONDS",
+        "`15`",
+        "a positive number of seconds",
+        "`run` starts the server when the load is over, but no later than this: a slow load goes on beside it. vLLM "
+        "first looks at its caches 8 s or more after its start.",
+    ),
+    Variable(
         "B10_LAST_SAVE_SECONDS",
         "`10`",
         "a positive number of seconds",
@@ -65,6 +72,7 @@ class LauncherConfig:
     timeout_s: float
     interval_s: float
     quiet_s: float
+    start_within_s: float
     last_save_s: float
 
     @classmethod
@@ -76,6 +84,7 @@ class LauncherConfig:
             timeout_s=_seconds(env, "B10_TRANSFER_TIMEOUT_S", 1800),
             interval_s=_seconds(env, "B10_TRANSFER_INTERVAL_S", 2),
             quiet_s=_seconds(env, "B10_QUIET_SECONDS", 15),
+            start_within_s=_seconds(env, "B10_START_WITHIN_SECONDS", 15),
             last_save_s=_seconds(env, "B10_LAST_SAVE_SECONDS", 10),
         )
 

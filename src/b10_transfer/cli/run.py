@@ -1,0 +1,35 @@
+"""``b10-compile-cache run``."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import click
+
+from .console import set_up_logging, store_options
+
+logger = logging.getLogger("b10_transfer.cli")
+
+
+@click.command("run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@store_options
+@click.argument("server", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND [ARGUMENT]...")
+@click.pass_context
+def command(context: click.Context, store: str | None, namespace: str | None, server: tuple[str, ...]) -> None:
+    """Restore the caches, then run a server and keep what it compiles.
+
+    \b
+        b10-compile-cache run -- vllm serve MODEL --port 8000
+
+    The server has the terminal, stdin and every signal, and its exit code is this command's (128 + n if signal n ended
+    it). Once it serves, what it has compiled is saved, later whatever it compiles for new shapes, and the rest when it
+    has ended. It may be process 1 of a container. Whatever goes wrong with the caches, the server starts.
+    """
+    try:
+        set_up_logging()
+        from ..launcher.commands import run
+    except Exception:  # a broken installation of ours is no reason for the server not to start
+        logger.exception("the caches cannot be looked after; the server starts without")
+        os.execvp(server[0], server)
+    context.exit(run(server, namespace=namespace, store=store))

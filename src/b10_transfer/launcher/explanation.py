@@ -1,0 +1,38 @@
+"""The likely reason why a server did not use what was restored for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from ..adapters import ADAPTERS
+from ..usage import CacheReport
+
+_PLACES = ("HOME", "TMPDIR", "XDG_CACHE_HOME")
+"""Variables that decide where caches are, beside those of the caches themselves."""
+
+
+def why_unused(report: CacheReport, server: Mapping[str, str]) -> str:
+    """One sentence for a person. ``server`` is the server's environment, empty if it is not known."""
+    if differing := places_that_differ(server):
+        return (
+            f"nothing that was restored was used: the server keeps its caches elsewhere, since {'; '.join(differing)}. "
+            "Start both with the same environment"
+        )
+    return report.warning
+
+
+def places_that_differ(server: Mapping[str, str]) -> list[str]:
+    """Where this process and the server disagree on where caches are, variable by variable."""
+    if not server:
+        return []
+    names = [*_PLACES, *(variable.name for adapter in ADAPTERS for variable in adapter.variables)]
+    return [
+        f"{name} is {_value(os.environ, name)} here and {_value(server, name)} there"
+        for name in dict.fromkeys(names)
+        if os.environ.get(name) != server.get(name)
+    ]
+
+
+def _value(environ: Mapping[str, str], name: str) -> str:
+    return environ.get(name) or "not set"
