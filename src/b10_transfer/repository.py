@@ -31,13 +31,15 @@ from .errors import (
     UnsupportedPackError,
 )
 from .pack import Index, Limits, Member, PackReader, PackUnit
-from .stores.base import ReadStore, Store
+from .stores.base import ObjectInfo, ReadStore, Store
 from .workers import Pipeline
 
 logger = logging.getLogger(__name__)
 
 LAYOUT = "v1"
 _PACK_NAME = re.compile(r"(?P<id>(?P<time>[0-9a-f]{12})-[0-9a-f]{16})\.tar\.zst", re.ASCII)
+_DESCRIPTION = "environment.json"
+_MOST_DESCRIBED_BYTES = 64 * 1024
 _THREADS = 8
 """Indexes are read so many at a time: each is a wait for the store, hardly any work."""
 
@@ -102,7 +104,7 @@ class ReadRepository:
         """
         self._deadline.check(f"listing the packs in {self._store.location}")
         ids = self._ids()
-        set_aside = self._set_aside()
+        set_aside = self.set_aside()
         packs: list[Pack] = []
         rejected: list[Rejected] = []
         self._deadline.check(f"reading the packs in {self._store.location}")
@@ -121,7 +123,7 @@ class ReadRepository:
     def is_current(self, union: Union) -> bool:
         """Whether no pack has come or gone since a union was read."""
         known = {pack.id for pack in union.packs} | {pack.id for pack in union.rejected}
-        return set(self._ids()) - self._set_aside() == known
+        return set(self._ids()) - self.set_aside() == known
 
     @contextmanager
     def opened(self, pack: Pack) -> Iterator[PackReader]:
@@ -132,14 +134,37 @@ class ReadRepository:
         with source:
             yield PackReader(pack.id, source, self.limits, self._deadline)
 
+    def listing(self) -> dict[str, ObjectInfo]:
+        """Every pack's object by the pack's id, oldest first: those that are set aside as well, and none is read."""
+        found = ((_PACK_NAME.fullmatch(info.name.rpartition("/")[2]), info) for info in self._list("packs"))
+        return {match.group("id"): info for match, info in found if match}
+
+    def set_aside(self) -> set[str]:
+        """Ids of the packs that a saver found damaged."""
+        return {info.name.rpartition("/")[2] for info in self._list("quarantine")}
+
+    def described_parts(self) -> dict[str, str] | None:
+        """The environment's parts as its ``environment.json`` names them; None if that is missing or not as written."""
+        source = self._store.open(f"{self._folder}/{_DESCRIPTION}")
+        if source is None:
+            return None
+        with source:
+            data = bytes(source.read_at(0, source.size_bytes)) if source.size_bytes <= _MOST_DESCRIBED_BYTES else b""
+        try:
+            parts = json.loads(data)["parts"]
+            environment = Environment({str(name): str(value) for name, value in parts.items()})
+            # Only the very bytes that a saver writes for this environment count.
+            is_sound = environment.id == self.environment.id and environment.to_json() == data
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return None
+        return dict(environment.parts) if is_sound else None
+
     def _ids(self) -> list[str]:
         """Ids of the packs, oldest first."""
-        names = (info.name.rpartition("/")[2] for info in self._store.list(f"{self._folder}/packs"))
-        return [found.group("id") for name in names if (found := _PACK_NAME.fullmatch(name))]
+        return list(self.listing())
 
-    def _set_aside(self) -> set[str]:
-        """Ids of the packs that a saver found damaged."""
-        return {info.name.rpartition("/")[2] for info in self._store.list(f"{self._folder}/quarantine")}
+    def _list(self, folder: str) -> list[ObjectInfo]:
+        return self._store.list(f"{self._folder}/{folder}")
 
     def _name(self, pack_id: str) -> str:
         return f"{self._folder}/packs/{pack_id}.tar.zst"
@@ -229,6 +254,19 @@ class Repository(ReadRepository):
         note = {"pack": rejected.id, "why": rejected.error.detail}
         self._writable.create(f"{self._folder}/quarantine/{rejected.id}", io.BytesIO(json.dumps(note).encode()))
 
+    def remove(self) -> None:
+        """Delete every pack of this environment, the marks of damaged ones and the description.
+
+        For people who want the room back: nothing else deletes a pack. A load that is reading one finds it unreadable,
+        and a save that goes on meanwhile publishes what it has. Leases stay; they run out. Raises StoreError, and then
+        what was not deleted yet is still there.
+        """
+        # Marks after packs: without its mark a damaged pack would count again.
+        for info in (*self._list("packs"), *self._list("quarantine")):
+            self._deadline.check(f"deleting packs from {self._store.location}")
+            self._writable.delete(info.name)
+        self._writable.delete(f"{self._folder}/{_DESCRIPTION}")
+
     def _new_id(self) -> str:
         """A unique id that sorts behind every pack there is, whatever this machine's clock says.
 
@@ -240,7 +278,7 @@ class Repository(ReadRepository):
 
     def _describe(self) -> None:
         """Leave the environment's parts beside its packs, for people and for explanations of a miss."""
-        name, expected = f"{self._folder}/environment.json", self.environment.to_json()
+        name, expected = f"{self._folder}/{_DESCRIPTION}", self.environment.to_json()
         try:
             source = self._store.open(name)
             if source is not None:

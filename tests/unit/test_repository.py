@@ -274,3 +274,47 @@ def test_nothing_is_read_or_published_behind_the_deadline(packs: Packs, store: M
 def test_many_packs_are_read_in_order(packs: Packs, repository: Repository) -> None:
     ids = [publish(packs, repository) for _ in range(40)]
     assert [pack.id for pack in repository.union().packs] == ids
+
+
+def test_listing_names_packs_that_are_set_aside_too(packs: Packs, repository: Repository) -> None:
+    first, second = publish(packs, repository), publish(packs, repository, b"other")
+    repository.quarantine(Rejected(first, CorruptPackError(first, "damaged")))
+    assert list(repository.listing()) == [first, second]
+    assert repository.set_aside() == {first}
+
+
+def test_description_names_the_parts_of_the_environment(packs: Packs, repository: Repository) -> None:
+    assert repository.described_parts() is None
+    publish(packs, repository)
+    assert repository.described_parts() == dict(packs.environment.parts)
+
+
+@pytest.mark.parametrize(
+    "description",
+    [b"", b"{", b"[]", b"[" * 100_000, b'{"parts": []}', b'{"id": "x", "parts": {"torch": "1"}}', bytes(1 << 20)],
+    ids=lambda data: f"{data[:20]!r} {len(data)} bytes",
+)
+def test_damaged_description_counts_as_none(
+    packs: Packs, store: MemoryStore, repository: Repository, folder: str, description: bytes
+) -> None:
+    store.create(f"{folder}/environment.json", io.BytesIO(description))
+    assert repository.described_parts() is None
+
+
+def test_nothing_is_left_of_an_environment_that_is_removed_but_its_leases(
+    packs: Packs, store: MemoryStore, repository: Repository, folder: str
+) -> None:
+    pack_id = publish(packs, repository)
+    repository.quarantine(Rejected(pack_id, CorruptPackError(pack_id, "damaged")))
+    store.create(f"{folder}/leases/save-x.00000001", io.BytesIO(b""))
+    store.create("v1/other/object", io.BytesIO(b""))
+    repository.remove()
+    assert [info.name for name in ("packs", "quarantine", "leases") for info in store.list(f"{folder}/{name}")] == [
+        f"{folder}/leases/save-x.00000001"
+    ]
+    assert repository.described_parts() is None
+    assert store.open("v1/other/object") is not None
+
+
+def test_removing_an_environment_that_is_not_there_is_no_error(repository: Repository) -> None:
+    repository.remove()

@@ -176,9 +176,14 @@ class Config:
         )
 
 
+def is_namespace(text: str) -> bool:
+    """Whether a namespace may be called so."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", text) is not None
+
+
 def _namespace(env: Reader, override: str | None) -> str:
     namespace = override if override is not None else env.text("B10_NAMESPACE") or "default"
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", namespace):
+    if not is_namespace(namespace):
         name = "B10_NAMESPACE" if override is None else "namespace"
         raise ConfigurationError(
             name,

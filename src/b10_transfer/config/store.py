@@ -31,6 +31,16 @@ def locate(env: Reader, override: str | os.PathLike[str] | None) -> tuple[Path, 
     return path, MOUNT in path.parents
 
 
+def origin(env: Reader, override: str | os.PathLike[str] | None) -> str:
+    """What decided where the store is, for people."""
+    if override is not None:
+        return "given to this command"
+    for name in ("B10_STORE", "B10FS_CACHE_DIR"):
+        if env.text(name) is not None:
+            return name
+    return f"the volume at {MOUNT}" if _has_mount() else "nothing is configured; it is not shared between machines"
+
+
 def _store_path(name: str, text: str) -> Path:
     path = _path_of_url(name, text) if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) else text
     if not path or "\0" in path:
