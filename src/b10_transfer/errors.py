@@ -11,7 +11,15 @@ class CacheError(Exception):
     """Base of every error this package raises on purpose."""
 
 
-class ConfigurationError(CacheError):
+class CacheValidationError(CacheError):
+    """A setting, or the bytes of a pack, break a rule. (A name of the published 0.4.1.)"""
+
+
+class CacheOperationInterrupted(CacheError):  # noqa: N818 - a name of the published 0.4.1
+    """An operation stopped for want of disk space."""
+
+
+class ConfigurationError(CacheValidationError):
     """A setting is unusable. Nothing has been touched."""
 
     def __init__(self, variable: str, value: str, rule: str) -> None:
@@ -40,7 +48,7 @@ class PackError(CacheError):
         super().__init__(f"pack {pack}: {detail}")
 
 
-class CorruptPackError(PackError):
+class CorruptPackError(PackError, CacheValidationError):
     """The bytes are not those that were published, or break the format's rules: damage or an attack."""
 
 
@@ -50,6 +58,10 @@ class UnreadablePackError(PackError):
 
 class UnsupportedPackError(PackError):
     """A sound pack of a newer version of this package; it is left alone."""
+
+
+class UntrustedPackError(PackError):
+    """A pack that none of the trusted keys has signed as it is."""
 
 
 class PackTooLargeError(PackError):
@@ -69,7 +81,7 @@ class SaveTooLargeError(CacheError):
         )
 
 
-class NoSpaceError(CacheError):
+class NoSpaceError(CacheOperationInterrupted):
     """A local file system has no room for a restore; nothing was placed."""
 
     def __init__(self, path: str, needed_bytes: int, free_bytes: int) -> None:

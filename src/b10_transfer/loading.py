@@ -8,7 +8,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 
 from . import snapshot
-from .adapters import CacheRoot, cache_roots
+from .adapters import CacheRoot, cache_roots, named
 from .config import Config
 from .deadline import Deadline
 from .environment import detect
@@ -16,6 +16,7 @@ from .errors import LocalCacheError, UnreadablePackError, UnsupportedPackError
 from .pack import Limits
 from .repository import ReadRepository, Union
 from .restore import missing, restore
+from .signing import trusted_keys
 from .staging import locked, wait_for_restore
 from .status import LoadReport, OperationStatus
 from .stores.worker import directory_store
@@ -28,6 +29,7 @@ def load(config: Config, deadline: Deadline) -> LoadReport:
     deadline.check("looking at the local caches")
     # The store first: its worker process starts while this one looks around.
     with directory_store(config.store, make_parents=config.store_parents_may_be_made, deadline=deadline) as store:
+        trusted = trusted_keys(config)
         environment = detect()
         roots = cache_roots(config)
         report = LoadReport(
@@ -40,27 +42,34 @@ def load(config: Config, deadline: Deadline) -> LoadReport:
         if config.locks:
             for path in sorted({root.outermost for root in roots}):
                 wait_for_restore(path, deadline)
-        open_roots = _open_roots(roots, config)
+        open_roots, used_roots = _sort(roots, config)
+        if not roots:
+            return replace(report, reason="B10_CACHES leaves no cache")
         if not open_roots:
-            paths = " and ".join(str(root.path) for root in roots)
-            return replace(report, reason=f"{paths} already hold compile artifacts")
+            return replace(report, reason=_in_use(used_roots))
         limits = Limits.for_packs_of(config.max_pack_bytes)
-        repository = ReadRepository(store, config.namespace, environment, limits, deadline)
-        return _restore(repository, open_roots, config, deadline, report)
+        repository = ReadRepository(store, config.namespace, environment, limits, deadline, trusted)
+        return _restore(repository, open_roots, used_roots, config, deadline, report)
 
 
 def _restore(
-    repository: ReadRepository, open_roots: list[CacheRoot], config: Config, deadline: Deadline, report: LoadReport
+    repository: ReadRepository,
+    open_roots: list[CacheRoot],
+    used_roots: list[CacheRoot],
+    config: Config,
+    deadline: Deadline,
+    report: LoadReport,
 ) -> LoadReport:
     union = repository.union()
     stored_roots = {name.partition("/")[0] for name in union.units}
     open_roots = [root for root in open_roots if root.name in stored_roots]
+    used_roots = [root for root in used_roots if root.name in stored_roots]
     with ExitStack() as locks:
         # In one order everywhere, so that two processes never wait for each other.
         for path in sorted({root.outermost for root in open_roots}):
             locks.enter_context(locked(path, deadline) if config.locks else nullcontext())
         # Another rank may have restored, or a compiler begun, while this one waited.
-        open_roots = _open_roots(open_roots, config)
+        open_roots, used_meanwhile = _sort(open_roots, config)
         names = missing(union.units, open_roots)
         restored = restore(repository, union, names, open_roots, deadline)
     report = replace(
@@ -75,30 +84,35 @@ def _restore(
         packs=tuple(sorted(restored.packs)),
     )
     if restored.units:
-        paths = " and ".join(str(root.path) for root in open_roots)
-        return replace(report, status=OperationStatus.SUCCESS, reason=f"restored to {paths}")
+        return replace(report, status=OperationStatus.SUCCESS, reason=f"restored to {named(open_roots)}")
     if restored.union.units:
-        return replace(report, reason="all that the store holds is already in place")
+        used_roots += used_meanwhile
+        reason = _in_use(used_roots) if used_roots else "all that the store holds is already in place"
+        return replace(report, reason=reason)
     return _nothing_usable(report, restored.union)
 
 
-def _open_roots(roots: Sequence[CacheRoot], config: Config) -> list[CacheRoot]:
-    """The roots that a load may add to: those without artifacts, or all of them when merging.
+def _sort(roots: Sequence[CacheRoot], config: Config) -> tuple[list[CacheRoot], list[CacheRoot]]:
+    """The roots that a load may add to, which are those without artifacts, or all of them when merging; and the others.
 
-    Raises LocalCacheError if that is so of none because they cannot be read.
+    Raises LocalCacheError if there is none of the former because they cannot be read.
     """
-    found = []
+    found: list[CacheRoot] = []
+    used: list[CacheRoot] = []
     failures: list[LocalCacheError] = []
     for root in roots:
         try:
-            if config.merge or not snapshot.has_artifacts(root):
-                found.append(root)
+            (found if config.merge or not snapshot.has_artifacts(root) else used).append(root)
         except LocalCacheError as error:
-            logger.warning("%s; it is left out", error)
             failures.append(error)
+    snapshot.say_left_out(failures)
     if failures and not found:
         raise failures[0]
-    return found
+    return found, used
+
+
+def _in_use(roots: Sequence[CacheRoot]) -> str:
+    return f"{named(roots)} already {'holds' if len(roots) == 1 else 'hold'} compile artifacts"
 
 
 def _nothing_usable(report: LoadReport, union: Union) -> LoadReport:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import BinaryIO
 
 from .adapters import ADAPTERS, Adapter, Unit, UnitKind
@@ -31,6 +31,7 @@ from .errors import (
     UnsupportedPackError,
 )
 from .pack import Index, Limits, Member, PackReader, PackUnit
+from .signing import SigningKey, TrustedKeys
 from .stores.base import ObjectInfo, ReadStore, Store
 from .workers import Pipeline
 
@@ -85,16 +86,23 @@ class Union:
 
 
 class ReadRepository:
-    """Reads the packs of one environment and namespace."""
+    """Reads the packs of one environment and namespace; with ``trusted`` keys, only those that one of them signed."""
 
     def __init__(
-        self, store: ReadStore, namespace: str, environment: Environment, limits: Limits, deadline: Deadline
+        self,
+        store: ReadStore,
+        namespace: str,
+        environment: Environment,
+        limits: Limits,
+        deadline: Deadline,
+        trusted: TrustedKeys | None = None,
     ) -> None:
         self.environment = environment
         self.namespace = namespace
         self.limits = limits
         self._store = store
         self._deadline = deadline
+        self._trusted = trusted
         self._folder = f"{LAYOUT}/{namespace}/{environment.id}"
 
     def union(self, *, verify_frames: bool = False) -> Union:
@@ -186,7 +194,8 @@ class ReadRepository:
             if source is None:  # deleted since it was listed: superseded or pruned, hence nothing is missing
                 return None
             with source:
-                reader = PackReader(pack_id, source, self.limits, self._deadline)
+                approve = partial(self._trusted.check, pack_id) if self._trusted is not None else None
+                reader = PackReader(pack_id, source, self.limits, self._deadline, approve)
                 index = reader.read_index()
                 self._check_place(pack_id, index)
                 if verify_frames:
@@ -226,10 +235,18 @@ class Repository(ReadRepository):
     """Reads packs and publishes more."""
 
     def __init__(
-        self, store: Store, namespace: str, environment: Environment, limits: Limits, deadline: Deadline
+        self,
+        store: Store,
+        namespace: str,
+        environment: Environment,
+        limits: Limits,
+        deadline: Deadline,
+        trusted: TrustedKeys | None = None,
+        signer: SigningKey | None = None,
     ) -> None:
-        super().__init__(store, namespace, environment, limits, deadline)
+        super().__init__(store, namespace, environment, limits, deadline, trusted)
         self._writable = store
+        self._signer = signer
 
     @property
     def lease_folder(self) -> str:
@@ -244,8 +261,10 @@ class Repository(ReadRepository):
         self._describe()
         while True:
             self._deadline.check(f"publishing to {self._store.location}")
-            pack.seek(0)
             pack_id = self._new_id()
+            if self._signer is not None:
+                self._signer.sign(pack, pack_id)
+            pack.seek(0)
             if self._writable.create(self._name(pack_id), pack):
                 return pack_id
 

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from . import leases, snapshot
-from .adapters import cache_roots
+from .adapters import CacheRoot, cache_roots, named
 from .config import Config
 from .deadline import Deadline
 from .environment import detect
 from .errors import CacheError, CorruptPackError, LocalCacheError
 from .pack import Index, Limits, PackWriter
 from .repository import LAYOUT, Repository, Union
+from .signing import signing_key, trusted_keys
 from .snapshot import LocalUnit
 from .status import OperationStatus, SaveReport
 from .stores.base import Store
@@ -29,6 +30,13 @@ logger = logging.getLogger(__name__)
 
 def save(config: Config, deadline: Deadline) -> SaveReport:
     """Publish what the store lacks. Raises CacheError."""
+    if config.read_only:
+        return SaveReport(
+            status=OperationStatus.SKIPPED,
+            reason="B10_READ_ONLY=1: this pod publishes nothing",
+            namespace=config.namespace,
+            store=str(config.store),
+        )
     deadline.check("looking at the local caches")
     # The store first: its worker process starts while this one looks around.
     with _open_store(config, deadline) as store:
@@ -44,16 +52,28 @@ def save(config: Config, deadline: Deadline) -> SaveReport:
             left_for_next_save=found.incomplete,
         )
         if not found.units:
-            paths = " and ".join(str(root.path) for root in roots)
-            return replace(report, reason=f"there are no finished compile artifacts in {paths}")
+            return replace(report, reason=_nothing_found(roots))
         limits = Limits.for_packs_of(config.max_pack_bytes)
-        repository = Repository(store, config.namespace, environment, limits, deadline)
+        repository = Repository(
+            store, config.namespace, environment, limits, deadline, trusted_keys(config), signing_key(config)
+        )
         report = _Saver(config, deadline, store, repository, found.units, report).save()
         try:
             store.remove_abandoned(config.incomplete_timeout_s)
         except CacheError as error:  # what was published is published
             logger.warning("%s; what other savers left behind stays until the next save", error)
         return report
+
+
+def _nothing_found(roots: Sequence[CacheRoot]) -> str:
+    """Why there is nothing to save. Of the roots, most belong to compilers that are not in use here."""
+    if not roots:
+        return "B10_CACHES leaves no cache"
+    if there := [root for root in roots if root.path.exists()]:
+        return f"there are no finished compile artifacts in {named(there)}"
+    if len(roots) <= 3:
+        return f"there is no {named(roots)}"
+    return f"none of the {len(roots)} directories exists that compilers keep their caches in"
 
 
 class _Saver:

@@ -59,6 +59,24 @@ VARIABLES: tuple[Variable, ...] = (
         "Which caches are saved and restored: `inductor,triton` is these two, `-cuda` all but that one.",
     ),
     Variable(
+        "B10_SIGNING_KEY",
+        "unset",
+        "a file, or `b10-private:…` itself (`b10-compile-cache keygen` makes one)",
+        "Signs what is published. For the pods that save, and for nobody else.",
+    ),
+    Variable(
+        "B10_TRUSTED_KEYS",
+        "unset",
+        "files or `b10-public:…` keys, separated by commas or blanks; several while keys are being changed",
+        "Packs that none of these keys has signed count as absent. Unset, every sound pack is used.",
+    ),
+    Variable(
+        "B10_READ_ONLY",
+        "`0`",
+        "`0` or `1`",
+        "With `1` nothing is ever written to the store, not even a lock: a save is SKIPPED.",
+    ),
+    Variable(
         "LOCAL_WORK_DIR",
         "`/app`; the temporary directory if `/app` is missing or not writable",
         "a folder in `/app/`, `/tmp/` or `/cache/`, links and `..` resolved",
@@ -136,6 +154,9 @@ class Config:
     lock_timeout_s: int
     incomplete_timeout_s: int
     locks: bool
+    signing_key: str | None = field(repr=False)
+    trusted_keys: str | None
+    read_only: bool
     caches: CacheSelection
     """Which compilers' caches are taken."""
     reader: Reader = field(repr=False, compare=False)
@@ -170,6 +191,9 @@ class Config:
             incomplete_timeout_s=env.capped(
                 "CLEANUP_INCOMPLETE_TIMEOUT_SECONDS", 60, "INCOMPLETE_TIMEOUT_CAP_SECONDS", 7200, minimum=0
             ),
+            signing_key=env.text("B10_SIGNING_KEY"),
+            trusted_keys=env.text("B10_TRUSTED_KEYS"),
+            read_only=env.flag("B10_READ_ONLY", default=False),
             locks=env.flag("B10_LOCKS", default=True),
             caches=CacheSelection.parse("B10_CACHES", env.text("B10_CACHES") or "all"),
             reader=env,

@@ -13,7 +13,7 @@ from ..errors import CorruptPackError, PackTooLargeError
 from ..stores.base import ObjectReader
 from ..workers import Pipeline
 from .index import Frame, Index, Limits, Member
-from .trailer import FOOTER_BYTES, decode_footer, decode_index
+from .trailer import FOOTER_BYTES, Approval, decode_footer, decode_index
 from .zstd import ZstdError, unpacked_parts
 
 _TAIL_BYTES = 256 * 1024
@@ -30,14 +30,22 @@ class Piece(NamedTuple):
 
 
 class PackReader:
-    """A pack in an open object. ``name`` is what errors call it.
+    """A pack in an open object. ``name`` is what errors call it; ``approve`` decides on its signature.
 
     Raises from every method: :class:`~b10_transfer.errors.PackError` if the pack cannot be used,
     :class:`~b10_transfer.errors.StoreError` if the store cannot be read.
     """
 
-    def __init__(self, name: str, source: ObjectReader, limits: Limits, deadline: Deadline) -> None:
+    def __init__(
+        self,
+        name: str,
+        source: ObjectReader,
+        limits: Limits,
+        deadline: Deadline,
+        approve: Approval | None = None,
+    ) -> None:
         self.name = name
+        self._approve = approve
         self._source = source
         self._limits = limits
         self._deadline = deadline
@@ -58,7 +66,8 @@ class PackReader:
         missing = footer.trailer_bytes - len(tail)
         if missing > 0:
             tail = self._source.read_at(size - footer.trailer_bytes, missing) + tail
-        index = Index.decode(self.name, decode_index(self.name, footer, tail[-footer.trailer_bytes :]), self._limits)
+        raw = decode_index(self.name, footer, tail[-footer.trailer_bytes :], self._approve)
+        index = Index.decode(self.name, raw, self._limits)
         frames_bytes = sum(frame.packed_bytes for frame in index.frames)
         if frames_bytes + footer.trailer_bytes != size:
             raise CorruptPackError(self.name, "its frames do not fill the space before its index")

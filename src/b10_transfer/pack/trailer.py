@@ -5,15 +5,18 @@
     frame  frame  …  │ skippable header │ index (zstd) │ extension │ footer │
                      │ 8 bytes          │              │           │ 72     │
 
-The extension is empty in this version. It is there for what must not be part of the index, such as its signature;
-a reader that does not know what it holds passes over it.
+The extension is empty, or holds what must not be part of the index: its signature. A reader that does not know what it
+holds passes over it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from ..errors import CorruptPackError, UnsupportedPackError
 from .index import MAX_INDEX_RAW_BYTES
@@ -29,6 +32,8 @@ _FOOTER = struct.Struct("<QQII32sQ8s")
 the whole pack, magic."""
 
 FOOTER_BYTES = _FOOTER.size
+
+Approval = Callable[[bytes, bytes], None]
 
 
 @dataclass(frozen=True)
@@ -48,18 +53,35 @@ class Footer:
 
 def encode(index: bytes, frames_bytes: int) -> bytes:
     """Everything behind the last frame of a pack whose frames have ``frames_bytes``."""
-    packed = pack_frame(index)
-    content_bytes = len(packed) + FOOTER_BYTES
+    return _encode(pack_frame(index), len(index), b"", frames_bytes)
+
+
+def extend(pack: BinaryIO, make_extension: Callable[[bytes], bytes]) -> None:
+    """Replace the extension of a finished pack by what ``make_extension`` makes of its packed index."""
+    size = pack.seek(0, os.SEEK_END)
+    pack.seek(size - FOOTER_BYTES)
+    footer = decode_footer("unpublished", pack.read(FOOTER_BYTES), size)
+    frames_bytes = size - footer.trailer_bytes
+    pack.seek(frames_bytes + _SKIPPABLE.size)
+    index = pack.read(footer.index_packed_bytes)
+    pack.seek(frames_bytes)
+    pack.write(_encode(index, footer.index_raw_bytes, make_extension(index), frames_bytes))
+    pack.truncate()
+
+
+def _encode(index: bytes, index_raw_bytes: int, extension: bytes, frames_bytes: int) -> bytes:
+    covered = index + extension
+    content_bytes = len(covered) + FOOTER_BYTES
     footer = _FOOTER.pack(
-        len(packed),
         len(index),
-        0,
+        index_raw_bytes,
+        len(extension),
         _TRAILER,
-        hashlib.sha256(packed).digest(),
+        hashlib.sha256(covered).digest(),
         frames_bytes + _SKIPPABLE.size + content_bytes,
         _MAGIC,
     )
-    return _SKIPPABLE.pack(_SKIPPABLE_MAGIC, content_bytes) + packed + footer
+    return _SKIPPABLE.pack(_SKIPPABLE_MAGIC, content_bytes) + covered + footer
 
 
 def decode_footer(pack: str, data: bytes | bytearray, pack_bytes: int) -> Footer:
@@ -79,8 +101,11 @@ def decode_footer(pack: str, data: bytes | bytearray, pack_bytes: int) -> Footer
     return footer
 
 
-def decode_index(pack: str, footer: Footer, trailer: bytes | bytearray) -> bytes:
-    """The index out of a whole trailer, checked against the footer's digest; raises CorruptPackError."""
+def decode_index(pack: str, footer: Footer, trailer: bytes | bytearray, approve: Approval | None = None) -> bytes:
+    """The index out of a whole trailer, checked against the footer's digest; raises CorruptPackError.
+
+    ``approve`` is given the packed index and the extension before anything is unpacked, and raises if they will not do.
+    """
     magic, content_bytes = _SKIPPABLE.unpack_from(trailer)
     if magic != _SKIPPABLE_MAGIC or content_bytes != len(trailer) - _SKIPPABLE.size:
         raise CorruptPackError(pack, "the frame that holds its index is damaged")
@@ -88,7 +113,10 @@ def decode_index(pack: str, footer: Footer, trailer: bytes | bytearray) -> bytes
     covered = trailer[start : len(trailer) - FOOTER_BYTES]
     if hashlib.sha256(covered).digest() != footer.sha256:
         raise CorruptPackError(pack, "its index does not have the digest that was published")
+    packed = bytes(covered[: footer.index_packed_bytes])
+    if approve is not None:
+        approve(packed, bytes(covered[footer.index_packed_bytes :]))
     try:
-        return unpack_frame(covered[: footer.index_packed_bytes], footer.index_raw_bytes)
+        return unpack_frame(packed, footer.index_raw_bytes)
     except ZstdError as error:
         raise CorruptPackError(pack, f"its index cannot be unpacked ({error})") from error

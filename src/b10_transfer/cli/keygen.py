@@ -1,0 +1,49 @@
+"""``b10-compile-cache keygen``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from ..errors import CacheError
+from ..signing import SigningKey
+from .console import ExitCode
+
+
+@click.command("keygen")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.pass_context
+def command(context: click.Context, path: Path) -> None:
+    """Make a pair of keys: PATH, for the pods that save, and PATH.pub, for all others.
+
+    \b
+        b10-compile-cache keygen builder.key
+        on pods that save       B10_SIGNING_KEY=/keys/builder.key
+        on pods that load       B10_TRUSTED_KEYS=/keys/builder.key.pub
+
+    Packs that no trusted key has signed then count as absent. To change keys, trust both for a while. Whoever has the
+    private key can run code in every pod that trusts it: keep it where secrets are kept.
+    """
+    public_path = path.with_name(f"{path.name}.pub")
+    try:
+        key = SigningKey.generate()
+        # Never over an existing key: packs that it signed could no longer be told from others.
+        _write(path, key.private_text(), 0o600)
+        try:
+            _write(public_path, key.public_text(), 0o644)
+        except OSError:
+            path.unlink()
+            raise
+    except (OSError, CacheError) as error:
+        click.echo(f"no key was made: {error}", err=True)
+        context.exit(ExitCode.ERROR)
+    click.echo(f"{path} (private) and {public_path}: {key.public_text()}")
+
+
+def _write(path: Path, text: str, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    with open(descriptor, "w", encoding="ascii") as file:
+        file.write(f"{text}\n")
+        os.fchmod(file.fileno(), mode)
