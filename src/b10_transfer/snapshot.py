@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -82,7 +82,6 @@ def take(roots: Iterable[CacheRoot], deadline: Deadline) -> Snapshot:
         try:
             units = _group(root)
         except LocalCacheError as error:
-            logger.warning("%s; it is left out", error)
             failures.append(error)
             continue
         distinct = DistinctPaths()
@@ -92,9 +91,17 @@ def take(roots: Iterable[CacheRoot], deadline: Deadline) -> Snapshot:
                 incomplete += 1
             elif _fits(root, files, distinct):
                 found.append(LocalUnit(root, unit, tuple(files)))
+    say_left_out(failures)
     if failures and not found:
         raise failures[0]
     return Snapshot(tuple(found), incomplete)
+
+
+def say_left_out(failures: Sequence[LocalCacheError]) -> None:
+    """Warn, in one line, of the roots that cannot be read: a home directory of somebody else's holds most of them."""
+    if failures:
+        others = f" (and {len(failures) - 1} more cache directories likewise)" if len(failures) > 1 else ""
+        logger.warning("%s%s; what is there is left out", failures[0], others)
 
 
 def _group(root: CacheRoot) -> dict[Unit, list[LocalFile]]:

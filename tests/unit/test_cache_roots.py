@@ -83,7 +83,22 @@ def test_every_file_is_saved_once_however_roots_are_nested(
 
 def test_names_of_adapters_are_those_that_packs_were_written_with() -> None:
     """They never change: a pack's members are filed under them."""
-    assert [adapter.name for adapter in ADAPTERS] == ["vllm", "inductor", "inductor_headers", "triton"]
+    assert [adapter.name for adapter in ADAPTERS] == [
+        "vllm",
+        "inductor",
+        "inductor_headers",
+        "triton",
+        "flashinfer",
+        "flashinfer_autotune",
+        "deep_gemm",
+        "vllm_deep_gemm",
+        "sglang_deep_gemm",
+        "tilelang",
+        "cute_dsl",
+        "tvm_ffi",
+        "torch_extensions",
+        "cuda",
+    ]
 
 
 def test_staging_of_a_nested_root_lies_beside_the_outermost(

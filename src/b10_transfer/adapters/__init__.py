@@ -5,19 +5,42 @@ One file adds one: write a subclass of :class:`Adapter` in a module of its own a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import Config
 from ..errors import ConfigurationError
 from .base import Adapter, Unit, UnitKind
+from .cuda import CudaAdapter
+from .cute_dsl import CuteDslAdapter
+from .deep_gemm import DeepGemmAdapter, SglangDeepGemmAdapter, VllmDeepGemmAdapter
+from .flashinfer import FlashInferAdapter, FlashInferAutotuneAdapter
 from .headers import HeadersAdapter
 from .inductor import InductorAdapter
+from .tilelang import TileLangAdapter
+from .torch_extensions import TorchExtensionsAdapter
 from .triton import TritonAdapter
+from .tvm_ffi import TvmFfiAdapter
 from .vllm import VllmAdapter
 
 # vLLM's first: it points Inductor and Triton into its own cache, and takes theirs along.
-ADAPTERS: tuple[Adapter, ...] = (VllmAdapter(), InductorAdapter(), HeadersAdapter(), TritonAdapter())
+ADAPTERS: tuple[Adapter, ...] = (
+    VllmAdapter(),
+    InductorAdapter(),
+    HeadersAdapter(),
+    TritonAdapter(),
+    FlashInferAdapter(),
+    FlashInferAutotuneAdapter(),
+    DeepGemmAdapter(),
+    VllmDeepGemmAdapter(),
+    SglangDeepGemmAdapter(),
+    TileLangAdapter(),
+    CuteDslAdapter(),
+    TvmFfiAdapter(),
+    TorchExtensionsAdapter(),
+    CudaAdapter(),
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +78,7 @@ def cache_roots(config: Config) -> list[CacheRoot]:
         if adapter.name not in config.caches:
             continue
         path = adapter.locate(config.reader)
-        if not any(root.adapter.covers(root.path, path) for root in found):
+        if path is not None and not any(root.adapter.covers(root.path, path) for root in found):
             found.append(CacheRoot(adapter, path))
     paths = [root.path for root in found]
     # A store in a cache would otherwise save its own packs, again and again.
@@ -71,8 +94,14 @@ def cache_roots(config: Config) -> list[CacheRoot]:
     ]
 
 
+def named(roots: Sequence[CacheRoot]) -> str:
+    """The roots' paths in a sentence: ``a``, ``a and b``, ``a, b and c``."""
+    *others, last = [str(root.path) for root in roots]
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 def _depth(path: Path) -> int:
     return len(path.parts)
 
 
-__all__ = ["ADAPTERS", "Adapter", "CacheRoot", "Unit", "UnitKind", "cache_roots"]
+__all__ = ["ADAPTERS", "Adapter", "CacheRoot", "Unit", "UnitKind", "cache_roots", "named"]

@@ -65,8 +65,11 @@ class Adapter(ABC):
     """The environment variables that say where the root is, for docs/configuration.md."""
 
     @abstractmethod
-    def locate(self, env: Reader) -> Path:
-        """The root's absolute path on this machine, links resolved. Raises ConfigurationError."""
+    def locate(self, env: Reader) -> Path | None:
+        """The root's absolute path on this machine, links resolved; None if it is where it cannot be taken.
+
+        Raises ConfigurationError.
+        """
 
     @abstractmethod
     def unit_of(self, path: str) -> Unit | None:

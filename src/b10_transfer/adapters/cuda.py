@@ -1,0 +1,58 @@
+"""What the CUDA driver has compiled from PTX, for devices that a library holds no binary for.
+
+Layout (drivers of CUDA 13.1, as system calls show it; NVIDIA documents none): ``index`` and ``<hex>/<hex>/<hash>``, one
+file for each piece of PTX. On a miss the driver creates an entry under its final name and fills it; every look opens
+``index`` first, for writing. Names follow the PTX, the device and the driver, so another driver's entries do not hit.
+
+What ``index`` says of the entries is not known, so that one of one pod beside entries of another cannot be called
+sound: **the whole cache is one unit**. A save publishes it anew, whole, once it has all the files of the stored one and
+more; of two pods that compiled different things the first to save wins. An entry that was cut short by a killed process
+cannot be told from a finished one; whether the driver can is for the driver.
+
+The unit must have one name everywhere: its folder's. So the root is ``.nv``, the unit ``ComputeCache``, and a
+``CUDA_CACHE_PATH`` that does not end so is left alone: what lies around it may be anything, a home directory say.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from ..config.reader import Reader, Variable, resolve
+from .base import Adapter, Unit, UnitKind, is_transient
+
+_UNIT = "ComputeCache"
+_INDEX = f"{_UNIT}/index"
+
+
+class CudaAdapter(Adapter):
+    """``CUDA_CACHE_PATH`` or ``~/.nv/ComputeCache``; the root is the folder around it."""
+
+    name = "cuda"
+    title = "What the CUDA driver compiled from PTX"
+    units = "the whole cache"
+    variables = (
+        Variable(
+            "CUDA_CACHE_PATH",
+            "`~/.nv/ComputeCache`",
+            "a path that ends in `.nv/ComputeCache`; another is left alone",
+            "Where the CUDA driver keeps what it compiled.",
+        ),
+    )
+
+    def locate(self, env: Reader) -> Path | None:
+        name = "CUDA_CACHE_PATH"
+        folder, last = os.path.split(os.path.normpath(env.text(name) or os.path.join("~", ".nv", _UNIT)))
+        return resolve(name, folder) if last == _UNIT and os.path.basename(folder) == ".nv" else None
+
+    def skips_folder(self, path: str) -> bool:
+        return path.partition("/")[0] != _UNIT or is_transient(path)
+
+    def unit_of(self, path: str) -> Unit | None:
+        if not path.startswith(f"{_UNIT}/") or is_transient(path):
+            return None
+        return Unit(_UNIT, UnitKind.FOLDER)
+
+    def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
+        return _INDEX in files and len(files) > 1

@@ -1,0 +1,59 @@
+"""Kernels that CuTe DSL (nvidia-cutlass-dsl) has compiled.
+
+Layout (CUTLASS 4.7, ``python/CuTeDSL/cutlass/base_dsl/cache_helpers.py``): one file for each kernel,
+``<dsl>_<hash>.mlir``, the compiled module with a checksum behind it; written in a folder ``tmp.pid_…`` and renamed, so
+that it is there whole or not at all.
+
+The hash covers the module before compilation, the compile options, the DSL's own sources and library (hence its
+version) and every one of its settings, among them ``CUTE_DSL_CACHE_DIR`` and ``CUTE_DSL_DUMP_DIR``, by default the
+working directory: **the server must run in the same directory and with the same cache directory on every pod**, else
+nothing hits.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import tempfile
+from pathlib import Path
+
+from ..config.reader import Reader, Variable, real_path
+from .base import Adapter, Unit, UnitKind, is_transient
+
+
+class CuteDslAdapter(Adapter):
+    """``CUTE_DSL_CACHE_DIR`` or ``<temporary directory>/<user>/cutlass_python_cache``."""
+
+    name = "cute_dsl"
+    title = "CuTe DSL's kernels"
+    units = "a kernel's file"
+    variables = (
+        Variable(
+            "CUTE_DSL_CACHE_DIR",
+            "`<temporary directory>/<username>/cutlass_python_cache`",
+            "a path; the same on every pod, or nothing hits",
+            "Where CuTe DSL keeps compiled kernels.",
+        ),
+    )
+
+    def locate(self, env: Reader) -> Path:
+        if path := env.path("CUTE_DSL_CACHE_DIR"):
+            return path
+        temporary = env.text("TMPDIR") or tempfile.gettempdir()
+        return real_path(os.path.join(temporary, _user(env), "cutlass_python_cache"))
+
+    def skips_folder(self, path: str) -> bool:
+        return True
+
+    def unit_of(self, path: str) -> Unit | None:
+        if "/" in path or path.startswith(".") or not path.endswith(".mlir") or is_transient(path):
+            return None
+        return Unit(path, UnitKind.STEM)
+
+
+def _user(env: Reader) -> str:
+    """As the DSL finds it; empty where it finds none, and then leaves that folder out."""
+    try:
+        return env.text("USER") or env.text("USERNAME") or pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return ""

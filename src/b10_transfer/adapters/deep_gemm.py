@@ -1,0 +1,93 @@
+"""DeepGEMM's kernels.
+
+Layout (DeepGEMM 2.6, ``csrc/jit/compiler.hpp``): ``cache/kernel.<name>.<hash>/`` with ``kernel.cu`` and
+``kernel.cubin``, compiled in ``tmp/<uuid>/`` and renamed into place whole. A folder with only one of the two ends the
+process, so that a unit must never be in place half.
+
+The hash covers the generated code, the content of DeepGEMM's headers that it includes (hence its version), the
+compiler's version and its flags, among them the path of those headers: packages that lie elsewhere never hit.
+
+vLLM and SGLang each point DeepGEMM at a folder of their own, in their own process, so that this one cannot see it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from ..config.reader import Reader, Variable, real_path
+from .base import Adapter, Unit, UnitKind, is_transient
+from .vllm_root import VLLM_CACHE_ROOT, vllm_cache_root
+
+_CACHE_DIR = "DG_JIT_CACHE_DIR"
+
+
+class DeepGemmAdapter(Adapter):
+    """``DG_JIT_CACHE_DIR`` or ``~/.deep_gemm``."""
+
+    name = "deep_gemm"
+    title = "DeepGEMM's kernels"
+    units = "a kernel's folder"
+    variables: tuple[Variable, ...] = (
+        Variable(
+            _CACHE_DIR,
+            "`~/.deep_gemm`; `VLLM_CACHE_ROOT/deep_gemm` for vLLM",
+            "a path",
+            "DeepGEMM's cache directory. SGLang sets it to its own, see `SGLANG_DG_CACHE_DIR`.",
+        ),
+    )
+
+    def locate(self, env: Reader) -> Path:
+        return env.path(_CACHE_DIR) or real_path("~/.deep_gemm")
+
+    def skips_folder(self, path: str) -> bool:
+        return path.partition("/")[0] != "cache" or is_transient(path)
+
+    def unit_of(self, path: str) -> Unit | None:
+        parts = path.split("/")
+        if len(parts) < 3 or parts[0] != "cache" or not parts[1].startswith("kernel.") or is_transient(path):
+            return None
+        return Unit(f"cache/{parts[1]}", UnitKind.FOLDER)
+
+    def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
+        return {f"{unit.path}/kernel.cu", f"{unit.path}/kernel.cubin"} <= set(files)
+
+
+class VllmDeepGemmAdapter(DeepGemmAdapter):
+    """``DG_JIT_CACHE_DIR``, or where vLLM points it (vLLM 0.32, ``vllm/utils/deep_gemm.py``)."""
+
+    name = "vllm_deep_gemm"
+    title = "DeepGEMM's kernels in vLLM"
+    variables = (VLLM_CACHE_ROOT,)
+
+    def locate(self, env: Reader) -> Path:
+        return env.path(_CACHE_DIR) or vllm_cache_root(env) / "deep_gemm"
+
+
+class SglangDeepGemmAdapter(DeepGemmAdapter):
+    """Where SGLang points ``DG_JIT_CACHE_DIR``, whatever it was before.
+
+    Source: SGLang 0.5.23, ``srt/environ.py``, ``srt/layers/deep_gemm_wrapper/compile_utils.py``. Earlier versions'
+    default was ``~/.cache/deep_gemm``.
+    """
+
+    name = "sglang_deep_gemm"
+    title = "DeepGEMM's kernels in SGLang"
+    variables = (
+        Variable(
+            "SGLANG_DG_CACHE_DIR",
+            "`deep_gemm` in `SGLANG_CACHE_DIR` (`~/.cache/sglang`)",
+            "a path",
+            "DeepGEMM's cache directory in SGLang.",
+        ),
+        Variable(
+            "SGLANG_CACHE_DIR",
+            "`~/.cache/sglang`",
+            "a path",
+            "SGLang's cache directory.",
+        ),
+    )
+
+    def locate(self, env: Reader) -> Path:
+        caches = env.path("SGLANG_CACHE_DIR") or real_path("~/.cache/sglang")
+        return env.path("SGLANG_DG_CACHE_DIR") or caches / "deep_gemm"
