@@ -19,22 +19,42 @@ from .version import __version__
 
 TYPE_CHECKING = False  # known to type checkers by its name; the module typing would cost every worker process 4 ms
 if TYPE_CHECKING:
+    from .compat import (
+        CacheError,
+        CacheOperationInterrupted,
+        CacheValidationError,
+        clear_local_cache,
+        get_b10_logger,
+        get_cache_info,
+        list_available_caches,
+        save_vllm_compile_cache,
+        transfer,
+    )
     from .operations import cache_report, load, load_compile_cache, save, save_compile_cache
     from .status import LoadReport, OperationStatus, SaveReport
     from .usage import CacheReport, CacheUse
 
 __all__ = [
+    "CacheError",
+    "CacheOperationInterrupted",
     "CacheReport",
     "CacheUse",
+    "CacheValidationError",
     "LoadReport",
     "OperationStatus",
     "SaveReport",
     "__version__",
     "cache_report",
+    "clear_local_cache",
+    "get_b10_logger",
+    "get_cache_info",
+    "list_available_caches",
     "load",
     "load_compile_cache",
     "save",
     "save_compile_cache",
+    "save_vllm_compile_cache",
+    "transfer",
 ]
 
 
@@ -44,7 +64,11 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from . import operations
 
-    return getattr(operations, name)
+    if name in operations.__all__:
+        return getattr(operations, name)
+    from . import compat
+
+    return getattr(compat, name)
 
 
 def __dir__() -> list[str]:

@@ -17,8 +17,8 @@ def test_every_public_name_is_there() -> None:
 
 
 def test_unknown_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="has no attribute 'transfer'"):
-        b10_transfer.transfer  # noqa: B018
+    with pytest.raises(AttributeError, match="has no attribute 'download'"):
+        b10_transfer.download  # noqa: B018
 
 
 def test_statuses_are_those_that_programs_branch_on() -> None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..config.launcher import read_log_level
+from ..errors import CacheError
 from ..status import OperationStatus
 
 if TYPE_CHECKING:
@@ -62,6 +65,21 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
 
 
+@contextmanager
+def errors_told(*, as_json: bool) -> Iterator[None]:
+    """The edge of the commands that look and clear: an error becomes a line on stderr, and exit code 1.
+
+    With ``as_json`` it is a document on stdout as well: ``{"error": "..."}``.
+    """
+    try:
+        yield
+    except CacheError as error:
+        if as_json:
+            print_json({"error": str(error)})
+        click.echo(f"error: {printable(str(error))}", err=True)
+        raise click.exceptions.Exit(ExitCode.ERROR) from error
+
+
 def set_up_logging() -> None:
     """Log to stderr, one line a message, from the level in B10_TRANSFER_CLI_LOGLEVEL on."""
     handler = logging.StreamHandler()
@@ -92,7 +110,7 @@ def _plain(value: Any) -> Any:
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
     """Print a table: with lines on a terminal, plain columns otherwise."""
-    rows = [[str(cell) for cell in row] for row in rows]
+    rows = [[printable(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         from rich import box
         from rich.console import Console
@@ -108,6 +126,35 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: s
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
     for row in [headings, *rows]:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def print_facts(facts: Iterable[tuple[str, str]], title: str = "", indent: str = "  ") -> None:
+    """Print names and values below each other, the values aligned; on a terminal long ones are wrapped."""
+    facts = [(name, printable(value)) for name, value in facts]
+    if title:
+        click.echo(title)
+    width = max((len(name) for name, _ in facts), default=0)
+    for name, value in facts:
+        start = f"{indent}{name.ljust(width)}  "
+        if sys.stdout.isatty():
+            columns = max(shutil.get_terminal_size().columns, len(start) + 20)
+            value = textwrap.fill(value, columns, initial_indent=start, subsequent_indent=" " * len(start))[
+                len(start) :
+            ]
+        click.echo(f"{start}{value}".rstrip())
+
+
+def printable(text: str) -> str:
+    """A text from a store or a path, in which nothing can steer a terminal."""
+    return "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in str(text))
+
+
+def age(seconds: float) -> str:
+    """How long ago something was, for people: ``5 min``. A clock that is ahead counts as now."""
+    for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
 
 
 def size(count_bytes: float) -> str:

@@ -1,0 +1,142 @@
+"""``b10-compile-cache clear``."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from ..inspection.clearing import ClearedEnvironment, clear_caches, clear_store
+from .console import (
+    ExitCode,
+    deadline_option,
+    errors_told,
+    json_option,
+    print_json,
+    printable,
+    progress,
+    set_up_logging,
+    size,
+)
+
+_CONFIGURED = ""
+"""What ``--store`` means without a directory."""
+
+
+@click.command("clear")
+@click.option("--cache", "caches", metavar="NAME", multiple=True, help="Only this local cache; may be repeated. [all]")
+@click.option(
+    "--store",
+    metavar="[DIR]",
+    is_flag=False,
+    flag_value=_CONFIGURED,
+    help="Clear the store instead: the packs of this pod's environment. [B10_STORE]",
+)
+@click.option("--namespace", metavar="NAME", help="With --store: which workload. [B10_NAMESPACE, default]")
+@click.option("--all-environments", is_flag=True, help="With --store: every environment of the namespace.")
+@click.option("--yes", is_flag=True, help="With --store: do not ask.")
+@deadline_option
+@json_option
+@click.pass_context
+def command(
+    context: click.Context,
+    caches: tuple[str, ...],
+    store: str | None,
+    namespace: str | None,
+    all_environments: bool,
+    yes: bool,
+    deadline_s: float | None,
+    as_json: bool,
+) -> None:
+    """Remove compile artifacts from this pod's caches, or with --store packs from the store.
+
+    Locally only artifacts are removed, and folders that are empty after that: no other file, nothing behind a link.
+    Stop the server first, or it may compile again what it has.
+
+    In the store the packs of one environment are removed, for every pod that shares it. That is asked about on a
+    terminal; elsewhere it needs --yes.
+
+    Exits with 0 when it is done (or there was nothing), 1 if something could not be removed, 2 if --yes is missing.
+    """
+    set_up_logging()
+    if store is None:
+        if namespace is not None or all_environments or yes:
+            raise click.UsageError("--namespace, --all-environments and --yes go with --store")
+        context.exit(_clear_local(caches, deadline_s, as_json))
+    if caches:
+        raise click.UsageError("--cache is about this pod's caches, --store about the store: give one of them")
+    context.exit(_clear_store(store or None, namespace, all_environments, yes, deadline_s, as_json))
+
+
+def _clear_local(caches: tuple[str, ...], deadline_s: float | None, as_json: bool) -> ExitCode:
+    with errors_told(as_json=as_json), progress() as observe:
+        cleared = clear_caches(caches, deadline_s=deadline_s, observe=observe)
+    if as_json:
+        print_json({"caches": cleared})
+    else:
+        for cache in cleared:
+            if cache.files:
+                click.echo(f"{cache.name}: removed {cache.files} files, {size(cache.bytes)} ({printable(cache.path)})")
+        if not any(cache.files or cache.errors for cache in cleared):
+            click.echo(f"there is nothing to remove in {', '.join(cache.name for cache in cleared)}")
+    for error in (error for cache in cleared for error in cache.errors):
+        click.echo(f"error: could not remove {printable(error)}", err=True)
+    return ExitCode.ERROR if any(cache.errors for cache in cleared) else ExitCode.OK
+
+
+def _clear_store(
+    store: str | None,
+    namespace: str | None,
+    all_environments: bool,
+    yes: bool,
+    deadline_s: float | None,
+    as_json: bool,
+) -> ExitCode:
+    removed: tuple[ClearedEnvironment, ...] = ()
+    with errors_told(as_json=as_json):
+        with progress() as observe:
+            found = clear_store(
+                namespace=namespace,
+                store=store,
+                all_environments=all_environments,
+                pretend=True,
+                deadline_s=deadline_s,
+                observe=observe,
+            )
+        if found and not yes:
+            _confirm(found)
+        if found:
+            with progress() as observe:
+                removed = clear_store(
+                    namespace=namespace,
+                    store=store,
+                    all_environments=all_environments,
+                    only=[environment.id for environment in found],
+                    deadline_s=deadline_s,
+                    observe=observe,
+                )
+    if as_json:
+        print_json({"environments": removed})
+    else:
+        for environment in removed:
+            click.echo(f"removed {_in_words(environment)}")
+        if not removed:
+            click.echo("the store holds no such packs")
+    return ExitCode.OK
+
+
+def _confirm(found: tuple[ClearedEnvironment, ...]) -> None:
+    """Ask, where there is somebody to answer."""
+    for environment in found:
+        click.echo(f"to be removed: {_in_words(environment)}", err=True)
+    if not sys.stdin.isatty():
+        raise click.UsageError("removing packs from the store needs --yes where nobody can be asked")
+    click.confirm("Remove them, for every pod that shares the store?", abort=True, err=True)
+
+
+def _in_words(environment: ClearedEnvironment) -> str:
+    whose = ", this pod's" if environment.this_pod else ""
+    return (
+        f"{environment.packs} packs, {size(environment.packed_bytes)}, of environment {environment.id}{whose}, "
+        f"namespace {environment.namespace}"
+    )

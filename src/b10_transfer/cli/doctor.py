@@ -1,0 +1,58 @@
+"""``b10-compile-cache doctor``."""
+
+from __future__ import annotations
+
+import click
+
+from ..inspection.checks import Check, State
+from ..inspection.doctor import diagnose
+from .console import (
+    ExitCode,
+    deadline_option,
+    errors_told,
+    json_option,
+    print_json,
+    printable,
+    progress,
+    set_up_logging,
+    store_options,
+)
+
+_COLOURS = {State.OK: "green", State.WARNING: "yellow", State.PROBLEM: "red"}
+
+
+@click.command("doctor")
+@store_options
+@deadline_option
+@json_option
+@click.pass_context
+def command(
+    context: click.Context, store: str | None, namespace: str | None, deadline_s: float | None, as_json: bool
+) -> None:
+    """Check settings, store, local directories and key, and say what to do about each.
+
+    The store is tried out with some small objects, which are removed again: creating, reading back, listing, two
+    creators of one name, time taken, room, clock. A store that is read-only for this pod is a warning, for a pod that
+    only loads it is right.
+
+    Each line is `ok`, `warning` (it works, but perhaps not as it should) or `problem`. Exits with 1 if there is a
+    problem, else with 0.
+    """
+    set_up_logging()
+    with errors_told(as_json=as_json):
+        with progress() as observe:
+            found = diagnose(namespace=namespace, store=store, deadline_s=deadline_s, observe=observe)
+        if as_json:
+            print_json(found)
+        else:
+            width = max(len(check.name) for check in found.checks)
+            for check in found.checks:
+                _print(check, width)
+    context.exit(ExitCode.OK if found.healthy else ExitCode.ERROR)
+
+
+def _print(check: Check, width: int) -> None:
+    state = click.style(check.state.value.ljust(7), fg=_COLOURS[check.state])
+    click.echo(f"{state}  {check.name.ljust(width)}  {printable(check.seen)}")
+    if check.advice:
+        click.echo(f"{'':7}  {'':{width}}  -> {printable(check.advice)}")

@@ -1,0 +1,93 @@
+"""``b10-compile-cache explain``."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from ..inspection.explanation import Explanation, Neighbour, explain
+from .console import (
+    ExitCode,
+    age,
+    deadline_option,
+    errors_told,
+    json_option,
+    print_facts,
+    print_json,
+    printable,
+    progress,
+    set_up_logging,
+    size,
+    store_options,
+)
+
+
+@click.command("explain")
+@store_options
+@deadline_option
+@json_option
+@click.pass_context
+def command(
+    context: click.Context, store: str | None, namespace: str | None, deadline_s: float | None, as_json: bool
+) -> None:
+    """Say why a load finds something for this pod, or does not.
+
+    Compares this pod's key, part by part, with the environments in the store that come nearest, and shows the parts
+    that differ. Also: other namespaces that have what this pod needs, damaged packs, and variables that make vLLM look
+    elsewhere.
+
+    Exits with 0 if a load would find something, 3 if not, 1 if the store could not be read.
+    """
+    set_up_logging()
+    with errors_told(as_json=as_json):
+        with progress() as observe:
+            found = explain(namespace=namespace, store=store, deadline_s=deadline_s, observe=observe)
+        if as_json:
+            print_json(found)
+        else:
+            _print(found)
+    context.exit(ExitCode.OK if found.would_hit else ExitCode.NOTHING)
+
+
+def _print(found: Explanation) -> None:
+    _say(f"{'HIT' if found.would_hit else 'MISS'}: {found.verdict}", bold=True)
+    if found.would_hit:
+        _say(f"  {found.packs} packs, {found.units} units, {found.files} files, {size(found.bytes)}")
+    if found.advice:
+        _say(f"  {found.advice}")
+    if found.local_caches:
+        names = ", ".join(found.local_caches)
+        _say(f"  {names}: artifacts are there already, so a load leaves them alone (--merge adds what is missing)")
+    _say(f"  store {found.store}, namespace {found.namespace}, environment {found.environment_id}")
+    for neighbour in found.nearest:
+        _print_neighbour(found, neighbour)
+    if found.more:
+        _say(f"\n{found.more} more differ more; `b10-compile-cache ls` lists them")
+    others = [name for name in found.elsewhere if not found.advice.startswith(f"set B10_NAMESPACE={name},")]
+    if others:
+        _say(f"\nalso for this pod: namespace {', '.join(others)} (B10_NAMESPACE)")
+    for reason in found.rejected_packs:
+        _say(f"\ncounts as absent: {reason}")
+    if found.set_aside_packs:
+        _say(f"\nset aside as damaged: {', '.join(found.set_aside_packs)}")
+    if found.per_pod_variables:
+        _say(
+            f"\nwarning: vLLM hashes {', '.join(found.per_pod_variables)} into its cache's name. Where their values "
+            "differ between pods, no restored cache is used: unset them, or give them one value in all pods"
+        )
+
+
+def _print_neighbour(found: Explanation, neighbour: Neighbour) -> None:
+    where = "" if neighbour.namespace == found.namespace else f"namespace {neighbour.namespace}, "
+    published = f"{neighbour.packs} packs, newest {age(time.time() - neighbour.newest_s)} ago"
+    if neighbour.differences is None:
+        _say(f"\n{where}{neighbour.id[:12]} ({published}): nothing in the store says what it is")
+        return
+    count, whole = len(neighbour.differences), len(found.parts)
+    _say(f"\n{where}{neighbour.id[:12]} ({published}): {count} of {whole} parts differ")
+    print_facts([(difference.part, difference.text) for difference in neighbour.differences])
+
+
+def _say(text: str, *, bold: bool = False) -> None:
+    click.secho("\n".join(map(printable, text.split("\n"))), bold=bold)

@@ -1,0 +1,104 @@
+"""``b10-compile-cache info``."""
+
+from __future__ import annotations
+
+import click
+
+from ..inspection.inventory import Amount
+from ..inspection.pod import Forecast, LocalCache, PodInfo, inspect_pod
+from ..status import OperationStatus
+from .console import (
+    ExitCode,
+    deadline_option,
+    errors_told,
+    json_option,
+    print_facts,
+    print_json,
+    print_table,
+    printable,
+    progress,
+    set_up_logging,
+    size,
+    store_options,
+)
+
+
+@click.command("info")
+@store_options
+@deadline_option
+@json_option
+@click.pass_context
+def command(
+    context: click.Context, store: str | None, namespace: str | None, deadline_s: float | None, as_json: bool
+) -> None:
+    """Show this pod: its key, its caches, its store, and what a load and a save would do now.
+
+    Run it in the container and the Python environment of the server, with the server's variables: both the key and the
+    caches' places depend on them. Changes nothing. Exits with 0, or 1 if the store could not be read (what is known of
+    the pod is printed all the same).
+    """
+    set_up_logging()
+    with errors_told(as_json=as_json):
+        with progress() as observe:
+            info = inspect_pod(namespace=namespace, store=store, deadline_s=deadline_s, observe=observe)
+        if as_json:
+            print_json(info)
+        else:
+            _print(info)
+    if info.store_error:
+        click.echo(f"error: {printable(info.store_error)}", err=True)
+    context.exit(ExitCode.ERROR if info.store_error else ExitCode.OK)
+
+
+def _print(info: PodInfo) -> None:
+    print_facts([(name, value or "none") for name, value in info.parts.items()], "Compared:")
+    print_facts([(name, value or "none") for name, value in info.recorded.items()], "Recorded, not compared:")
+    print_facts(
+        [
+            ("environment", info.environment_id),
+            ("namespace", info.namespace),
+            ("store", f"{info.store} ({info.store_from})"),
+            ("packs", "unknown" if info.packs is None else str(info.packs)),
+        ],
+        "Looked up as:",
+    )
+    click.echo()
+    headings = ("CACHE", "UNITS", "FILES", "SIZE", "STORED", "TO RESTORE", "PATH")
+    shown = [cache for cache in info.caches if cache.exists or cache.error or (cache.stored and cache.stored.units)]
+    if shown:
+        print_table(headings, [_row(cache) for cache in shown])
+    if empty := [cache.name for cache in info.caches if cache not in shown]:
+        click.echo(f"Neither here nor in the store: {', '.join(empty)}")
+    click.echo()
+    print_facts([("load", _in_words(info.load)), ("save", _in_words(info.save))], "Would now:")
+    if info.per_pod_variables:
+        click.echo(
+            f"\nwarning: vLLM hashes {', '.join(info.per_pod_variables)} into its cache's name: where their values "
+            "differ between pods, no restored cache is used"
+        )
+
+
+def _row(cache: LocalCache) -> tuple[str, ...]:
+    note = f" ({cache.error})" if cache.error else "" if cache.exists else " (not there yet)"
+    unfinished = f" (+{cache.unfinished} unfinished)" if cache.unfinished else ""
+    return (
+        cache.name,
+        f"{cache.units}{unfinished}",
+        str(cache.files),
+        size(cache.bytes),
+        _amount(cache.stored),
+        _amount(cache.lacks),
+        cache.path + note,
+    )
+
+
+def _amount(amount: Amount | None) -> str:
+    if amount is None:
+        return "unknown"
+    return f"{amount.units} units, {size(amount.bytes)}" if amount.units else "none"
+
+
+def _in_words(forecast: Forecast) -> str:
+    if forecast.status is not OperationStatus.SUCCESS:
+        return f"{forecast.status.name}: {forecast.reason}"
+    return f"{forecast.reason} {forecast.units} units, {forecast.files} files, {size(forecast.bytes)}"

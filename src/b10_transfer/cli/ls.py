@@ -1,0 +1,131 @@
+"""``b10-compile-cache ls``."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from ..config import Config
+from ..deadline import Deadline
+from ..environment import detect
+from ..inspection.bounded import bounded, open_store
+from ..inspection.inventory import Inventory, StoredEnvironment, take_inventory
+from .console import (
+    ExitCode,
+    age,
+    deadline_option,
+    errors_told,
+    json_option,
+    print_json,
+    print_table,
+    progress,
+    set_up_logging,
+    size,
+)
+
+_SHORT = 12
+"""Digits of an environment's id that are shown: as many as tell a thousand environments apart."""
+
+
+@click.command("ls")
+@click.option("--store", metavar="DIR", help="Where packs live. [B10_STORE]")
+@click.option("--namespace", metavar="NAME", help="Only this one. [all]")
+@click.option("--packs", "by_pack", is_flag=True, help="A line for each pack.")
+@deadline_option
+@json_option
+@click.pass_context
+def command(
+    context: click.Context,
+    store: str | None,
+    namespace: str | None,
+    by_pack: bool,
+    deadline_s: float | None,
+    as_json: bool,
+) -> None:
+    """List what the store holds: its environments, or with --packs each pack.
+
+    An environment is what must be equal for artifacts to be reusable: torch, Triton, Python, the CPU's features, the
+    device. A pod loads from its own, which is marked `this pod`, in its own namespace. SIZE is what the packs take in
+    the store; FILES are what they unpack to.
+
+    Reads the index of every pack; whether every byte is sound only a load or a save finds out. Exits with 0, also if
+    the store is empty, and 1 if it could not be read.
+    """
+    set_up_logging()
+    with errors_told(as_json=as_json), progress() as observe:
+
+        def work(deadline: Deadline) -> Inventory:
+            config = Config.from_environment(store=store, namespace=namespace)
+            with open_store(config, deadline) as opened:
+                only = None if namespace is None else config.namespace
+                return take_inventory(opened, detect(), config, deadline, only)
+
+        inventory = bounded("ls", work, deadline_s=deadline_s, observe=observe)
+    if as_json:
+        print_json(inventory)
+    elif not inventory.environments:
+        click.echo(f"{inventory.store} {'holds no packs' if inventory.exists else 'does not exist yet'}")
+    elif by_pack:
+        _print_packs(inventory)
+    else:
+        _print_environments(inventory)
+    context.exit(ExitCode.OK)
+
+
+def _print_environments(inventory: Inventory) -> None:
+    now = time.time()
+    rows = [
+        (
+            found.namespace,
+            found.id[:_SHORT],
+            _telling_parts(found),
+            _packs(found),
+            str(found.units),
+            str(found.files),
+            size(found.packed_bytes),
+            "" if found.newest_s is None else f"{age(now - found.newest_s)} ago",
+            "this pod" if found.this_pod else "",
+        )
+        for found in inventory.environments
+    ]
+    headings = ("NAMESPACE", "ENVIRONMENT", "WHAT", "PACKS", "UNITS", "FILES", "SIZE", "NEWEST", "")
+    print_table(headings, rows, title=inventory.store)
+
+
+def _print_packs(inventory: Inventory) -> None:
+    now = time.time()
+    rows = [
+        (
+            found.namespace,
+            found.id[:_SHORT],
+            pack.id,
+            f"{age(now - pack.published_s)} ago",
+            str(pack.units),
+            str(pack.files),
+            size(pack.packed_bytes),
+            f"{pack.state}: {pack.why}" if pack.why else pack.state,
+        )
+        for found in inventory.environments
+        for pack in found.packs
+    ]
+    headings = ("NAMESPACE", "ENVIRONMENT", "PACK", "PUBLISHED", "UNITS", "FILES", "SIZE", "STATE")
+    print_table(headings, rows, title=inventory.store)
+
+
+def _packs(found: StoredEnvironment) -> str:
+    absent = sum(pack.state != "usable" for pack in found.packs)
+    return f"{len(found.packs)} ({absent} unusable)" if absent else str(len(found.packs))
+
+
+def _telling_parts(found: StoredEnvironment) -> str:
+    """What people tell environments apart by; `explain` compares all of it."""
+    parts = found.parts
+    device = parts.get("device") or parts.get("accelerator", "")
+    known = (
+        parts.get("torch") and f"torch {parts['torch']}",
+        parts.get("triton") and f"triton {parts['triton']}",
+        parts.get("python"),
+        " ".join(filter(None, (device, parts.get("machine") if device == "cpu" else parts.get("toolkit")))),
+    )
+    return ", ".join(filter(None, known)) or "unknown"

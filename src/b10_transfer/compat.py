@@ -1,0 +1,238 @@
+"""Names of the published b10-transfer 0.4.1 that programs may use, each as it is documented there.
+
+In a new program use :func:`~b10_transfer.load` and :func:`~b10_transfer.save`, whose reports say more, and the command
+``b10-compile-cache``. What differs from 0.4.1: environments are told apart by more than the GPU's name, a store holds
+any number of archives (packs) for each, B10_NAMESPACE is one more level, and BASETEN_FS_ENABLED means nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from .config import MB, Config
+from .config.launcher import LauncherConfig
+from .deadline import Deadline
+from .environment import detect
+from .errors import CacheError, CacheOperationInterrupted, CacheValidationError, LocalCacheError
+from .inspection.bounded import bounded, open_store
+from .inspection.clearing import clear_caches
+from .inspection.inventory import Catalogue
+from .inspection.pod import inspect_pod
+from .launcher.server import address_of, find_beside, serves
+from .operations import load, save
+from .repository import LAYOUT
+from .status import OperationStatus
+
+__all__ = [
+    "CacheError",
+    "CacheOperationInterrupted",
+    "CacheValidationError",
+    "clear_local_cache",
+    "get_b10_logger",
+    "get_cache_info",
+    "list_available_caches",
+    "save_vllm_compile_cache",
+    "transfer",
+]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+_COPY_BYTES = 4 * 1024 * 1024
+_DEFAULT_URL = "http://127.0.0.1:8000/v1/models"
+_COLOURS = {logging.WARNING: "\033[33m", logging.ERROR: "\033[31m", logging.CRITICAL: "\033[31m"}
+
+
+def get_cache_info() -> dict[str, Any]:
+    """What this pod and the store hold: ``environment_key``, ``local_cache_exists``, ``local_cache_size_mb`` (if it
+    exists), ``b10fs_enabled`` (whether the store can be read), ``b10fs_cache_exists`` (usable packs for this pod) and
+    ``b10fs_cache_size_mb`` (if they exist: their size in the store). Sizes are in MiB. Never raises.
+    """
+    found: dict[str, Any] = {
+        "environment_key": _or("", lambda: detect().id),
+        "local_cache_exists": False,
+        "b10fs_enabled": False,
+        "b10fs_cache_exists": False,
+    }
+    info = _or(None, inspect_pod)
+    if info is None:
+        return found
+    if info.store_error:
+        logger.error("get_cache_info: %s", info.store_error)
+    found["local_cache_exists"] = any(cache.in_use for cache in info.caches)
+    found["b10fs_enabled"] = not info.store_error
+    found["b10fs_cache_exists"] = bool(info.packs)
+    if found["local_cache_exists"]:
+        found["local_cache_size_mb"] = sum(cache.bytes for cache in info.caches) / MB
+    if found["b10fs_cache_exists"]:
+        listed = list_available_caches()["caches"]
+        found["b10fs_cache_size_mb"] = sum(cache["size_mb"] for cache in listed if cache["is_current_environment"])
+    return found
+
+
+def list_available_caches() -> dict[str, Any]:
+    """The packs of this namespace, newest first, under ``caches``: ``filename``, ``environment_key``, ``size_mb``,
+    ``is_current_environment`` and ``created_time`` (seconds since 1970) of each. Beside them ``current_environment``,
+    ``total_caches``, ``current_cache_exists``, ``b10fs_enabled`` (whether the store can be read) and, if not,
+    ``error``. Never raises.
+    """
+    environment_id = _or("", lambda: detect().id)
+    caches: list[dict[str, Any]] = []
+    error = ""
+    try:
+        caches = bounded("list_available_caches", lambda deadline: _packs(environment_id, deadline))
+    except Exception as failure:  # noqa: BLE001 - an edge
+        logger.error("list_available_caches: %s", failure)
+        error = str(failure)
+    found: dict[str, Any] = {
+        "caches": sorted(caches, key=lambda cache: cache["created_time"], reverse=True),
+        "current_environment": environment_id,
+        "total_caches": len(caches),
+        "current_cache_exists": any(cache["is_current_environment"] for cache in caches),
+        "b10fs_enabled": not error,
+    }
+    return found | {"error": error} if error else found
+
+
+def _packs(current: str, deadline: Deadline) -> list[dict[str, Any]]:
+    """The packs of every environment in the namespace, as far as a listing tells."""
+    config = Config.from_environment()
+    found = []
+    with open_store(config, deadline) as store:
+        catalogue = Catalogue(store, config, deadline)
+        store.list(LAYOUT)  # raises if the store cannot be reached, where a namespace that is not there would not
+        for environment_id in catalogue.environments(config.namespace):
+            repository = catalogue.repository(config.namespace, environment_id)
+            set_aside = repository.set_aside()
+            found += [
+                {
+                    "filename": info.name.rpartition("/")[2],
+                    "environment_key": environment_id,
+                    "size_mb": info.size_bytes / MB,
+                    "is_current_environment": environment_id == current,
+                    "created_time": info.modified_s,
+                }
+                for pack_id, info in repository.listing().items()
+                if pack_id not in set_aside
+            ]
+    return found
+
+
+def clear_local_cache() -> bool:
+    """Remove the artifacts of this pod's caches; whether none is left. Never raises.
+
+    Artifacts alone: a lock or a file that no compiler wrote stays, and so does the directory.
+    """
+    cleared = _or(None, clear_caches)
+    if cleared is None:
+        return False
+    for error in (error for cache in cleared for error in cache.errors):
+        logger.error("clear_local_cache could not remove %s", error)
+    return not any(cache.errors for cache in cleared)
+
+
+def transfer(source: str, dest: str) -> OperationStatus:
+    """Copy a file, with its times and mode. ``dest`` is replaced whole or not at all; its folder is made if need be.
+
+    Returns SUCCESS or ERROR: no such file, no room, no time (B10_DEADLINE_SECONDS). Never raises. A file system that
+    hangs may hold up the exit of the process.
+    """
+
+    def work(deadline: Deadline) -> OperationStatus:
+        try:
+            _copy(Path(source), Path(dest), deadline)
+        except OSError as error:
+            raise LocalCacheError("copy", f"{source} to {dest}", error.strerror or str(error)) from error
+        return OperationStatus.SUCCESS
+
+    return _or(OperationStatus.ERROR, lambda: bounded("transfer", work))
+
+
+def _copy(source: Path, dest: Path, deadline: Deadline) -> None:
+    deadline.check(f"copying {source} to {dest}")
+    with open(source, "rb") as original:
+        target = dest / source.name if dest.is_dir() else dest
+        target.parent.mkdir(parents=True, exist_ok=True)
+        needed, free = os.fstat(original.fileno()).st_size, shutil.disk_usage(target.parent).free
+        if needed > free:
+            raise CacheOperationInterrupted(f"{target.parent} has {free} bytes free, and {source} has {needed}")
+        staged = target.parent / f".{target.name}.b10-{secrets.token_hex(8)}"
+        try:
+            with open(staged, "xb") as copy:
+                _copy_content(original, copy, deadline)
+            shutil.copystat(source, staged)
+            os.replace(staged, target)
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(staged)
+
+
+def _copy_content(original: BinaryIO, copy: BinaryIO, deadline: Deadline) -> None:
+    while part := original.read(_COPY_BYTES):
+        deadline.check()
+        copy.write(part)
+
+
+def save_vllm_compile_cache() -> None:
+    """Load what the store has, wait until the vLLM server beside this process serves, and save what is new.
+
+    Follows B10_TRANSFER_VLLM_URL (else the server that is found, else port 8000), B10_TRANSFER_TIMEOUT_S and
+    B10_TRANSFER_INTERVAL_S. When the time is up without an answer, what is finished by then is saved. Never raises.
+
+    ``b10-compile-cache run`` does more: it restores before the server starts, and saves late compiles too.
+    """
+    config = LauncherConfig.from_environment()
+    # The server may have begun to write: what is missing is added.
+    load(merge=True)
+    until = time.monotonic() + config.timeout_s
+    while not serves(config.url or _url_of_the_server_beside()):
+        if time.monotonic() >= until:
+            logger.error("no server answered within B10_TRANSFER_TIMEOUT_S, %g s", config.timeout_s)
+            break
+        time.sleep(config.interval_s)
+    save()
+
+
+def _url_of_the_server_beside() -> str:
+    server = find_beside()
+    return (server and address_of(server.arguments)) or _DEFAULT_URL
+
+
+def get_b10_logger(name: str) -> logging.Logger:
+    """A logger that writes to stderr from INFO on, each line marked ``[b10-transfer]``, in colour on a terminal.
+
+    Asked for again it is the same logger, and still writes each line once.
+    """
+    found = logging.getLogger(name)
+    if not any(isinstance(handler.formatter, _Formatter) for handler in found.handlers):
+        handler = logging.StreamHandler()
+        handler.setFormatter(_Formatter("%(levelname)s - [b10-transfer] %(message)s"))
+        found.addHandler(handler)
+        found.setLevel(logging.INFO)
+        found.propagate = False
+    return found
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        colour = _COLOURS.get(record.levelno, "\033[36m")
+        return f"{colour}{text}\033[0m" if sys.stderr.isatty() else text
+
+
+def _or(default: T, function: Callable[[], T]) -> T:
+    """What a function returns; the default, and an ERROR in the log, if it raises."""
+    try:
+        return function()
+    except Exception as error:
+        logger.error("%s", error, exc_info=None if isinstance(error, CacheError) else error)
+        return default

@@ -1,0 +1,190 @@
+"""Check what a load and a save depend on: the settings, the store, this pod's directories, its key."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from ..adapters import ADAPTERS, CacheRoot, cache_roots
+from ..config import MB, Config, read_deadline
+from ..config import store as store_location
+from ..config.per_pod import per_pod_variables
+from ..deadline import Deadline, run_within
+from ..environment import detect
+from ..environment.frameworks import torch_build
+from ..errors import CacheError, ConfigurationError
+from .bounded import Observer, open_store
+from .checks import Check, Diagnosis, State, ok, problem, warning
+from .pod import look_through
+from .probing import probe_store
+from .settings import check_settings
+
+_FALLBACK_DEADLINE_S = 60.0
+
+
+def diagnose(
+    *,
+    namespace: str | None = None,
+    store: str | os.PathLike[str] | None = None,
+    deadline_s: float | None = None,
+    observe: Observer | None = None,
+) -> Diagnosis:
+    """Check everything. What goes wrong is told in the result.
+
+    It ends in time: if the store takes all of the deadline, what is local is given as much again.
+
+    Writes a few small objects to the store, where savers keep theirs, and removes them again; the store's own folders
+    stay. Raises ConfigurationError for an argument that cannot be one.
+    """
+    try:
+        seconds = read_deadline(deadline_s)
+    except ConfigurationError:
+        if deadline_s is not None:
+            raise
+        seconds = _FALLBACK_DEADLINE_S  # the settings' check tells
+    deadline = Deadline("doctor", seconds)
+    if observe is not None:
+        observe(deadline)
+    config, checks = run_within(deadline, lambda: check_settings(os.environ, namespace, store))
+    if config is None:
+        checks.append(problem("store", "was not looked at", "correct its settings first"))
+    else:
+        found: Config = config
+        origin = store_location.origin(found.reader, store)
+        _collect(checks, "store", deadline, lambda: _check_store(found, origin, deadline))
+        # What follows is local, and must not go unsaid because the store hung.
+        local = Deadline("doctor", seconds) if deadline.remaining_s <= 0 else deadline
+        _collect(checks, "work directory", local, lambda: _check_work_dir(found))
+        _collect(checks, "caches", local, lambda: _check_caches(found, local))
+    local = Deadline("doctor", seconds) if deadline.remaining_s <= 0 else deadline
+    _collect(checks, "key", local, _check_key)
+    checks += _check_per_pod_variables()
+    return Diagnosis(all(check.state is not State.PROBLEM for check in checks), tuple(checks))
+
+
+def _collect(checks: list[Check], name: str, deadline: Deadline, look: Callable[[], Iterable[Check]]) -> None:
+    """Add the checks of one group, as far as it gets."""
+
+    def work() -> None:
+        for check in look():
+            checks.append(check)
+
+    try:
+        run_within(deadline, work)
+    except CacheError as error:
+        checks.append(problem(name, str(error), "what follows of it could not be checked"))
+    except OSError as error:
+        where = error.filename or "a file"
+        checks.append(problem(name, f"{where}: {error.strerror}", "what follows of it could not be checked"))
+
+
+def _check_store(config: Config, origin: str, deadline: Deadline) -> Iterator[Check]:
+    yield ok("store", f"{config.store} ({origin})")
+    with open_store(config, deadline) as store, open_store(config, deadline) as same_store:
+        yield from probe_store(store, same_store, config.max_pack_bytes, deadline, read_only=config.read_only)
+
+
+def _check_work_dir(config: Config) -> Iterator[Check]:
+    name, path = "work directory", config.work_dir
+    place = _nearest_folder(path)
+    try:
+        with tempfile.TemporaryFile(dir=place, prefix="b10-transfer-"):
+            pass
+    except OSError as error:
+        yield problem(
+            name, f"{path} cannot be written ({error.strerror})", "saves fail: make it writable, or set LOCAL_WORK_DIR"
+        )
+        return
+    volume = os.statvfs(place)
+    free = volume.f_bavail * volume.f_frsize
+    seen = f"{path} can be written, {free / MB:.0f} MiB are free"
+    if free < config.max_pack_bytes:
+        yield warning(
+            name,
+            f"{seen}, and one save may take {config.max_pack_bytes / MB:.0f} MiB (MAX_CACHE_SIZE_MB)",
+            "point LOCAL_WORK_DIR at a larger file system",
+        )
+    else:
+        yield ok(name, seen)
+
+
+def _check_caches(config: Config, deadline: Deadline) -> Iterator[Check]:
+    empty = []
+    for root in cache_roots(config):
+        check = _check_cache(root, deadline)
+        if check is None:
+            empty.append(root.name)
+        else:
+            yield check
+    if empty:
+        yield ok("caches", f"empty, and can be restored to: {', '.join(empty)}")
+    left_out = [adapter.name for adapter in ADAPTERS if adapter.name not in config.caches]
+    if left_out:
+        yield ok("caches", f"B10_CACHES leaves out {', '.join(left_out)}")
+
+
+def _check_cache(root: CacheRoot, deadline: Deadline) -> Check | None:
+    """One cache; None if all is well and it is empty."""
+    name, place = f"cache {root.name}", _nearest_folder(root.path)
+    variables = " or ".join(variable.name for variable in root.adapter.variables) or "TMPDIR"
+    if not os.access(place, os.W_OK | os.X_OK):
+        return problem(
+            name,
+            f"{place} cannot be written by user {os.geteuid()}, so nothing can be restored to {root.path}",
+            f"make it writable, or point {variables} elsewhere",
+        )
+    cache, _units = look_through(root, deadline)
+    if cache.error:
+        return problem(name, cache.error, f"make it readable, or point {variables} elsewhere")
+    owner = os.stat(place).st_uid
+    if place == root.path and owner != os.geteuid() and os.geteuid() != 0:
+        return warning(
+            name,
+            f"{root.path} belongs to user {owner}, this command runs as user {os.geteuid()}",
+            "run both as one user: compilers do not always let others read what they write",
+        )
+    if not cache.units:
+        return None
+    return ok(name, f"{cache.units} units, {cache.bytes / 1e6:.1f} MB in {root.path}")
+
+
+def _check_key() -> Iterator[Check]:
+    torch, environment = torch_build(), detect()
+    if not torch.version:
+        yield problem(
+            "key",
+            f"there is no torch for {sys.executable}, so its version is not in the key",
+            "run b10-compile-cache from the Python environment that the server runs in",
+        )
+    if (torch.cuda or torch.hip or torch.xpu) and environment.parts["accelerator"] == "cpu":
+        built_for = f"CUDA {torch.cuda}" if torch.cuda else f"ROCm {torch.hip}" if torch.hip else f"XPU {torch.xpu}"
+        yield warning(
+            "key",
+            f"torch is built for {built_for}, and no device was found: artifacts are filed under cpu",
+            "if this pod has a device, check its driver and which devices the container may see",
+        )
+    if not environment.parts["cpu features"]:
+        yield warning(
+            "key",
+            "the kernel does not tell the CPU's features, so they are not in the key",
+            "share a store only among nodes of one CPU type, or keep them apart with B10_NAMESPACE",
+        )
+    device = environment.parts["device"] or environment.parts["accelerator"]
+    yield ok("key", f"environment {environment.id}: torch {environment.parts['torch'] or 'none'}, {device}")
+
+
+def _check_per_pod_variables() -> Iterator[Check]:
+    if found := per_pod_variables(os.environ):
+        yield warning(
+            "per-pod variables",
+            f"vLLM hashes {', '.join(found)} into its cache's name",
+            "unset them, or give them one value in all pods: where they differ, no restored cache is used",
+        )
+
+
+def _nearest_folder(path: Path) -> Path:
+    """A folder, or the nearest above it that exists."""
+    return next((folder for folder in (path, *path.parents) if folder.is_dir()), Path("/"))

@@ -1,0 +1,84 @@
+"""Check every setting at once, where an operation stops at the first that is wrong."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from ..adapters import ADAPTERS, cache_roots
+from ..config import VARIABLES, Config, read_deadline
+from ..config.launcher import LAUNCHER_VARIABLES, LauncherConfig, read_log_level
+from ..errors import ConfigurationError
+from ..signing import signing_key, trusted_keys
+from .checks import Check, ok, problem, warning
+
+_NAME = "settings"
+_OF_THE_STORE = {"B10_STORE", "B10FS_CACHE_DIR", "B10_NAMESPACE"}
+_OURS = ("B10_", "B10FS_")
+
+
+def check_settings(
+    environ: Mapping[str, str], namespace: str | None, store: str | os.PathLike[str] | None
+) -> tuple[Config | None, list[Check]]:
+    """What is wrong with the settings, and a configuration in which defaults stand for what is.
+
+    None for the configuration if it would mean another store. Raises ConfigurationError for an argument.
+    """
+    usable = dict(environ)
+    checks: list[Check] = []
+    with _logged() as messages:
+        while True:
+            try:
+                config = Config.from_environment(usable, namespace=namespace, store=store)
+                cache_roots(config)
+                read_deadline(None, usable)
+                signing_key(config)
+                trusted_keys(config)
+                break
+            except ConfigurationError as error:
+                if error.variable not in usable:
+                    raise
+                checks.append(problem(_NAME, str(error), f"correct {error.variable}, or unset it"))
+                del usable[error.variable]
+        messages.clear()  # of attempts that failed
+        cache_roots(Config.from_environment(usable, namespace=namespace, store=store))
+        LauncherConfig.from_environment(usable)
+        read_log_level(usable)
+    checks += [warning(_NAME, message, "correct it, or unset it") for message in dict.fromkeys(messages)]
+    checks += _misspelt(environ)
+    if not checks:
+        checks.append(ok(_NAME, "every setting is usable"))
+    is_another_store = any(name in environ and name not in usable for name in _OF_THE_STORE)
+    return (None if is_another_store else config), checks
+
+
+def _misspelt(environ: Mapping[str, str]) -> Iterator[Check]:
+    """Variables that look like ours and are none: they would be ignored in silence."""
+    variables = [*VARIABLES, *LAUNCHER_VARIABLES, *(variable for adapter in ADAPTERS for variable in adapter.variables)]
+    known = {variable.name for variable in variables}
+    for name in sorted(environ):
+        if name.startswith(_OURS) and name not in known and (meant := difflib.get_close_matches(name, known, 1, 0.8)):
+            yield warning(_NAME, f"{name} is set, and means nothing", f"is {meant[0]} meant?")
+
+
+@contextmanager
+def _logged() -> Iterator[list[str]]:
+    """Collect what reading the settings logs as a warning or worse, instead of logging it."""
+    messages: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            messages.append(record.getMessage())
+
+    logger = logging.getLogger("b10_transfer.config")
+    handler, propagates = Collector(logging.WARNING), logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield messages
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagates
