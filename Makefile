@@ -5,11 +5,12 @@ PIP := $(VENV)/bin/pip --disable-pip-version-check --quiet
 TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs bench clean
+.PHONY: help demo test test-vllm lint format docs bench clean
 
 help:
 	@echo "make demo    compile a transformer cold, save, and start it warm in a second process"
 	@echo "make test    every test, with real torch and real Triton"
+	@echo "make test-vllm  tests with the real vLLM server, in an environment of their own"
 	@echo "make lint    ruff, mypy, import-linter, generated docs up to date"
 	@echo "make format  let ruff rewrite the sources"
 	@echo "make docs    write the generated parts of docs/"
@@ -21,6 +22,10 @@ demo: $(VENV)/test-ready
 
 test: $(VENV)/test-ready
 	$(VENV)/bin/python -m pytest
+
+# torch, vLLM and a second venv: 1.5 GB. The tests start the server several times, for a minute each on two cores.
+test-vllm: $(VENV)/vllm-ready
+	$(VENV)/vllm/bin/python -m pytest tests/vllm
 
 lint: $(VENV)/lint-ready
 	$(VENV)/bin/ruff check .
@@ -57,6 +62,11 @@ $(VENV)/peer-ready: $(VENV)/test-ready
 	$(VENV)/peer/bin/pip --disable-pip-version-check --quiet install --upgrade pip
 	$(VENV)/peer/bin/pip --disable-pip-version-check --quiet install $(TORCH)
 	$(VENV)/peer/bin/pip --disable-pip-version-check --quiet install b10-transfer==0.4.1
+	@touch $@
+
+$(VENV)/vllm-ready: pyproject.toml tests/vllm/install.py tests/vllm/plugin/pyproject.toml tests/vllm/plugin/b10_test_compile_mode.py
+	$(PYTHON) -m venv $(VENV)/vllm
+	$(VENV)/vllm/bin/python tests/vllm/install.py $(TORCH)
 	@touch $@
 
 clean:
