@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from . import snapshot
 from .adapters import CacheRoot, cache_roots, named
@@ -13,6 +13,7 @@ from .config import Config
 from .deadline import Deadline
 from .environment import detect
 from .errors import LocalCacheError, UnreadablePackError, UnsupportedPackError
+from .ownership import check_private
 from .pack import Limits
 from .repository import ReadRepository, Union
 from .restore import missing, restore
@@ -42,36 +43,53 @@ def load(config: Config, deadline: Deadline) -> LoadReport:
         if config.locks:
             for path in sorted({root.outermost for root in roots}):
                 wait_for_restore(path, deadline)
-        open_roots, used_roots = _sort(roots, config)
+        sorted_roots = _sort(roots, config)
         if not roots:
             return replace(report, reason="B10_CACHES leaves no cache")
-        if not open_roots:
-            return replace(report, reason=_in_use(used_roots))
+        if not sorted_roots.open:
+            return replace(report, reason=_in_use(sorted_roots.used))
         limits = Limits.for_packs_of(config.max_pack_bytes)
         repository = ReadRepository(store, config.namespace, environment, limits, deadline, trusted)
-        return _restore(repository, open_roots, used_roots, config, deadline, report)
+        return _restore(repository, sorted_roots, config, deadline, report)
+
+
+@dataclass
+class _Roots:
+    """Cache roots, by what a load may do with them."""
+
+    open: list[CacheRoot]
+    """Those it may add to: without artifacts, or any when merging."""
+    used: list[CacheRoot]
+    """Those that hold artifacts already."""
+    failed: dict[str, LocalCacheError]
+    """Why others cannot be used, by name."""
+
+    def only(self, names: set[str]) -> _Roots:
+        """Those of some names."""
+        return _Roots(
+            [root for root in self.open if root.name in names],
+            [root for root in self.used if root.name in names],
+            {name: error for name, error in self.failed.items() if name in names},
+        )
 
 
 def _restore(
     repository: ReadRepository,
-    open_roots: list[CacheRoot],
-    used_roots: list[CacheRoot],
+    roots: _Roots,
     config: Config,
     deadline: Deadline,
     report: LoadReport,
 ) -> LoadReport:
     union = repository.union()
-    stored_roots = {name.partition("/")[0] for name in union.units}
-    open_roots = [root for root in open_roots if root.name in stored_roots]
-    used_roots = [root for root in used_roots if root.name in stored_roots]
+    roots = roots.only({name.partition("/")[0] for name in union.units})
     with ExitStack() as locks:
         # In one order everywhere, so that two processes never wait for each other.
-        for path in sorted({root.outermost for root in open_roots}):
+        for path in sorted({root.outermost for root in roots.open}):
             locks.enter_context(locked(path, deadline) if config.locks else nullcontext())
         # Another rank may have restored, or a compiler begun, while this one waited.
-        open_roots, used_meanwhile = _sort(open_roots, config)
-        names = missing(union.units, open_roots)
-        restored = restore(repository, union, names, open_roots, deadline)
+        still = _sort(roots.open, config)
+        names = missing(union.units, still.open)
+        restored = restore(repository, union, names, still.open, deadline)
     report = replace(
         report,
         rejected_packs=_rejections(restored.union),
@@ -84,31 +102,29 @@ def _restore(
         packs=tuple(sorted(restored.packs)),
     )
     if restored.units:
-        return replace(report, status=OperationStatus.SUCCESS, reason=f"restored to {named(open_roots)}")
+        return replace(report, status=OperationStatus.SUCCESS, reason=f"restored to {named(still.open)}")
     if restored.union.units:
-        used_roots += used_meanwhile
-        reason = _in_use(used_roots) if used_roots else "all that the store holds is already in place"
-        return replace(report, reason=reason)
+        for error in roots.failed.values():  # there was something for it
+            raise error
+        used = [*roots.used, *still.used]
+        return replace(report, reason=_in_use(used) if used else "all that the store holds is already in place")
     return _nothing_usable(report, restored.union)
 
 
-def _sort(roots: Sequence[CacheRoot], config: Config) -> tuple[list[CacheRoot], list[CacheRoot]]:
-    """The roots that a load may add to, which are those without artifacts, or all of them when merging; and the others.
-
-    Raises LocalCacheError if there is none of the former because they cannot be read.
-    """
-    found: list[CacheRoot] = []
-    used: list[CacheRoot] = []
-    failures: list[LocalCacheError] = []
+def _sort(roots: Sequence[CacheRoot], config: Config) -> _Roots:
+    """Which roots a load may add to. Raises LocalCacheError if there are none because they cannot be used."""
+    found = _Roots([], [], {})
     for root in roots:
         try:
-            (found if config.merge or not snapshot.has_artifacts(root) else used).append(root)
+            check_private(root)
+            (found.open if config.merge or not snapshot.has_artifacts(root) else found.used).append(root)
         except LocalCacheError as error:
-            failures.append(error)
+            found.failed[root.name] = error
+    failures = list(found.failed.values())
     snapshot.say_left_out(failures)
-    if failures and not found:
+    if failures and not found.open:
         raise failures[0]
-    return found, used
+    return found
 
 
 def _in_use(roots: Sequence[CacheRoot]) -> str:

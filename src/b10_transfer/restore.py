@@ -19,6 +19,7 @@ from .adapters import CacheRoot, Unit, UnitKind
 from .adapters.base import is_transient
 from .deadline import Deadline
 from .errors import CorruptPackError, LocalCacheError, NoSpaceError, PackError
+from .ownership import check_private
 from .pack import PackUnit
 from .repository import Pack, ReadRepository, Union
 from .staging import StagedTree, lies_inside, staged_tree
@@ -133,6 +134,7 @@ def _stage_roots(roots: Mapping[str, CacheRoot], result: Restored, cleanup: Exit
     trees = {}
     for name, root in roots.items():
         try:
+            check_private(root)
             trees[name] = cleanup.enter_context(staged_tree(root.outermost))
         except LocalCacheError as error:
             result.fail(error)

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from .adapters import CacheRoot, Unit, UnitKind
 from .deadline import Deadline
 from .errors import LocalCacheError
+from .ownership import check_private
 from .pack import PackUnit, PackWriter, SourceFile
 from .pack.rules import DistinctPaths, check_paths
 
@@ -157,7 +158,8 @@ def _likeness(unit: LocalUnit) -> tuple[str, int, str]:
 
 
 def _walk(root: CacheRoot) -> Iterator[LocalFile]:
-    """Every regular file that may be an artifact. What vanishes meanwhile is passed over."""
+    """Every regular file that may be an artifact. What vanishes meanwhile is passed over. Raises LocalCacheError."""
+    check_private(root)
     skipped = {str(path) for path in root.nested}
     folders = [""]
     while folders:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from .deadline import Deadline
 from .errors import LocalCacheError
-from .stores.locality import mounts
+from .stores.locality import is_mount_point
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ class StagedTree:
 
 def lies_inside(root: Path) -> bool:
     """Whether a root's staging has to lie inside it: what lies beside could not be renamed into it."""
-    return os.path.exists(root) and (_is_mount_point(root) or not os.access(root.parent, os.W_OK | os.X_OK))
+    return os.path.exists(root) and (is_mount_point(root) or not os.access(root.parent, os.W_OK | os.X_OK))
 
 
 @contextmanager
@@ -210,8 +210,3 @@ def _remove_leftovers(folder: Path, prefix: str) -> None:
             with _Lock(descriptor) as lock:
                 if lock.try_it():
                     shutil.rmtree(folder / name, ignore_errors=True)
-
-
-def _is_mount_point(path: Path) -> bool:
-    """Also of a bind mount from the same file system, which ``os.path.ismount`` does not notice."""
-    return os.path.ismount(path) or str(path) in mounts()

@@ -14,10 +14,19 @@ from ..errors import ConfigurationError
 from .base import Adapter, Unit, UnitKind
 from .cuda import CudaAdapter
 from .cute_dsl import CuteDslAdapter
-from .deep_gemm import DeepGemmAdapter, SglangDeepGemmAdapter, VllmDeepGemmAdapter
+from .deep_gemm import DeepGemmAdapter, VllmDeepGemmAdapter
 from .flashinfer import FlashInferAdapter, FlashInferAutotuneAdapter
 from .headers import HeadersAdapter
 from .inductor import InductorAdapter
+from .sglang import (
+    SglangCuteAdapter,
+    SglangDeepGemmAdapter,
+    SglangFlashInferAdapter,
+    SglangInductorAdapter,
+    SglangJitAdapter,
+    SglangTileLangAdapter,
+    SglangTritonAdapter,
+)
 from .tilelang import TileLangAdapter
 from .torch_extensions import TorchExtensionsAdapter
 from .triton import TritonAdapter
@@ -26,15 +35,22 @@ from .vllm import VllmAdapter
 
 # vLLM's first: it points Inductor and Triton into its own cache, and takes theirs along.
 ADAPTERS: tuple[Adapter, ...] = (
+    # Places that a server chooses come first: it sets a compiler's variable to one, and a cache keeps its name.
     VllmAdapter(),
+    VllmDeepGemmAdapter(),
+    FlashInferAutotuneAdapter(),
+    SglangJitAdapter(),
+    SglangCuteAdapter(),
+    SglangInductorAdapter(),
+    SglangTritonAdapter(),
+    SglangFlashInferAdapter(),
+    SglangDeepGemmAdapter(),
+    SglangTileLangAdapter(),
     InductorAdapter(),
     HeadersAdapter(),
     TritonAdapter(),
     FlashInferAdapter(),
-    FlashInferAutotuneAdapter(),
     DeepGemmAdapter(),
-    VllmDeepGemmAdapter(),
-    SglangDeepGemmAdapter(),
     TileLangAdapter(),
     CuteDslAdapter(),
     TvmFfiAdapter(),
@@ -53,6 +69,8 @@ class CacheRoot:
     """What lies below this root and is none of its own: other roots, the store."""
     outer: Path | None = None
     """The outermost root that this one is nested in, if it is."""
+    may_be_shared: bool = False
+    """Whether it is used even if other users could have put something there."""
 
     @property
     def outermost(self) -> Path:
@@ -89,6 +107,7 @@ def cache_roots(config: Config) -> list[CacheRoot]:
             root.path,
             nested=tuple(path for path in foreign if root.path in path.parents),
             outer=min((path for path in paths if path in root.path.parents), key=_depth, default=None),
+            may_be_shared=config.shared_roots,
         )
         for root in found
     ]

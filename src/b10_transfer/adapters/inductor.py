@@ -27,7 +27,7 @@ import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
-from ..config.reader import Reader, Variable, is_below, real_path
+from ..config.reader import Reader, Variable, is_below, real_path, resolve
 from ..errors import ConfigurationError
 from .base import Adapter, Unit, UnitKind, is_being_built, is_locked, is_transient
 from .triton import TritonAdapter
@@ -115,7 +115,7 @@ def default_inductor_dir() -> Path:
         # A random UID without a passwd entry, as OpenShift gives.
         username = f"uid_{os.getuid()}"
     name = "torchinductor_" + re.sub(r'[\\/:*?"<>|]', "_", username)
-    return real_path(os.path.join(tempfile.gettempdir(), name))
+    return resolve("TORCHINDUCTOR_CACHE_DIR", os.path.join(tempfile.gettempdir(), name))
 
 
 def _triton_depth(parts: list[str]) -> int:

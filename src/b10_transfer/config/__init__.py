@@ -77,6 +77,13 @@ VARIABLES: tuple[Variable, ...] = (
         "With `1` nothing is ever written to the store, not even a lock: a save is SKIPPED.",
     ),
     Variable(
+        "B10_SHARED_ROOTS",
+        "`0`",
+        "`0` or `1`",
+        "Whether caches are used that belong to another user, or that every user of the machine could have written to. "
+        "Compilers run what lies there.",
+    ),
+    Variable(
         "LOCAL_WORK_DIR",
         "`/app`; the temporary directory if `/app` is missing or not writable",
         "a folder in `/app/`, `/tmp/` or `/cache/`, links and `..` resolved",
@@ -157,6 +164,7 @@ class Config:
     signing_key: str | None = field(repr=False)
     trusted_keys: str | None
     read_only: bool
+    shared_roots: bool
     caches: CacheSelection
     """Which compilers' caches are taken."""
     reader: Reader = field(repr=False, compare=False)
@@ -194,6 +202,7 @@ class Config:
             signing_key=env.text("B10_SIGNING_KEY"),
             trusted_keys=env.text("B10_TRUSTED_KEYS"),
             read_only=env.flag("B10_READ_ONLY", default=False),
+            shared_roots=env.flag("B10_SHARED_ROOTS", default=False),
             locks=env.flag("B10_LOCKS", default=True),
             caches=CacheSelection.parse("B10_CACHES", env.text("B10_CACHES") or "all"),
             reader=env,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ from pathlib import Path
 from ..errors import ConfigurationError
 
 logger = logging.getLogger(__name__)
+
+_MOST_COMPONENTS = 10_000
+"""More than any path has that the kernel resolves: links that lead in a circle end here."""
 
 
 @dataclass(frozen=True)
@@ -88,15 +92,53 @@ def parse_seconds(name: str, text: str) -> float:
 
 
 def resolve(name: str, text: str) -> Path:
+    """An absolute path without links or ``..``.
+
+    Raises :class:`ConfigurationError` if it cannot be had, or leads through a link that another user has put there.
+    """
     if "\0" in text:
         raise ConfigurationError(name, text, "it must not hold a NUL character")
     try:
-        return Path(os.path.realpath(os.path.expanduser(text)))
+        # Not normalised: behind a link, ".." is not what it looks like.
+        path = os.path.join(os.getcwd(), os.path.expanduser(text))
+        resolved = os.path.realpath(path)
+        if resolved != path and (link := _foreign_link(path)):
+            raise ConfigurationError(name, text, f"it leads through {link}, a link that belongs to another user")
+        return Path(resolved)
     except OSError as error:
         raise ConfigurationError(name, text, f"its links cannot be resolved ({error})") from error
 
 
+def _foreign_link(path: str) -> str | None:
+    """The first link on the way that belongs neither to this user nor to root, who may do anything anyway."""
+    resolved, pending = "", path.split("/")
+    for _component in range(_MOST_COMPONENTS):
+        if not pending:
+            break
+        name = pending.pop(0)
+        if name in ("", "."):
+            continue
+        if name == "..":
+            resolved = resolved.rpartition("/")[0]
+            continue
+        candidate = f"{resolved}/{name}"
+        try:
+            status = os.lstat(candidate)
+        except (FileNotFoundError, NotADirectoryError):
+            break
+        if not stat.S_ISLNK(status.st_mode):
+            resolved = candidate
+            continue
+        if status.st_uid not in (os.geteuid(), 0):
+            return candidate
+        target = os.readlink(candidate)
+        resolved = "" if target.startswith("/") else resolved
+        pending = target.split("/") + pending
+    return None
+
+
 def real_path(path: str) -> Path:
+    """The absolute path without links or ``..`` of one that no user has chosen."""
     return Path(os.path.realpath(os.path.expanduser(path)))
 
 

@@ -57,6 +57,11 @@ def mounts(table: str = "/proc/self/mountinfo") -> dict[str, str]:
     return kinds
 
 
+def is_mount_point(path: str | os.PathLike[str]) -> bool:
+    """Also of a bind mount from the same file system, which ``os.path.ismount`` does not notice."""
+    return os.path.ismount(path) or os.fspath(path) in mounts()
+
+
 def _unescaped(mount_point: str) -> str:
     """The kernel writes blanks, tabs, newlines and backslashes of a mount point in octal."""
     for character in " \t\n\\":
