@@ -47,26 +47,21 @@ def test_kernel_is_complete_with_source_and_binary(tmp_path: Path) -> None:
     assert not ADAPTER.is_complete(tmp_path, UNIT, [binary])
 
 
-def test_each_server_has_a_place_of_its_own(isolated_env: IsolatedEnv) -> None:
-    assert roots() == {
-        "deep_gemm": isolated_env.home / ".deep_gemm",
+def test_each_server_has_a_place_of_its_own(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = {
         "vllm_deep_gemm": isolated_env.home / ".cache" / "vllm" / "deep_gemm",
         "sglang_deep_gemm": isolated_env.home / ".cache" / "sglang" / "deep_gemm",
     }
-
-
-def test_vllm_uses_a_configured_place_and_sglang_does_not(
-    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    assert roots() == {**served, "deep_gemm": isolated_env.home / ".deep_gemm"}
     monkeypatch.setenv("DG_JIT_CACHE_DIR", str(isolated_env.home / "kernels"))
-    assert roots() == {
-        "deep_gemm": isolated_env.home / "kernels",
-        "sglang_deep_gemm": isolated_env.home / ".cache" / "sglang" / "deep_gemm",
-    }
+    assert roots() == {**served, "deep_gemm": isolated_env.home / "kernels"}
 
 
-def test_sglangs_place_follows_its_own_variables(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SGLANG_CACHE_DIR", str(isolated_env.home / "sglang"))
-    assert roots()["sglang_deep_gemm"] == isolated_env.home / "sglang" / "deep_gemm"
-    monkeypatch.setenv("SGLANG_DG_CACHE_DIR", str(isolated_env.home / "kernels"))
-    assert roots()["sglang_deep_gemm"] == isolated_env.home / "kernels"
+@pytest.mark.parametrize("server", ["vllm", "sglang"])
+def test_place_has_one_name_whether_or_not_the_server_has_set_the_variable(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch, server: str
+) -> None:
+    place = roots()[f"{server}_deep_gemm"]
+    monkeypatch.setenv("DG_JIT_CACHE_DIR", str(place))
+    assert roots()[f"{server}_deep_gemm"] == place
+    assert "deep_gemm" not in roots()

@@ -7,7 +7,8 @@ process, so that a unit must never be in place half.
 The hash covers the generated code, the content of DeepGEMM's headers that it includes (hence its version), the
 compiler's version and its flags, among them the path of those headers: packages that lie elsewhere never hit.
 
-vLLM and SGLang each point DeepGEMM at a folder of their own, in their own process, so that this one cannot see it.
+vLLM and SGLang each point DeepGEMM at a folder of their own, in their own process: another cannot see it. These places
+come before DeepGEMM's own among the adapters, so that they have one name for whoever looks (:mod:`.sglang`).
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ class DeepGemmAdapter(Adapter):
     variables: tuple[Variable, ...] = (
         Variable(
             _CACHE_DIR,
-            "`~/.deep_gemm`; `VLLM_CACHE_ROOT/deep_gemm` for vLLM",
+            "`~/.deep_gemm`; for vLLM `VLLM_CACHE_ROOT/deep_gemm`",
             "a path",
-            "DeepGEMM's cache directory. SGLang sets it to its own, see `SGLANG_DG_CACHE_DIR`.",
+            "DeepGEMM's cache directory. vLLM follows it; SGLang sets it, to `SGLANG_DG_CACHE_DIR`.",
         ),
     )
 
@@ -54,40 +55,11 @@ class DeepGemmAdapter(Adapter):
 
 
 class VllmDeepGemmAdapter(DeepGemmAdapter):
-    """``DG_JIT_CACHE_DIR``, or where vLLM points it (vLLM 0.32, ``vllm/utils/deep_gemm.py``)."""
+    """Where vLLM points ``DG_JIT_CACHE_DIR`` unless it is set (vLLM 0.32, ``vllm/utils/deep_gemm.py``)."""
 
     name = "vllm_deep_gemm"
     title = "DeepGEMM's kernels in vLLM"
     variables = (VLLM_CACHE_ROOT,)
 
     def locate(self, env: Reader) -> Path:
-        return env.path(_CACHE_DIR) or vllm_cache_root(env) / "deep_gemm"
-
-
-class SglangDeepGemmAdapter(DeepGemmAdapter):
-    """Where SGLang points ``DG_JIT_CACHE_DIR``, whatever it was before.
-
-    Source: SGLang 0.5.23, ``srt/environ.py``, ``srt/layers/deep_gemm_wrapper/compile_utils.py``. Earlier versions'
-    default was ``~/.cache/deep_gemm``.
-    """
-
-    name = "sglang_deep_gemm"
-    title = "DeepGEMM's kernels in SGLang"
-    variables = (
-        Variable(
-            "SGLANG_DG_CACHE_DIR",
-            "`deep_gemm` in `SGLANG_CACHE_DIR` (`~/.cache/sglang`)",
-            "a path",
-            "DeepGEMM's cache directory in SGLang.",
-        ),
-        Variable(
-            "SGLANG_CACHE_DIR",
-            "`~/.cache/sglang`",
-            "a path",
-            "SGLang's cache directory.",
-        ),
-    )
-
-    def locate(self, env: Reader) -> Path:
-        caches = env.path("SGLANG_CACHE_DIR") or real_path("~/.cache/sglang")
-        return env.path("SGLANG_DG_CACHE_DIR") or caches / "deep_gemm"
+        return vllm_cache_root(env) / "deep_gemm"

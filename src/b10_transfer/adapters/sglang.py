@@ -1,0 +1,157 @@
+"""SGLang's own kernels, and the other compilers' caches where SGLang moves them.
+
+SGLang (0.5.23, ``srt/environ.py``) points other compilers at folders in its own cache directory, in its own process
+and unless their variables are set: another process cannot see it. So each of them has a second place here, which comes
+before the first among the adapters: the cache has one name, be it looked at from within SGLang's process or without.
+(The CUDA driver's is left alone there, see :mod:`.cuda`.)
+
+Layout of its own caches (``sglang/kernels/jit``):
+
+==============================================  ======================================================================
+``jit/<target>/<module>/build-<key>/``          ``deps-<key>/``: ``<module>.so``, and ``sgl_deps.json`` that lists
+                                                digests of all it was built from, headers included, by paths relative
+                                                to where packages lie; renamed into place whole
+``cute_aot/<fingerprint>/[<name>/]<key>.o``     a kernel; the fingerprint covers sources and versions, tvm-ffi's too;
+                                                renamed into place
+==============================================  ======================================================================
+
+By its source both go by content alone, wherever things lie. (Not tried: both want a GPU.)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from ..config.reader import Reader, Variable, real_path
+from .base import Adapter, Unit, UnitKind, is_transient
+from .deep_gemm import DeepGemmAdapter
+from .flashinfer import FlashInferAdapter
+from .inductor import InductorAdapter
+from .tilelang import TileLangAdapter
+from .triton import TritonAdapter
+
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_CACHE_DIR = Variable("SGLANG_CACHE_DIR", "`~/.cache/sglang`", "a path, `~` and links resolved", "SGLang's caches.")
+
+
+def _cache_dir(env: Reader) -> Path:
+    return env.path(_CACHE_DIR.name) or real_path("~/.cache/sglang")
+
+
+class SglangJitAdapter(Adapter):
+    """``SGLANG_JIT_CACHE_DIR`` or ``~/.cache/sglang/jit``, wherever ``SGLANG_CACHE_DIR`` points."""
+
+    name = "sglang_jit"
+    title = "SGLang's own kernels"
+    units = "a build's folder"
+    variables = (
+        Variable(
+            "SGLANG_JIT_CACHE_DIR", "`~/.cache/sglang/jit`", "a path, `~` and links resolved", "SGLang's kernels."
+        ),
+    )
+
+    def locate(self, env: Reader) -> Path:
+        return env.path("SGLANG_JIT_CACHE_DIR") or real_path("~/.cache/sglang/jit")
+
+    def skips_folder(self, path: str) -> bool:
+        return "/.staging-" in path or is_transient(path)
+
+    def unit_of(self, path: str) -> Unit | None:
+        parts = path.split("/")
+        if len(parts) < 5 or not parts[2].startswith("build-") or not parts[3].startswith("deps-"):
+            return None
+        return None if is_transient(path) else Unit("/".join(parts[:4]), UnitKind.FOLDER)
+
+    def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
+        return f"{unit.path}/sgl_deps.json" in files and f"{unit.path}/{unit.path.split('/')[1]}.so" in files
+
+
+class SglangCuteAdapter(Adapter):
+    """``SGLANG_CUTE_AOT_CACHE_DIR`` or ``cute_aot`` in SGLang's cache directory."""
+
+    name = "sglang_cute"
+    title = "CuTe DSL's kernels in SGLang"
+    units = "a kernel's file"
+    variables = (
+        _CACHE_DIR,
+        Variable(
+            "SGLANG_CUTE_AOT_CACHE_DIR",
+            "`cute_aot` in `SGLANG_CACHE_DIR`",
+            "a path, `~` and links resolved",
+            "CuTe DSL's kernels in SGLang.",
+        ),
+    )
+
+    def locate(self, env: Reader) -> Path:
+        return env.path("SGLANG_CUTE_AOT_CACHE_DIR") or _cache_dir(env) / "cute_aot"
+
+    def unit_of(self, path: str) -> Unit | None:
+        folder, _, name = path.rpartition("/")
+        if not _SHA256.fullmatch(folder.partition("/")[0]) or is_transient(path):
+            return None
+        return Unit(path, UnitKind.STEM) if name.endswith(".o") and _SHA256.fullmatch(name[:-2]) else None
+
+
+class SglangDeepGemmAdapter(DeepGemmAdapter):
+    """Where SGLang points ``DG_JIT_CACHE_DIR``, whatever it was before. Earlier versions: ``~/.cache/deep_gemm``."""
+
+    name = "sglang_deep_gemm"
+    title = "DeepGEMM's kernels in SGLang"
+    variables = (
+        _CACHE_DIR,
+        Variable(
+            "SGLANG_DG_CACHE_DIR",
+            "`deep_gemm` in `SGLANG_CACHE_DIR`",
+            "a path, `~` and links resolved",
+            "DeepGEMM's cache directory in SGLang.",
+        ),
+    )
+
+    def locate(self, env: Reader) -> Path:
+        return env.path("SGLANG_DG_CACHE_DIR") or _cache_dir(env) / "deep_gemm"
+
+
+class SglangInductorAdapter(InductorAdapter):
+    """``inductor`` in SGLang's cache directory."""
+
+    name = "sglang_inductor"
+    title = "Inductor's in SGLang"
+    variables = (_CACHE_DIR,)
+
+    def locate(self, env: Reader) -> Path:
+        return _cache_dir(env) / "inductor"
+
+
+class SglangTritonAdapter(TritonAdapter):
+    """``triton`` in SGLang's cache directory."""
+
+    name = "sglang_triton"
+    title = "Triton's kernels in SGLang"
+    variables = (_CACHE_DIR,)
+
+    def locate(self, env: Reader) -> Path:
+        return _cache_dir(env) / "triton"
+
+
+class SglangTileLangAdapter(TileLangAdapter):
+    """``tilelang`` in SGLang's cache directory."""
+
+    name = "sglang_tilelang"
+    title = "TileLang's kernels and tuning in SGLang"
+    variables = (_CACHE_DIR,)
+
+    def locate(self, env: Reader) -> Path:
+        return _cache_dir(env) / "tilelang"
+
+
+class SglangFlashInferAdapter(FlashInferAdapter):
+    """``.cache/flashinfer`` in SGLang's cache directory."""
+
+    name = "sglang_flashinfer"
+    title = "FlashInfer's kernels in SGLang"
+    variables = (_CACHE_DIR,)
+
+    def locate(self, env: Reader) -> Path:
+        return _cache_dir(env) / ".cache" / "flashinfer"
