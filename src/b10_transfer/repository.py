@@ -41,6 +41,8 @@ LAYOUT = "v1"
 _PACK_NAME = re.compile(r"(?P<id>(?P<time>[0-9a-f]{12})-[0-9a-f]{16})\.tar\.zst", re.ASCII)
 _DESCRIPTION = "environment.json"
 _MOST_DESCRIBED_BYTES = 64 * 1024
+Content = frozenset[tuple[str, str]]
+"""What a unit holds: path in the pack and SHA-256 of each file."""
 _THREADS = 8
 """Indexes are read so many at a time: each is a wait for the store, hardly any work."""
 
@@ -148,8 +150,29 @@ class ReadRepository:
         return {match.group("id"): info for match, info in found if match}
 
     def set_aside(self) -> set[str]:
-        """Ids of the packs that a saver found damaged."""
-        return {info.name.rpartition("/")[2] for info in self._list("quarantine")}
+        """Ids of the packs that count as absent: a saver found them damaged, or an operator recalled them."""
+        return self._marks("quarantine") | self.recalled()
+
+    def recalled(self) -> set[str]:
+        """Ids of the packs that an operator recalled."""
+        return self._marks("recalled")
+
+    def recalled_content(self) -> dict[str, set[Content]]:
+        """What the recalled packs hold, by unit: it must not be published again by pods that have restored it.
+
+        A recalled pack that cannot be read says nothing.
+        """
+        found: dict[str, set[Content]] = {}
+        for pack_id in sorted(self.recalled()):
+            pack = self._read(pack_id, verify_frames=False)
+            if isinstance(pack, Pack):
+                for unit in pack.index.units:
+                    content = frozenset((member.path, member.sha256) for member in unit.members)
+                    found.setdefault(unit.name, set()).add(content)
+        return found
+
+    def _marks(self, folder: str) -> set[str]:
+        return {info.name.rpartition("/")[2] for info in self._list(folder)}
 
     def described_parts(self) -> dict[str, str] | None:
         """The environment's parts as its ``environment.json`` names them; None if that is missing or not as written."""
@@ -273,6 +296,17 @@ class Repository(ReadRepository):
         note = {"pack": rejected.id, "why": rejected.error.detail}
         self._writable.create(f"{self._folder}/quarantine/{rejected.id}", io.BytesIO(json.dumps(note).encode()))
 
+    def recall(self, pack_id: str, why: str) -> bool:
+        """Have a pack count as absent, and nothing like it published again; False if it was recalled already."""
+        note = {"pack": pack_id, "why": why}
+        return self._writable.create(f"{self._folder}/recalled/{pack_id}", io.BytesIO(json.dumps(note).encode()))
+
+    def reinstate(self, pack_id: str) -> bool:
+        """Remove whatever mark sets a pack aside; False if there was none."""
+        marks = [f"{self._folder}/{folder}/{pack_id}" for folder in ("quarantine", "recalled")]
+        removed = [self._writable.delete(mark) for mark in marks]
+        return any(removed)
+
     def remove(self) -> None:
         """Delete every pack of this environment, the marks of damaged ones and the description.
 
@@ -281,7 +315,7 @@ class Repository(ReadRepository):
         what was not deleted yet is still there.
         """
         # Marks after packs: without its mark a damaged pack would count again.
-        for info in (*self._list("packs"), *self._list("quarantine")):
+        for info in (*self._list("packs"), *self._list("quarantine"), *self._list("recalled")):
             self._deadline.check(f"deleting packs from {self._store.location}")
             self._writable.delete(info.name)
         self._writable.delete(f"{self._folder}/{_DESCRIPTION}")

@@ -112,7 +112,15 @@ class _Saver:
         """What the store holds, every byte of it verified, and which local units it lacks."""
         union = self._repository.union(verify_frames=True)
         stored = {name: unit for name, (_pack, unit) in union.units.items()}
-        return union, snapshot.lacking(self._units, stored)
+        return union, self._without_recalled(snapshot.lacking(self._units, stored))
+
+    def _without_recalled(self, new: list[LocalUnit]) -> list[LocalUnit]:
+        """Without what an operator recalled: a pod that restored it earlier must not publish it again."""
+        recalled = self._repository.recalled_content() if new else {}
+        kept = [unit for unit in new if unit.name not in recalled or snapshot.content(unit) not in recalled[unit.name]]
+        if len(kept) < len(new):
+            logger.warning("%d units are not published: they were recalled from the store", len(new) - len(kept))
+        return kept
 
     def _publish(self, union: Union, new: list[LocalUnit]) -> SaveReport:
         with _spool(self._config.work_dir) as spool:

@@ -6,6 +6,7 @@ they were read as when they were found, is left for the next save: it is never p
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import os
@@ -23,6 +24,8 @@ from .pack import PackUnit, PackWriter, SourceFile
 from .pack.rules import DistinctPaths, check_paths
 
 logger = logging.getLogger(__name__)
+
+_BUFFER_BYTES = 256 * 1024
 
 
 class LocalFile(NamedTuple):
@@ -134,6 +137,24 @@ def lacking(units: Iterable[LocalUnit], stored: Mapping[str, PackUnit]) -> list[
     and more: a graph for one more set of guards, a library that was not there yet.
     """
     return [unit for unit in units if not (known := stored.get(unit.name)) or _extends(unit, known)]
+
+
+def content(unit: LocalUnit) -> frozenset[tuple[str, str]]:
+    """Path in a pack and SHA-256 of each of a unit's files, as they would travel; empty if they are being written."""
+    found = set()
+    buffer = memoryview(bytearray(_BUFFER_BYTES))
+    try:
+        for source in _sources(unit):
+            digest = hashlib.sha256()
+            with source.open() as file:
+                left = source.size
+                while left and (count := file.readinto(buffer[:left])):
+                    digest.update(buffer[:count])
+                    left -= count
+            found.add((source.path, digest.hexdigest()))
+    except (UnitChangedError, FileNotFoundError):
+        return frozenset()
+    return frozenset(found)
 
 
 def pack(units: Iterable[LocalUnit], writer: PackWriter) -> int:

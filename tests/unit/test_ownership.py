@@ -25,8 +25,8 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make fi
 STRANGER = 12345
 
 
-def root_at(path: Path, **fields: bool) -> CacheRoot:
-    return CacheRoot(TritonAdapter(), path, **fields)
+def root_at(path: Path, *, may_be_shared: bool = False) -> CacheRoot:
+    return CacheRoot(TritonAdapter(), path, may_be_shared=may_be_shared)
 
 
 def test_root_of_this_user_is_private(tmp_path: Path) -> None:

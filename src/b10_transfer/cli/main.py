@@ -8,7 +8,21 @@ import click
 
 from ..version import __version__
 
-COMMANDS = ("run", "load", "save", "ls", "info", "explain", "doctor", "clear", "keygen", "completion")
+COMMANDS = (
+    "run",
+    "load",
+    "save",
+    "ls",
+    "info",
+    "explain",
+    "doctor",
+    "clear",
+    "verify",
+    "quarantine",
+    "restore",
+    "keygen",
+    "completion",
+)
 """In the order of ``--help``. Each is a module of this package with a click command named ``command``."""
 
 

@@ -16,7 +16,8 @@ from ..signing import trusted_keys
 from ..stores.base import ObjectInfo, ReadStore
 
 _ENVIRONMENT_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
-USABLE, SET_ASIDE = "usable", "set aside"
+USABLE, SET_ASIDE, RECALLED = "usable", "set aside", "recalled"
+_WHY = {SET_ASIDE: "a saver found it damaged", RECALLED: "by an operator"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class StoredPack:
     state: str
     """``usable``; or why it counts as absent: ``damaged``, ``unreadable``, ``newer`` (of a later version of this
     package), ``too large`` (MAX_CACHE_SIZE_MB), ``untrusted`` (B10_TRUSTED_KEYS), ``set aside`` (a saver found it
-    damaged)."""
+    damaged), ``recalled`` (by an operator)."""
     why: str
     """What is wrong with it, empty if nothing is."""
     published_s: float
@@ -137,15 +138,17 @@ class Catalogue:
                 return pack.index.parts
         return {}
 
-    def inspect(self, namespace: str, environment_id: str, pod: Environment) -> StoredEnvironment | None:
+    def inspect(
+        self, namespace: str, environment_id: str, pod: Environment, *, verify_frames: bool = False
+    ) -> StoredEnvironment | None:
         """Everything about an environment; None if nothing is left of it but folders."""
         repository = self.repository(namespace, environment_id)
         objects = repository.listing()
         if not objects:
             return None
-        set_aside = repository.set_aside()
-        union = repository.union()
-        known: dict[str, Pack | Rejected | None] = dict.fromkeys(set_aside)
+        known: dict[str, Pack | Rejected | str] = dict.fromkeys(repository.set_aside(), SET_ASIDE)
+        known |= dict.fromkeys(repository.recalled(), RECALLED)
+        union = repository.union(verify_frames=verify_frames)
         known |= {pack.id: pack for pack in union.packs}
         known |= {rejected.id: rejected for rejected in union.rejected}
         # What was listed and is not known has been deleted meanwhile.
@@ -169,18 +172,24 @@ class Catalogue:
 
 
 def take_inventory(
-    store: ReadStore, pod: Environment, config: Config, deadline: Deadline, namespace: str | None = None
+    store: ReadStore,
+    pod: Environment,
+    config: Config,
+    deadline: Deadline,
+    namespace: str | None = None,
+    *,
+    verify_frames: bool = False,
 ) -> Inventory:
-    """Read the index of every pack in a store, or in one of its namespaces. Raises CacheError.
+    """Read the index of every pack in a store, or in one of its namespaces, and with ``verify_frames`` every byte.
 
-    Indexes alone: that every byte of a pack is sound only a load or a save finds out.
+    Raises CacheError.
     """
     catalogue = Catalogue(store, config, deadline)
     deadline.check(f"looking at {store.location}")
     exists = store.facts().exists
     namespaces = catalogue.namespaces() if namespace is None else [namespace]
     found = [
-        catalogue.inspect(name, environment_id, pod)
+        catalogue.inspect(name, environment_id, pod, verify_frames=verify_frames)
         for name in namespaces
         for environment_id in catalogue.environments(name)
     ]
@@ -191,15 +200,15 @@ def _last(name: str) -> str:
     return name.rpartition("/")[2]
 
 
-def _described(pack_id: str, info: ObjectInfo, pack: Pack | Rejected | None) -> StoredPack:
-    """A pack as it was listed, with what reading it has shown; None stands for one that is set aside."""
+def _described(pack_id: str, info: ObjectInfo, pack: Pack | Rejected | str) -> StoredPack:
+    """A pack as it was listed, with what reading it has shown; or its state, if that kept it from being read."""
     if isinstance(pack, Pack):
         amount = Amount.of(pack.index.units)
         return StoredPack(
             pack_id, USABLE, "", info.modified_s, info.size_bytes, amount.units, amount.files, amount.bytes
         )
-    if pack is None:
-        return StoredPack(pack_id, SET_ASIDE, "a saver found it damaged", info.modified_s, info.size_bytes)
+    if isinstance(pack, str):
+        return StoredPack(pack_id, pack, _WHY[pack], info.modified_s, info.size_bytes)
     return StoredPack(pack_id, _state(pack.error), pack.error.detail, info.modified_s, info.size_bytes)
 
 

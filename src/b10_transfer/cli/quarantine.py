@@ -1,0 +1,76 @@
+"""``b10-compile-cache quarantine``."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import click
+
+from ..config import Config
+from ..deadline import Deadline
+from ..inspection.bounded import bounded, open_store
+from ..inspection.recall import Marked, recall
+from .console import (
+    ExitCode,
+    deadline_option,
+    errors_told,
+    json_option,
+    print_json,
+    progress,
+    set_up_logging,
+    store_options,
+)
+
+
+@click.command("quarantine")
+@click.argument("packs", nargs=-1, metavar="[PACK]...")
+@click.option(
+    "--since",
+    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]),
+    help="Also every pack that was published to the namespace since then (this machine's time zone).",
+)
+@click.option("--why", default="", metavar="TEXT", help="For whoever looks later.")
+@store_options
+@deadline_option
+@json_option
+@click.pass_context
+def command(
+    context: click.Context,
+    packs: tuple[str, ...],
+    since: datetime | None,
+    why: str,
+    store: str | None,
+    namespace: str | None,
+    deadline_s: float | None,
+    as_json: bool,
+) -> None:
+    """Have packs count as absent, without deleting them: the way back to what was known to be good.
+
+    \b
+        b10-compile-cache ls --packs
+        b10-compile-cache quarantine 019a7c3e51d2-0c5d6a7be8f90123
+        b10-compile-cache quarantine --since 2026-11-23T14:00 --why "canary failed"
+
+    Pods that start from now on do without; a pod that has restored such a pack before does not publish the same
+    content again. Restart the pods that run it. `restore` takes it back.
+    """
+    if not packs and since is None:
+        raise click.UsageError("name packs, or say --since when")
+    set_up_logging()
+    with errors_told(as_json=as_json), progress() as observe:
+
+        def work(deadline: Deadline) -> list[Marked]:
+            config = Config.from_environment(store=store, namespace=namespace)
+            with open_store(config, deadline) as opened:
+                when = since.astimezone() if since is not None else None
+                return recall(opened, config, deadline, packs=packs, since=when, why=why)
+
+        marked = bounded("quarantine", work, deadline_s=deadline_s, observe=observe)
+    if as_json:
+        print_json(marked)
+    else:
+        for one in marked:
+            click.echo(f"{one.pack} of namespace {one.namespace}, environment {one.environment_id[:12]}: recalled")
+        if not marked:
+            click.echo("nothing to recall: what was named is recalled already")
+    context.exit(ExitCode.OK)
