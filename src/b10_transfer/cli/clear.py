@@ -9,6 +9,7 @@ import click
 from ..inspection.clearing import ClearedEnvironment, clear_caches, clear_store
 from .console import (
     ExitCode,
+    count,
     deadline_option,
     errors_told,
     json_option,
@@ -76,7 +77,9 @@ def _clear_local(caches: tuple[str, ...], deadline_s: float | None, as_json: boo
     else:
         for cache in cleared:
             if cache.files:
-                click.echo(f"{cache.name}: removed {cache.files} files, {size(cache.bytes)} ({printable(cache.path)})")
+                click.echo(
+                    f"{cache.name}: removed {count(cache.files, 'file')}, {size(cache.bytes)} ({printable(cache.path)})"
+                )
         if not any(cache.files or cache.errors for cache in cleared):
             click.echo(f"there is nothing to remove in {', '.join(cache.name for cache in cleared)}")
     for error in (error for cache in cleared for error in cache.errors):
@@ -135,8 +138,6 @@ def _confirm(found: tuple[ClearedEnvironment, ...]) -> None:
 
 
 def _in_words(environment: ClearedEnvironment) -> str:
+    amount = f"{count(environment.packs, 'pack')}, {size(environment.packed_bytes)}"
     whose = ", this pod's" if environment.this_pod else ""
-    return (
-        f"{environment.packs} packs, {size(environment.packed_bytes)}, of environment {environment.id}{whose}, "
-        f"namespace {environment.namespace}"
-    )
+    return f"{amount}, of environment {environment.id}{whose}, namespace {environment.namespace}"

@@ -146,7 +146,9 @@ def print_facts(facts: Iterable[tuple[str, str]], title: str = "", indent: str =
 
 def printable(text: str) -> str:
     """A text from a store or a path, in which nothing can steer a terminal."""
-    return "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in str(text))
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def age(seconds: float) -> str:
@@ -155,6 +157,11 @@ def age(seconds: float) -> str:
         if seconds >= length:
             return f"{seconds / length:.0f} {unit}"
     return f"{max(seconds, 0):.0f} s"
+
+
+def count(number: int, what: str) -> str:
+    """``1 pack``, ``2 packs``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def size(count_bytes: float) -> str:

@@ -10,6 +10,7 @@ from ..inspection.explanation import Explanation, Neighbour, explain
 from .console import (
     ExitCode,
     age,
+    count,
     deadline_option,
     errors_told,
     json_option,
@@ -53,7 +54,7 @@ def command(
 def _print(found: Explanation) -> None:
     _say(f"{'HIT' if found.would_hit else 'MISS'}: {found.verdict}", bold=True)
     if found.would_hit:
-        _say(f"  {found.packs} packs, {found.units} units, {found.files} files, {size(found.bytes)}")
+        _say(f"  {count(found.packs, 'pack')}, {count(found.files, 'file')}, {size(found.bytes)}")
     if found.advice:
         _say(f"  {found.advice}")
     if found.local_caches:
@@ -80,12 +81,12 @@ def _print(found: Explanation) -> None:
 
 def _print_neighbour(found: Explanation, neighbour: Neighbour) -> None:
     where = "" if neighbour.namespace == found.namespace else f"namespace {neighbour.namespace}, "
-    published = f"{neighbour.packs} packs, newest {age(time.time() - neighbour.newest_s)} ago"
+    published = f"{count(neighbour.packs, 'pack')}, newest {age(time.time() - neighbour.newest_s)} ago"
     if neighbour.differences is None:
         _say(f"\n{where}{neighbour.id[:12]} ({published}): nothing in the store says what it is")
         return
-    count, whole = len(neighbour.differences), len(found.parts)
-    _say(f"\n{where}{neighbour.id[:12]} ({published}): {count} of {whole} parts differ")
+    differ, whole = len(neighbour.differences), len(found.parts)
+    _say(f"\n{where}{neighbour.id[:12]} ({published}): {differ} of {whole} parts differ")
     print_facts([(difference.part, difference.text) for difference in neighbour.differences])
 
 

@@ -9,6 +9,7 @@ from ..inspection.pod import Forecast, LocalCache, PodInfo, inspect_pod
 from ..status import OperationStatus
 from .console import (
     ExitCode,
+    count,
     deadline_option,
     errors_told,
     json_option,
@@ -95,10 +96,10 @@ def _row(cache: LocalCache) -> tuple[str, ...]:
 def _amount(amount: Amount | None) -> str:
     if amount is None:
         return "unknown"
-    return f"{amount.units} units, {size(amount.bytes)}" if amount.units else "none"
+    return f"{count(amount.units, 'unit')}, {size(amount.bytes)}" if amount.units else "none"
 
 
 def _in_words(forecast: Forecast) -> str:
     if forecast.status is not OperationStatus.SUCCESS:
         return f"{forecast.status.name}: {forecast.reason}"
-    return f"{forecast.reason} {forecast.units} units, {forecast.files} files, {size(forecast.bytes)}"
+    return f"{forecast.reason} {count(forecast.units, 'unit')}, {count(forecast.files, 'file')}, {size(forecast.bytes)}"

@@ -187,4 +187,4 @@ def _check_per_pod_variables() -> Iterator[Check]:
 
 def _nearest_folder(path: Path) -> Path:
     """A folder, or the nearest above it that exists."""
-    return next((folder for folder in (path, *path.parents) if folder.is_dir()), Path("/"))
+    return next((folder for folder in (path, *path.parents) if os.path.isdir(folder)), Path("/"))

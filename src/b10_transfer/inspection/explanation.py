@@ -219,7 +219,7 @@ def _verdict(
 ) -> tuple[str, str]:
     """What a load would find, and what to do if that is nothing."""
     if usable.units:
-        return f"a load finds {usable.units} units for this pod", ""
+        return f"a load finds {usable.units} {'unit' if usable.units == 1 else 'units'} for this pod", ""
     if union.units:
         names = ", ".join(sorted({name.partition("/")[0] for name in union.units}))
         return f"the store has only caches that B10_CACHES leaves out: {names}", "name them in B10_CACHES, or unset it"

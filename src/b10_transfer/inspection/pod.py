@@ -160,7 +160,7 @@ def look_through(root: CacheRoot, deadline: Deadline) -> tuple[LocalCache, Seque
         name=root.name,
         title=root.adapter.title,
         path=str(root.path),
-        exists=root.path.is_dir(),
+        exists=os.path.isdir(root.path),
         units=len(found.units),
         files=sum(len(unit.files) for unit in found.units),
         bytes=sum(unit.size for unit in found.units),
