@@ -91,7 +91,9 @@ def load(
         config = Config.from_environment(namespace=namespace, store=store, merge=merge)
         began_ns = time.time_ns()
         report = loading.load(config, deadline)
-        _last_load = Usage(cache_roots(config), report.restored, began_ns, time.time_ns())
+        ended_ns = time.time_ns()
+        # The caches are looked for again when somebody asks: that takes a millisecond, and nobody may.
+        _last_load = lambda: Usage(cache_roots(config), report.restored, began_ns, ended_ns)  # noqa: E731
         return report
 
     return _at_the_edge("load", deadline_s, operate, LoadReport, observe)
@@ -112,7 +114,7 @@ def save(
     return _at_the_edge("save", deadline_s, operate, SaveReport, observe)
 
 
-_last_load: Usage | None = None
+_last_load: Callable[[], Usage] | None = None
 
 
 def cache_report() -> CacheReport:
@@ -123,7 +125,7 @@ def cache_report() -> CacheReport:
     told is said in ``warning``.
     """
     try:
-        report = _last_load.report() if _last_load is not None else CacheReport((), compile_counters())
+        report = _last_load().report() if _last_load is not None else CacheReport((), compile_counters())
     except Exception as error:  # noqa: BLE001 - this is the edge
         report = CacheReport((), warning=f"what became of the caches cannot be told: {error}")
     with suppress(Exception):

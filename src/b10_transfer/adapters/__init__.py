@@ -98,18 +98,21 @@ def cache_roots(config: Config) -> list[CacheRoot]:
         path = adapter.locate(config.reader)
         if path is not None and not any(root.adapter.covers(root.path, path) for root in found):
             found.append(CacheRoot(adapter, path))
-    paths = [root.path for root in found]
     # A store in a cache would otherwise save its own packs, again and again.
-    foreign = [*paths, config.store, config.work_dir]
+    # Compared as text: with ``Path.parents`` the places of twenty caches take 8 ms.
+    foreign = {f"{path}/": path for path in (config.store, config.work_dir)}
+    places = {f"{root.path}/": root.path for root in found}
     return [
         CacheRoot(
             root.adapter,
             root.path,
-            nested=tuple(path for path in foreign if root.path in path.parents),
-            outer=min((path for path in paths if path in root.path.parents), key=_depth, default=None),
+            nested=tuple(path for text, path in (places | foreign).items() if text.startswith(own) and text != own),
+            outer=next(
+                (places[text] for text in sorted(places, key=len) if own.startswith(text) and text != own), None
+            ),
             may_be_shared=config.shared_roots,
         )
-        for root in found
+        for own, root in zip(places, found, strict=True)
     ]
 
 
@@ -117,10 +120,6 @@ def named(roots: Sequence[CacheRoot]) -> str:
     """The roots' paths in a sentence: ``a``, ``a and b``, ``a, b and c``."""
     *others, last = [str(root.path) for root in roots]
     return f"{', '.join(others)} and {last}" if others else last
-
-
-def _depth(path: Path) -> int:
-    return len(path.parts)
 
 
 __all__ = ["ADAPTERS", "Adapter", "CacheRoot", "Unit", "UnitKind", "cache_roots", "named"]

@@ -92,7 +92,7 @@ class InductorAdapter(Adapter):
 
     def covers(self, root: Path, other: Path) -> bool:
         """Inductor points ``TRITON_CACHE_DIR`` at ``<its own>/triton/<device>``."""
-        return root == other or (root / "triton") in (other, *other.parents)
+        return other in (root, root / "triton") or is_below(other, [root / "triton"])
 
     def is_rewritten(self, path: str) -> bool:
         return path.startswith("triton/") and self._triton.is_rewritten(path)

@@ -34,7 +34,7 @@ import pprint
 from collections.abc import Callable, Collection
 from pathlib import Path, PurePosixPath
 
-from ..config.reader import Reader
+from ..config.reader import Reader, is_below
 from .base import Adapter, Unit, UnitKind, is_transient
 from .inductor import InductorAdapter
 from .triton import TritonAdapter
@@ -103,7 +103,7 @@ class VllmAdapter(Adapter):
 
     def covers(self, root: Path, other: Path) -> bool:
         """vLLM points ``TORCHINDUCTOR_CACHE_DIR`` and ``TRITON_CACHE_DIR`` into its cache once it compiles."""
-        if root not in other.parents:
+        if not is_below(other, [root]):
             return root == other
         return bool(_nested(other.relative_to(root).as_posix())[1])
 

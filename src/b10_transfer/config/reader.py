@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,5 +142,8 @@ def real_path(path: str) -> Path:
     return Path(os.path.realpath(os.path.expanduser(path)))
 
 
-def is_below(path: Path, parents: list[Path]) -> bool:
-    return any(parent in path.parents for parent in parents)
+def is_below(path: Path, parents: Iterable[Path]) -> bool:
+    """Whether a path lies below one of some others; all are absolute and without links."""
+    # As text: with ``Path.parents`` comparing the places of all caches takes 8 ms.
+    text = os.fspath(path)
+    return any(text.startswith(f"{parent}/".replace("//", "/")) and text != "/" for parent in parents)
