@@ -69,7 +69,7 @@ def test_environment_with_fewest_differences_comes_first(this_pod: Publisher) ->
     ids = [neighbour["id"] for neighbour in found["nearest"]]
     assert ids == [near.environment.id, middle.environment.id, far.environment.id]
     assert found["more"] == 1
-    assert "1 more differ more" in command("explain").stdout
+    assert "1 other environment more unlike this pod" in command("explain").stdout
 
 
 def test_cpu_features_are_told_by_what_is_missing_and_what_is_extra() -> None:
@@ -175,6 +175,7 @@ def test_json_of_a_miss_says_all_there_is_to_say(this_pod: Publisher) -> None:
         "bytes": 0,
         "rejected_packs": [],
         "set_aside_packs": [],
+        "recalled_packs": [],
         "nearest": [
             {
                 "namespace": "default",
@@ -193,6 +194,7 @@ def test_json_of_a_miss_says_all_there_is_to_say(this_pod: Publisher) -> None:
         ],
         "more": 0,
         "elsewhere": [],
+        "errors": [],
         "local_caches": [],
         "per_pod_variables": [],
     }
@@ -203,3 +205,23 @@ def test_what_a_save_publishes_is_a_hit(isolated_env: IsolatedEnv) -> None:
     save()
     found = command("explain", "--json").json
     assert (found["would_hit"], found["packs"], found["units"]) == (True, 1, 1)
+
+
+def test_recalled_packs_are_no_hit_and_told_apart_from_damaged_ones(this_pod: Publisher) -> None:
+    pack = this_pod.publish().name.removesuffix(".tar.zst")
+    assert command("quarantine", pack).exit_code == 0
+    answer = command("explain")
+    assert answer.exit_code == 3
+    assert "MISS: every pack for this pod was recalled (1)" in answer.stdout
+    assert f"recalled by an operator: {pack}" in answer.stdout
+
+
+def test_environment_that_cannot_be_read_does_not_hide_the_others(this_pod: Publisher) -> None:
+    Publisher(this_pod.store, pod_like_this(torch="2.12.0")).publish()
+    broken = this_pod.store / "v1" / "default" / ("f" * 32)
+    broken.mkdir()
+    (broken / "packs").write_text("no folder")
+    answer = command("explain")
+    assert answer.exit_code == 3
+    assert "1 of 10 parts differ" in answer.stdout
+    assert f"warning: not compared, could not list {broken}/packs" in answer.stdout

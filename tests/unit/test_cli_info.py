@@ -160,3 +160,11 @@ def test_info_writes_nothing(isolated_env: IsolatedEnv) -> None:
     command("info")
     assert not isolated_env.store.exists()
     assert not list(isolated_env.home.iterdir())
+
+
+def test_what_was_recalled_would_not_be_published_again(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    isolated_env.fill(isolated_env.triton, {"KERNEL/launcher.so": b"x"})
+    command("quarantine", save().pack)
+    assert command("info", "--json").json["save"]["status"] == save().status.name == "SKIPPED"

@@ -90,7 +90,7 @@ def test_b10_namespace_hides_no_other(
 def test_json_says_all_there_is_to_say(this_pod: Publisher) -> None:
     pack = this_pod.publish()
     found = command("ls", "--json").json
-    assert found.keys() == {"store", "exists", "environment_id", "environments"}
+    assert found.keys() == {"store", "exists", "environment_id", "environments", "errors"}
     assert (found["store"], found["exists"]) == (str(this_pod.store), True)
     assert found["environment_id"] == this_pod.environment.id
     [environment] = found["environments"]
@@ -202,3 +202,15 @@ def test_ls_writes_nothing(this_pod: Publisher) -> None:
     command("ls")
     command("ls", "--packs")
     assert {path: path.stat().st_mtime_ns for path in this_pod.store.rglob("*")} == before
+
+
+@pytest.mark.parametrize("subcommand", ["ls", "verify"])
+def test_environment_that_cannot_be_read_is_an_error_beside_the_others(this_pod: Publisher, subcommand: str) -> None:
+    this_pod.publish()
+    broken = this_pod.store / "v1" / "default" / ("f" * 32)
+    broken.mkdir()
+    (broken / "packs").write_text("no folder")
+    answer = command(subcommand, "--json")
+    assert answer.exit_code == 1
+    assert [environment["id"] for environment in answer.json["environments"]] == [this_pod.environment.id]
+    assert f"error: could not list {broken}/packs: Not a directory" in answer.stderr

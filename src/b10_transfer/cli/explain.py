@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 import click
 
@@ -64,17 +65,27 @@ def _print(found: Explanation) -> None:
     for neighbour in found.nearest:
         _print_neighbour(found, neighbour)
     if found.more:
-        _say(f"\n{found.more} more differ more; `b10-compile-cache ls` lists them")
+        _say(f"\n{count(found.more, 'other environment')} more unlike this pod; `b10-compile-cache ls` lists all")
+    for note in _notes(found):
+        _say(f"\n{note}")
+
+
+def _notes(found: Explanation) -> Iterator[str]:
+    """What else matters, each in a paragraph of its own."""
     others = [name for name in found.elsewhere if not found.advice.startswith(f"set B10_NAMESPACE={name},")]
     if others:
-        _say(f"\nalso for this pod: namespace {', '.join(others)} (B10_NAMESPACE)")
+        yield f"also for this pod: namespace {', '.join(others)} (B10_NAMESPACE)"
     for reason in found.rejected_packs:
-        _say(f"\ncounts as absent: {reason}")
+        yield f"counts as absent: {reason}"
     if found.set_aside_packs:
-        _say(f"\nset aside as damaged: {', '.join(found.set_aside_packs)}")
+        yield f"set aside as damaged: {', '.join(found.set_aside_packs)}"
+    if found.recalled_packs:
+        yield f"recalled by an operator: {', '.join(found.recalled_packs)}"
+    for error in found.errors:
+        yield f"warning: not compared, {error}"
     if found.per_pod_variables:
-        _say(
-            f"\nwarning: vLLM hashes {', '.join(found.per_pod_variables)} into its cache's name. Where their values "
+        yield (
+            f"warning: vLLM hashes {', '.join(found.per_pod_variables)} into its cache's name. Where their values "
             "differ between pods, no restored cache is used: unset them, or give them one value in all pods"
         )
 

@@ -19,6 +19,7 @@ from .console import (
     json_option,
     print_json,
     print_table,
+    printable,
     progress,
     set_up_logging,
     size,
@@ -50,7 +51,7 @@ def command(
     the store; FILES are what they unpack to.
 
     Reads the index of every pack; whether every byte is sound only a load or a save finds out. Exits with 0, also if
-    the store is empty, and 1 if it could not be read.
+    the store is empty, and 1 if it, or an environment in it, could not be read.
     """
     set_up_logging()
     with errors_told(as_json=as_json), progress() as observe:
@@ -64,13 +65,15 @@ def command(
         inventory = bounded("ls", work, deadline_s=deadline_s, observe=observe)
     if as_json:
         print_json(inventory)
-    elif not inventory.environments:
+    elif not inventory.environments and not inventory.errors:
         click.echo(f"{inventory.store} {'holds no packs' if inventory.exists else 'does not exist yet'}")
     elif by_pack:
         _print_packs(inventory)
     else:
         _print_environments(inventory)
-    context.exit(ExitCode.OK)
+    for error in inventory.errors:
+        click.echo(f"error: {printable(error)}", err=True)
+    context.exit(ExitCode.ERROR if inventory.errors else ExitCode.OK)
 
 
 def _print_environments(inventory: Inventory) -> None:
@@ -122,10 +125,11 @@ def _telling_parts(found: StoredEnvironment) -> str:
     """What people tell environments apart by; `explain` compares all of it."""
     parts = found.parts
     device = parts.get("device") or parts.get("accelerator", "")
+    toolkit = " ".join(filter(None, (parts.get("accelerator"), parts.get("toolkit"))))
     known = (
         parts.get("torch") and f"torch {parts['torch']}",
         parts.get("triton") and f"triton {parts['triton']}",
         parts.get("python"),
-        " ".join(filter(None, (device, parts.get("machine") if device == "cpu" else parts.get("toolkit")))),
+        " ".join(filter(None, (device, parts.get("machine") if device == "cpu" else toolkit))),
     )
     return ", ".join(filter(None, known)) or "unknown"

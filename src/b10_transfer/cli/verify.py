@@ -16,6 +16,7 @@ from .console import (
     json_option,
     print_json,
     print_table,
+    printable,
     progress,
     set_up_logging,
     size,
@@ -60,4 +61,6 @@ def command(
             print_table(("NAMESPACE", "ENVIRONMENT", "PACK", "STATE"), rows, title=inventory.store)
         total = size(sum(pack.packed_bytes for _, pack in every))
         click.echo(f"{len(every)} packs, {total}: {len(failed) or 'none'} {'fails' if len(failed) == 1 else 'fail'}")
-    context.exit(ExitCode.ERROR if failed else ExitCode.OK)
+    for error in inventory.errors:
+        click.echo(f"error: {printable(error)}", err=True)
+    context.exit(ExitCode.ERROR if failed or inventory.errors else ExitCode.OK)

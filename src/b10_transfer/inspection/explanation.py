@@ -23,7 +23,7 @@ from ..errors import (
 )
 from ..repository import Union
 from .bounded import Observer, bounded, open_store
-from .inventory import Amount, Catalogue
+from .inventory import Amount, Catalogue, told
 
 _NEAREST = 3
 """Environments that are shown: an explanation fits one screen."""
@@ -75,12 +75,16 @@ class Explanation:
     """One line for each pack of this pod's environment that counts as absent: its id and why."""
     set_aside_packs: tuple[str, ...]
     """Ids of those that a saver found damaged before."""
+    recalled_packs: tuple[str, ...]
+    """Ids of those that an operator recalled."""
     nearest: tuple[Neighbour, ...]
     """Other environments, fewest differences first; only if there is nothing for this pod."""
     more: int
     """How many environments are further away than these."""
     elsewhere: tuple[str, ...]
     """Other namespaces that hold packs for this pod's environment."""
+    errors: tuple[str, ...]
+    """One line for each other environment or namespace that could not be read."""
     local_caches: tuple[str, ...]
     """Caches of this pod that hold artifacts already, so that a load without merging leaves them alone."""
     per_pod_variables: tuple[str, ...]
@@ -109,16 +113,20 @@ def _explain(config: Config, deadline: Deadline) -> Explanation:
         catalogue = Catalogue(store, config, deadline)
         repository = catalogue.repository(config.namespace, pod.id)
         union = repository.union()
-        set_aside = repository.set_aside()
+        recalled = repository.recalled()
+        set_aside = repository.set_aside() - recalled
+        errors: list[str] = []
         selected = {root.name for root in roots}
         usable = [unit for name, (_pack, unit) in union.units.items() if name.partition("/")[0] in selected]
-        nearest, more = ([], 0) if usable else _nearest(catalogue, config.namespace, pod)
-        elsewhere = [name for name in catalogue.namespaces() if name != config.namespace]
-        elsewhere = [name for name in elsewhere if pod.id in catalogue.environments(name)]
-        elsewhere = [name for name in elsewhere if _live_packs(catalogue, name, pod.id)]
+        nearest, more = ([], 0) if usable else _nearest(catalogue, config.namespace, pod, errors)
+        elsewhere = []
+        for name in catalogue.namespaces():
+            with told(errors):
+                if name != config.namespace and _live_packs(catalogue, name, pod.id):
+                    elsewhere.append(name)
         exists = store.facts().exists
     together = Amount.of(usable)
-    verdict, advice = _verdict(config, union, together, set_aside, nearest, elsewhere, exists)
+    verdict, advice = _verdict(config, union, together, set_aside, recalled, nearest, elsewhere, exists)
     return Explanation(
         would_hit=bool(usable),
         verdict=verdict,
@@ -133,35 +141,46 @@ def _explain(config: Config, deadline: Deadline) -> Explanation:
         bytes=together.bytes,
         rejected_packs=tuple(str(pack.error) for pack in union.rejected),
         set_aside_packs=tuple(sorted(set_aside)),
+        recalled_packs=tuple(sorted(recalled)),
         nearest=tuple(nearest),
         more=more,
         elsewhere=tuple(elsewhere),
+        errors=tuple(errors),
         local_caches=() if config.merge else tuple(root.name for root in roots if _is_in_use(root)),
         per_pod_variables=tuple(per_pod_variables(os.environ)),
     )
 
 
-def _nearest(catalogue: Catalogue, namespace: str, pod: Environment) -> tuple[list[Neighbour], int]:
+def _nearest(catalogue: Catalogue, namespace: str, pod: Environment, errors: list[str]) -> tuple[list[Neighbour], int]:
     """The environments that differ least, of this namespace or, if it has none, of all."""
-    found = _neighbours(catalogue, [namespace], pod)
+    found = _neighbours(catalogue, [namespace], pod, errors)
     if not found:
-        found = _neighbours(catalogue, catalogue.namespaces(), pod)
+        found = _neighbours(catalogue, catalogue.namespaces(), pod, errors)
     # The newest of equals: it is what pods like this one are likely to have been.
     found.sort(key=lambda other: (len(other.differences or ()) or len(pod.parts) + 1, -other.newest_s))
     return found[:_NEAREST], len(found[_NEAREST:])
 
 
-def _neighbours(catalogue: Catalogue, namespaces: Sequence[str], pod: Environment) -> list[Neighbour]:
-    found = []
+def _neighbours(
+    catalogue: Catalogue, namespaces: Sequence[str], pod: Environment, errors: list[str]
+) -> list[Neighbour]:
+    found: list[Neighbour] = []
     for namespace in namespaces:
-        for environment_id in catalogue.environments(namespace):
-            published = _live_packs(catalogue, namespace, environment_id)
-            if environment_id == pod.id or not published:
-                continue
-            parts = catalogue.parts(namespace, environment_id)
-            differences = compare(parts, pod.parts) if parts else None
-            found.append(Neighbour(namespace, environment_id, len(published), max(published), differences))
+        with told(errors):
+            for environment_id in catalogue.environments(namespace):
+                with told(errors):
+                    found += _neighbour(catalogue, namespace, environment_id, pod)
     return found
+
+
+def _neighbour(catalogue: Catalogue, namespace: str, environment_id: str, pod: Environment) -> list[Neighbour]:
+    """One environment, unless it is the pod's own or has no packs that count."""
+    published = _live_packs(catalogue, namespace, environment_id)
+    if environment_id == pod.id or not published:
+        return []
+    parts = catalogue.parts(namespace, environment_id)
+    differences = compare(parts, pod.parts) if parts else None
+    return [Neighbour(namespace, environment_id, len(published), max(published), differences)]
 
 
 def _live_packs(catalogue: Catalogue, namespace: str, environment_id: str) -> list[float]:
@@ -213,6 +232,7 @@ def _verdict(
     union: Union,
     usable: Amount,
     set_aside: set[str],
+    recalled: set[str],
     nearest: Sequence[Neighbour],
     elsewhere: Sequence[str],
     exists: bool,
@@ -237,6 +257,11 @@ def _verdict(
         return (
             f"every pack for this pod was found damaged and set aside ({len(set_aside)})",
             _HEALS,
+        )
+    if recalled:
+        return (
+            f"every pack for this pod was recalled ({len(recalled)})",
+            "`b10-compile-cache restore` has one count again; what is compiled anew is saved",
         )
     if nearest:
         return (

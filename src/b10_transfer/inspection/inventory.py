@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ..config import Config, is_namespace
 from ..deadline import Deadline
 from ..environment import Environment
-from ..errors import CorruptPackError, PackError, PackTooLargeError, UnsupportedPackError, UntrustedPackError
+from ..errors import (
+    CorruptPackError,
+    PackError,
+    PackTooLargeError,
+    StoreError,
+    UnsupportedPackError,
+    UntrustedPackError,
+)
 from ..pack import Limits, PackUnit
 from ..repository import LAYOUT, Pack, ReadRepository, Rejected
 from ..signing import trusted_keys
@@ -88,6 +96,8 @@ class Inventory:
     environment_id: str
     """The environment of the pod that asks."""
     environments: tuple[StoredEnvironment, ...]
+    errors: tuple[str, ...]
+    """One line for each environment that could not be read; the others are above all the same."""
 
 
 @dataclass(frozen=True)
@@ -188,12 +198,24 @@ def take_inventory(
     deadline.check(f"looking at {store.location}")
     exists = store.facts().exists
     namespaces = catalogue.namespaces() if namespace is None else [namespace]
-    found = [
-        catalogue.inspect(name, environment_id, pod, verify_frames=verify_frames)
-        for name in namespaces
-        for environment_id in catalogue.environments(name)
-    ]
-    return Inventory(store.location, exists, pod.id, tuple(environment for environment in found if environment))
+    found: list[StoredEnvironment] = []
+    errors: list[str] = []
+    for name in namespaces:
+        with told(errors):
+            for environment_id in catalogue.environments(name):
+                with told(errors):
+                    environment = catalogue.inspect(name, environment_id, pod, verify_frames=verify_frames)
+                    found += [environment] if environment is not None else []
+    return Inventory(store.location, exists, pod.id, tuple(found), tuple(errors))
+
+
+@contextmanager
+def told(errors: list[str]) -> Iterator[None]:
+    """Note a StoreError instead of raising it: one thing that cannot be read shall not hide the others."""
+    try:
+        yield
+    except StoreError as error:
+        errors.append(str(error))
 
 
 def _last(name: str) -> str:

@@ -15,7 +15,7 @@ from ..deadline import Deadline, run_within
 from ..environment import Environment, detect
 from ..errors import CacheError, LocalCacheError
 from ..pack import PackUnit
-from ..repository import Union
+from ..repository import Content, Union
 from ..restore import missing
 from ..snapshot import LocalUnit
 from ..status import OperationStatus
@@ -114,11 +114,13 @@ def inspect_pod(
         return _look_around(Config.from_environment(namespace=namespace, store=store), deadline)
 
     local = run_within(deadline, look_around)
+    union: Union | None = None
+    recalled: Mapping[str, set[Content]] = {}
+    error = ""
     try:
-        union: Union | None = run_within(deadline, lambda: _read_store(local, deadline))
-        error = ""
+        union, recalled = run_within(deadline, lambda: _read_store(local, deadline))
     except CacheError as failure:
-        union, error = None, str(failure)
+        error = str(failure)
     caches = local.caches if union is None else tuple(_with_store(cache, local, union) for cache in local.caches)
     return PodInfo(
         version=__version__,
@@ -132,7 +134,7 @@ def inspect_pod(
         caches=caches,
         packs=None if union is None else len(union.packs),
         load=_load_forecast(local, union, error),
-        save=_save_forecast(local, union, error),
+        save=_save_forecast(local, union, recalled, error),
         per_pod_variables=tuple(per_pod_variables(os.environ)),
     )
 
@@ -171,10 +173,12 @@ def look_through(root: CacheRoot, deadline: Deadline) -> tuple[LocalCache, Seque
     return cache, found.units
 
 
-def _read_store(local: _Local, deadline: Deadline) -> Union:
+def _read_store(local: _Local, deadline: Deadline) -> tuple[Union, Mapping[str, set[Content]]]:
+    """What the store holds for this pod, and what was recalled."""
     config = local.config
     with open_store(config, deadline) as store:
-        return Catalogue(store, config, deadline).repository(config.namespace, local.environment.id).union()
+        repository = Catalogue(store, config, deadline).repository(config.namespace, local.environment.id)
+        return repository.union(), repository.recalled_content()
 
 
 def _with_store(cache: LocalCache, local: _Local, union: Union) -> LocalCache:
@@ -205,7 +209,7 @@ def _load_forecast(local: _Local, union: Union | None, error: str) -> Forecast:
     return Forecast(OperationStatus.SUCCESS, "would restore", lacking.units, lacking.files, lacking.bytes)
 
 
-def _save_forecast(local: _Local, union: Union | None, error: str) -> Forecast:
+def _save_forecast(local: _Local, union: Union | None, recalled: Mapping[str, set[Content]], error: str) -> Forecast:
     """What ``saving`` would come to, as far as indexes tell: a save verifies every byte of the store's packs."""
     if local.config.read_only:
         return Forecast(OperationStatus.SKIPPED, "B10_READ_ONLY=1: this pod publishes nothing")
@@ -215,7 +219,10 @@ def _save_forecast(local: _Local, union: Union | None, error: str) -> Forecast:
         return Forecast(OperationStatus.ERROR, error)
     stored: dict[str, PackUnit] = {name: unit for name, (_pack, unit) in union.units.items()}
     new = snapshot.lacking(local.units, stored)
+    new = [unit for unit in new if unit.name not in recalled or snapshot.content(unit) not in recalled[unit.name]]
     if not new:
-        return Forecast(OperationStatus.SKIPPED, f"the store already holds all {len(local.units)} units")
+        return Forecast(
+            OperationStatus.SKIPPED, f"the store already holds all {len(local.units)} units, or they were recalled"
+        )
     files, size = sum(len(unit.files) for unit in new), sum(unit.size for unit in new)
     return Forecast(OperationStatus.SUCCESS, "would publish", len(new), files, size)
