@@ -169,18 +169,23 @@ def test_clearing_what_does_not_exist_is_true(isolated_env: IsolatedEnv) -> None
 
 @pytest.mark.parametrize("failure", ["a file that stays", "a broken setting"])
 def test_cache_that_cannot_be_cleared_is_false(
-    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch, failure: str
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failure: str
 ) -> None:
     isolated_env.fill(isolated_env.inductor, ARTIFACT)
 
-    def refuse(*_: object, **__: object) -> None:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    unlink = os.unlink
+
+    def refuse(path: str, *, dir_fd: int | None = None) -> None:
+        if path == "graph":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        unlink(path, dir_fd=dir_fd)
 
     if failure == "a file that stays":
         monkeypatch.setattr(os, "unlink", refuse)
     else:
         monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/etc")
     assert clear_local_cache() is False
+    assert ("fxgraph/ab/fkey/graph" if failure == "a file that stays" else "TORCHINDUCTOR_CACHE_DIR") in caplog.text
 
 
 def test_transfer_copies_a_file_with_its_time_and_mode(isolated_env: IsolatedEnv) -> None:
