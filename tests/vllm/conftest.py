@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.vllm.log import compile_s
 from tests.vllm.model import make_model
 from tests.vllm.server import Pod, Report, Server, SetUp
 
@@ -28,6 +29,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.timeout(TEST_S))
+
+
+_figures: list[str] = []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what the starts took, so that a run is also a measurement."""
+    for figure in _figures:
+        terminalreporter.write_line(figure)
 
 
 @dataclass(frozen=True)
@@ -112,4 +122,6 @@ def _start(pod: Pod, model: Path) -> Start:
         server.wait_until_ready()
         text = "\n".join(map(server.complete, ("A model", "def main():", "0 1 2 3", "What is new?")))
         saved = pod.call("save")
+        took = f"compile phase {compile_s(server.log):.1f} s, ready after {server.ready_s:.1f} s"
+        _figures.append(f"{pod.root.name} ({pod.set_up.value}): {took}")
         return Start(pod, server, text, server.stop(), saved)

@@ -181,7 +181,7 @@ class Server:
         raise AssertionError(f"the server is not ready after {READY_S} s:\n{self.log[-8000:]}")
 
     def complete(self, prompt: str = "A tokenizer knows", tokens: int = 24) -> str:
-        """What the model adds to a prompt, always choosing the likeliest token. Raises OSError if it does not answer."""
+        """What the model adds to a prompt, always the likeliest token. Raises OSError if it does not answer."""
         question = {"model": str(self._model), "prompt": prompt, "max_tokens": tokens, "temperature": 0}
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}/v1/completions",
