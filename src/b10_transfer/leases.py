@@ -20,12 +20,13 @@ import random
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from .deadline import Deadline
 from .errors import CacheError, StoreError
-from .stores.base import ObjectInfo, Store
+from .stores.base import ObjectInfo, ReadStore, Store
 
 logger = logging.getLogger(__name__)
 
@@ -55,10 +56,13 @@ class Lease:
         self._renewal_s = max(timeout_s / 3, 0.05)
         threading.Thread(target=self._renew, name="b10-transfer-lease", daemon=True).start()
 
-    def release(self) -> None:
-        """Give the claim up. A lease whose release fails dies of its age."""
+    def release(self, store: Store | None = None) -> None:
+        """Give the claim up, through another connection to the store if its own is closed.
+
+        A lease whose release fails dies of its age.
+        """
         self._released.set()
-        self._delete(self._store, self._generation)
+        self._delete(store or self._store, self._generation)
 
     def _renew(self) -> None:
         """Create generation after generation until the lease is released or somebody else's."""
@@ -111,6 +115,16 @@ def try_acquire(
                 store.delete(dead.name)
             return Lease(store, f"{folder}/{name}", latest + 1, timeout_s, renewing or (lambda: nullcontext(store)))
     return None
+
+
+def is_held(store: ReadStore, folder: str, name: str, timeout_s: float, clock: Callable[[], float] = time.time) -> bool:
+    """Whether somebody seems to hold a lease, for those who may not write: told by this machine's own clock."""
+    return any(
+        (found := _LEASE.fullmatch(info.name.rpartition("/")[2])) is not None
+        and found["name"] == name
+        and abs(clock() - info.modified_s) <= timeout_s
+        for info in store.list(folder)
+    )
 
 
 @contextmanager

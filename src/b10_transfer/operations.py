@@ -14,9 +14,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
-from . import loading, saving
+from . import compile_once, loading, saving
 from .adapters import cache_roots
-from .config import Config, read_deadline
+from .compile_once import Outcome
+from .config import Config, read_deadline, read_wait
 from .deadline import Deadline, run_within
 from .environment.imported_torch import compile_counters
 from .errors import CacheError
@@ -40,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=Report)
 Observer = Callable[[Deadline], object]
+_WINDOW_S = 30.0
 StorePath = str | os.PathLike[str]
 
 
@@ -49,17 +51,25 @@ def load_compile_cache(
     store: StorePath | None = None,
     merge: bool | None = None,
     deadline_s: float | None = None,
+    wait_for_compile_s: float | None = None,
 ) -> OperationStatus:
     """Put saved compile artifacts in place. Call it before the model compiles.
 
     Each argument overrides an environment variable (docs/configuration.md): ``namespace`` B10_NAMESPACE, ``store``
-    B10_STORE, ``merge`` B10_MERGE, ``deadline_s`` (seconds) B10_DEADLINE_SECONDS.
+    B10_STORE, ``merge`` B10_MERGE, ``deadline_s`` (seconds) B10_DEADLINE_SECONDS, ``wait_for_compile_s`` (seconds)
+    B10_WAIT_FOR_COMPILE_SECONDS.
 
     Returns SUCCESS: artifacts are in place. SKIPPED: the pod already has compile artifacts (with ``merge``: all that
     the store holds). DOES_NOT_EXIST: the store has nothing usable for this environment. ERROR: anything else; the log
     says what and what to do, and the model compiles as if there were no cache. Never raises.
     """
-    return load(namespace=namespace, store=store, merge=merge, deadline_s=deadline_s).status
+    return load(
+        namespace=namespace,
+        store=store,
+        merge=merge,
+        deadline_s=deadline_s,
+        wait_for_compile_s=wait_for_compile_s,
+    ).status
 
 
 def save_compile_cache(
@@ -79,6 +89,7 @@ def load(
     store: StorePath | None = None,
     merge: bool | None = None,
     deadline_s: float | None = None,
+    wait_for_compile_s: float | None = None,
     observe: Observer | None = None,
 ) -> LoadReport:
     """:func:`load_compile_cache` for a program that wants to know more: what was restored, from where, and why not.
@@ -86,9 +97,12 @@ def load(
     ``observe`` is given the operation's :class:`Deadline` when it begins, for a display of what it is doing.
     """
 
+    def read_config() -> Config:
+        return Config.from_environment(namespace=namespace, store=store, merge=merge)
+
     def operate(deadline: Deadline) -> LoadReport:
         global _last_load
-        config = Config.from_environment(namespace=namespace, store=store, merge=merge)
+        config = read_config()
         began_ns = time.time_ns()
         report = loading.load(config, deadline)
         ended_ns = time.time_ns()
@@ -96,7 +110,51 @@ def load(
         _last_load = lambda: Usage(cache_roots(config), report.restored, began_ns, ended_ns)  # noqa: E731
         return report
 
-    return _at_the_edge("load", deadline_s, operate, LoadReport, observe)
+    def attempt() -> LoadReport:
+        return _attempt("load", deadline_s, operate, LoadReport, observe)
+
+    started = time.perf_counter()
+    report = attempt()
+    if report.status is OperationStatus.DOES_NOT_EXIST:
+        report = _wait_for_compile(report, wait_for_compile_s, read_config, attempt)
+    return _told("load", report, started)
+
+
+def _wait_for_compile(
+    report: LoadReport, wait_s: float | None, read_config: Callable[[], Config], attempt: Callable[[], LoadReport]
+) -> LoadReport:
+    """Wait while another replica compiles, if that was asked for. Whatever goes wrong: this one compiles, too."""
+    try:
+        ends = time.monotonic() + read_wait(wait_s)
+        while report.status is OperationStatus.DOES_NOT_EXIST and (left_s := ends - time.monotonic()) > 0:
+            outcome = _wait_a_while(read_config, left_s, len(report.rejected_packs))
+            if outcome is Outcome.NOBODY:
+                break
+            if outcome is Outcome.WAITING:
+                continue
+            report = attempt()
+            if outcome is Outcome.MINE:
+                if report.status is OperationStatus.DOES_NOT_EXIST:
+                    return replace(report, reason=f"{report.reason}; this replica compiles, others may wait for it")
+                _give_lease_back(read_config)  # it was published just before the lease was free
+    except Exception as error:  # noqa: BLE001 - this is the edge
+        logger.warning("not waiting for another replica to compile: %s", error)
+    return report
+
+
+def _give_lease_back(read_config: Callable[[], Config]) -> None:
+    deadline = Deadline("giving the lease back", _WINDOW_S)
+    run_within(deadline, lambda: compile_once.release(read_config(), deadline))
+
+
+def _wait_a_while(read_config: Callable[[], Config], left_s: float, known_packs: int) -> Outcome:
+    """A wait in parts, so that a mount that hangs meanwhile is noticed."""
+    window_s = min(left_s, _WINDOW_S)
+    deadline = Deadline("waiting for another replica to compile", window_s + _WINDOW_S)
+    config = run_within(deadline, read_config)
+    if not config.locks:
+        return Outcome.NOBODY
+    return run_within(deadline, lambda: compile_once.wait(config, deadline, window_s, known_packs))
 
 
 def save(
@@ -109,9 +167,14 @@ def save(
     """:func:`save_compile_cache` for a program that wants to know more: what was published, and why nothing was."""
 
     def operate(deadline: Deadline) -> SaveReport:
-        return saving.save(Config.from_environment(namespace=namespace, store=store), deadline)
+        config = Config.from_environment(namespace=namespace, store=store)
+        try:
+            return saving.save(config, deadline)
+        finally:
+            compile_once.release(config, deadline)
 
-    return _at_the_edge("save", deadline_s, operate, SaveReport, observe)
+    started = time.perf_counter()
+    return _told("save", _attempt("save", deadline_s, operate, SaveReport, observe), started)
 
 
 _last_load: Callable[[], Usage] | None = None
@@ -136,22 +199,25 @@ def cache_report() -> CacheReport:
     return report
 
 
-def _at_the_edge(
+def _attempt(
     operation: str,
     deadline_s: float | None,
     operate: Callable[[Deadline], R],
     report_type: type[R],
     observe: Observer | None,
 ) -> R:
-    """Run an operation within its deadline, and report whatever comes of it."""
-    started = time.perf_counter()
+    """Run an operation within its deadline; whatever goes wrong is in the report."""
     try:
         deadline = Deadline(operation, read_deadline(deadline_s))
         if observe is not None:
             observe(deadline)
-        report = run_within(deadline, lambda: operate(deadline))
+        return run_within(deadline, lambda: operate(deadline))
     except Exception as error:  # noqa: BLE001 - this is the edge
-        report = report_type(status=OperationStatus.ERROR, reason=str(error) or type(error).__name__, error=error)
+        return report_type(status=OperationStatus.ERROR, reason=str(error) or type(error).__name__, error=error)
+
+
+def _told(operation: str, report: R, started: float) -> R:
+    """The report with its seconds, said on the log."""
     report = replace(report, seconds=time.perf_counter() - started)
     with suppress(Exception):  # a program's own logging handler may raise, and there is no way to tell it
         _log(operation, report)

@@ -47,6 +47,13 @@ VARIABLES: tuple[Variable, ...] = (
         "slower than a busy NFS mount; a compilation worth caching costs about as long, so waiting longer seldom pays.",
     ),
     Variable(
+        "B10_WAIT_FOR_COMPILE_SECONDS",
+        "`0`",
+        "a number of seconds, at most 86400",
+        "How long a load waits, when nothing is saved yet, for another replica that compiles already: one compiles, "
+        "the others load what it saves. With `0` nobody waits. Comes on top of the deadline.",
+    ),
+    Variable(
         "B10_MERGE",
         "`0`",
         "`0` or `1`",
@@ -224,6 +231,15 @@ def _namespace(env: Reader, override: str | None) -> str:
             "it must be 1 to 100 letters, digits, '.', '_' or '-', the first a letter or digit",
         )
     return namespace
+
+
+def read_wait(override: float | None = None, environ: Mapping[str, str] | None = None) -> float:
+    """Seconds that a load may wait for another replica to compile."""
+    name, text = "wait_for_compile_s", str(override)
+    if override is None:
+        name = "B10_WAIT_FOR_COMPILE_SECONDS"
+        text = Reader(os.environ if environ is None else environ).text(name) or "0"
+    return 0.0 if text in ("0", "0.0") else parse_seconds(name, text)
 
 
 def read_deadline(override: float | None = None, environ: Mapping[str, str] | None = None) -> float:
