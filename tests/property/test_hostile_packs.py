@@ -496,6 +496,20 @@ def test_frames_that_do_not_fill_the_space_before_the_index_are_refused(refused:
     refused(change)
 
 
+def test_frames_that_hold_more_than_the_files_are_refused(packs: Packs, sound: bytes) -> None:
+    """A few hundred packed bytes are 8 MiB of zeros: a pack full of them would be unpacked for hours."""
+    document = json.loads(packs.index_of(sound))
+    zeros = bytes(8 << 20)
+    frame = pack_frame(zeros)
+    document["frames"].append([len(frame), len(zeros), hashlib.sha256(frame).hexdigest()])
+    footer = trailer.decode_footer("sound", sound[-FOOTER_BYTES:], len(sound))
+    frames = sound[: -footer.trailer_bytes] + frame
+    bomb = frames + trailer.encode(json.dumps(document).encode(), len(frames))
+    [rejected] = repository_with(packs, bomb).union().rejected
+    assert isinstance(rejected.error, CorruptPackError)
+    assert "more than its files" in str(rejected.error)
+
+
 def test_frame_that_is_not_there_is_refused(refused: Refused) -> None:
     refused(lambda document: document["frames"].append([100, 100, "0" * 64]))
     refused(lambda document: document["frames"].clear())

@@ -22,6 +22,10 @@ MAX_INDEX_RAW_BYTES = 64 * 1024 * 1024
 _ROOT = re.compile(r"[a-z][a-z0-9_]{0,31}", re.ASCII)
 _KINDS = ("folder", "stem")
 _MOST = 1 << 62
+_MOST_HEADER_BYTES = 8 * 512
+"""In the tar stream: two headers and the padding of one file, whose path takes three blocks at most."""
+_MOST_END_BYTES = 20 * 512
+"""What ends an archive: two blocks, which other writers of tar fill up to a record."""
 
 
 @dataclass(frozen=True)
@@ -277,3 +281,6 @@ def _check_extents(index: Index, limits: Limits, pack: str) -> None:
         end = member.offset + member.size
     if end > stream_bytes:
         raise ValueError(f"{members[-1].path!r} ends behind the last frame")
+    # Zeros pack ten-thousandfold: otherwise a small pack with few files could keep its readers unpacking for hours.
+    if stream_bytes > raw_bytes + len(members) * _MOST_HEADER_BYTES + _MOST_END_BYTES:
+        raise ValueError(f"its frames hold {stream_bytes} bytes, more than its files and their headers")
