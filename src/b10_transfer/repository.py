@@ -43,6 +43,7 @@ _DESCRIPTION = "environment.json"
 _MOST_DESCRIBED_BYTES = 64 * 1024
 Content = frozenset[tuple[str, str]]
 """What a unit holds: path in the pack and SHA-256 of each file."""
+_SETTLED_MS = 3_600_000
 _THREADS = 8
 """Indexes are read so many at a time: each is a wait for the store, hardly any work."""
 
@@ -56,6 +57,11 @@ class Pack:
     """The object's name in the store."""
     index: Index
     packed_bytes: int
+
+    @property
+    def published_ms(self) -> int:
+        """When it was published, in milliseconds since 1970, as its id tells."""
+        return int(self.id[:12], 16)
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,14 @@ class Union:
     def units(self) -> Mapping[str, tuple[Pack, PackUnit]]:
         """Every unit by name, out of the latest pack that holds it."""
         return {unit.name: (pack, unit) for pack in self.packs for unit in pack.index.units}
+
+    def settled(self) -> set[str]:
+        """Names of the units that were published long enough ago to be replaced.
+
+        A compiler that never accepts what it finds would otherwise have every start publish.
+        """
+        now_ms = time.time() * 1000
+        return {name for name, (pack, _unit) in self.units.items() if now_ms - pack.published_ms > _SETTLED_MS}
 
     def without(self, pack: Pack, error: PackError) -> Union:
         """This union if ``pack`` were not there."""

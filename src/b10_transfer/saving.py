@@ -112,7 +112,7 @@ class _Saver:
         """What the store holds, every byte of it verified, and which local units it lacks."""
         union = self._repository.union(verify_frames=True)
         stored = {name: unit for name, (_pack, unit) in union.units.items()}
-        return union, self._without_recalled(snapshot.lacking(self._units, stored))
+        return union, self._without_recalled(snapshot.lacking(self._units, stored, union.settled()))
 
     def _without_recalled(self, new: list[LocalUnit]) -> list[LocalUnit]:
         """Without what an operator recalled: a pod that restored it earlier must not publish it again."""

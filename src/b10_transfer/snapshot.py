@@ -10,7 +10,7 @@ import hashlib
 import io
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -129,14 +129,34 @@ def _fits(root: CacheRoot, files: list[LocalFile], distinct: DistinctPaths) -> b
     return True
 
 
-def lacking(units: Iterable[LocalUnit], stored: Mapping[str, PackUnit]) -> list[LocalUnit]:
+def lacking(
+    units: Iterable[LocalUnit], stored: Mapping[str, PackUnit], settled: Collection[str] = ()
+) -> list[LocalUnit]:
     """The units that a store holding ``stored`` would gain by.
 
     Compilers name their artifacts by what went into them, so a unit of a known name is the same work done twice, even
     where its bytes differ (they hold timings). It counts as new only if it has all the files that the stored one has,
     and more: a graph for one more set of guards, a library that was not there yet.
+
+    Where a name covers less than the compiler checks, it may have found the stored unit out of date and replaced it.
+    Such a unit counts as new if its content differs and its name is among the ``settled`` ones: what was published a
+    moment ago was probably compiled at the same time.
     """
-    return [unit for unit in units if not (known := stored.get(unit.name)) or _extends(unit, known)]
+    return [
+        unit
+        for unit in units
+        if not (known := stored.get(unit.name))
+        or _extends(unit, known)
+        or (unit.name in settled and unit.root.adapter.may_be_replaced(unit.unit) and _differs(unit, known))
+    ]
+
+
+def _differs(local: LocalUnit, stored: PackUnit) -> bool:
+    times = {member.path: (member.size, member.mtime_ns) for member in stored.members}
+    if all(times.get(f"{local.root.name}/{file.path}") == (file.size, file.mtime_ns) for file in local.files):
+        return False  # as it was restored
+    found = content(local)
+    return bool(found) and found != {(member.path, member.sha256) for member in stored.members}
 
 
 def content(unit: LocalUnit) -> frozenset[tuple[str, str]]:

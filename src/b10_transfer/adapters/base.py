@@ -86,6 +86,10 @@ class Adapter(ABC):
         """Whether the compiler is done with a unit that has the given files (paths relative to the root)."""
         return bool(files)
 
+    def may_be_replaced(self, unit: Unit) -> bool:
+        """Whether the compiler may find a unit out of date and write it anew under the same name."""
+        return False
+
     def covers(self, root: Path, other: Path) -> bool:
         """Whether the cache at ``other`` lies in this ``root`` in a place where this adapter takes it along."""
         return root == other

@@ -74,6 +74,9 @@ class FlashInferAdapter(Adapter):
             case _:
                 return None
 
+    def may_be_replaced(self, unit: Unit) -> bool:
+        return True  # ninja looks at more than a name says
+
     def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
         if not files:
             return False

@@ -11,8 +11,8 @@ So state and objects travel as they are, modification times included, and hit wh
 paths and with the same times: on pods of one image with the same cache directory. Elsewhere ninja builds anew, and a
 restored folder is of no use but does no harm. The state's commands are hashes, so its paths cannot be rewritten.
 
-Limit: a folder's name says less than ninja looks at. One that was built anew because an image's packages are newer has
-the stored one's name and is not saved again: each pod of the new image builds it, until another namespace is used.
+A folder's name says less than ninja looks at: one that was built anew because an image's packages are newer has the
+stored one's name. It may be replaced, and is then saved again (``Adapter.may_be_replaced``).
 
 ``build.ninja`` is written anew by the caller and does not travel. Figures: docs/decisions/006-ninja-state.md.
 """

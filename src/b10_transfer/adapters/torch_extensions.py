@@ -52,6 +52,9 @@ class TorchExtensionsAdapter(Adapter):
             return None
         return Unit("/".join(parts[:depth]), UnitKind.FOLDER)
 
+    def may_be_replaced(self, unit: Unit) -> bool:
+        return True  # ninja looks at more than a name says
+
     def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
         folder = root / unit.path
         return not os.path.lexists(folder / "lock") and has_built_library(folder, files)

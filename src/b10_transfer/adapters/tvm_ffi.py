@@ -53,6 +53,9 @@ class TvmFfiAdapter(Adapter):
             return Unit(folder, UnitKind.FOLDER)
         return Unit(path, UnitKind.STEM) if _BRIDGE.fullmatch(path) else None
 
+    def may_be_replaced(self, unit: Unit) -> bool:
+        return True  # ninja looks at more than a name says
+
     def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
         if unit.kind is UnitKind.STEM:
             return bool(files) and not is_locked(root / f"{unit.path}.lock")

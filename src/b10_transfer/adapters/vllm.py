@@ -101,6 +101,9 @@ class VllmAdapter(Adapter):
             and _all_complete(self._triton, root, f"{unit.path}/{_TRITON}", files)
         )
 
+    def may_be_replaced(self, unit: Unit) -> bool:
+        return unit.path.startswith(f"{_AOT}/") and unit.path.count("/") == 2  # sources are no part of its hash
+
     def covers(self, root: Path, other: Path) -> bool:
         """vLLM points ``TORCHINDUCTOR_CACHE_DIR`` and ``TRITON_CACHE_DIR`` into its cache once it compiles."""
         if not is_below(other, [root]):

@@ -218,7 +218,7 @@ def _save_forecast(local: _Local, union: Union | None, recalled: Mapping[str, se
     if union is None:
         return Forecast(OperationStatus.ERROR, error)
     stored: dict[str, PackUnit] = {name: unit for name, (_pack, unit) in union.units.items()}
-    new = snapshot.lacking(local.units, stored)
+    new = snapshot.lacking(local.units, stored, union.settled())
     new = [unit for unit in new if unit.name not in recalled or snapshot.content(unit) not in recalled[unit.name]]
     if not new:
         return Forecast(
