@@ -4,7 +4,15 @@
   50 MB in one to two minutes.
 * Inductor's: a transformer of six layers, compiled for this machine's CPU. About a minute.
 
-Run as a program, this makes both and says where they are.
+Run as a program, this makes both and says where they are. With OUT it makes a Triton cache there instead, for whatever
+you want to measure: real kernels for a GPU of your choice, on a machine without one. It needs Triton and nothing else:
+
+    pip install triton
+    python benchmarks/corpus.py --kernels 300 --target sm_90 OUT
+
+OUT is then what TRITON_CACHE_DIR names: a folder for each kernel, with its sources in every stage, its binary and its
+metadata (8 files, some 160 kB together). --target takes sm_NN for NVIDIA (sm_80 A100, sm_90 H100, sm_100 B200) and
+gfxNNN for AMD (gfx942 MI300X). The same number, target and version of Triton make the same kernels.
 """
 
 from __future__ import annotations
@@ -24,18 +32,33 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_CACHE = Path("~/.cache/b10-transfer-benchmarks").expanduser()
+KERNELS_PROGRAM = HERE / "kernels.py"
 KERNELS = 300
 _GROUP = "__grp__"
 
 
 def triton_corpus(cache: Path, kernels: int = KERNELS) -> Path:
     """A Triton cache of ``kernels`` kernels and one per cent more, which stand for what a replica compiles later."""
-    script = HERE / "kernels.py"
 
     def make(folder: Path) -> None:
-        _run(script, str(kernels + kernels // 100), TRITON_CACHE_DIR=str(folder), HOME=str(folder.parent))
+        compile_kernels(folder, kernels + kernels // 100)
 
-    return _made_once(cache / f"triton-{kernels}-{_identity(script, 'triton')}", make)
+    return _made_once(triton_corpus_path(cache, kernels), make)
+
+
+def triton_corpus_path(cache: Path, kernels: int) -> Path:
+    """Where :func:`triton_corpus` keeps it, be it made or not."""
+    return cache / f"triton-{kernels}-{_identity(KERNELS_PROGRAM, 'triton')}"
+
+
+def compile_kernels(folder: Path, kernels: int, target: str = "sm_90", jobs: int = 0) -> None:
+    """Compile so many kernels for a GPU into a Triton cache in ``folder``. Raises CalledProcessError.
+
+    ``jobs`` compilers work at once; 0 means one for each core.
+    """
+    jobs = jobs or os.cpu_count() or 1
+    arguments = [str(kernels), "--target", target, "--jobs", str(jobs)]
+    _run(KERNELS_PROGRAM, *arguments, TRITON_CACHE_DIR=str(folder), HOME=str(folder.parent))
 
 
 def transformer_corpus(cache: Path) -> Path:
@@ -138,12 +161,31 @@ def _run(script: Path, *arguments: str, **variables: str) -> None:
     subprocess.run([sys.executable, str(script), *arguments], check=True, env={**clean, **variables})
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser)
+    parser.add_argument("out", nargs="?", type=Path, metavar="OUT", help="make a Triton cache here, a new folder")
+    parser.add_argument("--target", default="sm_90", help="with OUT: compile for this GPU (%(default)s)")
+    parser.add_argument("--jobs", type=int, default=0, help="with OUT: compilers at once (one for each core)")
     options = parser.parse_args()
+    if options.out:
+        return _make_for_anyone(options.out.absolute(), options)
     print(triton_corpus(options.corpus, options.kernels))
     print(transformer_corpus(options.corpus))
+    return 0
+
+
+def _make_for_anyone(out: Path, options: argparse.Namespace) -> int:
+    if out.exists() and any(out.iterdir()):
+        print(f"{out} is not empty: name a new folder", file=sys.stderr)
+        return 2
+    try:
+        compile_kernels(out, options.kernels, options.target, options.jobs)
+    except subprocess.CalledProcessError as error:
+        return error.returncode
+    sizes = [path.stat().st_size for path in out.rglob("*") if path.is_file()]
+    print(f"{out}: {options.kernels} kernels for {options.target}, {len(sizes):,} files, {sum(sizes) / 1e6:.1f} MB")
+    return 0
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -155,4 +197,4 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
