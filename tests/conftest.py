@@ -8,9 +8,10 @@ state, so that Hypothesis may use them for many examples.
 from __future__ import annotations
 
 import io
+import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,9 +36,38 @@ settings.register_profile(
 settings.register_profile("explore", max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")
 
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--store-on",
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="have tests keep directory stores below this folder, a mount say; given twice, they run on both",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    folders = metafunc.config.getoption("--store-on")
+    if folders and "store_place" in metafunc.fixturenames:
+        metafunc.parametrize("store_place", folders, indirect=True, ids=os.path.basename)
+
+
 Files = Mapping[str, bytes]
 FillTree = Callable[[Path, Files], None]
 ReadTree = Callable[[Path], dict[str, bytes]]
+
+
+@pytest.fixture
+def store_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """An empty folder for a test's directory stores: where ``--store-on`` says, or with everything else of the test."""
+    if not hasattr(request, "param"):
+        yield tmp_path
+        return
+    # On NFS a file that a process which was left behind has open keeps its folder from being removed.
+    with tempfile.TemporaryDirectory(dir=request.param, prefix="test-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 @dataclass(frozen=True)
@@ -56,8 +86,8 @@ class IsolatedEnv:
 
 
 @pytest.fixture
-def isolated_env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> IsolatedEnv:
-    """Every variable that this package reads, pointed below ``tmp_path`` or unset."""
+def isolated_env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, store_place: Path) -> IsolatedEnv:
+    """Every variable that this package reads, pointed below ``tmp_path`` and ``store_place`` or unset."""
     for variable in [*config.VARIABLES, *(variable for adapter in ADAPTERS for variable in adapter.variables)]:
         monkeypatch.delenv(variable.name, raising=False)
     for name in ("MAX_CACHE_SIZE_CAP_MB", "MAX_CONCURRENT_SAVES_CAP", "LOCK_TIMEOUT_CAP_SECONDS"):
@@ -70,7 +100,7 @@ def isolated_env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> IsolatedEnv
     # Below ~/.cache, which is allowed wherever TMPDIR points.
     isolated = IsolatedEnv(
         home=home,
-        store=tmp_path / "store",
+        store=store_place.resolve() / "store",
         work=tmp_path / "work" if Path("/tmp").resolve() in tmp_path.parents else Path("/tmp"),
         inductor=home / ".cache" / "inductor",
         triton=home / ".triton" / "cache",

@@ -10,8 +10,6 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import Enum, auto
 
 from . import leases
@@ -22,8 +20,7 @@ from .errors import CacheError
 from .leases import Lease
 from .pack import Limits
 from .repository import Repository
-from .stores.base import Store
-from .stores.worker import directory_store
+from .stores.opening import opened
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +56,7 @@ def wait(config: Config, deadline: Deadline, seconds: float, known_packs: int) -
     ends = time.monotonic() + seconds
     claim_at = 0.0
     pause_s = _POLL_S
-    with _opened(config, deadline) as store:
+    with opened(config, deadline) as store:
         limits = Limits.for_packs_of(config.max_pack_bytes)
         repository = Repository(store, config.namespace, detect(), limits, deadline)
         while True:
@@ -77,7 +74,7 @@ def wait(config: Config, deadline: Deadline, seconds: float, known_packs: int) -
                     repository.lease_folder,
                     [_NAME],
                     config.lock_timeout_s,
-                    renewing=lambda: _opened(config, Deadline("renewing the lease", _HELD_AT_MOST_S)),
+                    renewing=lambda: opened(config, Deadline("renewing the lease", _HELD_AT_MOST_S)),
                 ):
                     _lease = lease
                     return Outcome.MINE
@@ -95,13 +92,7 @@ def release(config: Config, deadline: Deadline) -> None:
         return
     lease, _lease = _lease, None
     try:
-        with _opened(config, deadline) as store:
+        with opened(config, deadline) as store:
             lease.release(store)
     except CacheError as error:
         logger.debug("the lease to compile dies of its age: %s", error)
-
-
-@contextmanager
-def _opened(config: Config, deadline: Deadline) -> Iterator[Store]:
-    with directory_store(config.store, make_parents=config.store_parents_may_be_made, deadline=deadline) as store:
-        yield store

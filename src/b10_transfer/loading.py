@@ -18,9 +18,9 @@ from .pack import Limits
 from .repository import ReadRepository, Union
 from .restore import missing, restore
 from .signing import trusted_keys
-from .staging import locked, wait_for_restore
+from .staging import locked, remove_leftovers, wait_for_restore
 from .status import LoadReport, OperationStatus
-from .stores.worker import directory_store
+from .stores.opening import opened
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def load(config: Config, deadline: Deadline) -> LoadReport:
     """Restore what the store holds for this environment. Raises CacheError."""
     deadline.check("looking at the local caches")
     # The store first: its worker process starts while this one looks around.
-    with directory_store(config.store, make_parents=config.store_parents_may_be_made, deadline=deadline) as store:
+    with opened(config, deadline) as store:
         trusted = trusted_keys(config)
         environment = detect()
         roots = cache_roots(config)
@@ -44,6 +44,8 @@ def load(config: Config, deadline: Deadline) -> LoadReport:
             for path in sorted({root.outermost for root in roots}):
                 wait_for_restore(path, deadline)
         sorted_roots = _sort(roots, config)
+        for path in sorted({root.outermost for root in sorted_roots.used}):
+            remove_leftovers(path)  # here nothing will be staged, which would do it
         if not roots:
             return replace(report, reason="B10_CACHES leaves no cache")
         if not sorted_roots.open:

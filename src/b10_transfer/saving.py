@@ -23,7 +23,7 @@ from .signing import signing_key, trusted_keys
 from .snapshot import LocalUnit
 from .status import OperationStatus, SaveReport
 from .stores.base import Store
-from .stores.worker import directory_store
+from .stores.opening import opened
 
 logger = logging.getLogger(__name__)
 
@@ -57,12 +57,21 @@ def save(config: Config, deadline: Deadline) -> SaveReport:
         repository = Repository(
             store, config.namespace, environment, limits, deadline, trusted_keys(config), signing_key(config)
         )
-        report = _Saver(config, deadline, store, repository, found.units, report).save()
         try:
-            store.remove_abandoned(config.incomplete_timeout_s)
-        except CacheError as error:  # what was published is published
-            logger.warning("%s; what other savers left behind stays until the next save", error)
+            report = _Saver(config, deadline, store, repository, found.units, report).save()
+        except CacheError:
+            # Now above all: what dead savers left may be what fills the store.
+            _clean_up(store, config, logging.DEBUG)
+            raise
+        _clean_up(store, config, logging.WARNING)
         return report
+
+
+def _clean_up(store: Store, config: Config, log_level: int) -> None:
+    try:
+        store.remove_abandoned(config.incomplete_timeout_s)
+    except CacheError as error:  # what was published is published
+        logger.log(log_level, "%s; what other savers left behind stays until the next save", error)
 
 
 def _nothing_found(roots: Sequence[CacheRoot]) -> str:
@@ -202,4 +211,4 @@ def _spool(work_dir: Path) -> Iterator[BinaryIO]:
 
 
 def _open_store(config: Config, deadline: Deadline) -> AbstractContextManager[Store]:
-    return directory_store(config.store, make_parents=config.store_parents_may_be_made, deadline=deadline)
+    return opened(config, deadline)

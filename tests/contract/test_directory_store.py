@@ -27,8 +27,8 @@ def refuse_links(*_: object, **__: object) -> None:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "store"
+def path(store_place: Path) -> Path:
+    return store_place / "store"
 
 
 @pytest.fixture(params=["hard links", "no hard links"])
@@ -345,14 +345,14 @@ def test_remove_abandoned_goes_by_the_stores_clock(
     assert os.listdir(path / ".staging") == ["young.tmp"]
 
 
-def test_remove_abandoned_does_not_follow_a_planted_link(store: DirectoryStore, path: Path, tmp_path: Path) -> None:
+def test_remove_abandoned_does_not_follow_a_planted_link(store: DirectoryStore, path: Path, store_place: Path) -> None:
     store.now()
-    (tmp_path / "precious").mkdir()
+    (store_place / "precious").mkdir()
     link = path / ".staging" / "link.claim"
-    link.symlink_to(tmp_path / "precious")
+    link.symlink_to(store_place / "precious")
     os.utime(link, (0, 0), follow_symlinks=False)
     assert store.remove_abandoned(60) == 1
-    assert (tmp_path / "precious").is_dir()
+    assert (store_place / "precious").is_dir()
 
 
 def test_one_entry_that_cannot_be_removed_keeps_no_other_from_being_removed(store: DirectoryStore, path: Path) -> None:
@@ -381,24 +381,24 @@ def test_missing_store_is_an_empty_one_and_reading_does_not_make_it(store: Direc
     assert not path.exists()
 
 
-def test_missing_parent_of_a_store_is_an_error_that_names_it(tmp_path: Path) -> None:
-    store = DirectoryStore(tmp_path / "mount" / "store")
+def test_missing_parent_of_a_store_is_an_error_that_names_it(store_place: Path) -> None:
+    store = DirectoryStore(store_place / "mount" / "store")
     for attempt in (
         lambda: store.list("a"),
         lambda: store.open("a/object"),
         lambda: store.create("a/object", io.BytesIO(b"content")),
         lambda: store.now(),
     ):
-        with pytest.raises(StoreError, match=f"{tmp_path}/mount does not exist; is the volume mounted"):
+        with pytest.raises(StoreError, match=f"{store_place}/mount does not exist; is the volume mounted"):
             attempt()
-    assert not (tmp_path / "mount").exists()
+    assert not (store_place / "mount").exists()
 
 
-def test_missing_parents_are_made_where_that_is_allowed(tmp_path: Path) -> None:
-    store = DirectoryStore(tmp_path / "mount" / "deep" / "store", make_parents=True)
+def test_missing_parents_are_made_where_that_is_allowed(store_place: Path) -> None:
+    store = DirectoryStore(store_place / "mount" / "deep" / "store", make_parents=True)
     assert store.list("a") == []
     assert store.create("a/object", io.BytesIO(b"content"))
-    assert (tmp_path / "mount" / "deep" / "store" / "a" / "object").read_bytes() == b"content"
+    assert (store_place / "mount" / "deep" / "store" / "a" / "object").read_bytes() == b"content"
 
 
 @pytest.mark.parametrize("make_parents", [False, True])
@@ -417,20 +417,20 @@ def test_store_that_is_a_file_is_an_error(path: Path, make_parents: bool) -> Non
 
 
 def test_store_that_vanishes_while_one_writes_is_an_error_and_not_a_store_of_its_own(
-    tmp_path: Path, links: bool
+    store_place: Path, links: bool
 ) -> None:
     """A volume that is unmounted leaves its empty mount point: writing there would fill the node's own disk."""
-    store = DirectoryStore(tmp_path / "mount" / "store")
-    (tmp_path / "mount").mkdir()
+    store = DirectoryStore(store_place / "mount" / "store")
+    (store_place / "mount").mkdir()
     store.create("a/object", io.BytesIO(b"content"))
-    os.rename(tmp_path / "mount", tmp_path / "unmounted")
+    os.rename(store_place / "mount", store_place / "unmounted")
     with pytest.raises(StoreError, match="is the volume mounted"):
         store.create("a/other", io.BytesIO(b"content"))
-    assert not (tmp_path / "mount").exists()
+    assert not (store_place / "mount").exists()
 
 
 @pytest.mark.usefixtures("links")
-def test_creators_that_make_the_same_store_at_once_all_succeed(tmp_path: Path) -> None:
+def test_creators_that_make_the_same_store_at_once_all_succeed(store_place: Path) -> None:
     outcomes: list[object] = []
 
     def work(store: DirectoryStore, ready: threading.Barrier, name: str) -> None:
@@ -441,7 +441,7 @@ def test_creators_that_make_the_same_store_at_once_all_succeed(tmp_path: Path) -
             outcomes.append(error)
 
     for round_ in range(20):
-        store, ready = DirectoryStore(tmp_path / f"store {round_}"), threading.Barrier(8)
+        store, ready = DirectoryStore(store_place / f"store {round_}"), threading.Barrier(8)
         threads = [
             threading.Thread(target=work, args=(store, ready, f"deep/er/folder/{number}")) for number in range(8)
         ]
@@ -464,13 +464,13 @@ def test_facts_say_whether_the_directory_is_there_and_how_objects_get_their_name
     assert (after.exists, after.hard_links) == (True, links)
 
 
-def test_facts_of_a_store_whose_parent_is_missing_are_an_error(tmp_path: Path) -> None:
+def test_facts_of_a_store_whose_parent_is_missing_are_an_error(store_place: Path) -> None:
     with pytest.raises(StoreError, match="is the volume mounted"):
-        DirectoryStore(tmp_path / "missing" / "store").facts()
+        DirectoryStore(store_place / "missing" / "store").facts()
 
 
-def test_links_and_files_are_no_folders(store: DirectoryStore, planted: Path, tmp_path: Path) -> None:
+def test_links_and_files_are_no_folders(store: DirectoryStore, planted: Path, store_place: Path) -> None:
     (planted / "folder").mkdir()
-    (planted / "link").symlink_to(tmp_path)
+    (planted / "link").symlink_to(store_place)
     (planted / "a name with blanks").mkdir()
     assert store.folders("a") == ["a/folder"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from b10_transfer.errors import StoreError
 from b10_transfer.stores.base import Store
 from b10_transfer.stores.directory import DirectoryStore
 from b10_transfer.stores.memory import MemoryStore
-from b10_transfer.stores.worker import directory_store
+from b10_transfer.stores.worker import bucket_store, directory_store
 
 OUTSIDE_THE_RULE = [
     "",
@@ -61,12 +62,18 @@ def refuse_links(*_: object, **__: object) -> None:
     raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
 
-@pytest.fixture(params=["directory", "directory without hard links", "directory behind a worker process", "memory"])
+BUCKET = os.environ.get("B10_TEST_BUCKET")
+"""URL of a real bucket, where there is one: ``make test-s3``."""
+STORES = ["directory", "directory without hard links", "directory behind a worker process", "memory"]
+
+
+@pytest.fixture(params=[*STORES, "bucket"] if BUCKET else STORES)
 def opened(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deadline: Deadline
+    request: pytest.FixtureRequest, store_place: Path, monkeypatch: pytest.MonkeyPatch, deadline: Deadline
 ) -> Iterator[Callable[[], Store]]:
     """Opens one and the same store, each time as if by another client."""
-    path, memory = tmp_path / "store", MemoryStore()
+    path, memory = store_place / "store", MemoryStore()
+    url = f"{BUCKET}/{secrets.token_hex(8)}"
     if request.param == "directory without hard links":
         monkeypatch.setattr(os, "link", refuse_links)
     with ExitStack() as cleanup:
@@ -74,6 +81,8 @@ def opened(
         def open_store() -> Store:
             if request.param == "memory":
                 return memory
+            if request.param == "bucket":
+                return cleanup.enter_context(bucket_store(url, deadline=deadline))
             if request.param == "directory behind a worker process":
                 return cleanup.enter_context(directory_store(path, make_parents=False, deadline=deadline))
             return DirectoryStore(path)

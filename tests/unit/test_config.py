@@ -16,7 +16,7 @@ from b10_transfer import config
 from b10_transfer.adapters import ADAPTERS, cache_roots
 from b10_transfer.adapters.inductor import InductorAdapter, default_inductor_dir
 from b10_transfer.adapters.triton import TritonAdapter
-from b10_transfer.config import Config, read_deadline
+from b10_transfer.config import BucketUrl, Config, read_deadline, read_wait
 from b10_transfer.config import store as store_location
 from b10_transfer.errors import ConfigurationError
 
@@ -318,11 +318,45 @@ def test_store_may_be_a_file_url(url: str, path: str) -> None:
     assert read(B10_STORE=url).store == Path(path)
 
 
-@pytest.mark.parametrize("scheme", ["s3", "S3", "gs", "az", "https", "hdfs"])
-def test_store_elsewhere_than_in_a_directory_is_refused_clearly(scheme: str) -> None:
+@pytest.mark.parametrize("scheme", ["https", "HTTPS", "hdfs", "ftp"])
+def test_store_of_an_unknown_kind_is_refused_clearly(scheme: str) -> None:
     rule = refusal(B10_STORE=f"{scheme}://bucket/prefix").rule
     assert f"{scheme.lower()}:// stores are not supported" in rule
-    assert "directory or a file:// URL" in rule
+    assert "use a directory, file://, s3://" in rule
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("s3://bucket/some/prefix", "s3://bucket/some/prefix"),
+        ("S3://bucket/prefix/", "s3://bucket/prefix"),
+        ("s3://bucket", "s3://bucket"),
+        ("gs://my-bucket_1/a.b", "gs://my-bucket_1/a.b"),
+        ("az://container/prefix", "az://container/prefix"),
+        ("abfss://container@account.dfs.core.windows.net/p", "abfss://container@account.dfs.core.windows.net/p"),
+    ],
+)
+def test_store_may_be_a_bucket(url: str, expected: str) -> None:
+    found = read(B10_STORE=url)
+    assert isinstance(found.store, BucketUrl)
+    assert found.store == expected
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://",
+        "s3:///prefix",
+        "s3://a/../b",
+        "s3://a/b//c",
+        "s3://a/b?x=1",
+        "s3://a/b#c",
+        "s3://a/b c",
+        "s3://u:p@host/a",
+    ],
+)
+def test_bucket_that_is_none_is_refused(url: str) -> None:
+    assert "bucket/prefix" in refusal(B10_STORE=url).rule
 
 
 @pytest.mark.parametrize(
@@ -354,7 +388,7 @@ def test_store_given_as_argument_may_be_a_path_or_a_url() -> None:
     assert Config.from_environment({}, store="file:///mnt/store").store == Path("/mnt/store")
 
 
-@pytest.mark.parametrize("store", ["", "s3://bucket"])
+@pytest.mark.parametrize("store", ["", "https://bucket"])
 def test_store_given_as_argument_keeps_to_the_same_rule(store: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^store='{store}' is not usable"):
         Config.from_environment({}, store=store)
@@ -452,6 +486,7 @@ def test_every_variable_that_is_read_is_documented_and_none_else() -> None:
     environ = Recording()
     cache_roots(Config.from_environment(environ))
     read_deadline(environ=environ)
+    read_wait(environ=environ)
     variables = [*config.VARIABLES, *(variable for adapter in ADAPTERS for variable in adapter.variables)]
     documented = " ".join(f"{variable.name} {variable.default}" for variable in variables)
     of_the_system = {"TMPDIR", "USER", "USERNAME"}

@@ -17,6 +17,9 @@ from pathlib import Path
 from ..errors import ConfigurationError
 from . import store as store_location
 from .reader import Reader, Variable, is_below, parse_seconds, real_path
+from .store import BucketUrl
+
+__all__ = ["VARIABLES", "BucketUrl", "CacheSelection", "Config", "Variable", "read_deadline", "read_wait"]
 
 MB = 1024 * 1024
 
@@ -24,8 +27,9 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         "B10_STORE",
         "unset",
-        "a directory, or a `file://` URL; its parent must exist",
-        "Where packs live. Overrides `B10FS_CACHE_DIR`.",
+        "a directory or a `file://` URL, whose parent must exist; or `s3://bucket/prefix`, `gs://…`, `az://…`",
+        "Where packs live. Overrides `B10FS_CACHE_DIR`. Buckets need `pip install 'b10-transfer[cloud]'`; credentials, "
+        "region and endpoint come from the provider's usual variables.",
     ),
     Variable(
         "B10FS_CACHE_DIR",
@@ -157,7 +161,7 @@ class CacheSelection:
 class Config:
     """Checked settings of one operation. Sizes are in bytes, times in seconds."""
 
-    store: Path
+    store: Path | BucketUrl
     store_parents_may_be_made: bool
     """Whether missing parents of the store are made: only below a mount that is known to be one."""
     namespace: str

@@ -16,8 +16,24 @@ MOUNT = Path("/cache/model")
 """Where a shared volume is expected when no store is configured."""
 
 
-def locate(env: Reader, override: str | os.PathLike[str] | None) -> tuple[Path, bool]:
-    """The store's path, made absolute without looking at it: its mount may hang."""
+_BUCKETS = ("s3", "s3a", "gs", "az", "abfs", "abfss")
+"""Schemes that obstore knows."""
+
+
+class BucketUrl(str):
+    """Where a store in a bucket is: ``s3://bucket/prefix``."""
+
+    __slots__ = ()
+
+
+def locate(env: Reader, override: str | os.PathLike[str] | None) -> tuple[Path | BucketUrl, bool]:
+    """The store's path, made absolute without looking at it, for its mount may hang; or its URL.
+
+    And whether missing parents of it may be made.
+    """
+    text = os.fspath(override) if override is not None else env.text("B10_STORE")
+    if text is not None and (url := _bucket_url("B10_STORE" if override is None else "store", text)) is not None:
+        return url, False
     if override is not None:
         path = _store_path("store", os.fspath(override))
     elif (text := env.text("B10_STORE")) is not None:
@@ -48,6 +64,22 @@ def _store_path(name: str, text: str) -> Path:
     return Path(os.path.abspath(os.path.expanduser(path)))
 
 
+def _bucket_url(name: str, text: str) -> BucketUrl | None:
+    """The URL of a bucket; None if it is none. Raises ConfigurationError if it is not a usable one."""
+    scheme, separator, rest = text.partition("://")
+    scheme = scheme.lower()
+    if not separator or scheme not in _BUCKETS:
+        return None
+    bucket, _, prefix = rest.rstrip("/").partition("/")
+    plain = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._-]*", re.ASCII)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@-]*", bucket, re.ASCII) or not all(
+        plain.fullmatch(part) and part not in (".", "..") for part in prefix.split("/") if prefix
+    ):
+        rule = f"it must be {scheme}://bucket/prefix, of letters, digits, '.', '_' and '-'"
+        raise ConfigurationError(name, text, rule)
+    return BucketUrl(f"{scheme}://{bucket}/{prefix}".rstrip("/"))
+
+
 def _path_of_url(name: str, text: str) -> str:
     from urllib.parse import unquote, urlsplit  # takes 3 ms, and hardly anybody needs it
 
@@ -57,7 +89,9 @@ def _path_of_url(name: str, text: str) -> str:
         raise ConfigurationError(name, text, f"it is not a URL ({error})") from error
     if url.scheme != "file":
         raise ConfigurationError(
-            name, text, f"{url.scheme}:// stores are not supported, use a directory or a file:// URL"
+            name,
+            text,
+            f"{url.scheme}:// stores are not supported: use a directory, file://, s3://, gs:// or az://",
         )
     if url.netloc not in ("", "localhost"):
         raise ConfigurationError(name, text, "a file:// URL must not name a host (three slashes: file:///mnt/store)")

@@ -9,7 +9,7 @@ from typing import TypeVar
 from ..config import Config, read_deadline
 from ..deadline import Deadline, run_within
 from ..stores.base import Store
-from ..stores.worker import directory_store
+from ..stores.opening import opened
 
 T = TypeVar("T")
 Observer = Callable[[Deadline], object]
@@ -34,4 +34,4 @@ def bounded(
 
 def open_store(config: Config, deadline: Deadline) -> AbstractContextManager[Store]:
     """The configured store."""
-    return directory_store(config.store, make_parents=config.store_parents_may_be_made, deadline=deadline)
+    return opened(config, deadline)

@@ -7,7 +7,8 @@ Needs only what every POSIX file system has: exclusive creation, rename, and (be
   refused (many FUSE mounts) an exclusive ``mkdir`` decides who may rename.
 * Files are created with mode 0666 and folders with 0777, less the umask: what the pods' group may read is the
   umask's to say, as for any other file.
-* A link, device or pipe that someone planted is not followed: it is not an object.
+* A link, device or pipe that someone planted is not followed: it is not an object. Nor is what a client of NFS keeps
+  of a file that was deleted while open.
 """
 
 from __future__ import annotations
@@ -62,22 +63,17 @@ class DirectoryStore(Store):
     def folders(self, folder: str) -> list[str]:
         path = self._path(folder)
         with _translated("list", path):
-            try:
-                with os.scandir(path) as entries:
-                    names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-            except FileNotFoundError:
-                self._require_reachable()
+            if (entries := self._scan(path)) is None:
                 return []
+            with entries:
+                names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
         return sorted(f"{folder}/{name}" for name in names if is_name(name))
 
     def list(self, folder: str) -> list[ObjectInfo]:
         path = self._path(folder)
         found = []
         with _translated("list", path):
-            try:
-                entries = os.scandir(path)
-            except FileNotFoundError:
-                self._require_reachable()
+            if (entries := self._scan(path)) is None:
                 return []
             with entries:
                 for entry in entries:
@@ -85,7 +81,7 @@ class DirectoryStore(Store):
                         status = entry.stat(follow_symlinks=False)
                     except FileNotFoundError:  # deleted since it was listed
                         continue
-                    if stat.S_ISREG(status.st_mode) and is_name(entry.name):
+                    if stat.S_ISREG(status.st_mode) and is_name(entry.name) and not _is_kept_by_nfs(entry.name):
                         found.append(ObjectInfo(f"{folder}/{entry.name}", status.st_size, status.st_mtime))
         return sorted(found, key=lambda info: info.name)
 
@@ -169,6 +165,30 @@ class DirectoryStore(Store):
         """A path in staging that nobody else uses."""
         return f"{self._make_folder(f'{self.location}/{STAGING}')}/{os.urandom(16).hex()}{suffix}"
 
+    def _scan(self, folder: str) -> ScandirIterator[str] | None:
+        """The entries of a folder, to be closed; None if there is no such folder."""
+        try:
+            return os.scandir(folder)
+        except FileNotFoundError:
+            if self._appears(folder):
+                return os.scandir(folder)
+            self._require_reachable()
+            return None
+
+    def _appears(self, folder: str) -> bool:
+        """Whether a folder that was missing is there once the file system has been made to look.
+
+        A client of NFS may remember for a minute that a folder was missing. To open the one above makes it ask.
+        """
+        parent = os.path.dirname(folder)
+        try:
+            if not os.path.isdir(parent) and (folder == self.location or not self._appears(parent)):
+                return False
+            os.close(os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        except (FileNotFoundError, PermissionError):  # a folder may be entered and not read
+            return False
+        return os.path.isdir(folder)
+
     def _require_reachable(self) -> None:
         """Tell a store that is still empty from one that is not there, which a missing file alone does not."""
         if self._make_parents or os.path.isdir(self.location):
@@ -196,6 +216,11 @@ def _remove(path: str) -> bool:
     return True
 
 
+def _is_kept_by_nfs(name: str) -> bool:
+    """Whether this is the name under which a client of NFS keeps a file that was deleted while open on it."""
+    return len(name) == 28 and name.startswith(".nfs")
+
+
 def _remove_if_old(entry: os.DirEntry[str], modified_before: float) -> bool:
     """Remove a staging file or claim. A write sets the modification time: what still grows is young."""
     try:
@@ -204,6 +229,10 @@ def _remove_if_old(entry: os.DirEntry[str], modified_before: float) -> bool:
         (os.rmdir if entry.is_dir(follow_symlinks=False) else os.unlink)(entry.path)
     except FileNotFoundError:
         return False
+    except OSError as error:
+        if error.errno == errno.EBUSY and _is_kept_by_nfs(entry.name):  # it goes when its last user closes it
+            return False
+        raise
     return True
 
 

@@ -1,4 +1,4 @@
-"""The worker's side of :mod:`.worker`: serves one directory store over a socket until that closes."""
+"""The worker's side of :mod:`.worker`: serves one store over a socket until that closes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from .wire import receive, send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from .base import ObjectReader, Store
@@ -52,11 +53,12 @@ class _Incoming:
 class Server:
     """Answers one request at a time."""
 
-    def __init__(self, connection: Connection, store: Store) -> None:
+    def __init__(self, connection: Connection, open_store: Callable[[], Store]) -> None:
         self._connection = connection
-        self._store = store
+        self._open_store = open_store
         self._readers: dict[int, ObjectReader] = {}
         self._opened = 0
+        self._opened_store: Store | None = None
 
     def run(self) -> None:
         """Serve until the client closes the connection."""
@@ -71,6 +73,13 @@ class Server:
             except Exception as error:  # noqa: BLE001 - one request must not end the worker for the others
                 answer, payload = {"error": [header["do"], "the store", f"{type(error).__name__}: {error}"]}, b""
             send(self._connection, answer, payload)
+
+    @property
+    def _store(self) -> Store:
+        """Opened by the first request, so that this is told if it fails."""
+        if self._opened_store is None:
+            self._opened_store = self._open_store()
+        return self._opened_store
 
     def _do_list(self, header: dict[str, Any]) -> _Answer:
         found = self._store.list(header["folder"])
@@ -131,6 +140,14 @@ class _StandardInput:
 
 
 def main() -> None:
-    """Arguments: the store's path, and whether its parents may be made."""
-    path, make_parents = sys.argv[1:]
-    Server(_StandardInput(), DirectoryStore(path, make_parents=make_parents == "1")).run()
+    """Arguments: the kind of store; then a directory, and whether its parents may be made; or a URL, and seconds."""
+    kind, place, option = sys.argv[1:]
+
+    def open_store() -> Store:
+        if kind == "bucket":
+            from .bucket import BucketStore  # imports obstore, which the directory's worker has no use for
+
+            return BucketStore(place, float(option))
+        return DirectoryStore(place, make_parents=option == "1")
+
+    Server(_StandardInput(), open_store).run()

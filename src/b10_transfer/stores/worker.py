@@ -1,11 +1,12 @@
-"""A directory store whose I/O happens in a process of its own, so that no mount can hang the caller.
+"""A store whose I/O happens in a process of its own, so that nothing can hang the caller.
 
 A system call into a hung mount cannot be abandoned from within a process. Once a FUSE server has read a request, the
 kernel waits for its answer even against SIGKILL (``request_wait_answer`` in ``fs/fuse/dev.c``), so a process with a
 thread in such a call cannot even exit. Hence this process never touches the store: a worker does, spawned for one
 operation, and the deadline is kept by waiting for a socket. A worker that is stuck is left behind.
 
-The worker costs some 12 ms, nearly all of it the start of a bare interpreter.
+The worker costs some 12 ms, nearly all of it the start of a bare interpreter. For a bucket it is not a choice, because
+obstore's runtime does not survive a fork, and servers fork; it costs some 40 ms.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from .base import Source
 
 _PART_BYTES = 1024 * 1024
-_PROGRAM = "import sys; sys.path.insert(0, sys.argv.pop(1)); from b10_transfer.stores.serve import main; main()"
+_PROGRAM = "import sys; sys.path[:0] = sys.argv.pop(1).split(':'); from b10_transfer.stores.serve import main; main()"
 
 
 @contextmanager
@@ -46,30 +48,45 @@ def directory_store(path: Path, *, make_parents: bool, deadline: Deadline) -> It
     if python is None:
         yield DirectoryStore(path, make_parents=make_parents)
         return
-    store = WorkerStore(python, path, make_parents=make_parents, deadline=deadline)
-    try:
+    # It needs the standard library alone.
+    arguments = ["directory", str(path), "1" if make_parents else "0"]
+    with closing(WorkerStore(python, str(path), arguments, deadline)) as store:
         yield store
-    finally:
-        store.close()
+
+
+@contextmanager
+def bucket_store(url: str, *, deadline: Deadline) -> Iterator[Store]:
+    """The store in a bucket. Raises StoreError where obstore is missing or no interpreter can be started."""
+    found = find_spec("obstore")
+    if found is None or found.origin is None:
+        raise StoreError("reach", url, "buckets need the package obstore: pip install 'b10-transfer[cloud]'")
+    python = _python()
+    if python is None:
+        raise StoreError("reach", url, f"no interpreter can be started for it ({sys.executable or 'none is known'})")
+    arguments = ["bucket", url, f"{deadline.remaining_s:.3f}"]
+    packages = [os.path.dirname(os.path.dirname(found.origin))]
+    with closing(WorkerStore(python, url, arguments, deadline, packages)) as store:
+        yield store
 
 
 class WorkerStore(Store):
     """Forwards the contract to a worker process, which is started at once. Raises when the deadline has passed."""
 
-    def __init__(self, python: str, path: Path, *, make_parents: bool, deadline: Deadline) -> None:
-        self.location = str(path)
+    def __init__(
+        self, python: str, location: str, arguments: Sequence[str], deadline: Deadline, packages: Sequence[str] = ()
+    ) -> None:
+        self.location = location
         self._deadline = deadline
         self._lock = threading.Lock()
         self._connection, theirs = socket.socketpair()
         for end in (self._connection, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PART_BYTES)
-        package_parent = str(Path(__file__).resolve().parents[2])
+        modules = ":".join([str(Path(__file__).resolve().parents[2]), *packages])
         with theirs:
-            arguments = [str(path), "1" if make_parents else "0"]
             try:
                 self._process = subprocess.Popen(
-                    # Isolated, without site-packages: it needs the standard library alone.
-                    [python, "-I", "-S", "-c", _PROGRAM, package_parent, *arguments],
+                    # Isolated, and without looking for site-packages.
+                    [python, "-I", "-S", "-c", _PROGRAM, modules, *arguments],
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
