@@ -33,8 +33,10 @@ logger = logging.getLogger(__name__)
 _POLL_S = 0.05
 _POLL_MOST_S = 0.5
 _LEASE = re.compile(r"(?P<name>.+)\.(?P<generation>\d{8})", re.ASCII)
-_FORGOTTEN_S = 600.0
-"""A lease that has been dead for so long is deleted by whoever comes past, so that the folder does not grow."""
+_FORGOTTEN_TIMEOUTS = 2
+"""A lease that is as old as so many timeouts is deleted by whoever comes past, so that the folder does not grow: most
+are called by what their dead holder was about to save, and nobody will ever claim them again. Twice, because a claimant
+who has just seen it counts on from its generation."""
 
 
 class Lease:
@@ -99,20 +101,21 @@ def try_acquire(
     generations: dict[str, list[tuple[int, ObjectInfo]]] = {name: [] for name in names}
     listing = store.list(folder)
     now = store.now() if listing else 0.0
+    forgotten: list[ObjectInfo] = []
     for info in listing:
         found = _LEASE.fullmatch(info.name.rpartition("/")[2])
         if found and found["name"] in generations:
             generations[found["name"]].append((int(found["generation"]), info))
-        elif now - info.modified_s > timeout_s + _FORGOTTEN_S:
-            store.delete(info.name)
+        if abs(now - info.modified_s) > _FORGOTTEN_TIMEOUTS * timeout_s:
+            forgotten.append(info)
     # In any order, so that claimants of many leases seldom meet.
     for name in random.sample(list(names), len(names)):
         latest, newest = max(generations[name], key=lambda entry: entry[0], default=(0, None))
         if newest is not None and abs(now - newest.modified_s) <= timeout_s:  # a clock may have been set back
             continue
         if _create(store, f"{folder}/{name}", latest + 1):
-            for _generation, dead in generations[name]:
-                store.delete(dead.name)
+            for dead in {info.name for info in forgotten} | {info.name for _generation, info in generations[name]}:
+                store.delete(dead)
             return Lease(store, f"{folder}/{name}", latest + 1, timeout_s, renewing or (lambda: nullcontext(store)))
     return None
 

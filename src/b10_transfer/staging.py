@@ -132,6 +132,14 @@ def _new_tree(folder: Path, prefix: str) -> StagedTree:
             return StagedTree(path)
 
 
+def remove_leftovers(root: Path) -> None:
+    """Remove what dead processes left staged for a root that exists. (A :func:`staged_tree` does so by itself.)"""
+    with suppress(OSError):
+        if os.path.exists(root):
+            folder, prefix = _place(root)
+            _remove_leftovers(folder, f"{prefix}.b10-staging-")
+
+
 @contextmanager
 def locked(root: Path, deadline: Deadline) -> Iterator[None]:
     """Hold a root's lock, which makes other ranks of the pod wait for the restore in progress instead of repeating it.

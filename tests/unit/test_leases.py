@@ -192,13 +192,32 @@ def test_lease_that_nobody_remembers_is_deleted_by_who_comes_past(
 ) -> None:
     leave(store, "save-0123.00000001")
     leave(store, "rubbish")
-    clock.now_s += TIMEOUT_S + 60
+    clock.now_s += TIMEOUT_S + 1
     leave(store, "save-4567.00000001")
     acquire()
     assert names(store) == ["rubbish", "save-0123.00000001", "save-4567.00000001", "save.00000001"]
-    clock.now_s += 600
+    clock.now_s += TIMEOUT_S
     acquire("other")
     assert names(store) == ["other.00000001", "save-4567.00000001", "save.00000001"]
+
+
+def test_lease_whose_time_is_to_come_is_forgotten_too(store: MemoryStore, clock: Clock, acquire: Acquire) -> None:
+    """Of a file server that had another time once; or somebody planted it."""
+    leave(store, "save-0123.00000001")
+    clock.now_s -= 86400
+    acquire()
+    assert names(store) == ["save.00000001"]
+
+
+def test_slots_of_dead_savers_are_deleted_though_another_slot_is_taken(
+    store: MemoryStore, clock: Clock, acquire: Acquire
+) -> None:
+    slots = [f"slot-{number:02d}" for number in range(50)]
+    for slot in slots:
+        leave(store, f"{slot}.00000001")
+    clock.now_s += 2 * TIMEOUT_S + 1
+    assert acquire(*slots) is not None
+    assert [name.partition(".")[2] for name in names(store)] == ["00000002"]
 
 
 def test_waiting_for_nobody_is_not_waiting(store: MemoryStore, deadline: Deadline) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from b10_transfer import OperationStatus, load, load_compile_cache, save, save_compile_cache
 from b10_transfer.adapters import CacheRoot
+from b10_transfer.errors import StoreError
 from b10_transfer.stores.directory import DirectoryStore
 from tests.conftest import IsolatedEnv, ReadTree
 
@@ -296,6 +297,37 @@ def test_abandoned_staging_files_go_when_they_are_old(saved: IsolatedEnv, monkey
     os.utime(old, (time.time() - 1000,) * 2)
     save()
     assert [path.name for path in staging.iterdir()] == ["growing.tmp"]
+
+
+def test_load_with_nothing_to_do_removes_what_killed_loaders_left(saved: IsolatedEnv, pod: Pod) -> None:
+    """One that is killed between placing its units and tidying up has left a copy of the cache beside it."""
+    root = pod("second")
+    saved.fill(root, {"aa/other.py": b"local"})
+    saved.fill(root.parent, {f".{root.name}.b10-staging-0123/triton/0/KERNEL/k.cubin": b"left"})
+    assert load().status is OperationStatus.SKIPPED
+    assert [path.name for path in root.parent.iterdir() if "staging" in path.name] == []
+
+
+def test_save_that_failed_removes_what_dead_savers_left(
+    saved: IsolatedEnv, pod: Pod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their staging files may be what fills the store: it would stay full for ever."""
+    monkeypatch.setattr("b10_transfer.stores.worker.is_local", lambda _path: True)
+    abandoned = saved.store / ".staging" / "dead.tmp"
+    abandoned.write_bytes(b"half a pack")
+    os.utime(abandoned, (time.time() - 1000,) * 2)
+
+    def refuse(*_: object) -> bool:
+        raise StoreError("write", "the pack", "No space left on device")
+
+    monkeypatch.setattr(DirectoryStore, "create", refuse)
+    saved.fill(pod("second"), {"aa/late.py": b"late"})
+    report = save()
+    assert (report.status, report.reason) == (
+        OperationStatus.ERROR,
+        "could not write the pack: No space left on device",
+    )
+    assert not abandoned.exists()
 
 
 def test_hang_in_a_store_call_ends_at_the_deadline(
