@@ -16,6 +16,7 @@ help:
 	@echo "make format  let ruff rewrite the sources"
 	@echo "make docs    write the generated parts of docs/"
 	@echo "make bench   measure against cp -r and the published b10-transfer 0.4.1"
+	@echo "make bench-vllm  what a restart of the real vLLM server costs, side by side"
 	@echo "make clean   remove what the other targets have made"
 
 demo: $(VENV)/test-ready
@@ -47,6 +48,9 @@ docs: $(VENV)/test-ready
 
 bench: $(VENV)/test-ready $(VENV)/peer-ready
 	$(VENV)/bin/python benchmarks/core.py --peer $(VENV)/peer/bin/python
+
+bench-vllm: $(VENV)/vllm-ready $(VENV)/peer-ready
+	$(VENV)/vllm/bin/python benchmarks/vllm.py --peer $(VENV)/peer/bin/python
 
 # torch first, by its exact version: our own dependencies must find it there and leave it alone.
 $(VENV)/test-ready: pyproject.toml
