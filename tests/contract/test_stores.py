@@ -19,6 +19,7 @@ from b10_transfer.errors import StoreError
 from b10_transfer.stores.base import Store
 from b10_transfer.stores.directory import DirectoryStore
 from b10_transfer.stores.memory import MemoryStore
+from b10_transfer.stores.tiered import TieredStore
 from b10_transfer.stores.worker import bucket_store, directory_store
 
 OUTSIDE_THE_RULE = [
@@ -64,7 +65,13 @@ def refuse_links(*_: object, **__: object) -> None:
 
 BUCKET = os.environ.get("B10_TEST_BUCKET")
 """URL of a real bucket, where there is one: ``make test-s3``."""
-STORES = ["directory", "directory without hard links", "directory behind a worker process", "memory"]
+STORES = [
+    "directory",
+    "directory without hard links",
+    "directory behind a worker process",
+    "directory behind a cache of the node",
+    "memory",
+]
 
 
 @pytest.fixture(params=[*STORES, "bucket"] if BUCKET else STORES)
@@ -81,6 +88,8 @@ def opened(
         def open_store() -> Store:
             if request.param == "memory":
                 return memory
+            if request.param == "directory behind a cache of the node":
+                return TieredStore(DirectoryStore(path), store_place / "node", deadline)
             if request.param == "bucket":
                 return cleanup.enter_context(bucket_store(url, deadline=deadline))
             if request.param == "directory behind a worker process":

@@ -100,7 +100,9 @@ def cache_roots(config: Config) -> list[CacheRoot]:
             found.append(CacheRoot(adapter, path))
     # A store in a cache would otherwise save its own packs, again and again.
     # Compared as text: with ``Path.parents`` the places of twenty caches take 8 ms.
-    foreign = {f"{path}/": path for path in (config.store, config.work_dir) if isinstance(path, Path)}
+    foreign = {
+        f"{path}/": path for path in (config.store, config.work_dir, config.node_cache) if isinstance(path, Path)
+    }
     places = {f"{root.path}/": root.path for root in found}
     return [
         CacheRoot(

@@ -38,6 +38,13 @@ VARIABLES: tuple[Variable, ...] = (
         "Where packs live.",
     ),
     Variable(
+        "B10_NODE_CACHE",
+        "unset",
+        "a directory on a local file system",
+        "A directory of the node (a hostPath volume) in front of the store: a node fetches each pack once, however "
+        "many pods it runs. It need not be trusted: the store's own digests decide.",
+    ),
+    Variable(
         "B10_NAMESPACE",
         "`default`",
         "letters, digits, `.`, `_`, `-`, not beginning with a sign; at most 100",
@@ -164,6 +171,8 @@ class Config:
     store: Path | BucketUrl
     store_parents_may_be_made: bool
     """Whether missing parents of the store are made: only below a mount that is known to be one."""
+    node_cache: Path | None
+    """A directory of the node in front of the store."""
     namespace: str
     merge: bool
     work_dir: Path
@@ -201,6 +210,7 @@ class Config:
         return cls(
             store=store_dir,
             store_parents_may_be_made=parents_may_be_made,
+            node_cache=env.absolute_path("B10_NODE_CACHE"),
             namespace=_namespace(env, namespace),
             merge=env.flag("B10_MERGE", default=False) if merge is None else merge,
             work_dir=_work_dir(env),

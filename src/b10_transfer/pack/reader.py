@@ -65,7 +65,8 @@ class PackReader:
         footer = decode_footer(self.name, tail[-FOOTER_BYTES:], size)
         missing = footer.trailer_bytes - len(tail)
         if missing > 0:
-            tail = self._source.read_at(size - footer.trailer_bytes, missing) + tail
+            # Past any copy, as the footer: what the index says is all that a copy is checked against.
+            tail = self._source.reread_at(size - footer.trailer_bytes, missing) + tail
         raw = decode_index(self.name, footer, tail[-footer.trailer_bytes :], self._approve)
         index = Index.decode(self.name, raw, self._limits)
         frames_bytes = sum(frame.packed_bytes for frame in index.frames)
@@ -75,7 +76,7 @@ class PackReader:
 
     def verify_frames(self, index: Index) -> None:
         """Read every frame, check its digest, and see whether it unpacks to what the index says."""
-        with Pipeline(self._fetch_and_unpack, 1, self._deadline) as pipeline:
+        with Pipeline(self._refetch_and_unpack, 1, self._deadline) as pipeline:
             for _parts in pipeline.map(_extents(index.frames), in_flight=2):
                 self._deadline.check()
 
@@ -119,15 +120,21 @@ class PackReader:
                     yield offset, part
                     offset += len(part)
 
-    def _fetch(self, extent: tuple[int, Frame]) -> bytes | bytearray:
+    def _fetch_and_unpack(self, extent: tuple[int, Frame]) -> list[bytes]:
         offset, frame = extent
         data = self._source.read_at(offset, frame.packed_bytes)
         if hashlib.sha256(data).hexdigest() != frame.sha256:
-            raise CorruptPackError(self.name, f"the frame at byte {offset} does not have the digest that was published")
-        return data
+            return self._refetch_and_unpack(extent)  # it may be a copy that is wrong, or what NFS has cached
+        return self._unpack(extent, data)
 
-    def _fetch_and_unpack(self, extent: tuple[int, Frame]) -> list[bytes]:
-        data = self._fetch(extent)
+    def _refetch_and_unpack(self, extent: tuple[int, Frame]) -> list[bytes]:
+        offset, frame = extent
+        data = self._source.reread_at(offset, frame.packed_bytes)
+        if hashlib.sha256(data).hexdigest() != frame.sha256:
+            raise CorruptPackError(self.name, f"the frame at byte {offset} does not have the digest that was published")
+        return self._unpack(extent, data)
+
+    def _unpack(self, extent: tuple[int, Frame], data: bytes | bytearray) -> list[bytes]:
         try:
             return list(unpacked_parts(data, extent[1].raw_bytes))
         except ZstdError as error:

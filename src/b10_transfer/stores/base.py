@@ -72,6 +72,10 @@ class ObjectReader(ABC):
     def read_at(self, offset: int, length: int) -> bytes | bytearray:
         """Exactly ``length`` bytes from ``offset``; raises :class:`StoreError` if there are fewer."""
 
+    def reread_at(self, offset: int, length: int) -> bytes | bytearray:
+        """The same past any copy in between, for who has found what :meth:`read_at` gave to be wrong."""
+        return self.read_at(offset, length)
+
     @abstractmethod
     def close(self) -> None:
         """Release what the reader holds. Calling it twice is fine."""

@@ -165,7 +165,7 @@ class DirectoryStore(Store):
         """A path in staging that nobody else uses."""
         return f"{self._make_folder(f'{self.location}/{STAGING}')}/{os.urandom(16).hex()}{suffix}"
 
-    def _scan(self, folder: str) -> ScandirIterator[str] | None:
+    def _scan(self, folder: str) -> os._ScandirIterator[str] | None:
         """The entries of a folder, to be closed; None if there is no such folder."""
         try:
             return os.scandir(folder)
