@@ -98,7 +98,7 @@ class Usage:
             for root in self._roots
             if restored[root.name] or compiled[root.name]
         )
-        return CacheReport(caches, compile_counters(), _warning(caches))
+        return CacheReport(caches, compile_counters(), warning_of(caches))
 
 
 def _statuses(unit: LocalUnit) -> list[os.stat_result]:
@@ -122,12 +122,18 @@ def _records_reads(folder: Path) -> bool:
         return False
 
 
-def _warning(caches: Sequence[CacheUse]) -> str:
+def warning_of(caches: Sequence[CacheUse]) -> str:
+    """Why restored caches were probably not used; empty if they were, or if it cannot be told.
+
+    A cache that was missed is warned of even if another one was used: precompiled headers serve any compilation.
+    """
     restored = [cache for cache in caches if cache.restored]
-    if not restored or any(cache.used is None or cache.used for cache in restored):
+    unused = not any(cache.used is None or cache.used for cache in restored)
+    missed = [cache for cache in restored if cache.used == 0 and (cache.compiled or unused)]
+    if not missed:
         return ""
-    compiled = sum(cache.compiled for cache in caches)
-    count = sum(cache.restored for cache in restored)
+    count = sum(cache.restored for cache in missed)
+    compiled = sum(cache.compiled for cache in (caches if unused else missed))
     if not compiled:
         return (
             f"{count} units were restored and none was used, nor was anything compiled in {_paths(restored)}: "
@@ -135,7 +141,8 @@ def _warning(caches: Sequence[CacheUse]) -> str:
             "(HOME, TMPDIR or a cache's own variable differs between this process and it)"
         )
     return (
-        f"{count} units were restored and none was used, while {compiled} were compiled anew: the compiler's own keys "
+        f"{' and '.join(cache.cache for cache in missed)}: {count} units were restored and none was used, "
+        f"while {compiled} were compiled anew: the compiler's own keys "
         "differ from those of the pod that saved (another model path, source path, shapes or flags)"
     )
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 
 from ..adapters import ADAPTERS
+from ..config.per_pod import per_pod_variables
 from ..usage import CacheReport
 
 _PLACES = ("HOME", "TMPDIR", "XDG_CACHE_HOME")
@@ -19,6 +20,8 @@ def why_unused(report: CacheReport, server: Mapping[str, str]) -> str:
             f"nothing that was restored was used: the server keeps its caches elsewhere, since {'; '.join(differing)}. "
             "Start both with the same environment"
         )
+    if compiled and (names := per_pod_variables(server or os.environ)):
+        return f"{report.warning}; also in vLLM's key, and set here: {', '.join(names)}"
     return report.warning
 
 
