@@ -15,7 +15,9 @@ _PLACES = ("HOME", "TMPDIR", "XDG_CACHE_HOME")
 
 def why_unused(report: CacheReport, server: Mapping[str, str]) -> str:
     """One sentence for a person. ``server`` is the server's environment, empty if it is not known."""
-    if differing := places_that_differ(server):
+    # What it compiled, it compiled here: then it does keep its caches where this process looks.
+    compiled = any(cache.compiled for cache in report.caches)
+    if not compiled and (differing := places_that_differ(server)):
         return (
             f"nothing that was restored was used: the server keeps its caches elsewhere, since {'; '.join(differing)}. "
             "Start both with the same environment"
