@@ -26,6 +26,7 @@ from ..status import OperationStatus
 
 if TYPE_CHECKING:
     from ..deadline import Deadline
+    from ..inspection.carrying import Carried
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -126,6 +127,17 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: s
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
     for row in [headings, *rows]:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def print_carried(carried: Sequence[Carried], where: str) -> None:
+    """Print what came of copying packs: a sum, and a line for each that stayed behind."""
+    copied = [one for one in carried if one.state == "copied"]
+    there = sum(one.state == "there already" for one in carried)
+    also = f", {there} there already" if there else ""
+    click.echo(f"{len(copied)} packs, {size(sum(one.packed_bytes for one in copied))}, copied {where}{also}")
+    for one in carried:
+        if one.state not in ("copied", "there already"):
+            click.echo(f"{one.pack} of namespace {one.namespace} stayed behind: {printable(one.state)}", err=True)
 
 
 def print_facts(facts: Iterable[tuple[str, str]], title: str = "", indent: str = "  ") -> None:

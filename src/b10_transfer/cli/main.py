@@ -20,10 +20,14 @@ COMMANDS = (
     "verify",
     "quarantine",
     "restore",
+    "export",
+    "import",
     "keygen",
     "completion",
 )
 """In the order of ``--help``. Each is a module of this package with a click command named ``command``."""
+_MODULES = {"import": "import_"}
+"""Of the names that Python keeps for itself."""
 
 
 class _LazyGroup(click.Group):
@@ -35,7 +39,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command = import_module(f".{cmd_name}", __package__).command
+        command = import_module(f".{_MODULES.get(cmd_name, cmd_name)}", __package__).command
         assert isinstance(command, click.Command)
         return command
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import sys
 
 import click
 
@@ -12,11 +14,10 @@ from .console import set_up_logging, store_options
 logger = logging.getLogger("b10_transfer.cli")
 
 
-@click.command("run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command("run", context_settings={"allow_interspersed_args": False})
 @store_options
 @click.argument("server", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND [ARGUMENT]...")
-@click.pass_context
-def command(context: click.Context, store: str | None, namespace: str | None, server: tuple[str, ...]) -> None:
+def command(store: str | None, namespace: str | None, server: tuple[str, ...]) -> None:
     """Restore the caches, then run a server and keep what it compiles.
 
     \b
@@ -31,5 +32,19 @@ def command(context: click.Context, store: str | None, namespace: str | None, se
         from ..launcher.commands import run
     except Exception:  # a broken installation of ours is no reason for the server not to start
         logger.exception("the caches cannot be looked after; the server starts without")
+        _become(server)
+    code = run(server, namespace=namespace, store=store)
+    # At once: an interpreter that winds up can hang on, or abort over, a thread that a deadline has left behind, and
+    # the exit code is the server's.
+    os._exit(code)
+
+
+def _become(server: tuple[str, ...]) -> None:
+    """Replace this process by the server. Exits as a shell does if it cannot be started."""
+    for ignored_by_python in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(ignored_by_python, signal.SIG_DFL)
+    try:
         os.execvp(server[0], server)
-    context.exit(run(server, namespace=namespace, store=store))
+    except OSError as error:
+        logger.error("%s cannot be started: %s", server[0], error.strerror)
+        sys.exit(127 if isinstance(error, FileNotFoundError) else 126)

@@ -1,0 +1,74 @@
+"""``b10-compile-cache export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..config import Config
+from ..deadline import Deadline
+from ..environment import detect
+from ..inspection.bounded import bounded, open_store
+from ..inspection.carrying import Carried, export
+from .console import (
+    ExitCode,
+    deadline_option,
+    errors_told,
+    json_option,
+    print_carried,
+    print_json,
+    progress,
+    set_up_logging,
+    store_options,
+)
+
+
+@click.command("export")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--all-environments", is_flag=True, help="Not only what this pod could load.")
+@store_options
+@deadline_option
+@json_option
+@click.pass_context
+def command(
+    context: click.Context,
+    file: Path,
+    all_environments: bool,
+    store: str | None,
+    namespace: str | None,
+    deadline_s: float | None,
+    as_json: bool,
+) -> None:
+    """Write what the store holds for this pod to one FILE, to bake into an image or to carry across an air gap.
+
+    \b
+        b10-compile-cache export warm.tar
+    \b
+    In an image's Dockerfile:
+        COPY warm.tar /tmp/
+        RUN b10-compile-cache import /tmp/warm.tar --store /opt/compile-cache && rm /tmp/warm.tar
+        ENV B10_STORE=/opt/compile-cache B10_READ_ONLY=1
+
+    Every byte is checked on the way; packs that are damaged, not trusted or recalled stay behind. The file is a tar of
+    the store's own layout. Exits with 3 if there was nothing to write.
+    """
+    set_up_logging()
+    with errors_told(as_json=as_json), progress() as observe:
+
+        def work(deadline: Deadline) -> list[Carried]:
+            config = Config.from_environment(store=store, namespace=namespace)
+            own = detect().id
+
+            def wanted(found: str, environment_id: str) -> bool:
+                return found == config.namespace and (all_environments or environment_id == own)
+
+            with open_store(config, deadline) as opened:
+                return export(opened, config, deadline, file.absolute(), wanted)
+
+        carried = bounded("export", work, deadline_s=deadline_s, observe=observe)
+    if as_json:
+        print_json(carried)
+    else:
+        print_carried(carried, f"to {file}")
+    context.exit(ExitCode.OK if any(one.state == "copied" for one in carried) else ExitCode.NOTHING)
