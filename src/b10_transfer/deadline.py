@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from .errors import DeadlineExceededError
+from .errors import DeadlineExceededError, NoThreadError
 
 T = TypeVar("T")
 
@@ -60,7 +60,8 @@ class Deadline:
 def run_within(deadline: Deadline, function: Callable[[], T]) -> T:
     """Run ``function`` in a daemon thread and return its result.
 
-    Raises what ``function`` raises, or :class:`DeadlineExceededError` when the deadline passes first. On that, and
+    Raises what ``function`` raises, :class:`DeadlineExceededError` when the deadline passes first, or
+    :class:`NoThreadError`. On a deadline that passed, and
     on KeyboardInterrupt in the waiting caller, the deadline is cancelled so that the thread stops at its next check.
     """
     done = threading.Event()
@@ -77,7 +78,10 @@ def run_within(deadline: Deadline, function: Callable[[], T]) -> T:
 
     thread = threading.Thread(target=work, name=f"b10-transfer-{deadline.operation}", daemon=True)
     try:
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise NoThreadError(error) from error
         # A little grace lets the thread's own check report the deadline, with the step that was running.
         finished = done.wait(deadline.remaining_s + 0.1)
     except BaseException:

@@ -6,6 +6,17 @@ They are raised inside and turned into an :class:`~b10_transfer.status.Operation
 
 from __future__ import annotations
 
+import errno
+
+MORE_FILES = "raise the limit of open files (ulimit -n)"
+MORE_PROCESSES = "raise the limit of processes and threads (ulimit -u, or the container's limit of pids)"
+
+
+def explained(error: OSError) -> str:
+    """What an error of the system says, and what to do about it where that error alone does not tell."""
+    text = error.strerror or str(error)
+    return f"{text}; {MORE_FILES}" if error.errno == errno.EMFILE else text
+
 
 class CacheError(Exception):
     """Base of every error this package raises on purpose."""
@@ -102,6 +113,13 @@ class LocalCacheError(CacheError):
         self.path = path
         self.detail = detail
         super().__init__(f"could not {operation} {path}: {detail}")
+
+
+class NoThreadError(CacheError):
+    """The system starts no more threads for this process."""
+
+    def __init__(self, error: RuntimeError) -> None:
+        super().__init__(f"no thread could be started ({error}); {MORE_PROCESSES}")
 
 
 class DeadlineExceededError(CacheError):

@@ -56,7 +56,10 @@ class Lease:
         self._renewing = renewing
         self._released = threading.Event()
         self._renewal_s = max(timeout_s / 3, 0.05)
-        threading.Thread(target=self._renew, name="b10-transfer-lease", daemon=True).start()
+        try:
+            threading.Thread(target=self._renew, name="b10-transfer-lease", daemon=True).start()
+        except RuntimeError as error:  # no more threads are to be had
+            logger.debug("the lease %s is not renewed: %s", prefix, error)
 
     def release(self, store: Store | None = None) -> None:
         """Give the claim up, through another connection to the store if its own is closed.

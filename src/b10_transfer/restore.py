@@ -18,7 +18,7 @@ from pathlib import Path
 from .adapters import CacheRoot, Unit, UnitKind
 from .adapters.base import is_transient
 from .deadline import Deadline
-from .errors import CorruptPackError, LocalCacheError, NoSpaceError, PackError
+from .errors import CorruptPackError, LocalCacheError, NoSpaceError, PackError, explained
 from .ownership import check_private
 from .pack import PackUnit
 from .repository import Pack, ReadRepository, Union
@@ -319,4 +319,4 @@ def _local_errors(roots: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise LocalCacheError("restore to", roots, error.strerror or str(error)) from error
+        raise LocalCacheError("restore to", roots, explained(error)) from error

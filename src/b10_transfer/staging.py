@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import resource
 import secrets
 import shutil
 from collections import OrderedDict
@@ -17,13 +18,15 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from .deadline import Deadline
-from .errors import LocalCacheError
+from .errors import LocalCacheError, explained
 from .stores.locality import is_mount_point
 
 logger = logging.getLogger(__name__)
 
 _POLL_S = 0.02
 _OPEN_FOLDERS = 64
+_OPEN_FOLDERS_SHARE = 32
+"""Of the limit of open files a tree takes one part in so many for its folders: a restore has up to twenty trees."""
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -45,6 +48,9 @@ class StagedTree:
             os.close(self._descriptor)
             raise
         self._made: set[str] = set()
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        share = limit // _OPEN_FOLDERS_SHARE if limit != resource.RLIM_INFINITY else _OPEN_FOLDERS
+        self._most_open = min(max(share, 2), _OPEN_FOLDERS)
         self._open: OrderedDict[str, int] = OrderedDict()
         self._last = ("", self._descriptor)
         """The folder that was asked for last, and its descriptor: files mostly come folder by folder."""
@@ -98,7 +104,7 @@ class StagedTree:
             name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_descriptor
         )
         self._open[path] = descriptor
-        if len(self._open) > _OPEN_FOLDERS:
+        if len(self._open) > self._most_open:
             os.close(self._open.popitem(last=False)[1])
         return descriptor
 
@@ -116,7 +122,7 @@ def staged_tree(root: Path) -> Iterator[StagedTree]:
         _remove_leftovers(folder, f"{prefix}.b10-staging-")
         tree = _new_tree(folder, f"{prefix}.b10-staging-")
     except OSError as error:
-        raise LocalCacheError("stage files for", str(root), error.strerror or str(error)) from error
+        raise LocalCacheError("stage files for", str(root), explained(error)) from error
     with ExitStack() as cleanup:
         cleanup.callback(shutil.rmtree, tree.path, ignore_errors=True)
         cleanup.callback(tree.close)

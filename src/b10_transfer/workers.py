@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Generic, TypeVar
 
 from .deadline import Deadline
+from .errors import NoThreadError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -33,7 +34,7 @@ class Pipeline(Generic[T, R]):
 
     ``concurrent.futures`` would do, but it joins its threads when the interpreter exits, and a thread that waits for
     a hung mount would then keep the process alive for ever. Use it as a context manager: leaving it stops the threads
-    (without waiting for one that is stuck).
+    (without waiting for one that is stuck). Raises :class:`~b10_transfer.errors.NoThreadError` if none can be had.
     """
 
     def __init__(self, function: Callable[[T], R], threads: int, deadline: Deadline) -> None:
@@ -49,9 +50,9 @@ class Pipeline(Generic[T, R]):
             for thread in self._threads:
                 thread.start()
                 started += 1
-        except RuntimeError:  # no more threads are to be had
+        except RuntimeError as error:
             self._stop(started)
-            raise
+            raise NoThreadError(error) from error
 
     def __enter__(self) -> Pipeline[T, R]:
         return self

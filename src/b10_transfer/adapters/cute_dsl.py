@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import os
 import pwd
-import tempfile
 from pathlib import Path
 
-from ..config.reader import Reader, Variable, real_path
+from ..config.reader import Reader, Variable, real_path, temporary_directory
 from .base import Adapter, Unit, UnitKind, is_transient
 
 
@@ -39,7 +38,7 @@ class CuteDslAdapter(Adapter):
     def locate(self, env: Reader) -> Path:
         if path := env.path("CUTE_DSL_CACHE_DIR"):
             return path
-        temporary = env.text("TMPDIR") or tempfile.gettempdir()
+        temporary = env.text("TMPDIR") or temporary_directory()
         return real_path(os.path.join(temporary, _user(env), "cutlass_python_cache"))
 
     def skips_folder(self, path: str) -> bool:

@@ -23,11 +23,10 @@ from __future__ import annotations
 import getpass
 import os
 import re
-import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
-from ..config.reader import Reader, Variable, is_below, real_path, resolve
+from ..config.reader import Reader, Variable, is_below, real_path, resolve, temporary_directory
 from ..errors import ConfigurationError
 from .base import Adapter, Unit, UnitKind, is_being_built, is_locked, is_transient
 from .triton import TritonAdapter
@@ -115,7 +114,7 @@ def default_inductor_dir() -> Path:
         # A random UID without a passwd entry, as OpenShift gives.
         username = f"uid_{os.getuid()}"
     name = "torchinductor_" + re.sub(r'[\\/:*?"<>|]', "_", username)
-    return resolve("TORCHINDUCTOR_CACHE_DIR", os.path.join(tempfile.gettempdir(), name))
+    return resolve("TORCHINDUCTOR_CACHE_DIR", os.path.join(temporary_directory(), name))
 
 
 def _triton_depth(parts: list[str]) -> int:

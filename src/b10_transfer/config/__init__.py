@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import ConfigurationError
 from . import store as store_location
-from .reader import Reader, Variable, is_below, parse_seconds, real_path
+from .reader import Reader, Variable, is_below, parse_seconds, real_path, temporary_directory
 from .store import BucketUrl
 
 __all__ = ["VARIABLES", "BucketUrl", "CacheSelection", "Config", "Variable", "read_deadline", "read_wait"]
@@ -268,7 +267,7 @@ def _work_dir(env: Reader) -> Path:
     path = env.path(name)
     if path is None:
         default = Path("/app")
-        return default if os.access(default, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
+        return default if os.access(default, os.W_OK | os.X_OK) else Path(temporary_directory())
     allowed = [real_path("/app"), real_path("/tmp"), real_path("/cache")]
     if path not in allowed and not is_below(path, allowed):
         raise ConfigurationError(name, str(env.text(name)), f"it must lie in /app/, /tmp/ or /cache/, but is {path}")

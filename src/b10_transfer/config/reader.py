@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import stat
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,13 +101,32 @@ def resolve(name: str, text: str) -> Path:
         raise ConfigurationError(name, text, "it must not hold a NUL character")
     try:
         # Not normalised: behind a link, ".." is not what it looks like.
-        path = os.path.join(os.getcwd(), os.path.expanduser(text))
+        path = from_working_directory(name, os.path.expanduser(text))
         resolved = os.path.realpath(path)
         if resolved != path and (link := _foreign_link(path)):
             raise ConfigurationError(name, text, f"it leads through {link}, a link that belongs to another user")
         return Path(resolved)
     except OSError as error:
         raise ConfigurationError(name, text, f"its links cannot be resolved ({error})") from error
+
+
+def from_working_directory(name: str, path: str) -> str:
+    """The path, below the working directory if it is relative. Raises ConfigurationError if that is gone."""
+    if os.path.isabs(path):
+        return path
+    try:
+        return os.path.join(os.getcwd(), path)
+    except FileNotFoundError as error:
+        rule = "the working directory that it is relative to has been deleted; give an absolute path"
+        raise ConfigurationError(name, path, rule) from error
+
+
+def temporary_directory() -> str:
+    """Where temporary files go. If they can go nowhere, where they would: whoever needs the place then says so."""
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        return os.environ.get("TMPDIR") or "/tmp"
 
 
 def _foreign_link(path: str) -> str | None:

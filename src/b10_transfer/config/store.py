@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from ..errors import ConfigurationError
-from .reader import Reader, real_path
+from .reader import Reader, from_working_directory, real_path
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def _store_path(name: str, text: str) -> Path:
     path = _path_of_url(name, text) if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) else text
     if not path or "\0" in path:
         raise ConfigurationError(name, text, "it must be a directory or a file:// URL")
-    return Path(os.path.abspath(os.path.expanduser(path)))
+    return Path(os.path.normpath(from_working_directory(name, os.path.expanduser(path))))
 
 
 def _bucket_url(name: str, text: str) -> BucketUrl | None:

@@ -17,7 +17,7 @@ import errno
 import os
 import stat
 
-from ..errors import StoreError
+from ..errors import StoreError, explained
 from .base import ObjectInfo, ObjectReader, Store, StoreFacts, is_name
 
 TYPE_CHECKING = False
@@ -45,7 +45,7 @@ class _translated:  # noqa: N801 - used like a function
 
     def __exit__(self, _type: object, error: object, _traceback: object) -> None:
         if isinstance(error, OSError):
-            raise StoreError(self._operation, self._target, error.strerror or str(error)) from error
+            raise StoreError(self._operation, self._target, explained(error)) from error
 
 
 class DirectoryStore(Store):

@@ -11,6 +11,7 @@ obstore's runtime does not survive a fork, and servers fork; it costs some 40 ms
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..deadline import Deadline
-from ..errors import CacheError, StoreError
+from ..errors import MORE_PROCESSES, CacheError, StoreError
 from .base import ObjectInfo, ObjectReader, Store, StoreFacts
 from .directory import DirectoryStore
 from .locality import is_local
@@ -96,7 +97,10 @@ class WorkerStore(Store):
                 )
             except OSError as error:
                 self._connection.close()
-                raise StoreError("reach", self.location, f"no worker process could be started ({error})") from error
+                advice = f"; {MORE_PROCESSES}" if error.errno == errno.EAGAIN else ""
+                raise StoreError(
+                    "reach", self.location, f"no worker process could be started ({error}){advice}"
+                ) from error
 
     def close(self) -> None:
         """End the worker. One that hangs in a system call is left behind, for the kernel to end when it can."""
@@ -106,7 +110,8 @@ class WorkerStore(Store):
         self._connection.close()
         self._process.kill()
         # Not waited for here: it may hang, and an operation is over when its work is.
-        threading.Thread(target=self._process.wait, name="b10-transfer-reaper", daemon=True).start()
+        with suppress(RuntimeError):  # no more threads are to be had: then this process's end reaps it
+            threading.Thread(target=self._process.wait, name="b10-transfer-reaper", daemon=True).start()
 
     def folders(self, folder: str) -> list[str]:
         answer, _ = self._ask({"do": "folders", "folder": folder})
