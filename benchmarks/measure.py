@@ -121,6 +121,12 @@ class Bench:
         if self._on_tmpfs:
             shutil.rmtree(folder)
 
+    def touch(self, size_bytes: int) -> None:
+        """Let what comes next find so much memory that is there, if this is a tmpfs."""
+        self.touched_bytes, kept = size_bytes, self.touched_bytes
+        self._touch_memory()
+        self.touched_bytes = kept
+
     def _touch_memory(self) -> None:
         """Let the operation that comes next find memory that is there.
 
@@ -134,15 +140,24 @@ class Bench:
                     file.write(_MEBIBYTE)
             path.unlink()
 
-    def operate(self, series: str, program: Program, operation: str, store: Path, root: Path) -> None:
-        """Run ``load_compile_cache`` or ``save_compile_cache`` on ``root``; anything but SUCCESS is an error."""
-        environ = {
+    def environment(self, program: Program, store: Path, root: Path) -> dict[str, str]:
+        """The variables with which a program's process works on ``store`` and ``root``."""
+        return {
             **self._environ,
             **program.settings,
             program.store_variable: str(store),
             "TORCHINDUCTOR_CACHE_DIR": str(root),
             "TRITON_CACHE_DIR": str(self.folder / "home" / "no-triton-cache"),
         }
+
+    @property
+    def bare_environment(self) -> dict[str, str]:
+        """The variables of a process that is neither program's: of the caller's own, nothing that could matter."""
+        return dict(self._environ)
+
+    def operate(self, series: str, program: Program, operation: str, store: Path, root: Path) -> None:
+        """Run ``load_compile_cache`` or ``save_compile_cache`` on ``root``; anything but SUCCESS is an error."""
+        environ = self.environment(program, store, root)
         self._touch_memory()
         started = time.perf_counter()
         process = subprocess.run(
@@ -186,25 +201,26 @@ def extent(folder: Path) -> Extent:
     return Extent(len(sizes), sum(sizes))
 
 
-def differences(original: Path, restored: Path) -> list[str]:
+def differences(original: Path, restored: Path, *, moved: bool = True, with_times: bool = True) -> list[str]:
     """What is not as it was: a line for each file whose bytes, mode or time (to the nanosecond) differ.
 
-    Triton's group files name files by absolute path. They must name the same files where they are now.
+    Triton's group files name files by absolute path. They must name the same files where they are now, unless
+    ``moved`` is false: then their bytes are compared, too. Without ``with_times`` modes and times are not looked at.
     """
     expected = {str(file.relative_to(original)) for file in _files(original)}
     found = {str(file.relative_to(restored)) for file in _files(restored)}
     lines = [f"{path} is missing or was not expected" for path in sorted(expected ^ found)]
     for path in sorted(expected & found):
         before, after = (original / path).stat(), (restored / path).stat()
-        if (before.st_mode, before.st_mtime_ns) != (after.st_mode, after.st_mtime_ns):
+        if with_times and (before.st_mode, before.st_mtime_ns) != (after.st_mode, after.st_mtime_ns):
             lines.append(f"{path} has another mode or time")
-        if not _same_content(original / path, restored / path):
+        if not _same_content(original / path, restored / path, moved):
             lines.append(f"{path} has other content")
     return lines
 
 
-def _same_content(original: Path, restored: Path) -> bool:
-    if original.name.startswith(_GROUP):
+def _same_content(original: Path, restored: Path, moved: bool) -> bool:
+    if moved and original.name.startswith(_GROUP):
         names = json.loads(original.read_bytes())["child_paths"]
         expected = {"child_paths": {child: str(restored.with_name(Path(path).name)) for child, path in names.items()}}
         return bool(json.loads(restored.read_bytes()) == expected)

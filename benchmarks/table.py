@@ -94,9 +94,14 @@ def about_this_machine(ours: Program, peer: Program | None, file_system: str) ->
     }
 
 
-def _versions(program: Program) -> str:
+def versions(program: Program) -> dict[str, str]:
+    """What of ours and of those we depend on a program's interpreter has installed, by the names of their packages."""
     shown = subprocess.run([program.python, "-c", _VERSIONS], check=True, capture_output=True, text=True).stdout
-    return ", ".join(f"{name} {version}" for name, version in json.loads(shown).items() if version)
+    return {name: version for name, version in json.loads(shown).items() if version}
+
+
+def _versions(program: Program) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions(program).items())
 
 
 def _cpu() -> str:

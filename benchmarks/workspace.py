@@ -7,12 +7,13 @@ mounted at ``/cache``, in a mount namespace of the benchmark's own: nobody else 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 MOUNT_POINT = Path("/cache")
@@ -27,18 +28,38 @@ def run_again_on_tmpfs() -> int | None:
     """
     if _INSIDE in os.environ or os.geteuid() != 0:
         return None
-    made = not MOUNT_POINT.exists()
-    MOUNT_POINT.mkdir(exist_ok=True)
-    try:
+    with _mount_point():
         enter = ["unshare", "--mount", "--", "sh", "-c", _MOUNT_AND_RUN, str(MOUNT_POINT)]
         try:
             subprocess.run([*enter, "true"], check=True, capture_output=True)
         except (OSError, subprocess.CalledProcessError):
             return None
         return subprocess.run([*enter, sys.executable, *sys.argv], env={**os.environ, _INSIDE: "1"}).returncode
+
+
+@contextmanager
+def _mount_point() -> Iterator[None]:
+    """A folder to mount on. One that was made for that is removed, unless another benchmark has begun to use it.
+
+    Removing a folder detaches what is mounted on it in every other mount namespace.
+    """
+    made = not MOUNT_POINT.exists()
+    while True:
+        MOUNT_POINT.mkdir(exist_ok=True)
+        descriptor = os.open(MOUNT_POINT, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.stat(MOUNT_POINT)):
+                break
+        os.close(descriptor)  # it was removed before it was locked
+    try:
+        yield
     finally:
         if made:
-            MOUNT_POINT.rmdir()
+            with suppress(OSError):  # in use, or no longer empty
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                MOUNT_POINT.rmdir()
+        os.close(descriptor)
 
 
 @contextmanager
