@@ -1,4 +1,4 @@
-"""What the tests with the real server share: a model, and cold starts, which cost a minute each.
+"""What the tests with the real server share: models, and starts, which cost up to a minute each.
 
 Without vLLM there is nothing to collect here: ``make test-vllm`` has an environment of its own.
 """
@@ -6,22 +6,28 @@ Without vLLM there is nothing to collect here: ``make test-vllm`` has an environ
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from enum import Enum
+from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import pytest
 
+from tests.faults.conftest import mount
 from tests.vllm.log import compile_s
 from tests.vllm.model import make_model
-from tests.vllm.server import Pod, Report, Server, SetUp
+from tests.vllm.server import Pod, Server, SetUp, Way
+
+__all__ = ["mount"]
 
 collect_ignore_glob = [] if find_spec("vllm") else ["test_*.py"]
 collect_ignore = ["plugin"]
 
-TEST_S = 600
+TEST_S = 3600
 """A test may be the first to need several starts."""
 
 
@@ -40,38 +46,106 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(figure)
 
 
+class Workload(Enum):
+    """What is served. The model's path and the length are in vLLM's hash."""
+
+    FIRST = "a model"
+    LENGTH = "the same with another --max-model-len"
+    MODEL = "another model"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A server that is started twice: with nothing saved for it, then restored in an empty home."""
+
+    way: Way
+    set_up: SetUp
+    workload: Workload = Workload.FIRST
+
+    @property
+    def store(self) -> str:
+        """The store's name. All workloads in the GPU's mode share one, so that their caches live side by side; in the
+        stock set-up each way has its own: Inductor would take kernels of the other's."""
+        return "gpu" if self.set_up is SetUp.GPU_MODE else f"stock-{self.way.name.lower()}"
+
+    def __str__(self) -> str:
+        return "-".join(each.name.lower() for each in (self.way, self.set_up, self.workload))
+
+
+STOCK = (Case(Way.RUN, SetUp.STOCK), Case(Way.BACKGROUND, SetUp.STOCK))
+GPU_MODE = (
+    Case(Way.RUN, SetUp.GPU_MODE),
+    Case(Way.BACKGROUND, SetUp.GPU_MODE, Workload.LENGTH),
+    Case(Way.RUN, SetUp.GPU_MODE, Workload.MODEL),
+)
+"""In the order of their first starts."""
+CASES = (*STOCK, *GPU_MODE)
+
+
 @dataclass(frozen=True)
 class Start:
-    """A start of the server that is over: it became ready, answered, and was stopped."""
+    """A start of the server that is over: it became ready, answered, and was stopped with SIGTERM while serving."""
 
     pod: Pod
     server: Server
+    began_ns: int
+    """When, in nanoseconds since the epoch."""
     text: str
     """What it answered."""
     exit_code: int
-    saved: Report
-    """What a save said while it was serving."""
+    stored: str
+    """What the store said of itself afterwards (``ls --json``)."""
 
 
-Starts = Callable[[SetUp], Start]
-NewPod = Callable[[SetUp, str], Pod]
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def once(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that is called once for each choice of arguments: what it returned, or raised, it does again."""
+
+    outcomes: dict[object, R | Exception] = {}
+
+    @wraps(function)
+    def repeated(*arguments: P.args, **named: P.kwargs) -> R:
+        key = (arguments, tuple(named.items()))
+        if key not in outcomes:
+            try:
+                outcomes[key] = function(*arguments, **named)
+            except Exception as error:  # noqa: BLE001 - it is raised, as often as it is asked for
+                outcomes[key] = error
+        found = outcomes[key]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    return repeated
+
+
+Starts = Callable[[Case], Start]
+NewPod = Callable[[SetUp, str, str], Pod]
 
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model's directory. The path is in vLLM's hash: all pods of a test must use the same."""
+    """A model's directory."""
     return make_model(tmp_path_factory.mktemp("models") / "llama")
 
 
 @pytest.fixture(scope="session")
+def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("models") / "other", layers=3, hidden=384)
+
+
+@pytest.fixture(scope="session")
 def new_pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewPod]:
-    """``new_pod(set_up, name)`` is a new replica in a place of its own, with the set-up's store."""
+    """``new_pod(set_up, name, store)`` is a new replica in a place of its own."""
     # Short: vLLM's sockets lie below, and their paths have 107 characters at most.
     top = tmp_path_factory.mktemp("pods")
     made = []
 
-    def pod(set_up: SetUp, name: str) -> Pod:
-        made.append(Pod(top / f"{name}-{set_up.name.lower()}", top / f"store-{set_up.name.lower()}", set_up))
+    def pod(set_up: SetUp, name: str, store: str) -> Pod:
+        made.append(Pod(top / name, top / f"store-{store}", set_up))
         return made[-1].empty()
 
     yield pod
@@ -81,47 +155,60 @@ def new_pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewPod]:
 
 
 @pytest.fixture(scope="session")
-def cold_start(new_pod: NewPod, model: Path) -> Starts:
-    """``cold_start(set_up)`` is the first start with an empty store, saved from while it served; each happens once."""
+def start(new_pod: NewPod, model: Path, other_model: Path) -> Callable[[Case, str, Path | None], Start]:
+    """``start(case, name, modelinfos)`` is a start in a new pod in which vLLM may have written its ``modelinfos``."""
 
-    @cache
-    def start(set_up: SetUp) -> Start:
-        return _start(new_pod(set_up, "cold"), model)
+    def started(case: Case, name: str, modelinfos: Path | None = None) -> Start:
+        pod = new_pod(case.set_up, f"{name}{CASES.index(case)}", case.store)
+        if modelinfos is not None:
+            shutil.copytree(modelinfos, pod.cache_root / "modelinfos")
+        served = other_model if case.workload is Workload.MODEL else model
+        options = ("--max-model-len", "384") if case.workload is Workload.LENGTH else ()
+        found = _start(pod, case.way, served, options, "compiled anew" if modelinfos else "save: ")
+        took = f"compile phase {compile_s(found.server.log):.1f} s, ready after {found.server.ready_s:.1f} s"
+        _figures.append(f"{name} {case.way.value}, {case.workload.value} ({case.set_up.value}): {took}")
+        return found
 
-    return start
+    return started
 
 
 @pytest.fixture(scope="session")
-def restored_start(new_pod: NewPod, cold_start: Starts, model: Path) -> Callable[[SetUp], RestoredStart]:
-    """``restored_start(set_up)`` is a start in a new pod, elsewhere, after a load; each happens once."""
+def cold_start(start: Callable[..., Start]) -> Starts:
+    """``cold_start(case)`` is the first start of a case. Each happens once, those with the same store in order."""
 
-    @cache
-    def start(set_up: SetUp) -> RestoredStart:
-        first = cold_start(set_up)
-        pod = new_pod(set_up, "new")
+    @once
+    def first(case: Case) -> Start:
+        before = [other for other in CASES[: CASES.index(case)] if other.store == case.store]
+        for other in before:
+            first(other)
+        return start(case, "cold")
+
+    return first
+
+
+@pytest.fixture(scope="session")
+def restored_start(start: Callable[..., Start], cold_start: Starts) -> Starts:
+    """``restored_start(case)`` is the second start of a case, in an empty pod in another place, with all that is saved
+    in its store by then; each happens once."""
+
+    @once
+    def second(case: Case) -> Start:
+        for other in CASES:
+            if other.store == case.store:
+                cold_start(other)
         # What a server writes long before it compiles must not pass for a cache.
-        shutil.copytree(first.pod.cache_root / "modelinfos", pod.cache_root / "modelinfos")
-        loaded = pod.call("load")
-        return RestoredStart(loaded, pod.files(), _start(pod, model))
+        return start(case, "new", cold_start(case).pod.cache_root / "modelinfos")
 
-    return start
+    return second
 
 
-@dataclass(frozen=True)
-class RestoredStart:
-    """A start after a load, and what there was before it."""
-
-    loaded: Report
-    files: dict[str, int]
-    """The pod's files before the start, and their times."""
-    start: Start
-
-
-def _start(pod: Pod, model: Path) -> Start:
-    with pod.serve(model) as server:
+def _start(pod: Pod, way: Way, model: Path, options: tuple[str, ...], last_word: str) -> Start:
+    """``last_word``: what the command says when it has done its work once the server serves."""
+    began_ns = time.time_ns()
+    with pod.serve(model, *options, prefix=way.prefix) as server:
         server.wait_until_ready()
         text = "\n".join(map(server.complete, ("A model", "def main():", "0 1 2 3", "What is new?")))
-        saved = pod.call("save")
-        took = f"compile phase {compile_s(server.log):.1f} s, ready after {server.ready_s:.1f} s"
-        _figures.append(f"{pod.root.name} ({pod.set_up.value}): {took}")
-        return Start(pod, server, text, server.stop(), saved)
+        server.wait_until_it_says(f"b10-compile-cache [A-Z]+: .*{last_word}")
+        exit_code = server.stop()
+        pod.wait_until_deserted()
+        return Start(pod, server, began_ns, text, exit_code, pod.run("b10-compile-cache", "ls", "--json"))

@@ -1,8 +1,9 @@
-"""What vLLM says about compilation in its log (0.32.0)."""
+"""What vLLM (0.32.0) says about compilation in its log, and what ``b10-compile-cache`` says there about its caches."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 _TOTAL = re.compile(r"torch\.compile(?: and initial profiling/warmup run together)? took ([\d.]+) s in total")
@@ -11,6 +12,18 @@ _BEGINS = re.compile(_STAMP + r"Warming up model for the compilation", re.MULTIL
 _ENDS = re.compile(_STAMP + r"Warming up done", re.MULTILINE)
 _LOADED = re.compile(r"Directly load AOT compilation from path (\S+)")
 _COMPILED = re.compile(r"Compiling a graph for compile range")
+_OURS = re.compile(r"b10-compile-cache [A-Z]+: ")
+_PROOF = re.compile(r"INFO: (\w+): restored (\d+), used (\d+), compiled anew (\d+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class CacheLine:
+    """What the command said of one cache, in units."""
+
+    cache: str
+    restored: int
+    used: int
+    compiled: int
 
 
 def compile_s(log: str) -> float:
@@ -33,6 +46,16 @@ def loaded_artifacts(log: str) -> list[str]:
 def graphs_compiled(log: str) -> int:
     """How often vLLM's own backend (that of the GPU's mode) compiled all graphs for a range of sizes."""
     return len(_COMPILED.findall(log))
+
+
+def cache_lines(log: str) -> list[CacheLine]:
+    """The command's lines about each cache, once the server served."""
+    return [CacheLine(name, *map(int, counts)) for name, *counts in _PROOF.findall(log)]
+
+
+def lines_with(text: str, log: str) -> list[str]:
+    """The command's own lines that hold a text."""
+    return [line for line in log.splitlines() if _OURS.search(line) and text in line]
 
 
 def _time(stamp: str) -> datetime:

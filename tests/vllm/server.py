@@ -6,8 +6,10 @@ is what a new replica is: nothing is left but the store. A :class:`Server` is on
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,15 +18,16 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
 
 BIN = Path(sys.executable).parent
-READY_S = 240
-"""A cold start takes some 60 s on two cores."""
+READY_S = 600
+"""A cold start takes some 60 s on two cores that have nothing else to do."""
 STOP_S = 60
 _OWN = ("B10_", "VLLM_", "TORCH", "TRITON", "XDG_", "HF_")
 """Variables of these kinds say where caches are or what is compiled: a pod has none but its own."""
@@ -43,6 +46,31 @@ class SetUp(Enum):
         if self is SetUp.STOCK:
             return {"VLLM_USE_AOT_COMPILE": "0"}
         return {"B10_TEST_COMPILE_MODE": "3"}
+
+
+class Way(Enum):
+    """How the server is started."""
+
+    ALONE = "vllm serve"
+    RUN = "b10-compile-cache run -- vllm serve"
+    BACKGROUND = "b10-compile-cache & vllm serve"
+
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        """What stands before the server's own command line."""
+        if self is Way.RUN:
+            return ("b10-compile-cache", "run", "--")
+        if self is Way.BACKGROUND:
+            return background("b10-compile-cache")
+        return ()
+
+
+def background(command: str) -> tuple[str, ...]:
+    """The documented start-up script, with ``command`` in the background.
+
+    The last line is there to keep the shell, as in a script that is a file.
+    """
+    return ("sh", "-c", f'{command} &\n"$@"\nexit $?', "sh")
 
 
 @dataclass(frozen=True)
@@ -101,6 +129,29 @@ class Pod:
             if path.is_file() and path.suffix != ".lock"
         }
 
+    def artifacts(self) -> dict[str, str]:
+        """What compilers have left in it: digests of the files' contents, by the paths below ``root``."""
+        found = (path for path in self.files() if "/torch_compile_cache/" in path or "/torchinductor_" in path)
+        return {path: hashlib.sha256((self.root / path).read_bytes()).hexdigest() for path in found}
+
+    def processes(self) -> dict[int, str]:
+        """Whatever runs in it, orphaned or in a session of its own: the command lines by process ids."""
+        found = {}
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has ended meanwhile
+                alive = (process / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+                if alive and f"HOME={self.root / 'home'}\0".encode() in (process / "environ").read_bytes():
+                    found[int(process.name)] = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        return found
+
+    def wait_until_deserted(self) -> None:
+        """Return once nothing runs in it. Raises AssertionError, with what does, if that takes too long."""
+        until = time.monotonic() + STOP_S
+        while found := self.processes():
+            if time.monotonic() > until:
+                raise AssertionError(f"still there: {found}")
+            time.sleep(0.1)
+
     def run(self, *command: str) -> str:
         """Run a program that ends by itself; what it printed. Raises AssertionError, with its errors, if it fails."""
         result = subprocess.run(
@@ -120,19 +171,21 @@ print(json.dumps([report.status.name, report.reason, report.units]))
 """
         return Report(*json.loads(self.run(sys.executable, "-c", program)))
 
-    def serve(self, model: Path, *options: str, prefix: Sequence[str] = ()) -> Server:
+    def serve(self, model: Path, *options: str, prefix: Sequence[str] = Way.ALONE.prefix) -> Server:
         """Start ``<prefix> vllm serve <model> <options>``; it need not be ready when this returns."""
         return Server(self, model, options, prefix)
 
 
 class Server:
-    """One ``vllm serve``. Leaving it as a context stops it, and kills what does not stop."""
+    """One ``vllm serve``, and what started it. Leaving it as a context stops it, and kills what does not stop."""
 
     def __init__(self, pod: Pod, model: Path, options: Sequence[str] = (), prefix: Sequence[str] = ()) -> None:
         self.port = _free_port()
         # Beside the pod, so that it survives the emptying.
         self.log_path = pod.root.with_name(f"{pod.root.name}-{self.port}.log")
         self._model = model
+        self._pod = pod
+        self._by_shell = prefix[:1] == ("sh",)
         command = [*prefix, "vllm", "serve", str(model), "--port", str(self.port), "--host", "127.0.0.1"]
         command += ["--load-format", "dummy", "--dtype", "bfloat16", "--max-num-seqs", "8"]
         command += ["--max-num-batched-tokens", "512"]
@@ -171,14 +224,24 @@ class Server:
 
     def wait_until_ready(self) -> Server:
         """Return once it serves. Raises AssertionError, with the log, if it ends instead or takes too long."""
-        while time.monotonic() - self.started < READY_S:
-            if self.process.poll() is not None:
-                raise AssertionError(f"the server ended with {self.process.returncode}:\n{self.log[-8000:]}")
-            if self._answers():
-                self.ready_s = time.monotonic() - self.started
-                return self
-            time.sleep(0.2)
-        raise AssertionError(f"the server is not ready after {READY_S} s:\n{self.log[-8000:]}")
+        self.wait_until("an answer", self._answers)
+        self.ready_s = time.monotonic() - self.started
+        return self
+
+    def wait_until_it_says(self, pattern: str) -> str:
+        """Return the first line of the log that holds a regular expression. Raises AssertionError as above."""
+        self.wait_until(repr(pattern), lambda: re.search(pattern, self.log) is not None)
+        return next(line for line in self.log.splitlines() if re.search(pattern, line))
+
+    def wait_until(self, what: str, condition: Callable[[], bool]) -> None:
+        """Return once something holds. Raises AssertionError as above."""
+        while not condition():
+            ended = self.process.poll() is not None
+            if ended and not condition():
+                raise AssertionError(f"{self.process.returncode} came before {what}:\n{self.log[-8000:]}")
+            if time.monotonic() - self.started > READY_S:
+                raise AssertionError(f"in vain waited {READY_S} s for {what}:\n{self.log[-8000:]}")
+            time.sleep(0.1)
 
     def complete(self, prompt: str = "A tokenizer knows", tokens: int = 24) -> str:
         """What the model adds to a prompt, always the likeliest token. Raises OSError if it does not answer."""
@@ -191,10 +254,20 @@ class Server:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return str(json.load(answer)["choices"][0]["text"])
 
+    @property
+    def pid(self) -> int | None:
+        """The process of ``vllm serve`` itself: the topmost one, if there is one already."""
+        servers = {pid for pid, line in self._pod.processes().items() if _SERVER.match(line)}
+        return min((pid for pid in servers if _parent(pid) not in servers), default=None)
+
     def stop(self) -> int:
-        """End it with SIGTERM, if it has not ended, and return its exit code."""
+        """End with SIGTERM what was started, if it has not ended, and return its exit code.
+
+        A shell would die of it and leave the server, so there the server gets it. The shell passes its exit code on.
+        """
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+            server = self.pid if self._by_shell else None
+            os.kill(server or self.process.pid, signal.SIGTERM)
         return self.process.wait(STOP_S)
 
     def _answers(self) -> bool:
@@ -203,6 +276,16 @@ class Server:
                 return True
         except (urllib.error.URLError, OSError):
             return False
+
+
+_SERVER = re.compile(r"\S*python\S* \S*/vllm serve ")
+
+
+def _parent(pid: int) -> int | None:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return None
 
 
 def _free_port() -> int:
