@@ -131,5 +131,5 @@ class DeadlineExceededError(CacheError):
         self.waiting_for = waiting_for
         super().__init__(
             f"{operation} gave up after its deadline of {deadline_s:g} s while {waiting_for}. If the store is "
-            "healthy but slow, raise B10_DEADLINE_SECONDS; if it hangs, check the mount"
+            "healthy but slow, raise B10_DEADLINE_SECONDS; if it hangs, check the mount, or the network to the bucket"
         )

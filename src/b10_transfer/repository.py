@@ -127,8 +127,9 @@ class ReadRepository:
         A pack that cannot be used is in ``rejected``. Raises StoreError if the store cannot be read.
         """
         self._deadline.check(f"listing the packs in {self._store.location}")
-        ids = self._ids()
+        listed = self._ids()
         set_aside = self.set_aside()
+        ids = [pack_id for pack_id in listed if pack_id not in set_aside]
         packs: list[Pack] = []
         rejected: list[Rejected] = []
         self._deadline.check(f"reading the packs in {self._store.location}")
@@ -136,8 +137,9 @@ class ReadRepository:
         def read(pack_id: str) -> Pack | Rejected | None:
             return self._read(pack_id, verify_frames)
 
+        self._store.expect([self._name(pack_id) for pack_id in ids])
         with Pipeline(read, min(_THREADS, max(len(ids), 1)), self._deadline) as pipeline:
-            for found in pipeline.map((pack_id for pack_id in ids if pack_id not in set_aside), 2 * _THREADS):
+            for found in pipeline.map(ids, 2 * _THREADS):
                 if isinstance(found, Pack):
                     packs.append(found)
                 elif found is not None:

@@ -19,7 +19,7 @@ def main() -> int:
     if missing := Ceph.missing():
         print(
             f"{', '.join(missing)}: not installed. On Debian, as root: "
-            "apt-get install --no-install-recommends ceph-mon ceph-osd radosgw ceph-common",
+            "apt-get install --no-install-recommends ceph-mon ceph-osd radosgw ceph-common faketime",
             file=sys.stderr,
         )
         return 1
@@ -30,6 +30,7 @@ def main() -> int:
             "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
             "AWS_REGION": "us-east-1",
             "B10_TEST_BUCKET": f"s3://{BUCKET}/tests",
+            "B10_TEST_CEPH": str(cluster.configuration),
         }
         os.environ.update(environment)
         make_bucket(BUCKET)

@@ -1,7 +1,7 @@
 """A real S3 for tests: one-node Ceph (monitor, OSD, RADOS gateway) on loopback, all of its state in one folder.
 
-Needs Debian's ``ceph-mon``, ``ceph-osd``, ``radosgw`` and ``ceph-common``, and root. ``python -m tests.s3.ceph DIR``
-runs one until it is interrupted, for trying things out by hand.
+Needs Debian's ``ceph-mon``, ``ceph-osd``, ``radosgw`` and ``ceph-common`` (and ``faketime``, for one test), and root.
+``python -m tests.s3.ceph DIR`` runs one until it is interrupted, for trying things out by hand.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import uuid
 from pathlib import Path
 
 ACCESS_KEY, SECRET_KEY = "testkey", "testsecret"
-PROGRAMS = ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "monmaptool", "ceph")
+PROGRAMS = ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "monmaptool", "ceph", "faketime")
 READY_S = 120
 
 # No replication, no authentication inside the cluster, everything in the foreground and in one folder. Without
@@ -55,8 +55,7 @@ osd_objectstore = memstore
 memstore_device_bytes = 4294967296
 osd_memory_target = 1073741824
 osd_fast_shutdown = true
-[client.rgw.a]
-rgw_frontends = beast endpoint=127.0.0.1:{port} tcp_nodelay=1
+[client]
 rgw_thread_pool_size = 64
 rgw_dns_name = localhost
 rgw_enable_usage_log = false
@@ -65,15 +64,74 @@ rgw_override_bucket_index_max_shards = 1
 """
 
 
+class Gateway:
+    """A RADOS gateway in front of a cluster, on a port of its own. Use it as a context manager.
+
+    There may be several for one cluster: they show the same buckets. What was stored survives it.
+    """
+
+    def __init__(self, configuration: Path) -> None:
+        self._configuration = configuration
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = free_port()
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Gateway:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def start(self) -> None:
+        """Start it, and wait until it takes connections."""
+        frontend = f"--rgw_frontends=beast endpoint=127.0.0.1:{self.port} tcp_nodelay=1"
+        self._process = start(self._configuration, "radosgw", "-n", f"client.rgw.{self.port}", "-f", frontend)
+        ends = time.monotonic() + READY_S
+        while not self._takes_connections():
+            if self._process.poll() is not None or time.monotonic() > ends:
+                raise RuntimeError(f"the gateway did not start; its log is in {self._configuration.parent}/log")
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """End it without warning."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
+    def pause(self) -> None:
+        """Have it take connections and answer nothing, until :meth:`resume`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def _takes_connections(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+        except OSError:
+            return False
+        return True
+
+
 class Ceph:
-    """A cluster. Use it as a context manager."""
+    """A cluster with one gateway. Use it as a context manager."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._configuration = folder / "ceph.conf"
+        self.configuration = folder / "ceph.conf"
         self._daemons: list[subprocess.Popen[bytes]] = []
-        self._gateway: subprocess.Popen[bytes] | None = None
-        self.port = free_port()
+        self._gateway = Gateway(self.configuration)
 
     @staticmethod
     def missing() -> list[str]:
@@ -82,14 +140,13 @@ class Ceph:
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return self._gateway.endpoint
 
     def __enter__(self) -> Ceph:
         try:
             self._make_cluster()
-            self.start_gateway()
-            user = ["--uid=test", "--display-name=test", f"--access-key={ACCESS_KEY}", f"--secret-key={SECRET_KEY}"]
-            self._run("radosgw-admin", "user", "create", *user)
+            self._gateway.start()
+            make_user(self.configuration, "test", ACCESS_KEY, SECRET_KEY)
         except BaseException:
             self.stop()
             raise
@@ -100,44 +157,17 @@ class Ceph:
 
     def stop(self) -> None:
         """End everything. What was stored is gone."""
-        self.kill_gateway()
+        self._gateway.kill()
         for daemon in self._daemons:
             daemon.kill()
             daemon.wait()
         self._daemons.clear()
 
-    def start_gateway(self) -> None:
-        """Start the gateway, and wait until it takes connections."""
-        self._gateway = self._start("radosgw", "-n", "client.rgw.a", "-f")
-        ends = time.monotonic() + READY_S
-        while not self._takes_connections():
-            if self._gateway.poll() is not None or time.monotonic() > ends:
-                raise RuntimeError(f"the gateway did not start; its log is in {self._folder}/log")
-            time.sleep(0.05)
-
-    def kill_gateway(self) -> None:
-        """End the gateway without warning. What was stored stays."""
-        if self._gateway is not None:
-            self._gateway.kill()
-            self._gateway.wait()
-            self._gateway = None
-
-    def pause_gateway(self) -> None:
-        """Have it take connections and answer nothing, until :meth:`resume_gateway`."""
-        assert self._gateway is not None
-        self._gateway.send_signal(signal.SIGSTOP)
-
-    def resume_gateway(self) -> None:
-        assert self._gateway is not None
-        self._gateway.send_signal(signal.SIGCONT)
-
     def _make_cluster(self) -> None:
         for name in ("mon", "osd", "run", "log"):
             (self._folder / name).mkdir(parents=True, exist_ok=True)
         fsid, monitor_port = str(uuid.uuid4()), free_port()
-        self._configuration.write_text(
-            _CONFIGURATION.format(fsid=fsid, folder=self._folder, port=self.port, monitor_port=monitor_port)
-        )
+        self.configuration.write_text(_CONFIGURATION.format(fsid=fsid, folder=self._folder, monitor_port=monitor_port))
         monmap = str(self._folder / "monmap")
         address = f"[v1:127.0.0.1:{monitor_port}]"
         self._run("monmaptool", "--create", "--fsid", fsid, "--addv", "a", address, monmap)
@@ -149,37 +179,43 @@ class Ceph:
         self._daemons.append(self._start("ceph-osd", "-i", "0", "-f"))
 
     def _run(self, *command: str) -> None:
-        result = subprocess.run(
-            [*command, "-c", str(self._configuration)] if command[0] != "monmaptool" else command,
-            env=self._environment(),
-            capture_output=True,
-            text=True,
-            timeout=READY_S,
-            check=False,
-        )
-        if result.returncode:
-            raise RuntimeError(f"{' '.join(command)} failed: {result.stderr[-2000:]}")
+        run(self.configuration, *command)
 
     def _start(self, *command: str) -> subprocess.Popen[bytes]:
-        with open(self._folder / "log" / f"{command[0]}.out", "ab") as output:
-            return subprocess.Popen(
-                [*command, "-c", str(self._configuration)],
-                env=self._environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+        return start(self.configuration, *command)
 
-    def _environment(self) -> dict[str, str]:
-        return os.environ | {"CEPH_CONF": str(self._configuration)}
 
-    def _takes_connections(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-        except OSError:
-            return False
-        return True
+def make_user(configuration: Path, name: str, access_key: str, secret_key: str) -> None:
+    """Let somebody in, who then owns nothing and may do nothing with what others own."""
+    user = [f"--uid={name}", f"--display-name={name}", f"--access-key={access_key}", f"--secret-key={secret_key}"]
+    run(configuration, "radosgw-admin", "user", "create", *user)
+
+
+def run(configuration: Path, *command: str) -> None:
+    """Run one of Ceph's programs until it ends. Raises RuntimeError if it fails."""
+    result = subprocess.run(
+        [*command, "-c", str(configuration)] if command[0] != "monmaptool" else command,
+        env=os.environ | {"CEPH_CONF": str(configuration)},
+        capture_output=True,
+        text=True,
+        timeout=READY_S,
+        check=False,
+    )
+    if result.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed: {result.stderr[-2000:]}")
+
+
+def start(configuration: Path, *command: str) -> subprocess.Popen[bytes]:
+    """Start one of Ceph's daemons."""
+    with open(configuration.parent / "log" / f"{command[0]}.out", "ab") as output:
+        return subprocess.Popen(
+            [*command, "-c", str(configuration)],
+            env=os.environ | {"CEPH_CONF": str(configuration)},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
 
 
 def free_port() -> int:
@@ -192,5 +228,6 @@ def free_port() -> int:
 
 if __name__ == "__main__":
     with Ceph(Path(sys.argv[1]).absolute()) as cluster:
+        # All that the tests need of it, for a shell.
         print(f"AWS_ENDPOINT_URL={cluster.endpoint} AWS_ACCESS_KEY_ID={ACCESS_KEY} AWS_SECRET_ACCESS_KEY={SECRET_KEY}")
         signal.pause()

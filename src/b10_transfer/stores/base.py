@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Protocol
 
     class Source(Protocol):
@@ -76,6 +77,10 @@ class ObjectReader(ABC):
         """The same past any copy in between, for who has found what :meth:`read_at` gave to be wrong."""
         return self.read_at(offset, length)
 
+    def views_at(self, offset: int, length: int) -> list[memoryview]:
+        """The same bytes in several pieces, where that saves putting them together."""
+        return [memoryview(self.read_at(offset, length))]
+
     @abstractmethod
     def close(self) -> None:
         """Release what the reader holds. Calling it twice is fine."""
@@ -111,6 +116,12 @@ class ReadStore(ABC):
     @abstractmethod
     def facts(self) -> StoreFacts:
         """What is known of the place the store is in."""
+
+    def expect(self, names: Sequence[str]) -> None:  # noqa: B027 - nothing is the right thing where opening is fast
+        """Say which objects will be opened soon, in this order, and perhaps more than once.
+
+        A store in which opening takes a while fetches them ahead. It may then give what was there at this call.
+        """
 
     @abstractmethod
     def open(self, name: str) -> ObjectReader | None:

@@ -1,75 +1,68 @@
 """A store in a bucket: S3, Google Cloud Storage or Azure, through obstore.
 
 What is asked of the bucket: that an object appears whole or not at all, which all of them promise, and conditional
-creation (``If-None-Match: *``) of small objects, where leases are used. A bucket that ignores the condition costs work
-and nothing else.
+creation (``If-None-Match: *``) of small objects, where leases are used. A bucket that ignores or refuses the condition
+costs work and nothing else.
 
 obstore's runtime does not survive a fork and its calls cannot be interrupted, so this class is used in a worker
-process alone (:mod:`.worker`). Retries, with jitter, are obstore's, within the operation's deadline. Credentials,
-regions and endpoints come from each provider's usual variables (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``,
-``GOOGLE_SERVICE_ACCOUNT``, ``AZURE_STORAGE_ACCOUNT_NAME`` …), or from the machine's identity.
+process alone (:mod:`.worker`). Failed requests are repeated, with jitter, for most of the operation's deadline: by
+obstore where repeating one is harmless, here where it creates an object. Credentials, regions and endpoints come from
+each provider's usual variables (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, ``GOOGLE_SERVICE_ACCOUNT``,
+``AZURE_STORAGE_ACCOUNT_NAME`` …), or from the machine's identity.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError
 from obstore.store import from_url
 
 from ..errors import StoreError
+from .answers import EmptyObjectError, MissingError, Translation, is_lost, is_repeatable, is_unsupported
 from .base import ObjectInfo, ObjectReader, Store, StoreFacts, is_name
+from .ranges import MB, PARTS_AHEAD, TAIL_BYTES, End, Ends, RangeReader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any, TypeVar
 
-    from obstore.store import ClientConfig, RetryConfig
+    from obstore.store import ClientConfig, ObjectStore
 
     from .base import Source
 
     T = TypeVar("T")
 
-MB = 1024 * 1024
-
-_TAIL_BYTES = 1 * MB
-"""Fetched when an object is opened, together with its size: the index of nearly every pack, and all of a small one."""
-_PART_BYTES = 4 * MB
-"""Larger ranges are fetched in parts of this size at once."""
-_PARTS_AHEAD = 8
-_CONDITIONAL_BYTES = 64 * MB
+_CONDITIONAL_BYTES = 16 * MB
 """Up to this size an object is created by one conditional request. A larger one is uploaded in parts, which no bucket
 does under a condition: its name must be unique, as those of packs are."""
 _CONNECT_TIMEOUT_S = 5
-_REQUEST_TIMEOUT_S = 30
-_MOST_RETRIES = 10
+_SILENCE_S = 20
+"""A connection on which nothing comes for so long is given up: 16 MB must be uploaded in that time."""
+_TRIES = 3
+"""A request that hangs is given up early enough for so many, whatever the deadline."""
+_REPEATING = 0.75
+"""The part of the deadline after which a request is not repeated any more: its error says more than the deadline's."""
+_MOST_PAUSE_S = 3.0
 _CLOCK = ".clock"
 
 
 class BucketStore(Store):
-    """Objects below ``<scheme>://<bucket>/<prefix>``. ``timeout_s`` bounds each call with its retries."""
+    """Objects below ``<scheme>://<bucket>/<prefix>``. ``timeout_s`` is what is left of the operation's deadline."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
         self.location = url
-        timeout_s = max(timeout_s, 1)
-        retries: RetryConfig = {"max_retries": _MOST_RETRIES, "retry_timeout": timedelta(seconds=timeout_s)}
-        options: ClientConfig = {
-            "connect_timeout": timedelta(seconds=min(_CONNECT_TIMEOUT_S, timeout_s)),
-            "timeout": timedelta(seconds=min(_REQUEST_TIMEOUT_S, timeout_s)),
-        }
-        if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
-            options["allow_http"] = True
-        with self._translated("reach", url):
-            self._store = from_url(
-                url,
-                client_options=options,
-                retry_config=retries,
-            )
-        self._pool = ThreadPoolExecutor(_PARTS_AHEAD)
+        self._timeout_s = max(timeout_s, 1.0)
+        self._store = self._connected(self._timeout_s * _REPEATING)
+        self._creating: ObjectStore | None = None
+        self._conditional = True
+        self._pool = ThreadPoolExecutor(PARTS_AHEAD)
+        self._ends = Ends(self._end, self._in_background)
 
     def folders(self, folder: str) -> list[str]:
         return sorted(prefix.rstrip("/") for prefix in self._listing(folder)["common_prefixes"])
@@ -87,34 +80,33 @@ class BucketStore(Store):
         self._listing(_CLOCK)
         return StoreFacts(exists=True)
 
+    def expect(self, names: Sequence[str]) -> None:
+        self._ends.expect(names)
+
     def open(self, name: str) -> ObjectReader | None:
-        try:
-            with self._translated("open", name):
-                # One request for the size and the end, which is what a reader of packs asks for first.
-                found = obstore.get(self._store, name, options={"range": {"suffix": _TAIL_BYTES}})
-                size, tail = found.meta["size"], bytes(found.bytes())
-        except _EmptyObjectError:
-            size, tail = 0, b""
-        except _MissingError:
+        end = self._ends.of(name)
+        if end is None:
             return None
-        return _BucketReader(self, name, size, tail)
+
+        def fetch(start: int, before: int) -> memoryview:
+            with self._translated("read", name):
+                return memoryview(obstore.get_range(self._store, name, start=start, end=before))
+
+        return RangeReader(f"{self.location}/{name}", end, fetch, self._in_background)
 
     def create(self, name: str, source: Source) -> bool:
         head = _read(source, _CONDITIONAL_BYTES + 1)
         with self._translated("write", name):
-            try:
-                if len(head) <= _CONDITIONAL_BYTES:
-                    obstore.put(self._store, name, head, mode="create", use_multipart=False)
-                elif self._exists(name):
-                    return False
-                else:
-                    obstore.put(self._store, name, _parts(head, source), mode="overwrite", use_multipart=True)
-            except AlreadyExistsError:
+            if len(head) <= _CONDITIONAL_BYTES:
+                return self._create_at_once(name, bytes(head))
+            if self._exists(name):
                 return False
-        return True
+            obstore.put(self._store, name, _parts(head, source), mode="overwrite", use_multipart=True)
+            return True
 
     def delete(self, name: str) -> bool:
         with self._translated("delete", name):
+            self._ends.forget(name)
             # Deleting says nothing about whether there was anything.
             if not self._exists(name):
                 return False
@@ -143,22 +135,95 @@ class BucketStore(Store):
         names = [info.name for info in found if info.modified_s < oldest.timestamp()]
         return sum(self.delete(name) for name in names)
 
-    def read_range(self, name: str, start: int, end: int) -> bytes:
-        """The bytes of an object from ``start`` to before ``end``, large ranges in parts at once."""
-        with self._translated("read", name):
-            return bytes(obstore.get_range(self._store, name, start=start, end=end))
+    def _connected(self, repeating_s: float) -> ObjectStore:
+        """A client that repeats what fails for so long."""
+        silence_s = min(_SILENCE_S, self._timeout_s / _TRIES)
+        options: ClientConfig = {
+            "connect_timeout": timedelta(seconds=min(_CONNECT_TIMEOUT_S, silence_s)),
+            "read_timeout": timedelta(seconds=silence_s),
+            "timeout": timedelta(seconds=self._timeout_s),
+        }
+        if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
+            options["allow_http"] = True
+        with self._translated("reach", self.location):
+            return from_url(
+                self.location,
+                client_options=options,
+                retry_config={
+                    # The time decides, not the number.
+                    "max_retries": 1_000_000 if repeating_s else 0,
+                    "retry_timeout": timedelta(seconds=repeating_s),
+                    "backoff": {
+                        "init_backoff": timedelta(seconds=0.1),
+                        "max_backoff": timedelta(seconds=_MOST_PAUSE_S),
+                        "base": 2,
+                    },
+                },
+            )
 
-    def in_background(self, function: Callable[[], T]) -> Future[T]:
-        """Run a request in one of this store's threads."""
+    def _create_at_once(self, name: str, data: bytes) -> bool:
+        """Create an object by one request, repeated as long as that may help."""
+        if self._creating is None:
+            # A creation cannot be repeated blindly: the first request may have been heard, though not its answer.
+            self._creating = self._connected(0)
+        ends = time.monotonic() + self._timeout_s * _REPEATING
+        pause_s, was_lost = 0.1, False
+        while True:
+            try:
+                if not self._conditional and self._exists(name):
+                    return was_lost and self._holds(name, data)
+                obstore.put(
+                    self._creating,
+                    name,
+                    data,
+                    mode="create" if self._conditional else "overwrite",
+                    use_multipart=False,
+                )
+                return True
+            except AlreadyExistsError:
+                return was_lost and self._holds(name, data)
+            except (NotSupportedError, NotImplementedError):
+                self._conditional = False
+            except BaseError as error:
+                if self._conditional and is_unsupported(error):
+                    self._conditional = False
+                    continue
+                pause_s = min(pause_s * (1 + 2 * int.from_bytes(os.urandom(1), "big") / 255), _MOST_PAUSE_S)
+                if not is_repeatable(error) or time.monotonic() + pause_s > ends:
+                    raise
+                was_lost = was_lost or is_lost(error)
+                time.sleep(pause_s)
+
+    def _holds(self, name: str, data: bytes) -> bool:
+        """Whether an object that exists is the one that this process tried to create."""
+        try:
+            return bytes(obstore.get(self._store, name).bytes()) == data
+        except FileNotFoundError:
+            return False
+
+    def _end(self, name: str) -> End | None:
+        try:
+            with self._translated("open", name):
+                # One request for the size and the end, which is what a reader of packs asks for first.
+                found = obstore.get(self._store, name, options={"range": {"suffix": TAIL_BYTES}})
+                return End(found.meta["size"], memoryview(found.bytes()))
+        except EmptyObjectError:
+            return End(0, memoryview(b""))
+        except MissingError:
+            return None
+
+    def _in_background(self, function: Callable[[], T]) -> Future[T]:
         return self._pool.submit(function)
 
     def _listing(self, folder: str) -> Any:
         try:
             with self._translated("list", folder):
                 return obstore.list_with_delimiter(self._store, folder)
-        except _MissingError as error:
+        except MissingError as error:
             # A prefix without objects is listed as empty: what is missing here is the bucket.
-            raise StoreError("list", f"{self.location}/{folder}", _ADVICE["NoSuchBucket"]) from error
+            raise StoreError(
+                "list", error.target, "there is no such bucket; create it, or correct B10_STORE"
+            ) from error
 
     def _exists(self, name: str) -> bool:
         try:
@@ -167,130 +232,21 @@ class BucketStore(Store):
             return False
         return True
 
-    def _translated(self, operation: str, name: str) -> _Translation:
+    def _translated(self, operation: str, name: str) -> Translation:
         if name != self.location and not is_name(name):
             raise StoreError("use", f"the object name {name!r}", "it is not a relative name of plain characters")
-        return _Translation(operation, name if name == self.location else f"{self.location}/{name}")
+        return Translation(operation, name if name == self.location else f"{self.location}/{name}")
 
 
-class _MissingError(StoreError):
-    """There is no such object, or no such bucket."""
-
-
-class _EmptyObjectError(StoreError):
-    """An object without content, of which no range can be had."""
-
-
-class _Translation:
-    """Turns obstore's errors into ours."""
-
-    def __init__(self, operation: str, target: str) -> None:
-        self._operation = operation
-        self._target = target
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
-        if error is None or isinstance(error, StoreError) or not isinstance(error, BaseError | OSError | ValueError):
-            return
-        code = _code(error)
-        kind: type[StoreError] = StoreError
-        if code in _ADVICE:
-            detail = f"{_ADVICE[code]} ({code})"
-        elif isinstance(error, FileNotFoundError):
-            kind, detail = _MissingError, "there is no such object"
-        elif code == "InvalidRange":
-            kind, detail = _EmptyObjectError, "it is empty"
-        elif isinstance(error, PermissionDeniedError | UnauthenticatedError):
-            detail = f"access was refused; check the credentials and what they may do ({code or _first_line(error)})"
-        else:
-            detail = _first_line(error)
-        raise kind(self._operation, self._target, detail) from error
-
-
-_ADVICE = {
-    "NoSuchBucket": "there is no such bucket; create it, or correct B10_STORE",
-    "InvalidAccessKeyId": "the access key is not known; check the credentials",
-    "SignatureDoesNotMatch": "the secret key is wrong, or region and endpoint do not belong together",
-    "AccessDenied": "access was refused; the credentials lack a permission",
-    "RequestTimeTooSkewed": "this machine's clock is too far off for the signature to be accepted",
-    "SlowDown": "the bucket asks for fewer requests, and went on doing so; raise B10_DEADLINE_SECONDS",
-}
-"""What to do, by the code that a bucket answers."""
-
-
-def _code(error: BaseException) -> str:
-    """The code in an answer of a bucket, as S3 and Azure name it; empty if there is none."""
-    _before, _tag, rest = str(error).partition("<Code>")
-    return rest.partition("</Code>")[0][:100]
-
-
-def _first_line(error: BaseException) -> str:
-    """What an error says, without the answer's body and the Rust structure below it."""
-    return str(error).partition("\n")[0].partition("<?xml")[0][:300].rstrip(": ")
-
-
-class _BucketReader(ObjectReader):
-    """Reads ranges, and ahead of them once they follow each other, as the frames of a pack do."""
-
-    def __init__(self, store: BucketStore, name: str, size_bytes: int, tail: bytes) -> None:
-        self.size_bytes = size_bytes
-        self._store = store
-        self._name = name
-        self._tail = tail
-        self._tail_start = size_bytes - len(tail)
-        self._parts: dict[int, Future[bytes]] = {}
-        self._ahead = 1
-        self._next = -1
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        if offset < 0 or offset + length > self.size_bytes:
-            raise StoreError("read", self._name, f"it ends at byte {self.size_bytes}")
-        if offset >= self._tail_start:
-            start = offset - self._tail_start
-            return self._tail[start : start + length]
-        # Twice as far ahead each time that a range begins where the last one ended.
-        self._ahead = min(2 * self._ahead, _PARTS_AHEAD) if offset == self._next else 1
-        self._next = offset + length
-        first, last = offset // _PART_BYTES, (offset + length - 1) // _PART_BYTES
-        for number in range(first, last + self._ahead):
-            self._fetch(number)
-        for number in [number for number in self._parts if number < first]:
-            self._parts.pop(number).cancel()
-        data = b"".join(self._part(number) for number in range(first, last + 1))
-        start = offset - first * _PART_BYTES
-        return data[start : start + length] if (start, length) != (0, len(data)) else data
-
-    def close(self) -> None:
-        for part in self._parts.values():
-            part.cancel()
-        self._parts.clear()
-
-    def _fetch(self, number: int) -> None:
-        start = number * _PART_BYTES
-        end = min(start + _PART_BYTES, self._tail_start)
-        if number not in self._parts and start < end:
-            self._parts[number] = self._store.in_background(lambda: self._store.read_range(self._name, start, end))
-
-    def _part(self, number: int) -> bytes:
-        """A part's bytes; the last one is completed by what was fetched when the object was opened."""
-        start = number * _PART_BYTES
-        data = self._parts[number].result() if number in self._parts else b""
-        missing = min(_PART_BYTES, self.size_bytes - start) - len(data)
-        begin = start + len(data) - self._tail_start
-        return data + self._tail[begin : begin + missing] if missing > 0 else data
-
-
-def _read(source: Source, most_bytes: int) -> bytes:
+def _read(source: Source, most_bytes: int) -> bytearray:
     """What a source holds, at most so much of it."""
     found = bytearray()
     while len(found) < most_bytes and (part := source.read(min(MB, most_bytes - len(found)))):
         found += part
-    return bytes(found)
+    return found
 
 
-def _parts(head: bytes, source: Source) -> Iterator[bytes]:
+def _parts(head: bytearray, source: Source) -> Iterator[bytes | bytearray]:
     yield head
     while part := source.read(MB):
         yield bytes(part)

@@ -14,16 +14,17 @@ if TYPE_CHECKING:
     class Connection(Protocol):
         """What of a socket is used here."""
 
-        def sendall(self, data: bytes | bytearray, /) -> None: ...
+        def sendall(self, data: bytes | bytearray | memoryview, /) -> None: ...
         def recv_into(self, buffer: memoryview, /) -> int: ...
 
 
-def send(connection: Connection, header: dict[str, Any], payload: bytes | bytearray = b"") -> None:
+def send(connection: Connection, header: dict[str, Any], *payload: bytes | bytearray | memoryview) -> None:
     """Send one message. Raises OSError (TimeoutError among them) if the other side does not take it."""
     encoded = marshal.dumps(header)
-    connection.sendall(len(encoded).to_bytes(4, "big") + len(payload).to_bytes(4, "big") + encoded)
-    if payload:
-        connection.sendall(payload)
+    size = sum(len(part) for part in payload)
+    connection.sendall(len(encoded).to_bytes(4, "big") + size.to_bytes(4, "big") + encoded)
+    for part in payload:
+        connection.sendall(part)
 
 
 def receive(connection: Connection) -> tuple[dict[str, Any], bytearray] | None:

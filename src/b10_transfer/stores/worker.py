@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from .base import Source
 
 _PART_BYTES = 1024 * 1024
+_starting = threading.Lock()
+"""Held while a worker is started. A process forked by another thread in that moment would inherit the worker's end of
+the connection and the pipe on which ``subprocess`` waits for it, and this process would wait for that one's end."""
+os.register_at_fork(before=_starting.acquire, after_in_parent=_starting.release, after_in_child=_starting.release)
 _PROGRAM = "import sys; sys.path[:0] = sys.argv.pop(1).split(':'); from b10_transfer.stores.serve import main; main()"
 
 
@@ -79,6 +83,10 @@ class WorkerStore(Store):
         self.location = location
         self._deadline = deadline
         self._lock = threading.Lock()
+        with _starting:
+            self._start(python, arguments, packages)
+
+    def _start(self, python: str, arguments: Sequence[str], packages: Sequence[str]) -> None:
         self._connection, theirs = socket.socketpair()
         for end in (self._connection, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PART_BYTES)
@@ -124,6 +132,9 @@ class WorkerStore(Store):
     def facts(self) -> StoreFacts:
         answer, _ = self._ask({"do": "facts"})
         return StoreFacts(**answer)
+
+    def expect(self, names: Sequence[str]) -> None:
+        self._ask({"do": "expect", "names": list(names)})
 
     def open(self, name: str) -> ObjectReader | None:
         answer, _ = self._ask({"do": "open", "name": name})

@@ -1,0 +1,129 @@
+"""What a bucket's answers and failures mean, and what to do about them: obstore's errors as ours.
+
+Messages name the object and the cause. They never hold a whole address, whose query may carry a signature, nor the
+structures that obstore prints below its first line.
+"""
+
+from __future__ import annotations
+
+from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+
+from ..errors import StoreError
+
+_ADVICE = {
+    "NoSuchBucket": "there is no such bucket; create it, or correct B10_STORE",
+    "ContainerNotFound": "there is no such container; create it, or correct B10_STORE",
+    "InvalidAccessKeyId": "the access key is not known; check the credentials",
+    "SignatureDoesNotMatch": "the secret key is wrong, or region and endpoint do not belong together",
+    "AuthenticationFailed": "the credentials are wrong, or this machine's clock is",
+    "ExpiredToken": "the credentials have expired",
+    "AccessDenied": "access was refused; the credentials lack a permission (needed: list, get, put, delete)",
+    "AuthorizationPermissionMismatch": "access was refused; the credentials lack a permission",
+    "RequestTimeTooSkewed": "this machine's clock is too far off for the signature to be accepted; set it",
+    "AuthorizationHeaderMalformed": "the bucket is in another region; set AWS_REGION",
+    "PermanentRedirect": "the bucket is in another region or at another endpoint; set AWS_REGION",
+    "QuotaExceeded": "the bucket's quota is used up",
+    "SlowDown": "the bucket asks for fewer requests, and went on doing so; raise B10_DEADLINE_SECONDS",
+    "ServiceUnavailable": "the service is overloaded, and stayed so; raise B10_DEADLINE_SECONDS",
+}
+"""What to do, by the code that a bucket answers."""
+_REFUSED = "access was refused; check the credentials and what they may do (needed: list, get, put, delete)"
+_IDENTITY_HOSTS = ("//169.254.169.254", "//169.254.170.2", "//metadata.google.internal")
+_LOST = "HTTP error"
+
+
+class MissingError(StoreError):
+    """There is no such object, or no such bucket."""
+
+
+class EmptyObjectError(StoreError):
+    """An object without content, of which no range can be had."""
+
+
+class Translation:
+    """A context in which obstore's errors become ours."""
+
+    def __init__(self, operation: str, target: str) -> None:
+        self._operation = operation
+        self._target = target
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if error is None or isinstance(error, StoreError) or not isinstance(error, BaseError | OSError | ValueError):
+            return
+        kind, detail = _meaning(error)
+        raise kind(self._operation, self._target, detail) from error
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether a connection failed, so that it is not known what became of the request."""
+    return _LOST in _first_line(error)
+
+
+def is_repeatable(error: BaseException) -> bool:
+    """Whether the same request may succeed later: nobody answered, or somebody who is in trouble or in demand."""
+    status = _first_line(error).partition("non-2xx status code: ")[2]
+    return is_lost(error) or status[:1] == "5" or status.startswith(("429", "408", "409"))
+
+
+def is_unsupported(error: BaseException) -> bool:
+    """Whether the bucket does not know a request's condition."""
+    return _code(error) == "NotImplemented"
+
+
+def _meaning(error: BaseException) -> tuple[type[StoreError], str]:
+    code, line = _code(error), _first_line(error)
+    if code in _ADVICE:
+        return StoreError, f"{_ADVICE[code]} ({code})"
+    if any(host in line for host in _IDENTITY_HOSTS):
+        return StoreError, "there are no credentials: neither in the environment nor as this machine's identity"
+    if isinstance(error, FileNotFoundError):
+        return MissingError, "there is no such object"
+    if code == "InvalidRange":
+        return EmptyObjectError, "it is empty"
+    answered = line.partition("non-2xx status code: ")[2].rstrip(": ")
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError):
+        return StoreError, f"{_REFUSED} ({code or answered or 'no reason was given'})"
+    if answered:
+        return StoreError, f"the bucket answered {answered}" + (f" ({code})" if code else "")
+    if _LOST in line:
+        return StoreError, f"{_failure(error)}{_endpoint(line)}; check the endpoint, the network and the service"
+    if "redirect" in line:
+        return StoreError, _ADVICE["PermanentRedirect"]
+    return StoreError, _without_addresses(line)
+
+
+def _code(error: BaseException) -> str:
+    """The code in an answer of a bucket, as S3 and Azure name it; empty if there is none."""
+    _before, _tag, rest = str(error).partition("<Code>")
+    return rest.partition("</Code>")[0][:100]
+
+
+def _first_line(error: BaseException) -> str:
+    """What an error says, without the answer's body and the structure below it."""
+    return str(error).partition("\n")[0].partition("<?xml")[0][:1000].rstrip(": ")
+
+
+def _failure(error: BaseException) -> str:
+    """What became of a connection, in the operating system's words where they are to be had."""
+    structure = str(error).partition("Debug source")[2]
+    for mark in ('message: "', 'error: "'):
+        said = structure.rpartition(mark)[2].partition('"')[0] if mark in structure else ""
+        if said:
+            return said
+    return "no answer in time" if "TimedOut" in structure else "the connection failed"
+
+
+def _endpoint(line: str) -> str:
+    """The address that a message names, in brackets: no more of it than the host."""
+    scheme, separator, rest = line.partition("://")
+    if not separator:
+        return ""
+    host = rest.partition("/")[0].partition("?")[0].partition(" ")[0].rpartition("@")[2]
+    return f" ({scheme.rpartition(' ')[2]}://{host})"
+
+
+def _without_addresses(line: str) -> str:
+    return " ".join("(address)" if "://" in word else word for word in line.split())[:300]
