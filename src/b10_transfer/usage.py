@@ -74,8 +74,12 @@ class Usage:
         self._began_ns = began_ns
         self._ended_ns = ended_ns
 
-    def report(self) -> CacheReport:
-        """Look at the caches. Raises LocalCacheError if they cannot be read."""
+    def report(self, since_ns: int | None = None) -> CacheReport:
+        """Look at the caches. Raises LocalCacheError if they cannot be read.
+
+        ``since_ns``: from when on units count as compiled, if that is before the load began.
+        """
+        began_ns = self._began_ns if since_ns is None else min(since_ns, self._began_ns)
         restored = Counter(name.partition("/")[0] for name in self._restored)
         used: Counter[str] = Counter()
         compiled: Counter[str] = Counter()
@@ -85,14 +89,14 @@ class Usage:
             if was_restored:
                 used[unit.root.name] += any(status.st_atime_ns != status.st_mtime_ns for status in statuses)
             # By the time of the last change, which nothing sets back: a restored file's other times are old ones.
-            since_ns = self._ended_ns if was_restored else self._began_ns
-            compiled[unit.root.name] += any(status.st_ctime_ns > since_ns for status in statuses)
+            after_ns = self._ended_ns if was_restored else began_ns
+            compiled[unit.root.name] += any(status.st_ctime_ns > after_ns for status in statuses)
         caches = tuple(
             CacheUse(
                 cache=root.name,
                 path=str(root.path),
                 restored=restored[root.name],
-                used=used[root.name] if used[root.name] or _records_reads(root.path) else None,
+                used=used[root.name] if _is_told(used, restored, root) else None,
                 compiled=compiled[root.name],
             )
             for root in self._roots
@@ -107,6 +111,11 @@ def _statuses(unit: LocalUnit) -> list[os.stat_result]:
         with suppress(OSError):  # gone meanwhile
             found.append(os.stat(unit.root.path / file.path, follow_symlinks=False))
     return found
+
+
+def _is_told(used: Counter[str], restored: Counter[str], root: CacheRoot) -> bool:
+    """Whether the number of used units is known: nothing restored is nothing used, and what moved did move."""
+    return not restored[root.name] or bool(used[root.name]) or _records_reads(root.path)
 
 
 def _records_reads(folder: Path) -> bool:

@@ -2,8 +2,11 @@
 
 Arguments as ``vllm serve MODEL --port N`` has them; a link named ``vllm`` to this file makes it look like one.
 ``FAKE_COMPILES``: units it "compiles" before it serves, unless they are in its cache; those it finds, it reads.
-``FAKE_START_S``: how long its start takes. SIGUSR1 makes it compile one unit more. It ends on SIGTERM with
-``FAKE_EXIT``. It notes what happens to it, with the time, in the file ``FAKE_LOG``.
+``FAKE_GATE``: a file for which it waits at first; ``FAKE_END_S``: how long its end takes. SIGUSR1 makes it compile one
+unit more; SIGUSR2, SIGALRM and SIGRTMIN do nothing. Any other signal ends it, with ``FAKE_EXIT``; ``FAKE_ENDS=1`` does
+so at once, ``FAKE_ENDS=kill`` with SIGKILL. ``FAKE_ORPHANS``: children of children it leaves behind before it serves, which end at
+once. ``FAKE_WORKER=1``: it forks a process that lives until SIGTERM. It notes what happens to it, with the time, in the
+file ``FAKE_LOG``.
 """
 
 from __future__ import annotations
@@ -48,33 +51,67 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def main() -> None:
-    note("started", arguments=sys.argv, pid=os.getpid(), parent=os.getppid(), blocked=len(signal.pthread_sigmask(0, [])))
-    late = iter(range(1000))
-    stopping = threading.Event()
-    signal.signal(signal.SIGUSR1, lambda *_: compile_unit(f"LATE{next(late)}"))
+def leave_orphans(count: int) -> None:
+    """Each is the child of a child that does not wait for it."""
+    for _ in range(count):
+        if os.fork() == 0:
+            if os.fork() == 0:
+                time.sleep(0.1)
+            os._exit(0)
+        os.wait()
 
-    def stop(received: int, _frame: object) -> None:
+
+def serve(port: int) -> None:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+
+def receive_signals(stopping: threading.Event) -> None:
+    late = iter(range(1000))
+
+    def receive(received: int, _frame: object) -> None:
         note("signal", number=received)
-        if received != signal.SIGUSR2:
+        if received == signal.SIGUSR1:
+            compile_unit(f"LATE{next(late)}")
+        elif received not in (signal.SIGUSR2, signal.SIGALRM, signal.SIGRTMIN):
             stopping.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
-        signal.signal(number, stop)
-    stopping.wait(float(os.environ.get("FAKE_START_S", "0")))
+    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGRTMIN"):
+        signal.signal(getattr(signal, name), receive)
+
+
+def start_worker() -> None:
+    if os.fork() == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        note("worker", pid=os.getpid())
+        signal.pause()
+
+
+def main() -> None:
+    stopping = threading.Event()
+    receive_signals(stopping)
+    note("started", arguments=sys.argv, pid=os.getpid(), parent=os.getppid(), cached=sorted(os.listdir(cache)))
+    if os.environ.get("FAKE_WORKER") == "1":
+        start_worker()
+    gate = os.environ.get("FAKE_GATE")
+    while gate is not None and not os.path.exists(gate) and not stopping.wait(0.02):
+        pass
     for kernel in range(int(os.environ.get("FAKE_COMPILES", "2"))):
         compile_unit(f"KERNEL{kernel}")
+    leave_orphans(int(os.environ.get("FAKE_ORPHANS", "0")))
     if "--port" in sys.argv:
-        port = int(sys.argv[sys.argv.index("--port") + 1])
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        note("serves")
-    while not stopping.wait(0.05):
-        if os.environ.get("FAKE_ENDS") == "1":
-            break
+        serve(int(sys.argv[sys.argv.index("--port") + 1]))
+    note("serves")
+    ends = os.environ.get("FAKE_ENDS")
+    if ends == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    while not stopping.wait(0.05) and ends != "1":
+        pass
+    time.sleep(float(os.environ.get("FAKE_END_S", "0")))
     note("ends")
     sys.exit(int(os.environ.get("FAKE_EXIT", "0")))
 
 
 if __name__ == "__main__":
+    cache.mkdir(parents=True, exist_ok=True)
     main()

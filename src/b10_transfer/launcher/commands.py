@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from ..config.launcher import LauncherConfig
 from ..config.per_pod import per_pod_variables
 from .keeper import Keeper
-from .processes import Signals, exit_code_of
+from .processes import Signals, end_workers, exit_code_of
 from .server import Beside, Child
 
 logger = logging.getLogger(__name__)
@@ -22,17 +22,20 @@ def run(arguments: Sequence[str], *, namespace: str | None = None, store: str | 
     """Restore, run a server until it ends, save; returns the server's exit code (128 + n if signal n ended it).
 
     The server starts when the load is over, but no later than ``B10_START_WITHIN_SECONDS``: a load that takes longer
-    goes on beside it. A signal before that ends this program; one during the last save ends the save.
+    goes on beside it. A signal before that ends this program; one during the last save ends the save. To be called
+    once, by a process that ends with what this returns: signals stay blocked, and a thread may be left behind.
     """
     config = LauncherConfig.from_environment()
     _warn_of_per_pod_variables()
-    with Signals() as signals:
-        keeper = Keeper(config, namespace=namespace, store=store)
-        keeper.start(Child(arguments, config.url))
+    signals = Signals()
+    keeper = Keeper(config, namespace=namespace, store=store)
+    keeper.start(Child(arguments, config.url))
+    try:
         if stopped_by := signals.wait_for(keeper.loaded, config.start_within_s):
+            logger.info("asked to end before the server was started")
             return 128 + stopped_by
         if not keeper.loaded.is_set():
-            logger.warning("the load takes longer than %.0f s: starting the server meanwhile", config.start_within_s)
+            logger.warning("the load takes longer than %g s: starting the server meanwhile", config.start_within_s)
         try:
             pid = signals.spawn(arguments)
         except OSError as error:
@@ -40,22 +43,32 @@ def run(arguments: Sequence[str], *, namespace: str | None = None, store: str | 
             return exit_code_of(error)
         code = signals.supervise(pid)
         logger.info("the server has ended with exit code %d", code)
-        _finish(signals, keeper, config)
+        keeper.end(completed=code == 0 and not signals.asked_to_stop)
+        _wait_for_last_save(signals, keeper, config)
         return code
+    finally:
+        end_workers()
 
 
 def keep_beside(*, namespace: str | None = None, store: str | None = None) -> int:
-    """Restore, then look after the server that something else starts, until it ends or a signal asks to stop."""
+    """Restore, then look after the server that something else starts, until it ends or a signal asks to stop.
+
+    To be called once, like :func:`run`.
+    """
     config = LauncherConfig.from_environment()
     _warn_of_per_pod_variables()
-    with Signals() as signals:
-        keeper = Keeper(config, namespace=namespace, store=store)
-        keeper.start(Beside(config))
+    signals = Signals()
+    keeper = Keeper(config, namespace=namespace, store=store)
+    keeper.start(Beside(config))
+    try:
         while not keeper.finished.is_set():
             if signals.wait_for(keeper.finished, _LONG_S, poll_s=_IDLE_POLL_S):
-                _finish(signals, keeper, config)
+                keeper.end()
+                _wait_for_last_save(signals, keeper, config)
                 break
         return 0
+    finally:
+        end_workers()
 
 
 def _warn_of_per_pod_variables() -> None:
@@ -67,11 +80,10 @@ def _warn_of_per_pod_variables() -> None:
         )
 
 
-def _finish(signals: Signals, keeper: Keeper, config: LauncherConfig) -> None:
+def _wait_for_last_save(signals: Signals, keeper: Keeper, config: LauncherConfig) -> None:
     """Let the last save happen, within its time, unless a signal asks for haste."""
-    keeper.stop.set()
     # A little longer than the save's own deadline, so that it is the save that reports it.
     if signals.wait_for(keeper.finished, config.last_save_s + 1):
         logger.warning("asked to end during the last save: what it would have published is not")
     elif not keeper.finished.is_set():
-        logger.warning("the last save took longer than B10_LAST_SAVE_SECONDS (%.0f s): given up", config.last_save_s)
+        logger.warning("the last save took longer than B10_LAST_SAVE_SECONDS (%g s): given up", config.last_save_s)

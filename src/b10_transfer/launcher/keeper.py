@@ -25,8 +25,10 @@ from .processes import lower_priority
 
 logger = logging.getLogger(__name__)
 
-_SCAN_SHARE = 0.005
-"""At most this share of a core goes into looking whether anything was written."""
+_SHARE = 0.005
+"""At most this share of a core goes into looking whether the server lives and whether anything was written."""
+_SHORTEST_PAUSE_S = 0.05
+"""Whatever interval is asked for."""
 _SCAN_DEADLINE_S = 60.0
 _RETRY_S = 60.0
 """After a save that failed; doubled each time, up to an hour."""
@@ -48,6 +50,9 @@ class Server(Protocol):
     def environment(self) -> Mapping[str, str]:
         """The variables it was started with; empty if they are not known."""
 
+    def started_ns(self) -> int | None:
+        """When it started, in nanoseconds since the epoch; None if that is not known, or not before the load."""
+
 
 class Keeper:
     """Looks after the caches of one server. Times are monotonic."""
@@ -67,8 +72,8 @@ class Keeper:
         self._retry_s = _RETRY_S
         self.loaded = threading.Event()
         """Set once the load is over, whatever came of it."""
-        self.stop = threading.Event()
-        """To be set when the server has ended, or when this program is asked to end: a last save, and no more."""
+        self._stop = threading.Event()
+        self._completed = False
         self.finished = threading.Event()
         """Set once there is nothing more to do."""
 
@@ -77,18 +82,32 @@ class Keeper:
 
         def work() -> None:
             try:
-                lower_priority()
                 self.load()
                 self.loaded.set()
+                # Only now: a server may be waiting for the load.
+                lower_priority()
                 self.keep(server)
-                self.last_save()
+                self.last_save(server)
             except Exception:
                 logger.exception("the caches are no longer looked after; the server is not affected")
             finally:
                 self.loaded.set()
                 self.finished.set()
 
-        threading.Thread(target=work, name="b10-transfer-keeper", daemon=True).start()
+        try:
+            threading.Thread(target=work, name="b10-transfer-keeper", daemon=True).start()
+        except RuntimeError as error:  # no more threads are to be had
+            logger.error("the caches are not looked after: %s", error)
+            self.loaded.set()
+            self.finished.set()
+
+    def end(self, *, completed: bool = False) -> None:
+        """To be called when the server has ended, or this program is asked to end: a last save, and no more.
+
+        ``completed``: the server has done all it wanted, so that what it has not used by now it never will.
+        """
+        self._completed = completed
+        self._stop.set()
 
     def load(self) -> LoadReport:
         """Restore what the store holds, also to caches that a server has begun to fill."""
@@ -101,8 +120,10 @@ class Keeper:
             logger.debug("the caches cannot be looked at: %s", error)
         self._usage = Usage(self._roots, report.restored, began_ns, ended_ns)
         self._look()
-        if report.status is not OperationStatus.ERROR and len(self._seen) == report.units + report.already_present:
-            # All that is here came from the store, or is there as well: a save would read all of it to find nothing.
+        # If all that is here came from the store, a save would read all of it to find nothing. By names, and files,
+        # because a compiler may have begun: what it has written beside must not be taken for saved.
+        here = {name for name, _files, _size, _modified in self._seen}
+        if here == set(report.restored) and sum(files for _name, files, _size, _modified in self._seen) == report.files:
             self._saved = self._seen
         return report
 
@@ -110,49 +131,57 @@ class Keeper:
         """Save what the server compiles, as long as it lives: once it serves, then whenever its caches fall quiet."""
         started = time.monotonic()
         ready: bool | None = False
-        while not self.stop.is_set() and server.is_alive():
-            took_s = 0.0
+        gave_up = False
+        while not self._stop.is_set() and server.is_alive():
+            busy_s = time.thread_time()
             if not ready:
                 ready = server.serves()
                 if ready:
                     self._when_ready(server)
             waited_s = time.monotonic() - started
-            if ready is False and waited_s > self._config.timeout_s:
-                logger.warning("no server answered within %.0f s: going by the quiet of the caches", waited_s)
-                ready = None
-            if ready is not False:
-                took_s = self._save_when_quiet(server)
+            if ready is False and not gave_up and waited_s > self._config.timeout_s:
+                logger.warning(
+                    "no server answered within %g s: going by the quiet of the caches", self._config.timeout_s
+                )
+                gave_up = True
+            if ready is not False or gave_up:
+                self._save_when_quiet(server)
+            busy_s = time.thread_time() - busy_s
             pause_s = self._config.interval_s if not ready else max(self._config.interval_s, self._config.quiet_s / 3)
-            self.stop.wait(max(pause_s, took_s / _SCAN_SHARE))
+            self._pause(server, max(pause_s, busy_s / _SHARE, _SHORTEST_PAUSE_S))
 
-    def last_save(self) -> None:
+    def last_save(self, server: Server) -> None:
         """What was compiled until the end, within its own deadline."""
         self._look()
-        if self._seen != self._saved:
+        self._prove(server, even_if_unused=self._completed)
+        if self._seen and self._seen != self._saved:
             self._save(deadline_s=self._config.last_save_s)
+
+    def _pause(self, server: Server, seconds: float) -> None:
+        """Do nothing for so long, unless the server ends meanwhile."""
+        until = time.monotonic() + seconds
+        step_s = max(self._config.interval_s, _SHORTEST_PAUSE_S)
+        while (left_s := until - time.monotonic()) > 0 and not self._stop.wait(min(left_s, step_s)):
+            if left_s > step_s and not server.is_alive():
+                return
 
     def _when_ready(self, server: Server) -> None:
         logger.info("the server serves")
         self._look()
         self._prove(server)
-        if self._seen != self._saved:
+        if self._seen and self._seen != self._saved:
             self._save()
 
-    def _save_when_quiet(self, server: Server) -> float:
-        """Save if something new has been left alone for a while; returns how many seconds the look took."""
-        began = time.monotonic()
+    def _save_when_quiet(self, server: Server) -> None:
+        """Save if something new has been left alone for a while."""
+        now = time.monotonic()
         self._look()
-        took_s = time.monotonic() - began
-        if began - self._changed_at < self._config.quiet_s:
-            return took_s
-        if not self._proved and self._usage is not None:
-            report = self._usage.report()
-            took_s = time.monotonic() - began
-            if any(cache.used or cache.compiled for cache in report.caches):
-                self._prove(server)
-        if self._seen != self._saved and began >= self._retry_at:
+        if now - self._changed_at < self._config.quiet_s:
+            return
+        # Whether a program that cannot be asked is ready, nobody knows: that it has not read anything yet says nothing.
+        self._prove(server, even_if_unused=False)
+        if self._seen and self._seen != self._saved and now >= self._retry_at:
             self._save()
-        return took_s
 
     def _look(self) -> None:
         """Note what the caches hold now, and when that last changed."""
@@ -178,16 +207,19 @@ class Keeper:
         self._saved = held
         self._retry_s = _RETRY_S
 
-    def _prove(self, server: Server) -> None:
+    def _prove(self, server: Server, *, even_if_unused: bool = True) -> None:
         """Say, once, what became of the restore."""
         if self._proved or self._usage is None:
             return
-        self._proved = True
         try:
-            report = self._usage.report()
+            report = self._usage.report(server.started_ns())
         except CacheError as error:
+            self._proved = True
             logger.warning("what became of the restored caches cannot be told: %s", error)
             return
+        if not even_if_unused and not any(cache.used or cache.compiled for cache in report.caches):
+            return
+        self._proved = True
         for cache in report.caches:
             logger.info("%s", cache)
         if report.warning:

@@ -2,7 +2,13 @@
 
 Signals are blocked and waited for, in the main thread, rather than handled: so none is lost, and each says where it
 came from. What a terminal sends (Ctrl-C) reaches the server by itself, since it is in the same process group, and is
-not passed on a second time. The server gets the signal mask and the dispositions that this process was started with.
+not passed on a second time; nor is SIGTSTP touched, which has to stop both. What a program sends to the whole group
+does reach the server twice: nothing tells that it was not for this process alone.
+
+The server gets the signal mask and the dispositions that this process was started with, with two exceptions. Python
+ignores SIGPIPE and SIGXFSZ and does not tell whether they were ignored before: the server gets their defaults. And 32
+and 33, which the C library keeps for itself and sets up where it needs them, are ignored in what glibc's
+``posix_spawn`` starts.
 """
 
 from __future__ import annotations
@@ -11,48 +17,59 @@ import errno
 import logging
 import os
 import signal
-import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+
+from .processtable import environment_of, processes
 
 logger = logging.getLogger(__name__)
 
 _SI_KERNEL = 0x80
 """``si_code`` of a signal that the kernel sent, as a terminal's driver does (``asm-generic/siginfo.h``)."""
 STOPPING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP})
-_PASSED_ON = STOPPING | {signal.SIGUSR1, signal.SIGUSR2}
+_PASSED_ON = STOPPING | {signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGVTALRM, signal.SIGIO, signal.SIGPWR}
+_REAL_TIME = range(signal.SIGRTMIN, signal.SIGRTMAX + 1)
+"""Passed on as well: any of these would end this process, and leave the server to nobody."""
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+_WORKER = "b10_transfer.stores.serve"
+"""What the command line of a store's worker process holds."""
 
 
 class Signals:
-    """The signals of this process, blocked: only the main thread takes them, when it asks. A context manager."""
+    """The signals of this process, blocked for the rest of its life: only the main thread takes them, when it asks.
+
+    To be made before any thread is started, which would else be interrupted by them.
+    """
 
     def __init__(self) -> None:
-        self._wanted = _PASSED_ON | {signal.SIGCHLD}
-        self._original: Iterable[int] = ()
-
-    def __enter__(self) -> Signals:
-        # A parent that ignores SIGCHLD would have the kernel throw exit codes away.
+        self._wanted = {*_PASSED_ON, *_REAL_TIME, signal.SIGCHLD}
+        # Blocked signals arrive even if they are ignored, as under nohup and in the background of a shell script.
+        self._ignored = {number for number in STOPPING if signal.getsignal(number) is signal.SIG_IGN}
+        # Where SIGCHLD is ignored, the kernel throws exit codes away.
+        self._children_ignored = signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._original = signal.pthread_sigmask(signal.SIG_BLOCK, self._wanted)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._original)
+        self.asked_to_stop = False
+        """Whether a signal that stops a process has come, to be passed on or not."""
 
     def take(self, timeout_s: float | None = None) -> signal.struct_siginfo | None:
         """The next signal, or None if none comes in time."""
         if timeout_s is None:
-            return signal.sigwaitinfo(self._wanted)
-        return signal.sigtimedwait(self._wanted, timeout_s)
+            found: signal.struct_siginfo | None = signal.sigwaitinfo(self._wanted)
+        else:
+            found = signal.sigtimedwait(self._wanted, timeout_s)
+        if found is not None and found.si_signo in STOPPING - self._ignored:
+            self.asked_to_stop = True
+        return found
 
     def wait_for(self, done: threading.Event, timeout_s: float, poll_s: float = 0.01) -> int | None:
         """Wait until ``done`` or for so long; returns early with the number of a signal that asks to stop."""
         end = time.monotonic() + timeout_s
         while not done.is_set() and (left_s := end - time.monotonic()) > 0:
             found = self.take(min(poll_s, left_s))
-            if found is not None and found.si_signo in STOPPING:
+            if found is not None and found.si_signo in STOPPING - self._ignored:
                 return found.si_signo
             if found is not None and found.si_signo == signal.SIGCHLD:
                 reap_orphans()
@@ -60,25 +77,50 @@ class Signals:
 
     def spawn(self, arguments: Sequence[str]) -> int:
         """Start a program as if this process had not been there; returns its process id. Raises OSError."""
-        # Python ignores these two for itself.
-        defaults = [signal.SIGPIPE, signal.SIGXFSZ]
-        sys.stdout.flush()
-        return os.posix_spawnp(arguments[0], list(arguments), os.environ, setsigmask=self._original, setsigdef=defaults)
+        if self._children_ignored:
+            # Until it runs: by the time a program could have ended, they are heeded again.
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        try:
+            return os.posix_spawnp(
+                arguments[0],
+                list(arguments),
+                original_environment(),
+                setsigmask=self._original,
+                setsigdef=_IGNORED_BY_PYTHON,
+            )
+        finally:
+            if self._children_ignored:
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
     def supervise(self, pid: int) -> int:
         """Pass signals on to a child until it ends; returns its exit code, 128 + n if signal n ended it."""
-        while True:
+        # Asked first, since changing what becomes of SIGCHLD, as above, discards one that has come already.
+        while (status := _reap(pid)) is None:
             found = self.take()
             assert found is not None
-            if found.si_signo == signal.SIGCHLD:
-                status = _reap(pid)
-                if status is not None:
-                    code = os.waitstatus_to_exitcode(status)
-                    return code if code >= 0 else 128 - code
-            elif found.si_code != _SI_KERNEL:
+            if found.si_signo != signal.SIGCHLD and not _is_the_servers_too(found):
                 logger.debug("passing signal %d on to process %d", found.si_signo, pid)
                 with suppress(ProcessLookupError):
                     os.kill(pid, found.si_signo)
+        code = os.waitstatus_to_exitcode(status)
+        return code if code >= 0 else 128 - code
+
+
+def _is_the_servers_too(received: signal.struct_siginfo) -> bool:
+    """Whether a terminal has sent a signal to the server as well: to all of its foreground's process group.
+
+    Only that it was closed is told to nobody but the session's leader (``tty_signal_session_leader`` in the kernel).
+    """
+    closed = received.si_signo == signal.SIGHUP and os.getsid(0) == os.getpid()
+    return received.si_code == _SI_KERNEL and not closed
+
+
+def original_environment() -> dict[str, str]:
+    """The environment without what Python itself adds where no language is set (PEP 538)."""
+    environ = dict(os.environ)
+    if "LC_CTYPE" in environ and "LC_CTYPE" not in environment_of(os.getpid()):
+        del environ["LC_CTYPE"]
+    return environ
 
 
 def _reap(pid: int) -> int | None:
@@ -97,12 +139,24 @@ def reap_orphans(but: int = 0) -> None:
     """
     if os.getpid() != 1:
         return
-    with suppress(ChildProcessError):
+    with suppress(ChildProcessError):  # there is no child left
         while True:
             found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if found is None or found.si_pid == but:
                 return
-            os.waitpid(found.si_pid, os.WNOHANG)
+            with suppress(ChildProcessError):  # another thread has been waiting for this one
+                os.waitpid(found.si_pid, os.WNOHANG)
+
+
+def end_workers() -> None:
+    """Kill the store's workers that an abandoned load or save has left: nothing of ours outlives this process.
+
+    One in a call that the kernel does not interrupt ends when that call does.
+    """
+    for process in processes():
+        if process.parent == os.getpid() and any(_WORKER in argument for argument in process.arguments):
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
 
 
 def exit_code_of(error: OSError) -> int:

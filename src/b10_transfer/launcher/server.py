@@ -7,37 +7,17 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..config.launcher import LauncherConfig
+from .processtable import Process, environment_of, processes, read
 
 logger = logging.getLogger(__name__)
 
-_PROC = Path("/proc")
 _PROBE_TIMEOUT_S = 2.0
 _SILENCES = 3
 _READY_PATH = "/v1/models"
 """Answered by vLLM's and SGLang's servers once a model is loaded and compiled."""
-
-
-@dataclass(frozen=True)
-class Process:
-    """A process, told from a later one of the same number by when it started."""
-
-    pid: int
-    started: int
-    """In clock ticks since boot, from ``/proc/<pid>/stat``."""
-    parent: int
-    session: int
-    arguments: tuple[str, ...]
-
-    def is_alive(self) -> bool:
-        """Whether it still runs; a zombie does not."""
-        found = _read(self.pid)
-        return found is not None and found.started == self.started
 
 
 def address_of(arguments: Sequence[str]) -> str | None:
@@ -77,29 +57,32 @@ def _option(arguments: Sequence[str], name: str) -> str | None:
     return None
 
 
-def find_beside() -> Process | None:
-    """The nearest known server of this user: an ancestor of this process, else one of its session, else the only one.
+def find_beside(*, anywhere: bool = True) -> Process | None:
+    """The nearest known server of this user: an ancestor of this process, else the latest of its siblings, else of its
+    session, else the only one ``anywhere``.
 
-    ``b10-compile-cache & vllm serve`` in a shell script makes them siblings; where the shell replaces itself with the
-    server, the server is the parent.
+    ``b10-compile-cache & vllm serve`` in a shell script makes them siblings, and so does a process manager that starts
+    each program in a session of its own; where the shell replaces itself with the server, the server is the parent.
     """
-    everyone = {process.pid: process for process in _processes()}
-    servers = {
-        pid: process
-        for pid, process in everyone.items()
-        if pid != os.getpid() and _default_port(process.arguments) is not None
-    }
+    everyone = {process.pid: process for process in processes()}
+    ours = ancestors(os.getpid(), everyone)
+    known = {pid for pid, process in everyone.items() if _default_port(process.arguments) is not None}
     # Its workers, forked, have the same arguments: the server is the one on top.
-    servers = {pid: process for pid, process in servers.items() if process.parent not in servers}
-    pid = os.getpid()
-    while pid in everyone:
-        if pid in servers:
-            return servers[pid]
-        pid = everyone[pid].parent
-    beside = [process for process in servers.values() if process.session == os.getsid(0)]
-    if beside:
-        return max(beside, key=lambda process: process.started)
-    return next(iter(servers.values())) if len(servers) == 1 else None
+    servers = [everyone[pid] for pid in known - {os.getpid()} if not known.intersection(ancestors(pid, everyone))]
+    if above := [process for process in servers if process.pid in ours]:
+        return above[0]
+    parent, session = os.getppid(), os.getsid(0)
+    if beside := [process for process in servers if process.parent == parent or process.session == session]:
+        return max(beside, key=lambda process: (process.parent == parent, process.started))
+    return servers[0] if anywhere and len(servers) == 1 else None
+
+
+def ancestors(pid: int, everyone: Mapping[int, Process]) -> list[int]:
+    """The ids of a process's parent, its parent's parent and so on, as far as they are known."""
+    found: list[int] = []
+    while pid in everyone and (pid := everyone[pid].parent) in everyone and pid not in found:
+        found.append(pid)
+    return found
 
 
 class Child:
@@ -119,78 +102,74 @@ class Child:
         """It has this process's own."""
         return {}
 
+    def started_ns(self) -> int | None:
+        """After the load, or with it."""
+        return None
+
 
 class Beside:
     """A server that something else starts, looked for until it is there."""
 
     def __init__(self, config: LauncherConfig) -> None:
         self._url = config.url
-        self._gives_up_at = time.monotonic() + config.timeout_s
+        self._waits_until = time.monotonic() + config.timeout_s
+        self._quiet_s = config.quiet_s
+        self._near_until: float | None = None
+        self._parent = os.getppid()
         self._process: Process | None = None
         self._answered = False
         self._silences = 0
 
     def is_alive(self) -> bool:
-        """Whether it lives, or may still come. Without a process to watch, three questions without an answer end it."""
+        """Whether it lives, or may still come.
+
+        Without a process to watch, three questions without an answer end it. Without an answer either it may be any
+        program: it counts as alive as long as whoever started this process does, but for ``timeout_s`` at least.
+        """
         if self._process is None:
-            self._process = find_beside()
-            if self._process is not None:
-                logger.info(
-                    "found the server: process %d, %s", self._process.pid, " ".join(self._process.arguments[-3:])
-                )
+            self._process = self._find()
         if self._process is not None:
             return self._process.is_alive()
         if self._answered and self._url is not None:
             self._silences = 0 if serves(self._url) else self._silences + 1
             return self._silences < _SILENCES
-        return time.monotonic() < self._gives_up_at
+        return time.monotonic() < self._waits_until or os.getppid() == self._parent
+
+    def _find(self) -> Process | None:
+        # Another server of this machine is not to be taken for the one that is about to be started here.
+        if self._near_until is None:
+            self._near_until = time.monotonic() + self._quiet_s
+        found = find_beside(anywhere=time.monotonic() >= self._near_until)
+        # With a URL, what answers there is the server, whatever else is running.
+        if found is None or (self._url is not None and not _same_port(self._url, address_of(found.arguments))):
+            return None
+        logger.info("found the server: process %d, %s", found.pid, " ".join(found.arguments[-3:]))
+        return found
 
     def serves(self) -> bool | None:
+        """Whether it answers; None, that is, nothing to ask, also as long as it has not been found."""
         url = self._url
         if url is None and self._process is not None:
             url = address_of(self._process.arguments)
-            if url is None:
-                return None
-        self._answered = url is not None and serves(url)
+        if url is None:
+            return None
+        self._answered = serves(url)
         return self._answered
 
     def environment(self) -> Mapping[str, str]:
         return environment_of(self._process.pid) if self._process is not None else {}
 
-
-def _processes() -> list[Process]:
-    """This user's processes, as far as they can be seen."""
-    found = []
-    user = os.getuid()
-    for name in os.listdir(_PROC):
-        if name.isdigit():
-            with suppress(OSError):
-                if os.stat(_PROC / name).st_uid == user and (process := _read(int(name))) is not None:
-                    found.append(process)
-    return found
+    def started_ns(self) -> int | None:
+        """That of this process, a little before the server's as a rule, if the server's is not known."""
+        process = self._process or read(os.getpid())
+        return process.started_ns() if process is not None else None
 
 
-def _read(pid: int) -> Process | None:
+def _same_port(url: str, other: str | None) -> bool:
     try:
-        status = (_PROC / str(pid) / "stat").read_text(errors="replace")
-        arguments = (_PROC / str(pid) / "cmdline").read_bytes()
-    except OSError:
-        return None
-    # The name, in parentheses, may hold anything; behind it: state, parent, group, session, … start as the 20th.
-    fields = status.rpartition(")")[2].split()
-    if fields[0] in "ZX":
-        return None
-    texts = tuple(os.fsdecode(argument) for argument in arguments.rstrip(b"\0").split(b"\0"))
-    return Process(pid, int(fields[19]), int(fields[1]), int(fields[3]), texts)
-
-
-def environment_of(pid: int) -> dict[str, str]:
-    """The environment a process was started with; empty if it may not be read."""
-    try:
-        entries = os.fsdecode((_PROC / str(pid) / "environ").read_bytes()).split("\0")
-    except OSError:
-        return {}
-    return dict(entry.split("=", 1) for entry in entries if "=" in entry)
+        return other is not None and urlsplit(url).port == urlsplit(other).port
+    except ValueError:
+        return False
 
 
 def serves(url: str) -> bool:
@@ -200,11 +179,12 @@ def serves(url: str) -> bool:
     """
     # Imported here: an idle command needs none of it.
     import http.client
-    import ssl
 
     try:
         parts = urlsplit(url)
         if parts.scheme == "https":
+            import ssl
+
             # Whether it serves is asked of this machine's own server; whose certificate it has does not matter.
             context = ssl._create_unverified_context()
             connection: http.client.HTTPConnection = http.client.HTTPSConnection(
