@@ -153,12 +153,16 @@ class ReadRepository:
 
     @contextmanager
     def opened(self, pack: Pack) -> Iterator[PackReader]:
-        """A reader of a pack's files. Raises PackError if the pack has been deleted since its index was read."""
-        source = self._store.open(pack.name)
-        if source is None:
-            raise UnreadablePackError(pack.id, "it was deleted while it was being read")
-        with source:
-            yield PackReader(pack.id, source, self.limits, self._deadline)
+        """A reader of a pack's files. Raises PackError if the pack has been deleted since its index was read, which on
+        NFS is an error of any read."""
+        try:
+            source = self._store.open(pack.name)
+            if source is None:
+                raise UnreadablePackError(pack.id, "it was deleted while it was being read")
+            with source:
+                yield PackReader(pack.id, source, self.limits, self._deadline)
+        except StoreError as error:
+            raise UnreadablePackError(pack.id, str(error)) from error
 
     def listing(self) -> dict[str, ObjectInfo]:
         """Every pack's object by the pack's id, oldest first: those that are set aside as well, and none is read."""

@@ -196,6 +196,22 @@ def test_pack_that_is_deleted_before_its_files_are_read_is_unreadable(
         pytest.fail("it was opened")
 
 
+def test_pack_that_the_store_stops_delivering_while_its_files_are_read_is_unreadable(
+    packs: Packs, store: MemoryStore, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pack that is deleted on an NFS server is an error at some read: ESTALE."""
+    publish(packs, repository)
+    [pack] = repository.union().packs
+
+    def fail(_reader: object, _offset: int, _length: int) -> bytes:
+        raise StoreError("read", "it", "Stale file handle")
+
+    with pytest.raises(UnreadablePackError, match="Stale file handle") as raised, repository.opened(pack) as reader:
+        monkeypatch.setattr(type(store.open(pack.name)), "read_at", fail)
+        packs.contents(reader, pack.index, pack.index.units[0].members)
+    assert isinstance(raised.value.__cause__, StoreError)
+
+
 def test_store_that_cannot_be_listed_is_an_error(
     repository: Repository, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
