@@ -5,12 +5,13 @@ PIP := $(VENV)/bin/pip --disable-pip-version-check --quiet
 TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-s3 test-vllm lint format docs bench clean
+.PHONY: help demo test test-nfs test-s3 test-vllm lint format docs bench clean
 
 help:
 	@echo "make demo    compile a transformer cold, save, and start it warm in a second process"
 	@echo "make test    every test, with real torch and real Triton"
 	@echo "make test-vllm  tests with the real vLLM server, in an environment of their own"
+	@echo "make test-nfs  tests on real NFS, v3 and v4.2, in a guest of its own (Debian, root)"
 	@echo "make test-s3   the tests that need a real S3, with a Ceph of their own (Debian, root)"
 	@echo "make lint    ruff, mypy, import-linter, generated docs up to date"
 	@echo "make format  let ruff rewrite the sources"
@@ -28,6 +29,12 @@ test: $(VENV)/test-ready
 # torch, vLLM and a second venv: 1.5 GB. The tests start the server several times, for a minute each on two cores.
 test-vllm: $(VENV)/vllm-ready
 	$(VENV)/vllm/bin/python -m pytest tests/vllm
+
+# The guest sees this machine's files read-only, so pytest keeps nothing; its disk in memory is small.
+test-nfs: $(VENV)/test-ready
+	$(VENV)/bin/python tests/nfs/boot.py --timeout 1800 $(VENV)/bin/python -m pytest \
+		-p no:cacheprovider -o tmp_path_retention_policy=none --store-on /mnt/v3 --store-on /mnt/v4.2 \
+		tests/nfs tests/contract tests/concurrency
 
 test-s3: $(VENV)/test-ready
 	$(VENV)/bin/python -m tests.s3

@@ -37,7 +37,6 @@ settings.register_profile("explore", max_examples=1000, deadline=None, suppress_
 settings.load_profile("project")
 
 
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--store-on",

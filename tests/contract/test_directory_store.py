@@ -287,6 +287,31 @@ def test_files_of_other_people_are_not_listed(store: DirectoryStore, planted: Pa
     assert [info.name for info in store.list("a")] == ["a/sound"]
 
 
+def test_file_that_a_client_of_nfs_keeps_for_its_last_reader_is_no_object(store: DirectoryStore, planted: Path) -> None:
+    (planted / ".nfs000000000000001200000001").write_bytes(b"deleted while open")
+    assert [info.name for info in store.list("a")] == ["a/sound"]
+
+
+def test_folder_that_was_missing_at_first_sight_is_looked_for_again(
+    store: DirectoryStore, planted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client of NFS remembers for up to a minute that a folder was missing, unless the one above is opened."""
+    scandir, opened, seen = os.scandir, os.open, set[str]()
+
+    def remember(path: str) -> Any:
+        if os.path.dirname(path) not in seen:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return scandir(path)
+
+    def look(path: Any, *arguments: Any, **options: Any) -> int:
+        seen.add(path)
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "scandir", remember)
+    monkeypatch.setattr(os, "open", look)
+    assert [info.name for info in store.list("a")] == ["a/sound"]
+
+
 def test_object_that_is_cut_short_while_open_is_an_error_and_not_short(store: DirectoryStore, planted: Path) -> None:
     reader = store.open("a/sound")
     assert reader is not None
