@@ -248,11 +248,9 @@ def _namespace(env: Reader, override: str | None) -> str:
 
 def read_wait(override: float | None = None, environ: Mapping[str, str] | None = None) -> float:
     """Seconds that a load may wait for another replica to compile."""
-    name, text = "wait_for_compile_s", str(override)
-    if override is None:
-        name = "B10_WAIT_FOR_COMPILE_SECONDS"
-        text = Reader(os.environ if environ is None else environ).text(name) or "0"
-    return 0.0 if text in ("0", "0.0") else parse_seconds(name, text)
+    if override is not None:
+        return 0.0 if override == 0 else parse_seconds("wait_for_compile_s", str(override))
+    return Reader(os.environ if environ is None else environ).seconds_or_none("B10_WAIT_FOR_COMPILE_SECONDS")
 
 
 def read_deadline(override: float | None = None, environ: Mapping[str, str] | None = None) -> float:

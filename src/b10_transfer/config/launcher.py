@@ -49,7 +49,13 @@ LAUNCHER_VARIABLES: tuple[Variable, ...] = (
         "`15`",
         "a positive number of seconds",
         "`run` starts the server when the load is over, but no later than this: a slow load goes on beside it. vLLM "
-        "first looks at its caches 8 s or more after its start.",
+        "first looks at its caches 8 s or more after its start. `B10_WAIT_FOR_COMPILE_SECONDS` comes on top.",
+    ),
+    Variable(
+        "B10_LOADED_FILE",
+        "unset",
+        "a path",
+        "A file that is made once the load is over, whatever came of it: a sidecar container's probe can look for it.",
     ),
     Variable(
         "B10_LAST_SAVE_SECONDS",
@@ -74,6 +80,7 @@ class LauncherConfig:
     quiet_s: float
     start_within_s: float
     last_save_s: float
+    loaded_file: str | None = None
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> LauncherConfig:
@@ -84,8 +91,10 @@ class LauncherConfig:
             timeout_s=_seconds(env, "B10_TRANSFER_TIMEOUT_S", 1800),
             interval_s=_seconds(env, "B10_TRANSFER_INTERVAL_S", 2),
             quiet_s=_seconds(env, "B10_QUIET_SECONDS", 15),
-            start_within_s=_seconds(env, "B10_START_WITHIN_SECONDS", 15),
+            # A server that started earlier would compile what it was asked to wait for.
+            start_within_s=_seconds(env, "B10_START_WITHIN_SECONDS", 15) + _wait(env),
             last_save_s=_seconds(env, "B10_LAST_SAVE_SECONDS", 10),
+            loaded_file=env.text("B10_LOADED_FILE"),
         )
 
 
@@ -114,6 +123,13 @@ def _seconds(env: Reader, name: str, default: float) -> float:
     except ConfigurationError as error:
         _say(error, str(default))
         return default
+
+
+def _wait(env: Reader) -> float:
+    try:
+        return env.seconds_or_none("B10_WAIT_FOR_COMPILE_SECONDS")
+    except ConfigurationError:  # the load says so
+        return 0.0
 
 
 def _say(error: ConfigurationError, instead: str) -> None:

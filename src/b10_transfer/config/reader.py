@@ -68,6 +68,11 @@ class Reader:
         text = self.text(name)
         return default if text is None else parse_seconds(name, text)
 
+    def seconds_or_none(self, name: str) -> float:
+        """Likewise, 0 if it is unset or says so."""
+        text = self.text(name)
+        return 0.0 if text in (None, "0", "0.0") else self.seconds(name, 0.0)
+
     def path(self, name: str) -> Path | None:
         """An absolute path without links or ``..``, or None if the variable is unset."""
         text = self.text(name)

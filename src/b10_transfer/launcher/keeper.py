@@ -83,7 +83,7 @@ class Keeper:
         def work() -> None:
             try:
                 self.load()
-                self.loaded.set()
+                self._tell_loaded()
                 # Only now: a server may be waiting for the load.
                 lower_priority()
                 self.keep(server)
@@ -91,7 +91,7 @@ class Keeper:
             except Exception:
                 logger.exception("the caches are no longer looked after; the server is not affected")
             finally:
-                self.loaded.set()
+                self._tell_loaded()
                 self.finished.set()
 
         try:
@@ -100,6 +100,17 @@ class Keeper:
             logger.error("the caches are not looked after: %s", error)
             self.loaded.set()
             self.finished.set()
+
+    def _tell_loaded(self) -> None:
+        if self.loaded.is_set():
+            return
+        self.loaded.set()
+        if self._config.loaded_file is not None:
+            try:
+                with open(self._config.loaded_file, "ab"):
+                    pass
+            except OSError as error:
+                logger.error("B10_LOADED_FILE=%s cannot be made: %s", self._config.loaded_file, error.strerror)
 
     def end(self, *, completed: bool = False) -> None:
         """To be called when the server has ended, or this program is asked to end: a last save, and no more.
