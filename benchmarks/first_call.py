@@ -7,12 +7,15 @@ start that missed torch's caches, or whose output differs, has no figures. Takes
 
 from __future__ import annotations
 
+import getpass
 import json
 import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +33,7 @@ COLD = "cold"
 OURS = "b10-transfer"
 TOLERANCE = 1e-5
 PHASES = (
-    "interpreter",
+    "interpreter, exit",
     "imports",
     "restore",
     "tracing",
@@ -42,10 +45,11 @@ PHASES = (
 )
 _NOTES = """\
 The cold start compiles; the others find what it left. All run in one environment, the published package by having its
-folder put before ours. “From exec to done” is a whole process: interpreter, imports, restore, building the model and its
+folder put before ours, and with torch's default layout: the cache is `torchinductor_<user>` in `TMPDIR`, precompiled
+C++ headers within. “From exec to done” is a whole process: interpreter, imports, restore, building the model and its
 first call; for `tar` and `cp`, the command that restores comes on top. The mega-cache is part of torch and holds no
-compiled C++, so on a CPU every kernel is built again. How a warm start divides is measured in runs of its own, by torch's
-own events and the interpreter's imports, each moment counted once."""
+compiled C++, so on a CPU every kernel is built again. How a warm start divides is measured in runs of its own, by
+torch's own events and the interpreter's imports, each moment counted once."""
 
 
 @dataclass
@@ -71,7 +75,7 @@ class Starts:
     def cold(self, rounds: int) -> Path:
         """Compile in empty directories; the last one."""
         for number in range(rounds):
-            root = self.folder / f"cold{number}"
+            root = self.root(f"cold{number}")
             told, wall = self.start(root, "--mega", str(self.mega))
             if sum(told["hits"]):
                 raise OperationFailed(f"{self.model}: the cold start was not cold: {told['hits']} hits")
@@ -99,23 +103,22 @@ class Starts:
         """One start after each program's restore."""
         for program in self.programs:
             self._guarded(program.name, lambda program=program: self._after(program, number))  # type: ignore[misc]
-        self._guarded(MEGA, lambda: self._after_mega(number))
+        self._guarded(MEGA, partial(self._after_mega, number))
 
     def phases(self, number: int) -> None:
         """One start after our restore, divided into its activities."""
         package = self.programs[0]
         told, wall = self.start(
-            self.folder / f"phases{number}", "--restore", "b10_transfer", "--phases", environ=self.environ(package)
+            self.root(f"phases{number}"), "--restore", "b10_transfer", "--phases", environ=self.environ(package)
         )
         self._check(told)
         named = {phase: float(told["phases"].get(phase, 0.0)) for phase in PHASES}
-        named["interpreter"] = wall - sum(told["phases"].values())
+        named["interpreter, exit"] = wall - sum(told["phases"].values())
         for phase, seconds in named.items():
             self.note(OURS, f"phase {phase}", seconds)
 
     def _after(self, program: Contender, number: int) -> None:
-        name = "".join(letter if letter.isalnum() else "-" for letter in program.name)
-        root = self.folder / f"warm-{name}-{number}"
+        root = self.root(f"warm-{_plain(program.name)}-{number}")
         before = 0.0
         if isinstance(program, Commands):
             series = f"{self.model} load {program.name}"
@@ -128,7 +131,7 @@ class Starts:
         self._note_warm(program.name, told, load_s, wall + before)
 
     def _after_mega(self, number: int) -> None:
-        told, wall = self.start(self.folder / f"warm-mega-{number}", "--restore", MEGA, "--mega", str(self.mega))
+        told, wall = self.start(self.root(f"warm-mega-{number}"), "--restore", MEGA, "--mega", str(self.mega))
         self._note_warm(MEGA, told, told["load_seconds"], wall)
 
     def _note_warm(self, name: str, told: dict[str, Any], load_s: float, wall: float) -> None:
@@ -141,8 +144,7 @@ class Starts:
     def start(self, root: Path, *arguments: str, environ: dict[str, str] | None = None) -> tuple[dict[str, Any], float]:
         """What a replica told, and the seconds from its exec to its end. Raises OperationFailed."""
         environ = {**(environ or self.the.bench.bare_environment), "TORCHINDUCTOR_CACHE_DIR": str(root)}
-        own = self.the.bench.fresh()
-        environ |= {"TRITON_CACHE_DIR": str(own / "triton"), "TMPDIR": str(own)}
+        environ |= {"TRITON_CACHE_DIR": str(root / "triton" / "0"), "TMPDIR": str(root.parent)}
         command = [sys.executable, str(REPLICA), self.model, "--output", str(self.output), *arguments]
         began = time.perf_counter()
         process = subprocess.run(command, env=environ, cwd=self.the.folder, capture_output=True, text=True)
@@ -165,12 +167,18 @@ class Starts:
         return settings
 
     def store(self, program: Contender) -> Path:
-        return self.folder / ("store-" + "".join(letter if letter.isalnum() else "-" for letter in program.name))
+        return self.folder / f"store-{_plain(program.name)}"
+
+    def root(self, name: str) -> Path:
+        """Where a start has its cache: where torch has it by default, in a TMPDIR of its own."""
+        tmp = self.folder / name
+        tmp.mkdir()
+        return tmp / f"torchinductor_{_plain(getpass.getuser(), '_')}"
 
     def note(self, name: str, measure: str, value: float) -> None:
         self.values[name, measure].append(value)
 
-    def _guarded(self, name: str, act: Any) -> None:
+    def _guarded(self, name: str, act: Callable[[], None]) -> None:
         if name in self.absent:
             return
         try:
@@ -201,6 +209,10 @@ class Starts:
             labels = {"model": self.model, "program": OURS, "measure": "phase", "phase": phase}
             if values := self.values[OURS, f"phase {phase}"]:
                 self.the.results.add(f"{self.model}, warm start: {phase}", "s", values, labels=labels)
+
+
+def _plain(name: str, other: str = "-") -> str:
+    return "".join(letter if letter.isalnum() else other for letter in name)
 
 
 def _package_folder(program: Program) -> str:

@@ -140,14 +140,15 @@ class Bench:
                     file.write(_MEBIBYTE)
             path.unlink()
 
-    def environment(self, program: Program, store: Path, root: Path) -> dict[str, str]:
-        """The variables with which a program's process works on ``store`` and ``root``."""
+    def environment(self, program: Program, store: Path, root: Path, tmp: Path | None = None) -> dict[str, str]:
+        """The variables with which a program's process works on ``store`` and ``root``; ``tmp`` is its TMPDIR."""
         return {
             **self._environ,
             **program.settings,
             program.store_variable: str(store),
             "TORCHINDUCTOR_CACHE_DIR": str(root),
             "TRITON_CACHE_DIR": str(self.folder / "home" / "no-triton-cache"),
+            "TMPDIR": str(tmp or self.folder / "tmp"),
         }
 
     @property
@@ -155,9 +156,11 @@ class Bench:
         """The variables of a process that is neither program's: of the caller's own, nothing that could matter."""
         return dict(self._environ)
 
-    def operate(self, series: str, program: Program, operation: str, store: Path, root: Path) -> None:
+    def operate(
+        self, series: str, program: Program, operation: str, store: Path, root: Path, tmp: Path | None = None
+    ) -> None:
         """Run ``load_compile_cache`` or ``save_compile_cache`` on ``root``; anything but SUCCESS is an error."""
-        environ = self.environment(program, store, root)
+        environ = self.environment(program, store, root, tmp)
         self._touch_memory()
         started = time.perf_counter()
         process = subprocess.run(

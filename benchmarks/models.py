@@ -1,8 +1,9 @@
-"""The models whose first call is measured: a transformer and a convolutional network, small enough to compile on a CPU."""
+"""The models whose first call is measured: a transformer and a convolutional network, small ones."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -76,7 +77,7 @@ class ConvolutionalNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         widths = (3, *CHANNELS)
-        self.stages = nn.Sequential(*(_Stage(*pair) for pair in zip(widths[:-1], widths[1:], strict=True)))
+        self.stages = nn.Sequential(*(_Stage(*pair) for pair in pairwise(widths)))
         self.head = nn.Linear(CHANNELS[-1], 100)
 
     def forward(self, pictures: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ class Contender(ABC):
 
     @abstractmethod
     def save(self, bench: Bench, series: str, tree: Path, store: Path) -> None:
-        """Save ``tree`` to ``store``, a folder that is not there yet, and note what that cost."""
+        """Save ``tree``, whose parent is TMPDIR, to ``store``, which is not there yet; note what that cost."""
 
     @abstractmethod
     def load(self, bench: Bench, series: str, store: Path, target: Path) -> None:
@@ -57,7 +57,8 @@ class Package(Contender):
         self.relocates, self.keeps_times = relocates, keeps_times
 
     def save(self, bench: Bench, series: str, tree: Path, store: Path) -> None:
-        bench.operate(series, self.program, "save_compile_cache", store, tree)
+        # torch keeps precompiled headers below TMPDIR, wherever its cache is.
+        bench.operate(series, self.program, "save_compile_cache", store, tree, tmp=tree.parent)
 
     def load(self, bench: Bench, series: str, store: Path, target: Path) -> None:
         bench.operate(series, self.program, "load_compile_cache", store, target)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from threading import local
+from threading import Lock, local
 from typing import Any
 
 
@@ -23,13 +22,14 @@ class Stopwatch:
         self.seconds: dict[str, float] = defaultdict(float)
         self._clock = clock
         self._threads = local()
+        self._adding = Lock()
 
     def begin(self, activity: str | None) -> None:
         """Begin an activity; None means: go on with the one that is running."""
         stack = self._stack()
         now = self._clock()
         if stack:
-            self.seconds[stack[-1]] += now - self._threads.since
+            self._add(stack[-1], now - self._threads.since)
         if activity is not None or stack:
             stack.append(activity or stack[-1])
         self._threads.since = now
@@ -39,7 +39,7 @@ class Stopwatch:
         stack = self._stack()
         if stack:
             now = self._clock()
-            self.seconds[stack.pop()] += now - self._threads.since
+            self._add(stack.pop(), now - self._threads.since)
             self._threads.since = now
 
     @contextmanager
@@ -87,11 +87,15 @@ class Stopwatch:
     def watch_imports(self, activity: str = "imports") -> None:
         """Count every import of a module that is not loaded yet, wherever it happens."""
         # The function that the interpreter itself calls for those.
-        self.watch(importlib._bootstrap, "_find_and_load", activity)  # type: ignore[attr-defined]
+        self.watch(importlib._bootstrap, "_find_and_load", activity)
+
+    def _add(self, activity: str, seconds: float) -> None:
+        with self._adding:
+            self.seconds[activity] += seconds
 
     def _stack(self) -> list[str]:
         if not hasattr(self._threads, "stack"):
             self._threads.stack = []
-            self._threads.since = time.perf_counter() if self._clock is time.perf_counter else self._clock()
+            self._threads.since = self._clock()
         stack: list[str] = self._threads.stack
         return stack
