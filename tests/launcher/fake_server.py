@@ -4,9 +4,9 @@ Arguments as ``vllm serve MODEL --port N`` has them; a link named ``vllm`` to th
 ``FAKE_COMPILES``: units it "compiles" before it serves, unless they are in its cache; those it finds, it reads.
 ``FAKE_GATE``: a file for which it waits at first; ``FAKE_END_S``: how long its end takes. SIGUSR1 makes it compile one
 unit more; SIGUSR2, SIGALRM and SIGRTMIN do nothing. Any other signal ends it, with ``FAKE_EXIT``; ``FAKE_ENDS=1`` does
-so at once, ``FAKE_ENDS=kill`` with SIGKILL. ``FAKE_ORPHANS``: children of children it leaves behind before it serves, which end at
-once. ``FAKE_WORKER=1``: it forks a process that lives until SIGTERM. It notes what happens to it, with the time, in the
-file ``FAKE_LOG``.
+so at once, ``FAKE_ENDS=kill`` with SIGKILL. ``FAKE_ORPHANS``: children of children it leaves behind before it serves,
+which end at once. ``FAKE_WORKER=1``: it forks a process that lives until SIGTERM. It notes what happens to it, with the
+time, in the file ``FAKE_LOG``.
 """
 
 from __future__ import annotations

@@ -1,0 +1,136 @@
+"""What ``b10-compile-cache`` costs a server while it looks after it: memory, and processor time while idle.
+
+``python benchmarks/launcher.py [--seconds 20]``
+
+Both ways of it, ``run`` and the command in the background, beside a small server that answers like vLLM's. The cache
+is that of 300 kernels (2,424 files, 51 MB): a first server has it saved, a second one has it restored, and each then
+serves and does nothing for so many seconds. Figures are of our process alone, from ``/proc/<pid>``; the times that it
+uses are the kernel's, in ticks of 10 ms, so 20 s tell 0.05 % of a core. Exit status 1 if a bound is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs as a script
+
+from benchmarks import corpus
+
+SERVER = Path(__file__).resolve().parents[1] / "tests" / "launcher" / "fake_server.py"
+COMMAND = str(Path(sys.executable).with_name("b10-compile-cache"))
+PEAK_MB = 60.0
+"""What the command may keep in memory, at any time."""
+IDLE_PERCENT = 1.0
+"""Of a core, while the server serves and nothing is compiled."""
+_PATIENCE_S = 120.0
+
+
+class Pod:
+    """A home, a store and a cache, and a server named ``vllm``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.cache = folder / "inductor"
+        program = folder / "vllm"
+        program.symlink_to(SERVER)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.server = [sys.executable, str(program), "serve", "model", "--port", str(port)]
+        self.log = folder / "log"
+        self.environ = os.environ | {
+            "HOME": str(folder),
+            "TMPDIR": str(folder),
+            "LOCAL_WORK_DIR": "/tmp",
+            "B10_STORE": str(folder / "store"),
+            "TORCHINDUCTOR_CACHE_DIR": str(self.cache),
+            "TRITON_CACHE_DIR": str(folder / "triton"),
+            "FAKE_LOG": str(folder / "noted"),
+            "FAKE_COMPILES": "0",
+        }
+
+    @contextmanager
+    def kept(self, *, background: bool) -> Iterator[int]:
+        """A server that is looked after; yields the process id of what does so."""
+        with self.log.open("w") as log:
+            arguments = [COMMAND] if background else [COMMAND, "run", "--", *self.server]
+            ours = subprocess.Popen(arguments, env=self.environ, stderr=log)
+            server = subprocess.Popen(self.server, env=self.environ) if background else ours
+            try:
+                yield ours.pid
+            finally:
+                server.send_signal(signal.SIGTERM)
+                server.wait()
+                ours.wait()
+
+    def says(self, text: str) -> None:
+        """Wait for a line of the log."""
+        until = time.monotonic() + _PATIENCE_S
+        while text not in (log := self.log.read_text()):
+            if time.monotonic() > until:
+                raise SystemExit(f"{text!r} did not come: {log}")
+            time.sleep(0.05)
+
+
+def memory_mb(pid: int, field: str) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024 / 1e6
+    raise ValueError(field)
+
+
+def processor_s(pid: int) -> float:
+    """Seconds that a process has used, its threads' included and its children's not."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def measure(pod: Pod, *, background: bool, awaited: str, seconds: float) -> bool:
+    """Print one row; whether it keeps the bounds."""
+    with pod.kept(background=background) as pid:
+        pod.says("the server serves")
+        pod.says(awaited)
+        # A look or two, so that all there is to import has been.
+        time.sleep(6)
+        used_s, began = processor_s(pid), time.monotonic()
+        time.sleep(seconds)
+        percent = (processor_s(pid) - used_s) / (time.monotonic() - began) * 100
+        peak_mb, now_mb = memory_mb(pid, "VmHWM"), memory_mb(pid, "VmRSS")
+    kept = peak_mb < PEAK_MB and percent < IDLE_PERCENT
+    name = f"{'background' if background else 'run'}, after {awaited.rstrip(':').lower()}"
+    verdict = "" if kept else "  MISSED"
+    print(f"  {name:<34}{now_mb:6.1f} MB{peak_mb:8.1f} MB{percent:8.2f} % of a core{verdict}", flush=True)
+    return kept
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=20, help="how long to watch an idle command")
+    parser.add_argument("--cache", type=Path, default=corpus.DEFAULT_CACHE, help="where the kernels are kept")
+    arguments = parser.parse_args()
+    kernels = corpus.triton_corpus(arguments.cache)
+    print(f"  {'':<34}{'now':>9}{'peak':>11}{'idle':>8}")
+    kept = []
+    for background in (False, True):
+        with tempfile.TemporaryDirectory(prefix="b10-launcher-") as name:
+            pod = Pod(Path(name))
+            corpus.install_triton(kernels, pod.cache)
+            kept.append(measure(pod, background=background, awaited="save: SUCCESS", seconds=arguments.seconds))
+            shutil.rmtree(pod.cache)
+            kept.append(measure(pod, background=background, awaited="load: SUCCESS", seconds=arguments.seconds))
+    print(f"  bounds: {PEAK_MB:.0f} MB, {IDLE_PERCENT:g} % of a core")
+    sys.exit(0 if all(kept) else 1)
+
+
+if __name__ == "__main__":
+    main()
