@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/pip --disable-pip-version-check --quiet
 TORCH := torch==2.13.0
+BENCH = $(VENV)/bin/python benchmarks/suite.py --peer $(VENV)/peer/bin/python --vllm $(VENV)/vllm/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-nfs test-s3 test-vllm lint format docs bench clean
+.PHONY: help demo test test-nfs test-s3 test-vllm lint format docs bench bench-quick bench-page clean
 
 help:
 	@echo "make demo    compile a transformer cold, save, and start it warm in a second process"
@@ -16,7 +17,9 @@ help:
 	@echo "make lint    ruff, mypy, import-linter, generated docs up to date"
 	@echo "make format  let ruff rewrite the sources"
 	@echo "make docs    write the generated parts of docs/"
-	@echo "make bench   measure against cp -r and the published b10-transfer 0.4.1"
+	@echo "make bench   every benchmark, against the published b10-transfer 0.4.1, tar, cp and PyTorch's mega-cache"
+	@echo "make bench-quick  the same in five minutes, with smaller sizes"
+	@echo "make bench-page   docs/benchmarks.md from the results that are there"
 	@echo "make bench-vllm  what a restart of the real vLLM server costs, side by side"
 	@echo "make clean   remove what the other targets have made"
 
@@ -53,11 +56,17 @@ format: $(VENV)/lint-ready
 docs: $(VENV)/test-ready
 	$(VENV)/bin/python tools/generate_docs.py
 
-bench: $(VENV)/test-ready $(VENV)/peer-ready
-	$(VENV)/bin/python benchmarks/core.py --peer $(VENV)/peer/bin/python
+# All that this machine can run, or ONLY=load,fleet. Which there are: python benchmarks/suite.py --help
+bench: $(VENV)/bench-ready $(VENV)/peer-ready
+	$(BENCH) $(if $(ONLY),--only $(ONLY))
 
-bench-vllm: $(VENV)/vllm-ready $(VENV)/peer-ready
-	$(VENV)/vllm/bin/python benchmarks/vllm.py --peer $(VENV)/peer/bin/python
+# Into OUT, or a new folder below TMPDIR: nothing in the repository changes.
+bench-quick: $(VENV)/bench-ready $(VENV)/peer-ready
+	$(BENCH) --quick $(if $(ONLY),--only $(ONLY)) $(if $(OUT),--out $(OUT))
+
+# The page, its plots and the README's figures, from the results that are there.
+bench-page: $(VENV)/bench-ready
+	$(VENV)/bin/python benchmarks/page.py
 
 # torch first, by its exact version: our own dependencies must find it there and leave it alone.
 $(VENV)/test-ready: pyproject.toml
@@ -69,6 +78,10 @@ $(VENV)/test-ready: pyproject.toml
 
 $(VENV)/lint-ready: $(VENV)/test-ready
 	$(PIP) install --editable '.[lint]'
+	@touch $@
+
+$(VENV)/bench-ready: $(VENV)/test-ready
+	$(PIP) install --editable '.[bench]'
 	@touch $@
 
 # The published package imports torch and has our name: it gets an environment of its own.

@@ -20,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs 
 
 from benchmarks import corpus
 from benchmarks.measure import Bench, OperationFailed, Program, differences, extent, ours, published
-from benchmarks.table import Row, about_this_machine, at_least, at_most, to_text
+from benchmarks.results import Results
+from benchmarks.table import Row, about_this_machine, at_least, at_most, to_text, versions
 from benchmarks.workspace import file_system, run_again_on_tmpfs, suits_peer, workspace
 
 LOAD_TO_COPY = 1.5
@@ -39,6 +40,8 @@ NEW_PERCENT = 4.0
 """Bytes a save adds, in per cent of those stored, where one per cent of the kernels are new. A kernel takes up to three
 times the room in a small pack that it takes among hundreds of its like."""
 HUGE_BYTES = 600_000_000
+PUBLISHED = "0.4.1"
+_NOTES = "Each row is a ratio, or a figure, of medians in one run; the detail has the medians, smallest and largest."
 
 
 class Suite:
@@ -191,6 +194,15 @@ def measure(options: argparse.Namespace, folder: Path) -> int:
         print(to_text(title, rows[title]), flush=True)
     missed = [row for found in rows.values() for row in found if not row.ok]
     print(f"\n{len(missed)} bounds missed" if missed else "\nall bounds kept")
+    if options.results:
+        own = ours()
+        versions_of_all = versions(own) | ({"published b10-transfer": PUBLISHED} if peer else {})
+        title = "What the core promises of its load and its save"
+        results = Results.begin("core", title, versions=versions_of_all, file_system=kind, notes=_NOTES)
+        for title, found in rows.items():
+            for row in found:
+                _add(results, title, row)
+        results.write(options.results)
     if options.json:
         document = {
             "about": about,
@@ -201,6 +213,17 @@ def measure(options: argparse.Namespace, folder: Path) -> int:
     return 1 if missed else 0
 
 
+def _add(results: Results, section: str, row: Row) -> None:
+    """A row of the table as a row of the results, with its bound in words."""
+    name, labels = f"{section}: {row.what}", {"section": section}
+    if row.measured is None:
+        results.cannot(name, row.unit, why="no published package to compare with (--peer)", labels=labels)
+        return
+    bound = f"at {'least' if row.is_minimum else 'most'} {row.bound:g} {row.unit}: {row.verdict}" if row.verdict else ""
+    detail = "; ".join(part for part in (bound, row.detail) if part)
+    results.add(name, row.unit, [row.measured], labels=labels, detail=detail)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     corpus.add_options(parser)
@@ -208,6 +231,9 @@ def main() -> int:
     parser.add_argument("--repetitions", type=int, default=9, help="of each measurement (%(default)s)")
     parser.add_argument("--quick", action="store_const", const=3, dest="repetitions", help="three repetitions")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to a file")
+    parser.add_argument(
+        "--results", type=Path, metavar="FILE", help="also write them as benchmarks/results.py describes"
+    )
     options = parser.parse_args()
     if (status := run_again_on_tmpfs()) is not None:
         return status

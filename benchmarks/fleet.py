@@ -58,6 +58,19 @@ def loaders(the: Session, kernels: int) -> None:
             _add(the, name, outcomes, labels)
 
 
+def compare(the: Session) -> None:
+    """How many times as long the published package takes, for each number of loaders that both were measured with."""
+    for number in QUICK_LOADERS if the.quick else LOADERS:
+        own, published = (
+            the.results.find(loaders=number, measure="total", program=name)
+            for name in ("b10-transfer", "published 0.4.1")
+        )
+        if own and published:
+            labels: dict[str, str | int | float] = {"loaders": number, "measure": "ratio"}
+            name = f"{number} loaders: total of the published package / ours"
+            the.results.add(name, "x", [published.median / own.median], labels=labels)
+
+
 def _why_not(program: Package | Absent, number: int) -> str:
     if isinstance(program, Absent):
         return program.why
@@ -141,6 +154,7 @@ def _save(the: Session, made: Path, of_each: list[list[str]], locks: str, found:
 
 def measure(the: Session) -> str:
     loaders(the, QUICK_KERNELS if the.quick else KERNELS)
+    compare(the)
     savers(the, QUICK_KERNELS if the.quick else KERNELS, QUICK_SAVERS if the.quick else SAVERS)
     return _NOTES
 

@@ -223,7 +223,7 @@ def machine(file_system: str) -> dict[str, str]:
         "CPU": _cpu(),
         "cores": str(os.cpu_count()),
         "memory": f"{memory_gb:.0f} GB",
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         "file system": file_system,
         "load average at the start": f"{os.getloadavg()[0]:.2f}",
     }
