@@ -28,7 +28,9 @@ from types import TracebackType
 BIN = Path(sys.executable).parent
 READY_S = 600
 """A cold start takes some 60 s on two cores that have nothing else to do."""
-STOP_S = 60
+STOP_S = 120
+AGAIN_S = 5
+"""A server that serves ends in a second or two."""
 _OWN = ("B10_", "VLLM_", "TORCH", "TRITON", "XDG_", "HF_")
 """Variables of these kinds say where caches are or what is compiled: a pod has none but its own."""
 
@@ -261,14 +263,28 @@ class Server:
         return min((pid for pid in servers if _parent(pid) not in servers), default=None)
 
     def stop(self) -> int:
-        """End with SIGTERM what was started, if it has not ended, and return its exit code.
+        """End with SIGTERM what was started, if it has not ended; its exit code, as a shell tells it.
 
-        A shell would die of it and leave the server, so there the server gets it. The shell passes its exit code on.
+        A shell would die of it and leave the server, so there the server gets it. vLLM (0.32) may lose one that comes
+        while its engine starts, and serve after all: then it gets another.
         """
-        if self.process.poll() is None:
-            server = self.pid if self._by_shell else None
-            os.kill(server or self.process.pid, signal.SIGTERM)
-        return self.process.wait(STOP_S)
+        until = time.monotonic() + STOP_S
+        while self.process.poll() is None:
+            if time.monotonic() > until:
+                raise AssertionError(f"it does not end:\n{self.log[-8000:]}")
+            os.kill((self.pid if self._by_shell else None) or self.process.pid, signal.SIGTERM)
+            self._wait_for_the_end(until)
+        code = self.process.returncode
+        return code if code >= 0 else 128 - code
+
+    def _wait_for_the_end(self, until: float) -> None:
+        """Return when it has ended, when it serves all the same, or when it is late."""
+        while time.monotonic() < until:
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(AGAIN_S)
+                return
+            if self._answers():
+                return
 
     def _answers(self) -> bool:
         try:
