@@ -201,8 +201,9 @@ def _decode(name: str, shown: str, text: str) -> bytes:
 
 
 def _warn_if_others_can_read(path: str) -> None:
-    with suppress(OSError):
-        if Path(path).expanduser().stat().st_mode & 0o077:
+    with suppress(OSError, ValueError):  # whoever reads it says what is wrong
+        # Not Path.expanduser, which raises for a user that is unknown.
+        if os.stat(os.path.expanduser(path)).st_mode & 0o077:
             logger.warning("B10_SIGNING_KEY: others can read %s; make its mode 0600", path)
 
 

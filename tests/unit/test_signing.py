@@ -287,6 +287,12 @@ def test_private_key_is_never_shown(value: str, caplog: pytest.LogCaptureFixture
     assert WRITER.private_text() not in repr(config) + repr(signing_key(config))
 
 
+@pytest.mark.parametrize("path", ["~nobody-is-called-so/key", "~../key", "~/\0"])
+def test_path_of_a_key_that_leads_nowhere_is_refused(path: str) -> None:
+    with pytest.raises(ConfigurationError, match="no file that can be read"):
+        signing_key(Config.from_environment({"B10_SIGNING_KEY": path}))
+
+
 def test_private_key_among_the_trusted_ones_is_refused_without_showing_it() -> None:
     with pytest.raises(ConfigurationError) as raised:
         trusted_keys(Config.from_environment({"B10_TRUSTED_KEYS": WRITER.private_text()}))
