@@ -99,7 +99,7 @@ def test_hung_store_in_the_background_leaves_the_server_alone(pod: Pod, mount: M
     pod.is_deserted()
 
 
-@pytest.mark.parametrize("name", [variable.name for variable in LAUNCHER_VARIABLES])
+@pytest.mark.parametrize("name", [variable.name for variable in LAUNCHER_VARIABLES if variable.rule != "a path"])
 def test_wrong_setting_of_the_command_is_said_and_the_default_used(pod: Pod, name: str) -> None:
     started = pod.run(EXIT_7, **{name: "nonsense"})
     assert started.wait() == 7
@@ -157,9 +157,10 @@ def test_no_threads_to_be_had_cost_the_server_nothing(pod: Pod, tmp_path: Path) 
     folder.mkdir()
     program = "import threading\ndef start(self): raise RuntimeError('no threads')\nthreading.Thread.start = start\n"
     (folder / "sitecustomize.py").write_text(program)
-    started = pod.run(EXIT_7, PYTHONPATH=str(folder))
+    started = pod.run(EXIT_7, PYTHONPATH=str(folder), B10_LOADED_FILE=str(tmp_path / "loaded"))
     assert started.wait() == 7
     assert "no threads" in started.log
+    assert (tmp_path / "loaded").exists()
 
 
 def test_save_that_fails_is_tried_again_later_not_at_once(pod: Pod, tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ class Keeper:
             threading.Thread(target=work, name="b10-transfer-keeper", daemon=True).start()
         except RuntimeError as error:  # no more threads are to be had
             logger.error("the caches are not looked after: %s", error)
-            self.loaded.set()
+            self._tell_loaded()
             self.finished.set()
 
     def _tell_loaded(self) -> None:
