@@ -6,7 +6,7 @@ TORCH := torch==2.13.0
 BENCH = $(VENV)/bin/python benchmarks/suite.py --peer $(VENV)/peer/bin/python --vllm $(VENV)/vllm/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-nfs test-s3 test-vllm fuzz lint format docs bench bench-quick bench-page clean
+.PHONY: help demo test test-nfs test-s3 test-vllm fuzz lint format docs bench bench-quick bench-page bench-vllm clean
 
 help:
 	@echo "make demo    compile a transformer cold, save, and start it warm in a second process"
@@ -71,6 +71,10 @@ bench: $(VENV)/bench-ready $(VENV)/peer-ready
 # Into OUT, or a new folder below TMPDIR: nothing in the repository changes.
 bench-quick: $(VENV)/bench-ready $(VENV)/peer-ready
 	$(BENCH) --quick $(if $(ONLY),--only $(ONLY)) $(if $(OUT),--out $(OUT))
+
+# With the real vLLM server: 1.5 GB of packages, then some minutes for each round.
+bench-vllm: $(VENV)/bench-ready $(VENV)/peer-ready $(VENV)/vllm-ready
+	$(BENCH) --only vllm
 
 # The page, its plots and the README's figures, from the results that are there.
 bench-page: $(VENV)/bench-ready

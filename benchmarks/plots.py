@@ -217,7 +217,7 @@ def _stacked(
         for row in rows:
             step = str(row.labels[label])
             panel.barh([name], [row.median], left=left, color=colours[step], label=step)
-            if row.median > 2.5 * share * total:
+            if row.median > 3.5 * share * total:
                 shown = f"{row.median * 1000:.0f} ms" if row.median < 1 else f"{row.median:.1f} s"
                 panel.text(left + row.median / 2, 0, shown, ha="center", va="center", fontsize=8, color="white")
             left += row.median

@@ -112,11 +112,13 @@ def run(benchmark: Benchmark, options: argparse.Namespace, results: Path) -> boo
 
 
 def why_not(benchmark: Benchmark, vllm: str | None) -> str:
-    """Why a benchmark cannot run on this machine; empty if it can."""
+    """Why a benchmark cannot run on this machine, or not as one of the suite; empty if it can."""
     if benchmark.needs == "vllm" and not (vllm and Path(vllm).exists()):
         return "vLLM is not installed: `make test-vllm` does that"
     if benchmark.needs == "gpu" and not (shutil.which("nvidia-smi") or os.path.exists("/dev/kfd")):
         return "this machine has no GPU"
+    if not any(words in benchmark.program.read_text(encoding="utf-8") for words in ('"--results"', "session.run")):
+        return f"it prints what it measures, and writes no results: python benchmarks/{benchmark.name}.py"
     return ""
 
 
