@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from b10_transfer.repository import Repository
 from b10_transfer.stores.worker import bucket_store
 
 from ..conftest import IsolatedEnv
-from .ceph import Gateway
+from .ceph import ACCESS_KEY, SECRET_KEY, Gateway
 from .proxy import Proxy
 
 BUCKET = os.environ.get("B10_TEST_BUCKET", "")
@@ -48,7 +50,8 @@ class Bucket:
     def client(self) -> Any:
         import boto3
 
-        return boto3.client("s3", endpoint_url=ENDPOINT)
+        # Whoever the test acts as: this is the owner.
+        return boto3.client("s3", endpoint_url=ENDPOINT, aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY)
 
     def objects(self) -> list[str]:
         """Names of all objects, below the prefix."""
@@ -65,6 +68,22 @@ class Bucket:
         """Names of objects whose upload was begun and neither completed nor given up."""
         found = self.client.list_multipart_uploads(Bucket=self.name, Prefix=self.prefix)
         return [upload["Key"] for upload in found.get("Uploads", ())]
+
+    @contextmanager
+    def policy(self, user: str, *actions: str) -> Iterator[None]:
+        """Let a user, ``*`` for everybody, do some things in the whole bucket meanwhile."""
+        statement = {
+            "Effect": "Allow",
+            "Principal": user if user == "*" else {"AWS": [f"arn:aws:iam:::user/{user}"]},
+            "Action": actions,
+            "Resource": [f"arn:aws:s3:::{self.name}", f"arn:aws:s3:::{self.name}/*"],
+        }
+        document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        self.client.put_bucket_policy(Bucket=self.name, Policy=document)
+        try:
+            yield
+        finally:
+            self.client.delete_bucket_policy(Bucket=self.name)
 
     def publish(self, *packs: bytes) -> None:
         """Have the store hold packs, as saves would have left them."""

@@ -76,8 +76,13 @@ def _bucket_url(name: str, text: str) -> BucketUrl | None:
         plain.fullmatch(part) and part not in (".", "..") for part in prefix.split("/") if prefix
     ):
         rule = f"it must be {scheme}://bucket/prefix, of letters, digits, '.', '_' and '-'"
-        raise ConfigurationError(name, text, rule)
+        raise ConfigurationError(name, _without_secret(text), rule)
     return BucketUrl(f"{scheme}://{bucket}/{prefix}".rstrip("/"))
+
+
+def _without_secret(url: str) -> str:
+    """A URL for a message: some write credentials before the host."""
+    return re.sub(r"//.*@", "//…@", url)
 
 
 def _path_of_url(name: str, text: str) -> str:
@@ -90,7 +95,7 @@ def _path_of_url(name: str, text: str) -> str:
     if url.scheme != "file":
         raise ConfigurationError(
             name,
-            text,
+            _without_secret(text),
             f"{url.scheme}:// stores are not supported: use a directory, file://, s3://, gs:// or az://",
         )
     if url.netloc not in ("", "localhost"):

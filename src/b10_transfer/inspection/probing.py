@@ -65,6 +65,14 @@ def _space(free_bytes: int, max_pack_bytes: int) -> Check:
     )
 
 
+def _not_exclusive(seen: str) -> Check:
+    return problem(
+        "exclusive create",
+        seen,
+        "packs have unique names and are safe, but locks are not; another kind of volume or bucket is better",
+    )
+
+
 class _Probe:
     """The checks that write."""
 
@@ -148,11 +156,9 @@ class _Probe:
         for _ in range(_RACES):
             winners = self._race()
             if len(winners) != 1:
-                return problem(
-                    "exclusive create",
-                    f"{len(winners)} of two creators of one name were told that they created it",
-                    "packs have unique names and are safe, but locks are not; another kind of volume is better",
-                )
+                return _not_exclusive(f"{len(winners)} of two creators of one name were told that they created it")
+        if self._store.facts().exclusive is False:
+            return _not_exclusive("the bucket refuses to create on condition that there is nothing (If-None-Match: *)")
         return ok("exclusive create", f"of two creators of one name one wins ({_RACES} rounds)")
 
     def _race(self) -> list[int]:

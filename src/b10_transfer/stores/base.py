@@ -53,15 +53,24 @@ class ObjectInfo:
 class StoreFacts:
     """What is known of the place a store is in, for people."""
 
-    __slots__ = ("exists", "free_bytes", "hard_links")
+    __slots__ = ("exclusive", "exists", "free_bytes", "hard_links")
 
-    def __init__(self, *, exists: bool, free_bytes: int | None = None, hard_links: bool | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        exists: bool,
+        free_bytes: int | None = None,
+        hard_links: bool | None = None,
+        exclusive: bool | None = None,
+    ) -> None:
         self.exists = exists
         """False if the first object that is created makes the place as well."""
         self.free_bytes = free_bytes
         """Room for more objects; None where there is no such limit, or it cannot be told."""
         self.hard_links = hard_links
         """Whether objects get their names by hard links; None unless this store has created one in a directory."""
+        self.exclusive = exclusive
+        """False where the store has found out that two creators of one name may both be told that they created it."""
 
 
 class ObjectReader(ABC):

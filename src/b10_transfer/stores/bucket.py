@@ -46,9 +46,11 @@ _SILENCE_S = 20
 """A connection on which nothing comes for so long is given up: 16 MB must be uploaded in that time."""
 _TRIES = 3
 """A request that hangs is given up early enough for so many, whatever the deadline."""
-_REPEATING = 0.75
+_REPEATING = 0.7
 """The part of the deadline after which a request is not repeated any more: its error says more than the deadline's."""
 _MOST_PAUSE_S = 3.0
+_PAUSES = 15
+"""A pause is at most this fraction of the deadline: the last one may begin just before repeating ends."""
 _CLOCK = ".clock"
 
 
@@ -58,6 +60,7 @@ class BucketStore(Store):
     def __init__(self, url: str, timeout_s: float) -> None:
         self.location = url
         self._timeout_s = max(timeout_s, 1.0)
+        self._most_pause_s = min(_MOST_PAUSE_S, self._timeout_s / _PAUSES)
         self._store = self._connected(self._timeout_s * _REPEATING)
         self._creating: ObjectStore | None = None
         self._conditional = True
@@ -78,7 +81,7 @@ class BucketStore(Store):
 
     def facts(self) -> StoreFacts:
         self._listing(_CLOCK)
-        return StoreFacts(exists=True)
+        return StoreFacts(exists=True, exclusive=None if self._conditional else False)
 
     def expect(self, names: Sequence[str]) -> None:
         self._ends.expect(names)
@@ -155,7 +158,7 @@ class BucketStore(Store):
                     "retry_timeout": timedelta(seconds=repeating_s),
                     "backoff": {
                         "init_backoff": timedelta(seconds=0.1),
-                        "max_backoff": timedelta(seconds=_MOST_PAUSE_S),
+                        "max_backoff": timedelta(seconds=max(self._most_pause_s, 0.1)),
                         "base": 2,
                     },
                 },
@@ -188,7 +191,7 @@ class BucketStore(Store):
                 if self._conditional and is_unsupported(error):
                     self._conditional = False
                     continue
-                pause_s = min(pause_s * (1 + 2 * int.from_bytes(os.urandom(1), "big") / 255), _MOST_PAUSE_S)
+                pause_s = min(pause_s * (1 + 2 * int.from_bytes(os.urandom(1), "big") / 255), self._most_pause_s)
                 if not is_repeatable(error) or time.monotonic() + pause_s > ends:
                     raise
                 was_lost = was_lost or is_lost(error)

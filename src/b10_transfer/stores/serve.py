@@ -90,7 +90,7 @@ class Server:
 
     def _do_facts(self, _header: dict[str, Any]) -> _Answer:
         facts = self._store.facts()
-        return {"exists": facts.exists, "free_bytes": facts.free_bytes, "hard_links": facts.hard_links}, []
+        return {name: getattr(facts, name) for name in facts.__slots__}, []
 
     def _do_expect(self, header: dict[str, Any]) -> _Answer:
         self._store.expect(header["names"])
