@@ -34,10 +34,10 @@ test: $(VENV)/test-ready
 test-vllm: $(VENV)/vllm-ready
 	$(VENV)/vllm/bin/python -m pytest tests/vllm
 
-# The guest sees this machine's files read-only, so pytest keeps nothing; its disk in memory is small.
+# The guest sees this machine's files read-only, and its own /tmp is small.
 test-nfs: $(VENV)/test-ready
 	$(VENV)/bin/python tests/nfs/boot.py --timeout 1800 $(VENV)/bin/python -m pytest \
-		-p no:cacheprovider -o tmp_path_retention_policy=none --store-on /mnt/v3 --store-on /mnt/v4.2 \
+		-p no:cacheprovider -o tmp_path_retention_policy=failed --store-on /mnt/v3 --store-on /mnt/v4.2 \
 		tests/nfs tests/contract tests/concurrency
 
 test-s3: $(VENV)/test-ready

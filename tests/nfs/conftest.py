@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(autouse=True)
-def server() -> Iterator[Server]:
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """The guest's server, for the test to maltreat."""
     if not os.environ.get("B10_NFS_GUEST"):
         pytest.skip("needs real NFS: make test-nfs")
+    request.getfixturevalue("store_place")  # which can be removed only once the server is itself again
     server = Server()
     yield server
     server.restore()
@@ -27,14 +28,14 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def pod(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> IsolatedEnv:
-    """A pod with one artifact of 10 MB in its cache, which makes a pack of several frames. Its store is on NFS."""
+    """A pod with one artifact of 8 MB in its cache, which makes a pack of several frames. Its store is on NFS."""
     # A lease that could not be given back must not hold up the next save for long.
     monkeypatch.setenv("CLEANUP_LOCK_TIMEOUT_SECONDS", "1")
     add_artifact(isolated_env, "first")
     return isolated_env
 
 
-def add_artifact(pod: IsolatedEnv, key: str, size_bytes: int = 10_000_000) -> None:
+def add_artifact(pod: IsolatedEnv, key: str, size_bytes: int = 8_000_000) -> None:
     """As a compiler does. What it holds does not compress."""
     pod.fill(pod.inductor, {f"fxgraph/{key[:2]}/{key}/entry": os.urandom(size_bytes)})
 

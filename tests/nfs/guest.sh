@@ -21,7 +21,7 @@ for folder in /run /mnt /tmp /var/lib/nfs; do
     mount -t tmpfs tmpfs "$folder"
 done
 mkdir -p /dev/shm /mnt/outcome
-chmod 1777 /tmp
+mount -o remount,mode=1777,size=80% /tmp
 mount -t tmpfs tmpfs /dev/shm
 mount -t hostfs none /mnt/outcome -o "$outcome"
 while [ "$1" != -- ]; do

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..conftest import IsolatedEnv, ReadTree
 
 FAILURES: dict[str, tuple[Callable[[Server], None], str]] = {
-    "stopped": (Server.stop, "deadline of 10 s"),
+    "stopped": (Server.stop, "deadline of 20 s"),
     "no longer exported": (Server.unexport, "Permission denied"),
     "only read": (lambda server: server.export(rw="ro"), "Read-only file system"),
 }
@@ -38,7 +38,7 @@ def test_load_ends_in_time_and_places_nothing_while_the_server_is_gone(
     assert save().status is OperationStatus.SUCCESS
     root = new_pod(pod, monkeypatch)
     fail, complaint = FAILURES[failure]
-    paused = PausedPod("load", before=3, B10_DEADLINE_SECONDS="10")
+    paused = PausedPod("load", before=3, B10_DEADLINE_SECONDS="20")
     server.drop_caches()
     fail(server)
     outcome = paused.finish()
@@ -58,7 +58,7 @@ def test_save_ends_in_time_and_publishes_nothing_while_the_server_is_gone(
     before = objects(behind(pod.store))
     add_artifact(pod, "second")
     fail, complaint = FAILURES[failure]
-    paused = PausedPod("save", before=3, B10_DEADLINE_SECONDS="10")
+    paused = PausedPod("save", before=3, B10_DEADLINE_SECONDS="20")
     server.drop_caches()
     fail(server)
     outcome = paused.finish()
@@ -103,9 +103,11 @@ def test_soft_mount_of_a_server_that_is_gone_is_an_error_before_the_deadline(
 def test_root_that_the_server_does_not_trust_is_told_that_permission_is_denied(
     server: Server, pod: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    behind(pod.store).parent.chmod(0o755)
     assert save().status is OperationStatus.SUCCESS
     add_artifact(pod, "second")
     server.export(no_root_squash="root_squash")
+    server.drop_caches()
     saved = save()
     assert saved.status is OperationStatus.ERROR
     assert f"could not write {pod.store}" in saved.reason
@@ -117,6 +119,7 @@ def test_root_that_the_server_does_not_trust_is_told_that_permission_is_denied(
 def test_store_that_the_server_lets_nobody_but_its_root_read_is_an_error_and_not_absent(
     server: Server, pod: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    behind(pod.store).parent.chmod(0o755)
     assert save().status is OperationStatus.SUCCESS
     behind(pod.store).chmod(0o700)
     server.export(no_root_squash="root_squash")
