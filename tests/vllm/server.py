@@ -137,12 +137,15 @@ class Pod:
         return {path: hashlib.sha256((self.root / path).read_bytes()).hexdigest() for path in found}
 
     def processes(self) -> dict[int, str]:
-        """Whatever runs in it, orphaned or in a session of its own: the command lines by process ids."""
+        """Whatever runs in it, orphaned or in a session of its own: the command lines by process ids.
+
+        Known by its working directory: vLLM writes its processes' names over their environments.
+        """
         found = {}
         for process in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):  # it has ended meanwhile
                 alive = (process / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-                if alive and f"HOME={self.root / 'home'}\0".encode() in (process / "environ").read_bytes():
+                if alive and Path(os.readlink(process / "cwd")).is_relative_to(self.root):
                     found[int(process.name)] = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         return found
 
