@@ -72,7 +72,7 @@ def test_every_setting_that_is_wrong_is_told_at_once(
 def test_store_that_is_wrongly_set_is_not_replaced_by_another(
     isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("B10_STORE", "s3://bucket")
+    monkeypatch.setenv("B10_STORE", "ftp://host/store")
     found = checks()
     assert found["store"][0]["seen"] == "was not looked at"
     assert "write" not in found
@@ -102,7 +102,7 @@ def test_misspelt_variable_is_told_what_it_is_like(isolated_env: IsolatedEnv, mo
     assert checks()["settings"][0]["advice"] == "is B10_NAMESPACE meant?"
 
 
-@pytest.mark.parametrize("arguments", [["--namespace", "a b"], ["--store", "s3://bucket"], ["--deadline", "-1"]])
+@pytest.mark.parametrize("arguments", [["--namespace", "a b"], ["--store", "ftp://host/store"], ["--deadline", "-1"]])
 def test_argument_that_is_not_usable_is_an_error(isolated_env: IsolatedEnv, arguments: list[str]) -> None:
     answer = command("doctor", *arguments)
     assert (answer.exit_code, answer.stdout) == (1, "")

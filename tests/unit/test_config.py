@@ -352,7 +352,7 @@ def test_store_may_be_a_bucket(url: str, expected: str) -> None:
         "s3://a/b?x=1",
         "s3://a/b#c",
         "s3://a/b c",
-        "s3://u:p@host/a",
+        "s3://a:b/c",
     ],
 )
 def test_bucket_that_is_none_is_refused(url: str) -> None:
@@ -364,6 +364,13 @@ def test_bucket_that_is_none_is_refused(url: str) -> None:
 )
 def test_store_that_names_no_directory_here_is_refused(url: str) -> None:
     refusal(B10_STORE=url)
+
+
+@pytest.mark.parametrize("url", ["s3://key:secret@bucket/a", "https://key:secret@host/a"])
+def test_credentials_in_a_url_are_not_repeated(url: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        Config.from_environment({"B10_STORE": url})
+    assert "secret" not in str(raised.value)
 
 
 @pytest.mark.parametrize("url", ["file://[mnt/store", "file://[::1/store", "s3://[bucket"])
