@@ -213,12 +213,16 @@ class Pod:
         wait_until(lambda: not self.processes(), f"the end of {self.processes()}")
 
     def close(self) -> None:
-        for pid in self.processes():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
         for started in self._started:
             started.process.kill()
             started.process.wait()
+        # Again, if need be: one of them may have been about to start another.
+        until = time.monotonic() + _PATIENCE_S
+        while (running := self.processes()) and time.monotonic() < until:
+            for pid in running:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
 
 
 def lines_with(text: str, log: str) -> list[str]:
