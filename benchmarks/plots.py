@@ -100,6 +100,7 @@ def first_call(results: Results) -> Figure | None:
     models = by(measured(results, measure="first call"), "model")
     if not models:
         return None
+    figure: Figure | None
     figure, panels = pyplot.subplots(1, len(models), figsize=(4.6 * len(models), 3.4), squeeze=False)
     for panel, (model, rows) in zip(panels[0], models.items(), strict=True):
         names = [str(row.labels["program"]) for row in rows]
@@ -208,6 +209,7 @@ def _stacked(
     """A horizontal bar for each of ``bars``, in a panel with an axis of its own."""
     if not bars:
         return None
+    figure: Figure | None
     figure, panels = pyplot.subplots(len(bars), 1, figsize=(8, 1.25 * len(bars) + 0.6), squeeze=False)
     steps = list(dict.fromkeys(str(row.labels[label]) for rows in bars.values() for row in rows))
     colours = dict(zip(steps, PARTS * (1 + len(steps) // len(PARTS)), strict=False))
