@@ -149,6 +149,7 @@ def test_killed_saver_leaves_a_store_that_is_whole_and_nothing_that_stays(
             loaded = nursery.run("load", loader)
             found = tree(elsewhere / str(attempts))
             assert loaded["status"] == ("SUCCESS" if found else "DOES_NOT_EXIST"), loaded
+            assert loaded["rejected"] == []
             assert_sound(found, compiled)
             assert found.items() >= acknowledged.items()
         assert nursery.run("save", saver)["status"] in ("SUCCESS", "SKIPPED")

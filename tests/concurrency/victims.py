@@ -141,7 +141,11 @@ def _be_victim(operation: str, environ: dict[str, str], arguments: dict[str, Any
     try:
         os.environ.update(environ)
         report = getattr(b10_transfer, operation)(**arguments)
-        facts = {"status": report.status.name, "reason": report.reason, "units": report.units}
+        facts = {
+            "status": report.status.name,
+            "reason": report.reason,
+            "rejected": [*getattr(report, "rejected_packs", ())],
+        }
         os.write(writing, json.dumps(facts).encode())
     finally:
         os._exit(0)
