@@ -44,6 +44,12 @@ class Once:
         return self._strike
 
 
+@pytest.fixture(autouse=True)
+def leases_die_young(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A save that fails because its gateway is gone cannot give its lease back: the next one waits for it to die."""
+    monkeypatch.setenv("CLEANUP_LOCK_TIMEOUT_SECONDS", "2")
+
+
 def in_time(operation: Callable[[], OperationStatus]) -> OperationStatus:
     started = time.monotonic()
     status = operation()
