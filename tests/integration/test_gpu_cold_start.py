@@ -1,0 +1,80 @@
+"""The benchmark for GPUs runs through on a CPU, with a tiny model; its large one has FLUX.1's shapes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from benchmarks.flux import FLUX, PARTS, build
+from benchmarks.results import Results, read
+
+pytestmark = pytest.mark.torch
+
+PROGRAM = Path(__file__).parents[2] / "benchmarks" / "gpu_cold_start.py"
+
+
+@pytest.mark.timeout(900)  # half a minute on two cores that have nothing else to do
+def test_restored_start_of_the_tiny_model_compiles_nothing_and_answers_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    options = ["--device=cpu", "--size=tiny", "--starts=restored", "--quick", "--steps=3", "--budget-seconds=800"]
+    # Without vector instructions a kernel compiles in half the time.
+    environ = os.environ | {"TORCHINDUCTOR_VEC_ISA_OK": "0"}
+    command = [sys.executable, str(PROGRAM), *options, f"--results={file}", f"--logs={tmp_path / 'logs'}"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = read(file)
+    for part in PARTS:
+        assert len(values(results, "cold", part, "first call")) == 1
+        assert len(values(results, "restored", part, "first call")) == 1
+        for cache in ("FX graph", "AOTAutograd"):
+            assert values(results, "cold", part, f"{cache} misses") == (1,)
+            assert values(results, "restored", part, f"{cache} misses") == (0,)
+            assert values(results, "restored", part, f"{cache} hits") == (1,)
+        assert values(results, "restored", part, "C++ libraries built") == (0,)
+        assert values(results, "restored", part, "difference") == (0,)
+        assert len(values(results, "restored", part, "step")) == 3
+        skipped = [row for row in results.rows if row.labels.get("start") == "mega-cache" and row.why_not]
+        assert {row.why_not for row in skipped} == {"not asked for (--starts)"}
+    restored = results.find(start="restored", what="files restored")
+    saved = results.find(start="cold", what="files saved")
+    assert restored and saved
+    assert restored.values == saved.values
+    assert "open" in results.notes
+    assert (tmp_path / "logs" / "cold" / "outcome.json").exists()
+
+
+def values(results: Results, start: str, part: str, what: str) -> tuple[float, ...]:
+    row = results.find(start=start, part=part, what=what)
+    assert row, f"{start}, {part}: no {what}"
+    return row.values
+
+
+def test_what_is_missing_is_said_before_anything_is_measured(tmp_path: Path) -> None:
+    # Without site-packages there is no torch, and nothing else that was installed.
+    command = [sys.executable, "-S", "-E", str(PROGRAM), "--results", str(tmp_path / "results.json")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Missing here: torch>=2.11, backports.zstd, nvidia-ml-py, b10-transfer itself (")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("part", "parameters", "shape"),
+    [("transformer", 11_891_178_560, (1, 4096, 64)), ("decoder", 49_545_475, (1, 3, 1024, 1024))],
+)
+def test_true_configuration_has_the_published_parameters_and_shapes(
+    part: str, parameters: int, shape: tuple[int, ...]
+) -> None:
+    # Counted in diffusers 0.42.1's classes with the configuration of FLUX.1 [schnell].
+    with FakeTensorMode(), torch.no_grad():  # of the device's memory nothing is taken
+        made = build(part, FLUX, "own", torch.device("cpu"), torch.bfloat16)
+        output = made.call()
+    assert made.parameters == parameters
+    assert tuple(output.shape) == shape
+    assert output.dtype == torch.bfloat16
