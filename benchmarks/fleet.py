@@ -116,7 +116,7 @@ def savers(the: Session, kernels: int, number: int) -> None:
     for what, of_each in shares.items():
         for locks in ("1", "0"):
             found: dict[str, list[float]] = defaultdict(list)
-            for _ in range(QUICK_ROUNDS if the.quick else 3):
+            for _ in range(2):
                 _save(the, made, of_each, locks, found)
             labels: dict[str, str | int | float] = {"savers": number, "artifacts": what, "locks": locks}
             name = f"{number} savers of {what} artifacts, locks {'on' if locks == '1' else 'off'}"
