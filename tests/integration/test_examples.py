@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-TRUSSES = sorted(path.parent for path in EXAMPLES.glob("*/config.yaml"))
+TRUSSES = sorted(path.parents[1] for path in EXAMPLES.glob("*/model/model.py"))
+"""With a model of their own. Those that start a server are checked in tests/unit/test_example_files.py."""
 
 SERVE = """
 import importlib.util, json, logging, sys

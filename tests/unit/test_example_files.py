@@ -98,6 +98,23 @@ def test_truss_configuration_parses(path: Path) -> None:
     assert config["environment_variables"]["B10_NAMESPACE"]
 
 
+@pytest.mark.parametrize("path", sorted((EXAMPLES / "truss_vllm").glob("*.yaml")), ids=name_of)
+def test_truss_that_starts_a_server_has_the_command_beside_or_before_it(path: Path) -> None:
+    [config] = loaded(path)
+    server = config["docker_server"]
+    assert {
+        "start_command",
+        "readiness_endpoint",
+        "liveness_endpoint",
+        "predict_endpoint",
+        "server_port",
+    } <= server.keys()
+    assert re.search(r"b10-compile-cache (run -- |& exec )vllm serve /models/llama", server["start_command"])
+    assert f"--port {server['server_port']}" in server["start_command"]
+    assert any("pip install" in command and "b10-transfer" in command for command in config["build_commands"])
+    assert all(value is None for value in config["secrets"].values())
+
+
 def anchors(page: Path) -> set[str]:
     """The anchors of a page's headings, as they are made of them."""
     headings = re.findall(r"(?m)^#+ (.+)$", page.read_text())
