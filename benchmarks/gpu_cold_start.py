@@ -44,6 +44,7 @@ import shlex
 import shutil
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -140,6 +141,9 @@ class Benchmark:
                     print(f"{name}: {outcome['trouble']}", flush=True)
             except StartError as error:
                 why = str(error)
+            except Exception as error:  # noqa: BLE001 - what nobody foresaw in one start must not cost the others
+                traceback.print_exc()
+                why = f"this program failed: {error!r}"
         if why and name not in self.runs:
             self.why_not[name] = why.splitlines()[0]
         print(f"{name}: {why or 'done'} ({time.monotonic() - began:.1f} s)", flush=True)

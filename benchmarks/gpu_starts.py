@@ -93,7 +93,7 @@ class Starts:
 
     def __init__(self, folder: Path, budget: Budget) -> None:
         self.folder, self.budget = folder, budget
-        self.mega_cache = folder / "mega-cache"
+        self.mega_cache = folder / "mega-cache.bin"
         self.store = folder / "store"
         self.store.mkdir()
 

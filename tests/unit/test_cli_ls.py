@@ -41,7 +41,8 @@ def test_volume_that_is_not_mounted_is_an_error_on_stderr(
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"), [("B10_DEADLINE_SECONDS", "soon"), ("B10_STORE", "ftp://host/store"), ("MAX_CACHE_SIZE_MB", "0")]
+    ("variable", "value"),
+    [("B10_DEADLINE_SECONDS", "soon"), ("B10_STORE", "ftp://host/store"), ("MAX_CACHE_SIZE_MB", "0")],
 )
 def test_setting_that_is_not_usable_is_named(
     isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
