@@ -45,7 +45,7 @@ class Once:
 
 
 @pytest.fixture(autouse=True)
-def leases_die_young(monkeypatch: pytest.MonkeyPatch) -> None:
+def leases_die_young(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
     """A save that fails because its gateway is gone cannot give its lease back: the next one waits for it to die."""
     monkeypatch.setenv("CLEANUP_LOCK_TIMEOUT_SECONDS", "2")
 
