@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -67,6 +68,14 @@ def store_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path
     # On NFS a file that a process which was left behind has open keeps its folder from being removed.
     with tempfile.TemporaryDirectory(dir=request.param, prefix="test-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
+
+
+def pytest_configure() -> None:
+    """Have signals mean what they mean on a terminal, also where the tests run in the background or under nohup."""
+    for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)

@@ -102,10 +102,11 @@ def workers_of(store: Path) -> list[int]:
 def _main() -> None:
     """The nursery: one request a line on standard input, one outcome a line on standard output."""
     from b10_transfer import load
-    from b10_transfer.stores import worker
+    from b10_transfer.stores import directory, worker
 
     if sys.argv[1] == "1":
         vars(worker)["is_local"] = lambda _path: False
+    vars(directory)["_COPY_BYTES"] = 64  # so that writing a pack takes long enough to die in
     load(namespace="nobody")  # so that everything is imported
     while threading.active_count() > 1:
         time.sleep(0.001)

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -297,6 +298,27 @@ def test_abandoned_staging_files_go_when_they_are_old(saved: IsolatedEnv, monkey
     os.utime(old, (time.time() - 1000,) * 2)
     save()
     assert [path.name for path in staging.iterdir()] == ["growing.tmp"]
+
+
+# What reaps a worker then is Python's own Popen, which warns.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_threads_that_only_tidy_up_are_not_needed(
+    saved: IsolatedEnv, pod: Pod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At its limit of threads a process still saves: nobody renews its lease, or reaps its worker before it ends."""
+    start = threading.Thread.start
+    refused = []
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name in ("b10-transfer-lease", "b10-transfer-reaper"):
+            refused.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    saved.fill(pod("second"), {"aa/late.py": b"late"})
+    assert save().status is OperationStatus.SUCCESS
+    assert "b10-transfer-lease" in refused
 
 
 def test_load_with_nothing_to_do_removes_what_killed_loaders_left(saved: IsolatedEnv, pod: Pod) -> None:

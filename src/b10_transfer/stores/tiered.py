@@ -12,7 +12,7 @@ import fcntl
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,6 +71,9 @@ class TieredStore(Store):
         logger.warning("the node's copy of %s is damaged and is fetched again", name)
         with suppress(StoreError):
             self._node.delete(name)
+
+    def expect(self, names: Sequence[str]) -> None:
+        self._store.expect(names)
 
     def folders(self, folder: str) -> list[str]:
         return self._store.folders(folder)
