@@ -36,7 +36,7 @@ from b10_transfer import errors
         (
             errors.DeadlineExceededError("load", 60.0, "listing the packs in /mnt"),
             "load gave up after its deadline of 60 s while listing the packs in /mnt. If the store is "
-            "healthy but slow, raise B10_DEADLINE_SECONDS; if it hangs, check the mount",
+            "healthy but slow, raise B10_DEADLINE_SECONDS; if it hangs, check the mount, or the network to the bucket",
         ),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
