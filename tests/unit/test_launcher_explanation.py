@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from b10_transfer.launcher.explanation import places_that_differ, why_unused
 from b10_transfer.usage import CacheReport, CacheUse
 
+if TYPE_CHECKING:
+    from tests.conftest import IsolatedEnv
+
 REPORT = CacheReport((CacheUse("triton", "/c", 2, 0, 0),), warning="what the report says")
 
 
 @pytest.fixture(autouse=True)
-def here(monkeypatch: pytest.MonkeyPatch) -> None:
+def here(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable of a cache is set: an imported torch, for one, sets TORCHINDUCTOR_CACHE_DIR."""
+    for name in ("TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", "/root")
-    monkeypatch.delenv("TMPDIR", raising=False)
 
 
 def test_variable_that_differs_is_named_with_both_values() -> None:
