@@ -112,7 +112,7 @@ def test_replicas_that_compiled_the_same_publish_one_pack_though_their_clocks_di
 
 
 @pytest.mark.usefixtures("clocks")
-@pytest.mark.parametrize("skew_s", SKEWS)
+@pytest.mark.parametrize("skew_s", [SKEWS[0], SKEWS[-1]])
 @pytest.mark.parametrize(
     "age_s", [2, 5 * HOUR_S, -5 * HOUR_S], ids=["just died", "died long ago", "dies in the future"]
 )
@@ -129,9 +129,9 @@ def test_dead_replicas_lease_is_taken_over_whatever_the_clocks_say(
 
 
 @pytest.mark.usefixtures("clocks")
-@pytest.mark.parametrize("skew_s", SKEWS)
+@pytest.mark.parametrize("skew_s", [SKEWS[0], SKEWS[-1]])
 def test_living_replicas_lease_is_respected_whatever_the_clocks_say(isolated_env: IsolatedEnv, skew_s: int) -> None:
-    limits = {"MAX_CONCURRENT_SAVES": "1", "CLEANUP_LOCK_TIMEOUT_SECONDS": "30", "B10_DEADLINE_SECONDS": "2"}
+    limits = {"MAX_CONCURRENT_SAVES": "1", "CLEANUP_LOCK_TIMEOUT_SECONDS": "30", "B10_DEADLINE_SECONDS": "1"}
     held = lease(isolated_env, "slot-00.00000007", 0)
     with kept_young(held):
         [outcome] = release([pod(isolated_env, "replica", kernel("ONE"), skew_s, **limits)])
@@ -159,7 +159,7 @@ def kept_young(path: Path) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("clocks")
-@pytest.mark.parametrize("skew_s", SKEWS)
+@pytest.mark.parametrize("skew_s", [SKEWS[0], SKEWS[-1]])
 def test_staging_is_cleared_by_the_stores_clock_alone(isolated_env: IsolatedEnv, skew_s: int) -> None:
     """What a living saver is writing stays though a replica's clock is ahead; what is old goes though it is behind."""
     staging = isolated_env.store / ".staging"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 KILLS = 50
 """Of victims that were still at work, in each of the four set-ups below."""
-ROUNDS_PER_STORE = 25
+ROUNDS_PER_STORE = 15
 MOST_EXTRA_SAVES = 5
 """In which leftovers go. One save would do if it were never itself slow enough to renew its lease as it ends."""
 KERNELS = 12
@@ -128,11 +128,10 @@ def test_killed_saver_leaves_a_store_that_is_whole_and_nothing_that_stays(
     isolated_env: IsolatedEnv, start: Start, set_up: SetUp
 ) -> None:
     nursery = start(*set_up, 1)
-    root = isolated_env.home / ".cache" / "saver"
     elsewhere = isolated_env.home / ".cache" / "elsewhere"
     killed = attempts = 0
     while killed < KILLS:
-        store = isolated_env.home / f"store{killed}"
+        store, root = isolated_env.home / f"store{killed}", isolated_env.home / ".cache" / f"saver{killed}"
         saver = {"B10_STORE": str(store), "TORCHINDUCTOR_CACHE_DIR": str(root)}
         acknowledged: Tree = {}
         for _round in range(ROUNDS_PER_STORE):
