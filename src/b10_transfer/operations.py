@@ -14,10 +14,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
-from . import compile_once, loading, saving
+from . import compile_once, instant as instant_start, loading, saving
 from .adapters import cache_roots
 from .compile_once import Outcome
-from .config import Config, read_deadline, read_wait
+from .config import Config, read_deadline, read_instant, read_wait
 from .deadline import Deadline, run_within
 from .environment.imported_torch import compile_counters
 from .errors import CacheError
@@ -52,12 +52,14 @@ def load_compile_cache(
     merge: bool | None = None,
     deadline_s: float | None = None,
     wait_for_compile_s: float | None = None,
+    instant: bool | None = None,
 ) -> OperationStatus:
     """Put saved compile artifacts in place. Call it before the model compiles.
 
     Each argument overrides an environment variable (docs/configuration.md): ``namespace`` B10_NAMESPACE, ``store``
     B10_STORE, ``merge`` B10_MERGE, ``deadline_s`` (seconds) B10_DEADLINE_SECONDS, ``wait_for_compile_s`` (seconds)
-    B10_WAIT_FOR_COMPILE_SECONDS.
+    B10_WAIT_FOR_COMPILE_SECONDS, ``instant`` B10_INSTANT: what torch.compile is given later skips the tracing, too, if
+    a replica saved it so (docs/instant.md); this imports torch. Where that cannot be had the start is a warm one.
 
     Returns SUCCESS: artifacts are in place. SKIPPED: the pod already has compile artifacts (with ``merge``: all that
     the store holds). DOES_NOT_EXIST: the store has nothing usable for this environment. ERROR: anything else; the log
@@ -69,6 +71,7 @@ def load_compile_cache(
         merge=merge,
         deadline_s=deadline_s,
         wait_for_compile_s=wait_for_compile_s,
+        instant=instant,
     ).status
 
 
@@ -90,6 +93,7 @@ def load(
     merge: bool | None = None,
     deadline_s: float | None = None,
     wait_for_compile_s: float | None = None,
+    instant: bool | None = None,
     observe: Observer | None = None,
 ) -> LoadReport:
     """:func:`load_compile_cache` for a program that wants to know more: what was restored, from where, and why not.
@@ -117,7 +121,21 @@ def load(
     report = attempt()
     if report.status is OperationStatus.DOES_NOT_EXIST:
         report = _wait_for_compile(report, wait_for_compile_s, read_config, attempt)
-    return _told("load", report, started)
+    report = _told("load", report, started)
+    return replace(report, instant=_prepare(instant))
+
+
+def _prepare(instant: bool | None) -> str:
+    """Set instant starts up if that was asked for: ``ready``, or why they cannot be had; empty if nobody asked."""
+    try:
+        if not read_instant(instant):
+            return ""
+    except CacheError as error:
+        logger.error("no instant start: %s", error)
+        return str(error)
+    if reason := instant_start.prepare():
+        logger.warning("no instant start, but a warm one: %s", reason)
+    return reason or "ready"
 
 
 def _wait_for_compile(
@@ -174,6 +192,7 @@ def save(
             compile_once.release(config, deadline)
 
     started = time.perf_counter()
+    instant_start.flush()  # here and not within the deadline's thread: it reads what the compiler holds
     return _told("save", _attempt("save", deadline_s, operate, SaveReport, observe), started)
 
 

@@ -52,6 +52,8 @@ class LoadReport(Report):
     """One line for each pack that counted as absent: its id and why."""
     already_present: int = 0
     """Units the store holds that were in place before this load."""
+    instant: str = ""
+    """``ready`` if what is compiled from now on may start instantly, or why not; empty if that was not asked for."""
 
 
 @dataclass(frozen=True)

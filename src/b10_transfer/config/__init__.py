@@ -18,7 +18,7 @@ from . import store as store_location
 from .reader import Reader, Variable, is_below, parse_seconds, real_path, temporary_directory
 from .store import BucketUrl
 
-__all__ = ["VARIABLES", "BucketUrl", "CacheSelection", "Config", "Variable", "read_deadline", "read_wait"]
+__all__ = ["VARIABLES", "BucketUrl", "CacheSelection", "Config", "Variable", "read_deadline", "read_instant", "read_wait"]
 
 MB = 1024 * 1024
 
@@ -68,6 +68,13 @@ VARIABLES: tuple[Variable, ...] = (
         "`0`",
         "`0` or `1`",
         "Whether a load adds the units that are missing locally instead of skipping when artifacts are there already.",
+    ),
+    Variable(
+        "B10_INSTANT",
+        "`0`",
+        "`0` or `1`",
+        "Whether a program that calls `load` and `save` skips Dynamo's tracing as well ([instant.md](instant.md)). "
+        "Its load then imports torch.",
     ),
     Variable(
         "B10_CACHES",
@@ -251,6 +258,13 @@ def read_wait(override: float | None = None, environ: Mapping[str, str] | None =
     if override is not None:
         return 0.0 if override == 0 else parse_seconds("wait_for_compile_s", str(override))
     return Reader(os.environ if environ is None else environ).seconds_or_none("B10_WAIT_FOR_COMPILE_SECONDS")
+
+
+def read_instant(override: bool | None = None, environ: Mapping[str, str] | None = None) -> bool:
+    """Whether instant starts were asked for. Raises ConfigurationError."""
+    if override is not None:
+        return override
+    return Reader(os.environ if environ is None else environ).flag("B10_INSTANT", default=False)
 
 
 def read_deadline(override: float | None = None, environ: Mapping[str, str] | None = None) -> float:

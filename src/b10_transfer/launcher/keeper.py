@@ -123,7 +123,7 @@ class Keeper:
     def load(self) -> LoadReport:
         """Restore what the store holds, also to caches that a server has begun to fill."""
         began_ns = time.time_ns()
-        report = operations.load(namespace=self._namespace, store=self._store, merge=True)
+        report = operations.load(namespace=self._namespace, store=self._store, merge=True, instant=False)
         ended_ns = time.time_ns()
         try:
             self._roots = cache_roots(Config.from_environment(namespace=self._namespace, store=self._store))

@@ -1,0 +1,163 @@
+"""Where instant starts take hold of torch: its private parts, each looked for before it is touched."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import logging
+import secrets
+import threading
+import types
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch._dynamo
+import torch._inductor.config as inductor_config
+from torch._C._dynamo.eval_frame import _reset_precompile_entries
+from torch._dynamo import bytecode_transformation, convert_frame, eval_frame
+from torch._dynamo import guards as dynamo_guards
+from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+from .binding import key_of
+from .guards import Manager, Pickler
+from .package import Package
+
+logger = logging.getLogger(__name__)
+
+_lock = threading.RLock()
+_installed = False
+_packages: list[Package] = []
+_keys: dict[types.CodeType, set[str]] = {}
+"""Of each function that has been compiled: the ways in which it was."""
+_optimize = torch._dynamo.optimize
+
+
+def install() -> str:
+    """Have every later torch.compile record and restore; empty, or why not. Harmless when called again."""
+    global _installed
+    with _lock:
+        if _installed:
+            return ""
+        if reason := _lacking():
+            return reason
+        # Dynamo numbers the names it puts among a module's globals from 0 in every process: those of another process
+        # would meet ours ("Name '__builtins_dict___0' already exists in scope", torch 2.13). From a random number on,
+        # they do not.
+        bytecode_transformation._unique_id_counter = itertools.count(secrets.randbits(48))
+        dynamo_guards.CheckFunctionManager = Manager  # type: ignore[misc]
+        convert_frame.CheckFunctionManager = Manager  # type: ignore[misc]
+        dynamo_guards.GuardsStatePickler = Pickler  # type: ignore[misc]
+        torch._dynamo.optimize = _instant_optimize
+        _installed = True
+        return ""
+
+
+def _lacking() -> str:
+    """What this torch lacks of what is touched here, or what is set that does not go with it."""
+    if torch._dynamo.config.caching_precompile:
+        return "torch's own caching_precompile is on, which drops guards"
+    if "package" not in inspect.signature(eval_frame._optimize).parameters:
+        return "this torch's Dynamo takes no package"
+    if type(getattr(bytecode_transformation, "_unique_id_counter", None)) is not itertools.count:
+        return "this torch's Dynamo names its globals in another way"
+    parameters = inspect.signature(Manager.__mro__[1].__init__).parameters
+    if not {"save_guards", "runtime_global_scope", "shape_code_parts"} <= set(parameters):
+        return "this torch's guards cannot be restored"
+    return ""
+
+
+@functools.wraps(_optimize)
+def _instant_optimize(*arguments: Any, **options: Any) -> Any:
+    def compiled(function: Any) -> Any:
+        package = None
+        try:
+            package = _package_for(function, arguments, options)
+        except Exception:  # the compilation must go on as if we were not there
+            logger.warning("instant start: %s is compiled as usual", _name_of(function), exc_info=True)
+        if package is None:
+            return _optimize(*arguments, **options)(function)
+        return _optimize(*arguments, package=package, **options)(function)
+
+    return compiled
+
+
+def _package_for(function: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Package | None:
+    target = function.forward if isinstance(function, torch.nn.Module) else function
+    target = eval_frame.innermost_fn(target)
+    code = getattr(target, "__code__", None)
+    reason = _unsupported(options, arguments) if isinstance(code, types.CodeType) else "it is no Python function"
+    with _lock:
+        if reason:
+            if code in _keys:
+                _contest(code)
+            if not isinstance(options.get("backend"), str) and not options.get("disable"):
+                logger.info("instant start: %s is compiled as usual: %s", _name_of(function), reason)
+            return None
+        assert isinstance(code, types.CodeType)
+        backend = options["backend"]
+        flags = ("nopython", "dynamic", "error_on_graph_break")
+        how = (sorted(backend.config.items()), backend.dynamic, [options.get(flag) for flag in flags])
+        owner = function if isinstance(function, torch.nn.Module) else getattr(target, "__self__", None)
+        key = key_of(target, owner, how)
+        package = Package(target, key)
+        _packages.append(package)
+        known = _keys.setdefault(code, set())
+        if key not in known:
+            known.add(key)
+            _restore(package, function)
+        return package
+
+
+def _restore(package: Package, function: Any) -> None:
+    try:
+        restored = package.restore(Path(cache_dir()) / "dynamo")
+    except Exception as error:  # noqa: BLE001 - what was restored is of no use then, and is compiled anew
+        logger.warning("instant start: what was traced of %s cannot be used: %s", _name_of(function), error)
+        logger.debug("instant start", exc_info=True)
+        return
+    reason = f" ({'; '.join(package.refusals)})" if package.refusals else ""
+    logger.info("instant start: %d traces of %s restored%s", restored, _name_of(function), reason)
+
+
+def _contest(code: types.CodeType) -> None:
+    """A function that is compiled in ways we do not carry: what was restored for it must not serve those."""
+    _reset_precompile_entries(code)
+
+
+def _unsupported(options: dict[str, Any], arguments: tuple[Any, ...]) -> str:
+    """Why a way to compile has no instant start; empty if it has."""
+    backend = options.get("backend")
+    if arguments or type(backend) is not torch._TorchCompileInductorWrapper:
+        return "only torch.compile with Inductor has an instant start"
+    if options.get("disable"):
+        return "it is not compiled"
+    for option in ("guard_filter_fn", "isolate_recompiles", "shapes_spec", "package"):
+        if options.get(option):
+            return f"{option} is set"
+    if backend.config.get("triton.cudagraphs", inductor_config.triton.cudagraphs):
+        return "CUDA graphs (mode='reduce-overhead') are recorded anew in each process"
+    if backend.config.get("freezing", inductor_config.freezing):
+        return "freezing makes weights part of the code"
+    return ""
+
+
+def _name_of(function: Any) -> str:
+    return str(getattr(function, "__qualname__", type(function).__qualname__))
+
+
+def flush() -> int:
+    """Write what was recorded; the number of files."""
+    folder = Path(cache_dir()) / "dynamo"
+    written = 0
+    with _lock:
+        for package in _packages:
+            try:
+                written += package.write(folder)
+            except Exception as error:  # noqa: BLE001 - one that cannot be written is no reason to leave the others
+                logger.warning("instant start: what was traced cannot be written: %s", error)
+            for reason in package.refusals:
+                logger.info("instant start: not kept: %s", reason)
+            package.refusals.clear()
+    return written
