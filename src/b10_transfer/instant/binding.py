@@ -81,9 +81,12 @@ def _feed(update: Callable[[bytes], object], value: object) -> None:
         update(repr((counts, names, value.co_code, exceptions, len(value.co_consts))).encode())
         for constant in value.co_consts:
             _feed(update, constant)
-    elif isinstance(value, (tuple, frozenset)):
+    elif isinstance(value, (tuple, list, frozenset, set, dict)):
+        # Sets come in an order of each process's own.
         update(f"{type(value).__name__} {len(value)} ".encode())
-        for item in value if isinstance(value, tuple) else sorted(value, key=repr):
+        if isinstance(value, dict):
+            value = sorted(value.items(), key=repr)
+        for item in value if isinstance(value, (tuple, list)) else sorted(value, key=repr):
             _feed(update, item)
     else:
         update(f"{type(value).__name__} {value!r} ".encode("utf-8", "surrogatepass"))
@@ -112,7 +115,9 @@ def key_of(function: Callable[..., Any], owner: object, how: object) -> str:
         sorted(functorch_config.save_config_portable().items()),
         sorted((k, v) for k, v in dynamo_config.save_config_portable().items() if k not in _OF_THIS_MACHINE),
     ]
-    return hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass")).hexdigest()
+    digest = hashlib.sha256()
+    _feed(digest.update, parts)
+    return digest.hexdigest()
 
 
 def _shape_of(owner: object) -> object:
