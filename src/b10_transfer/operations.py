@@ -14,7 +14,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
-from . import compile_once, instant as instant_start, loading, saving
+from . import compile_once, loading, saving
+from . import instant as instant_start
 from .adapters import cache_roots
 from .compile_once import Outcome
 from .config import Config, read_deadline, read_instant, read_wait

@@ -34,7 +34,9 @@ def command(
     """
     set_up_logging()
     with progress() as observe:
-        report = load(namespace=namespace, store=store, merge=merge, deadline_s=deadline_s, instant=False, observe=observe)
+        report = load(
+            namespace=namespace, store=store, merge=merge, deadline_s=deadline_s, instant=False, observe=observe
+        )
     if as_json:
         print_json(report)
     context.exit(ExitCode.of(report.status))

@@ -16,8 +16,13 @@ logger = logging.getLogger("b10_transfer.cli")
 
 @click.command("run", context_settings={"allow_interspersed_args": False})
 @store_options
+@click.option(
+    "--instant/--no-instant",
+    default=None,
+    help="A program that calls load and save itself skips Dynamo's tracing, too. [B10_INSTANT]",
+)
 @click.argument("server", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND [ARGUMENT]...")
-def command(store: str | None, namespace: str | None, server: tuple[str, ...]) -> None:
+def command(store: str | None, namespace: str | None, instant: bool | None, server: tuple[str, ...]) -> None:
     """Restore the caches, then run a server and keep what it compiles.
 
     \b
@@ -27,6 +32,8 @@ def command(store: str | None, namespace: str | None, server: tuple[str, ...]) -
     it). Once it serves, what it has compiled is saved, later whatever it compiles for new shapes, and the rest when it
     has ended. It may be process 1 of a container. Whatever goes wrong with the caches, the server starts.
     """
+    if instant is not None:
+        os.environ["B10_INSTANT"] = str(int(instant))  # for the server: this process compiles nothing
     try:
         set_up_logging()
         from ..launcher.commands import run

@@ -18,7 +18,16 @@ from . import store as store_location
 from .reader import Reader, Variable, is_below, parse_seconds, real_path, temporary_directory
 from .store import BucketUrl
 
-__all__ = ["VARIABLES", "BucketUrl", "CacheSelection", "Config", "Variable", "read_deadline", "read_instant", "read_wait"]
+__all__ = [
+    "VARIABLES",
+    "BucketUrl",
+    "CacheSelection",
+    "Config",
+    "Variable",
+    "read_deadline",
+    "read_instant",
+    "read_wait",
+]
 
 MB = 1024 * 1024
 

@@ -34,7 +34,7 @@ def prepare() -> str:
         if not reason:
             _hooks = hooks
         return reason
-    except Exception as error:  # noqa: BLE001 - whatever torch has moved: the ordinary warm start remains
+    except Exception as error:
         logger.debug("instant start", exc_info=True)
         return f"this torch lacks what it takes ({type(error).__name__}: {error})"
 

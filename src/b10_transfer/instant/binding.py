@@ -22,7 +22,7 @@ _OF_THIS_MACHINE = {"base_dir", "debug_dir_root"}
 """Settings of Dynamo that are paths, and change nothing that is compiled."""
 
 
-class Unresolvable(Exception):
+class UnresolvableError(Exception):
     """A function that another process could not find by any name."""
 
 
@@ -36,22 +36,22 @@ class CodeName:
 
     @classmethod
     def of(cls, code: types.CodeType) -> CodeName:
-        """Raises Unresolvable unless the name leads back to this very object."""
+        """Raises UnresolvableError unless the name leads back to this very object."""
         try:
             module = inspect.getmodule(code)
             if module is None:
-                raise Unresolvable(f"{code.co_name} ({code.co_filename}) belongs to no module")
+                raise UnresolvableError(f"{code.co_name} ({code.co_filename}) belongs to no module")
             name = cls(module.__name__, *_get_code_source(code))
-        except Unresolvable:
+        except UnresolvableError:
             raise
         except Exception as error:
-            raise Unresolvable(f"{code.co_name} ({code.co_filename}): {error}") from error
+            raise UnresolvableError(f"{code.co_name} ({code.co_filename}): {error}") from error
         if name.resolve() is not code:
-            raise Unresolvable(f"{code.co_name} ({code.co_filename}) is no longer what its name stands for")
+            raise UnresolvableError(f"{code.co_name} ({code.co_filename}) is no longer what its name stands for")
         return name
 
     def resolve(self) -> types.CodeType:
-        """The code object of that name in this process. Raises Unresolvable."""
+        """The code object of that name in this process. Raises UnresolvableError."""
         try:
             found: Any = importlib.import_module(self.module)
             for part in [*self.function.split("."), *self.path.split(".")]:
@@ -60,9 +60,9 @@ class CodeName:
                 if bracket:
                     found = found[ast.literal_eval(index.removesuffix("]"))]
         except Exception as error:
-            raise Unresolvable(f"{self.module}.{self.function} is not found: {error}") from error
+            raise UnresolvableError(f"{self.module}.{self.function} is not found: {error}") from error
         if not isinstance(found, types.CodeType):
-            raise Unresolvable(f"{self.module}.{self.function} has become something else")
+            raise UnresolvableError(f"{self.module}.{self.function} has become something else")
         return found
 
 
@@ -94,11 +94,12 @@ def _feed(update: Callable[[bytes], object], value: object) -> None:
 
 def process_state() -> tuple[object, ...]:
     """What Dynamo takes for constant within a process, without a guard: rank, world size, threads, devices."""
-    distributed = torch.distributed
-    group = ()
+    distributed: Any = torch.distributed
+    group: tuple[object, ...] = ()
     if distributed.is_available() and distributed.is_initialized():
-        group = (distributed.get_rank(), distributed.get_world_size(), distributed.get_backend())  # type: ignore[assignment]
-    devices = (torch.cuda.device_count(), torch.cuda.current_device()) if torch.cuda.is_initialized() else ()
+        group = (distributed.get_rank(), distributed.get_world_size(), distributed.get_backend())
+    cuda: Any = torch.cuda
+    devices = (cuda.device_count(), cuda.current_device()) if cuda.is_initialized() else ()
     return (group, torch.get_num_threads(), devices)
 
 

@@ -18,6 +18,7 @@ import torch._inductor.config as inductor_config
 from torch._C._dynamo.eval_frame import _reset_precompile_entries
 from torch._dynamo import bytecode_transformation, convert_frame, eval_frame
 from torch._dynamo import guards as dynamo_guards
+from torch._dynamo.guards import CheckFunctionManager
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from .binding import key_of
@@ -46,8 +47,8 @@ def install() -> str:
         # would meet ours ("Name '__builtins_dict___0' already exists in scope", torch 2.13). From a random number on,
         # they do not.
         bytecode_transformation._unique_id_counter = itertools.count(secrets.randbits(48))
-        dynamo_guards.CheckFunctionManager = Manager  # type: ignore[misc]
-        convert_frame.CheckFunctionManager = Manager  # type: ignore[misc]
+        for module in (dynamo_guards, convert_frame):
+            module.CheckFunctionManager = Manager  # type: ignore[attr-defined]
         dynamo_guards.GuardsStatePickler = Pickler  # type: ignore[misc]
         torch._dynamo.optimize = _instant_optimize
         _installed = True
@@ -62,7 +63,7 @@ def _lacking() -> str:
         return "this torch's Dynamo takes no package"
     if type(getattr(bytecode_transformation, "_unique_id_counter", None)) is not itertools.count:
         return "this torch's Dynamo names its globals in another way"
-    parameters = inspect.signature(Manager.__mro__[1].__init__).parameters
+    parameters = inspect.signature(CheckFunctionManager).parameters
     if not {"save_guards", "runtime_global_scope", "shape_code_parts"} <= set(parameters):
         return "this torch's guards cannot be restored"
     return ""
@@ -113,7 +114,7 @@ def _package_for(function: Any, arguments: tuple[Any, ...], options: dict[str, A
 def _restore(package: Package, function: Any) -> None:
     try:
         restored = package.restore(Path(cache_dir()) / "dynamo")
-    except Exception as error:  # noqa: BLE001 - what was restored is of no use then, and is compiled anew
+    except Exception as error:
         logger.warning("instant start: what was traced of %s cannot be used: %s", _name_of(function), error)
         logger.debug("instant start", exc_info=True)
         return

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo
 from torch._C._dynamo.eval_frame import _load_precompile_entry
 from torch._dynamo.output_graph import get_builtins_dict
 from torch._dynamo.package import (
@@ -24,16 +25,21 @@ from torch._dynamo.package import (
     SerializedCode,
     _compile_frame_context,
     _DynamoCodeCacheEntry,
+    _FunctionId,
     load_guard_manager,
     load_guards_state,
 )
 from torch._dynamo.precompile_context import PrecompileContext
 
-from .binding import CodeName, Unresolvable, digest_of, process_state
+from .binding import CodeName, UnresolvableError, digest_of, process_state
+from .guards import recording
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
+_STRICT: Any = {"skip_nnmodule_hook_guards": False}
+"""Dynamo's default is not to guard on whether a module has hooks. Between two processes that may well differ."""
+_disable: Any = torch._dynamo.disable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,13 +79,15 @@ class Package(CompilePackage):
     def code_context(self, code: types.CodeType) -> Iterator[None]:
         self._refused, self._bound, self._guarded, self.guards_seen = False, {}, None, []
         outer, self._current_entry = self._current_entry, None
+        token = recording.set(self)
         try:
             # Has AOTAutograd hand over what it compiles; our guards see to it that it changes nothing else.
-            with torch._dynamo.config.patch(caching_precompile=True), super().code_context(code):
+            with torch._dynamo.config.patch(caching_precompile=True, **_STRICT), super().code_context(code):
                 if code in self._nameless:
                     self.refuse(f"{code.co_name} cannot be found by name")
                 yield
         finally:
+            recording.reset(token)
             self._current_entry = outer
 
     def _add_user_function(self, code: types.CodeType) -> None:
@@ -88,13 +96,13 @@ class Package(CompilePackage):
             return
         try:
             name = CodeName.of(code)
-            self._add_function(code, name.module, function_name=name.function, code_source=name.path)  # type: ignore[arg-type]
+            self._add_function(code, name.module, function_name=_FunctionId(name.function), code_source=name.path)
         except Exception:  # noqa: BLE001 - it may be anything that Python can call
             self._nameless.add(code)
             self._codes.setdefault(code, _entry(code, ""))
 
     def bind(self, value: object) -> None:
-        """Bind the frame that is being compiled to a function's code. Raises Unresolvable."""
+        """Bind the frame that is being compiled to a function's code. Raises UnresolvableError."""
         code = value if isinstance(value, types.CodeType) else getattr(value, "__code__", None)
         known = code in self._resume_codes or code in self._restored or code is self._main
         if isinstance(code, types.CodeType) and not known:
@@ -115,7 +123,7 @@ class Package(CompilePackage):
             self.refuse("threads, devices or ranks have changed since torch.compile was called")
         if not self._refused and guards_state:
             guarded = {"guards_state": guards_state, "dynamo_code": SerializedCode.from_code_object(dynamo_code)}
-            self._guarded = _Guarded(**guarded)  # type: ignore[arg-type]
+            self._guarded = _Guarded(**guarded)
 
     def add_inlined_source(self, sources: list[types.CodeType]) -> None:
         code = next((code for code, entry in self._codes.items() if entry is self._current_entry), None)
@@ -124,19 +132,21 @@ class Package(CompilePackage):
         try:
             for source in sources:
                 self.bind(source)
-        except Unresolvable as error:
+        except UnresolvableError as error:
             self.refuse(str(error))
             return
         used = _names_in(self._guarded.dynamo_code)
         backends = tuple(name for name in self._codes[code].backend_ids if name in used)
-        what = repr((self.key, digest_of(code), self.guards_seen, sorted(map(repr, self._bound.items())), len(backends)))
-        graphs = repr([_graph_key(backend) for backend in backends])
-        name = hashlib.sha256((what + graphs).encode("utf-8", "surrogatepass")).hexdigest()
+        graphs = [_graph_key(backend) for backend in backends]
+        what = repr((self.key, code.co_name, self.guards_seen, sorted(map(repr, self._bound.items())), graphs))
+        name = hashlib.sha256(what.encode("utf-8", "surrogatepass")).hexdigest()
         self._new.setdefault(code, []).append(Trace(self._guarded, self._bound, backends, name))
 
     @property
     def _main(self) -> types.CodeType:
-        return self._innermost_fn.__code__  # type: ignore[no-any-return,attr-defined,union-attr]
+        function: Any = self._innermost_fn
+        code: types.CodeType = function.__code__
+        return code
 
     def uninstall(self) -> None:
         """Nothing: what others have put in place for the same code stays."""
@@ -159,11 +169,10 @@ class Package(CompilePackage):
                 names.append(trace.name)
             used = [name for trace in kept for name in trace.backends]
             guarded = [trace.guarded for trace in kept]
-            codes.append(dataclasses.replace(entry, guarded_codes=guarded, backend_ids=used))
+            codes.append(dataclasses.replace(entry, guarded_codes=guarded, backend_ids=used))  # type: ignore[arg-type]
         if not names:
             return False
-        for code in self._nameless:
-            codes = [entry for entry in codes if entry.python_module]
+        codes = [entry for entry in codes if entry.python_module]
         body = pickle.dumps((codes, backends))
         content = pickle.dumps({"format": FORMAT, "bound": bound, "body": body})
         name = hashlib.sha256("".join(sorted(names)).encode()).hexdigest()[:32]
@@ -181,7 +190,8 @@ class Package(CompilePackage):
         installs: list[Callable[[], object]] = []
         entries: list[Callable[[], object]] = []
         for target, entry, backends in merged:
-            with _compile_frame_context(target) if entry.has_compile_id else contextlib.nullcontext():
+            context = _compile_frame_context(target) if entry.has_compile_id else contextlib.nullcontext()
+            with context, torch._dynamo.config.patch(**_STRICT):
                 self._make_ready(target, entry, backends, installs, entries)
         for install in [*installs, *entries]:
             install()
@@ -211,7 +221,7 @@ class Package(CompilePackage):
         for name, digest in bound.items():
             try:
                 same = digest_of(name.resolve()) == digest
-            except Unresolvable as error:
+            except UnresolvableError as error:
                 self.refusals.append(str(error))
                 return False
             if not same:
@@ -233,7 +243,7 @@ class Package(CompilePackage):
             alias: importlib.import_module(module) for alias, module in entry.import_sources.items()
         }
         for name, artifact in backends.items():
-            values[name] = torch._dynamo.disable(artifact.after_deserialization())
+            values[name] = _disable(artifact.after_deserialization())
         if entry.install_to_global:
             self._resume_codes.add(target)
             self._restored[target] = entry
@@ -259,7 +269,7 @@ _Guarded = torch._dynamo.package._GuardedCodeCacheEntry
 
 def _entry(code: types.CodeType, module: str) -> _DynamoCodeCacheEntry:
     return _DynamoCodeCacheEntry(
-        python_code=SerializedCode.from_code_object(code),  # type: ignore[arg-type]
+        python_code=SerializedCode.from_code_object(code),
         python_module=module,
         function_names=[],
         guarded_codes=[],
@@ -271,10 +281,11 @@ def _entry(code: types.CodeType, module: str) -> _DynamoCodeCacheEntry:
 
 
 def _target(entry: _DynamoCodeCacheEntry) -> types.CodeType:
-    """The code object of this process that an entry is for. Raises Unresolvable."""
+    """The code object of this process that an entry is for. Raises UnresolvableError."""
     if entry.code_source is not None:
         return CodeName(entry.python_module, entry.function_names[0], entry.code_source).resolve()
-    return SerializedCode.to_code_object(entry.python_code)  # type: ignore[return-value,arg-type]
+    code: types.CodeType = SerializedCode.to_code_object(entry.python_code)
+    return code
 
 
 def _function(code: types.CodeType, scope: dict[str, Any], name: str) -> object:

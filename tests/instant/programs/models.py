@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 SCALE = 2.0
@@ -215,4 +215,4 @@ def listy(xs: list[Tensor], n: int) -> tuple[Tensor, ...]:
 class Same:
     """Two functions of one qualified name and one first line are told apart."""
 
-    first = [lambda x: x + 1, lambda x: x - 1]
+    first: ClassVar = [lambda x: x + 1, lambda x: x - 1]
