@@ -1,0 +1,55 @@
+"""Asking for an instant start: what is answered where it cannot be had, and that nobody pays for it unasked."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from b10_transfer import OperationStatus, instant, load
+from b10_transfer.cli import run
+
+
+def test_without_torch_the_load_says_that_there_is_no_instant_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    assert load(store=tmp_path, instant=True).instant == "torch is not installed"
+
+
+def test_whatever_torch_lacks_is_said_and_the_load_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "b10_transfer.instant.hooks", None)
+    monkeypatch.delattr(instant, "hooks", raising=False)
+    report = load(store=tmp_path, instant=True)
+    assert "this torch lacks what it takes" in report.instant
+    assert report.status is OperationStatus.DOES_NOT_EXIST
+
+
+def test_a_wrong_value_of_the_variable_is_said_and_the_load_goes_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("B10_INSTANT", "perhaps")
+    report = load(store=tmp_path)
+    assert "B10_INSTANT" in report.instant
+    assert report.status is OperationStatus.DOES_NOT_EXIST
+
+
+def test_a_load_that_is_not_asked_for_an_instant_start_imports_no_torch(tmp_path: Path) -> None:
+    program = f"import sys, b10_transfer as b; b.load(store={str(tmp_path)!r}); b.save(store={str(tmp_path)!r})"
+    command = [sys.executable, "-c", f"{program}; sys.exit('torch' in sys.modules)"]
+    environment = {name: value for name, value in os.environ.items() if name != "B10_INSTANT"}
+    assert subprocess.run(command, env=environment | {"HOME": str(tmp_path)}).returncode == 0
+
+
+def test_run_tells_its_server_by_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    monkeypatch.setenv("B10_INSTANT", "0")
+    monkeypatch.setattr("b10_transfer.launcher.commands.run", lambda *_a, **_k: found.append(os.environ["B10_INSTANT"]))
+    monkeypatch.setattr(os, "_exit", lambda _code: None)
+    CliRunner().invoke(run.command, ["--instant", "--", "true"])
+    assert found == ["1"]
