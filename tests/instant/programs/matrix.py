@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from b10_transfer import load, save
 
 loaded = load()
-import models as m  # noqa: E402 - beside this file, or a changed copy of it
+import models as m  # type: ignore[import-not-found]  # noqa: E402 - beside this file, or a changed copy of it
 
 no_grad = torch.no_grad
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -160,8 +160,8 @@ def run(name: str, registry: dict[str, Case]) -> dict[str, Any]:
     with context():
         expected = [eager(*arguments, **keywords) for arguments, keywords in copied(calls)]
     made, _ = registry[name]()
-    torch._dynamo.utils.counters["frames"].clear()
-    compiled = torch.compile(made, **OPTIONS[name])
+    counters["frames"].clear()
+    compiled = torch.compile(made, **OPTIONS.get(name, {}))
 
     def act() -> None:
         with context():
