@@ -21,6 +21,8 @@ Pod = Callable[..., dict[str, Any]]
 COMPILED_ANEW = {
     # A graph with a backward is handed over by torch when the backward has run.
     "grad",
+    # Guards on a tensor depend on the mode in which they are restored; no_grad is served.
+    "inference",
     "eager backend",
     "reduce-overhead",
 }
