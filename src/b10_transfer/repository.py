@@ -43,6 +43,8 @@ _DESCRIPTION = "environment.json"
 _MOST_DESCRIBED_BYTES = 64 * 1024
 Content = frozenset[tuple[str, str]]
 """What a unit holds: path in the pack and SHA-256 of each file."""
+_MARKS = ("quarantine", "recalled")
+"""Folders of what sets a pack aside."""
 _SETTLED_MS = 3_600_000
 _THREADS = 8
 """Indexes are read so many at a time: each is a wait for the store, hardly any work."""
@@ -127,9 +129,7 @@ class ReadRepository:
         A pack that cannot be used is in ``rejected``. Raises StoreError if the store cannot be read.
         """
         self._deadline.check(f"listing the packs in {self._store.location}")
-        listed = self._ids()
-        set_aside = self.set_aside()
-        ids = [pack_id for pack_id in listed if pack_id not in set_aside]
+        ids = list(self.usable())
         packs: list[Pack] = []
         rejected: list[Rejected] = []
         self._deadline.check(f"reading the packs in {self._store.location}")
@@ -149,7 +149,7 @@ class ReadRepository:
     def is_current(self, union: Union) -> bool:
         """Whether no pack has come or gone since a union was read."""
         known = {pack.id for pack in union.packs} | {pack.id for pack in union.rejected}
-        return set(self._ids()) - self.set_aside() == known
+        return self.usable().keys() == known
 
     @contextmanager
     def opened(self, pack: Pack) -> Iterator[PackReader]:
@@ -166,8 +166,14 @@ class ReadRepository:
 
     def listing(self) -> dict[str, ObjectInfo]:
         """Every pack's object by the pack's id, oldest first: those that are set aside as well, and none is read."""
-        found = ((_PACK_NAME.fullmatch(info.name.rpartition("/")[2]), info) for info in self._list("packs"))
-        return {match.group("id"): info for match, info in found if match}
+        return _by_id(self._list("packs"))
+
+    def usable(self) -> dict[str, ObjectInfo]:
+        """The same without those that are set aside."""
+        folders = [f"{self._folder}/{name}" for name in ("packs", *_MARKS)]
+        packs, *marks = self._store.list_each(folders)
+        set_aside = {_last(info.name) for marked in marks for info in marked}
+        return {pack_id: info for pack_id, info in _by_id(packs).items() if pack_id not in set_aside}
 
     def set_aside(self) -> set[str]:
         """Ids of the packs that count as absent: a saver found them damaged, or an operator recalled them."""
@@ -192,7 +198,7 @@ class ReadRepository:
         return found
 
     def _marks(self, folder: str) -> set[str]:
-        return {info.name.rpartition("/")[2] for info in self._list(folder)}
+        return {_last(info.name) for info in self._list(folder)}
 
     def described_parts(self) -> dict[str, str] | None:
         """The environment's parts as its ``environment.json`` names them; None if that is missing or not as written."""
@@ -262,6 +268,15 @@ class ReadRepository:
                 raise CorruptPackError(pack_id, f"{unit.name!a:.120} is no unit of the {root} cache")
 
 
+def _by_id(listed: Sequence[ObjectInfo]) -> dict[str, ObjectInfo]:
+    found = ((_PACK_NAME.fullmatch(_last(info.name)), info) for info in listed)
+    return {match.group("id"): info for match, info in found if match}
+
+
+def _last(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
 _ADAPTERS = {adapter.name: adapter for adapter in ADAPTERS}
 
 
@@ -323,7 +338,7 @@ class Repository(ReadRepository):
 
     def reinstate(self, pack_id: str) -> bool:
         """Remove whatever mark sets a pack aside; False if there was none."""
-        marks = [f"{self._folder}/{folder}/{pack_id}" for folder in ("quarantine", "recalled")]
+        marks = [f"{self._folder}/{folder}/{pack_id}" for folder in _MARKS]
         removed = [self._writable.delete(mark) for mark in marks]
         return any(removed)
 

@@ -198,6 +198,17 @@ def test_list_shows_only_what_is_directly_below_the_folder(store: Store) -> None
     assert names(store, "a/b") == ["a/b/object"]
 
 
+def test_list_each_is_the_list_of_each_folder(store: Store) -> None:
+    for name in ("v1/a/x/2", "v1/a/x/1", "v1/a/x/deeper/3", "v1/a/y/4", "v1/a/z/5", "v1/a/6"):
+        create(store, name)
+    folders = ["v1/a/y", "v1/a/x", "v1/a/none"]
+    listed = [[(info.name, info.size_bytes, info.modified_s) for info in found] for found in store.list_each(folders)]
+    assert listed == [
+        [(info.name, info.size_bytes, info.modified_s) for info in store.list(folder)] for folder in folders
+    ]
+    assert [len(found) for found in listed] == [1, 2, 0]
+
+
 def test_list_tells_sizes(store: Store) -> None:
     create(store, "a/empty", b"")
     create(store, "a/three", b"123")
@@ -234,6 +245,28 @@ def test_read_at_is_an_error_where_the_object_ends_too_early(store: Store, offse
     assert reader is not None
     with reader, pytest.raises(StoreError, match="it ends at byte"):
         reader.read_at(offset, length)
+
+
+def test_what_is_lent_is_what_is_read(store: Store) -> None:
+    data = os.urandom(9_000_000)
+    create(store, "a/object", data)
+    reader = store.open("a/object")
+    assert reader is not None
+    with reader:
+        for _ in range(6):  # more often than there may be room for at once, and one larger than any room
+            for start, length in ((0, 2_000_000), (1_999_999, 3), (1_000_000, 4_000_000), (0, 9_000_000), (5, 0)):
+                with reader.lend_at(start, length) as lent, reader.lend_at(start, length) as again:
+                    assert bytes(lent) == bytes(again) == data[start : start + length]
+
+
+def test_what_is_lent_stays_as_it_is_until_it_is_given_back(store: Store) -> None:
+    data = os.urandom(3_000_000)
+    create(store, "a/object", data)
+    reader = store.open("a/object")
+    assert reader is not None
+    with reader, ExitStack() as loans:
+        lent = [loans.enter_context(reader.lend_at(start, 100_000)) for start in range(0, 2_900_000, 100_000)]
+        assert b"".join(lent) == data[:2_900_000]
 
 
 def test_open_reader_knows_the_size(store: Store) -> None:

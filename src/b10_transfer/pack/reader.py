@@ -122,10 +122,10 @@ class PackReader:
 
     def _fetch_and_unpack(self, extent: tuple[int, Frame]) -> list[bytes]:
         offset, frame = extent
-        data = self._source.read_at(offset, frame.packed_bytes)
-        if hashlib.sha256(data).hexdigest() != frame.sha256:
-            return self._refetch_and_unpack(extent)  # it may be a copy that is wrong, or what NFS has cached
-        return self._unpack(extent, data)
+        with self._source.lend_at(offset, frame.packed_bytes) as data:
+            if hashlib.sha256(data).hexdigest() == frame.sha256:
+                return self._unpack(extent, data)
+        return self._refetch_and_unpack(extent)  # it may be a copy that is wrong, or what NFS has cached
 
     def _refetch_and_unpack(self, extent: tuple[int, Frame]) -> list[bytes]:
         offset, frame = extent
@@ -134,7 +134,7 @@ class PackReader:
             raise CorruptPackError(self.name, f"the frame at byte {offset} does not have the digest that was published")
         return self._unpack(extent, data)
 
-    def _unpack(self, extent: tuple[int, Frame], data: bytes | bytearray) -> list[bytes]:
+    def _unpack(self, extent: tuple[int, Frame], data: bytes | bytearray | memoryview) -> list[bytes]:
         try:
             return list(unpacked_parts(data, extent[1].raw_bytes))
         except ZstdError as error:

@@ -81,6 +81,9 @@ class TieredStore(Store):
     def list(self, folder: str) -> list[ObjectInfo]:
         return self._store.list(folder)
 
+    def list_each(self, folders: Sequence[str]) -> Sequence[Sequence[ObjectInfo]]:
+        return self._store.list_each(folders)
+
     def facts(self) -> StoreFacts:
         return self._store.facts()
 
