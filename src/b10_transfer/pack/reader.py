@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -18,6 +18,10 @@ from .zstd import ZstdError, unpacked_parts
 
 _TAIL_BYTES = 256 * 1024
 """Fetched at once from the end: the index of some 3,000 files fits, so most packs need one request for it."""
+
+
+_Extent = tuple[int, Frame]
+"""A frame, and where it begins in the pack."""
 
 
 class Piece(NamedTuple):
@@ -76,9 +80,10 @@ class PackReader:
 
     def verify_frames(self, index: Index) -> None:
         """Read every frame, check its digest, and see whether it unpacks to what the index says."""
-        with Pipeline(self._refetch_and_unpack, 1, self._deadline) as pipeline:
-            for _parts in pipeline.map(_extents(index.frames), in_flight=2):
-                self._deadline.check()
+        for parts in self._frames(self._refetch_and_unpack, list(_extents(index.frames))):
+            self._deadline.check()
+            for _part in parts:
+                pass
 
     def read_members(self, index: Index, members: Iterable[Member]) -> Iterator[Piece]:
         """The content of ``members`` in the order in which it lies in the pack.
@@ -109,39 +114,54 @@ class PackReader:
     def _unpacked(self, index: Index, needed: Sequence[int], starts: Sequence[int]) -> Iterator[tuple[int, bytes]]:
         """The content of some frames in small parts, each with its offset in the stream."""
         extents = list(_extents(index.frames))
-        with Pipeline(self._fetch_and_unpack, 1, self._deadline) as pipeline:
-            # One frame is unpacked while another is being consumed. Going further ahead, or in more threads, is slower:
-            # they contend for memory.
-            frames = pipeline.map((extents[number] for number in needed), in_flight=2)
-            for number, parts in zip(needed, frames, strict=True):
-                self._deadline.check()
-                offset = starts[number]
-                for part in parts:
-                    yield offset, part
-                    offset += len(part)
+        frames = self._frames(self._fetch_and_unpack, [extents[number] for number in needed])
+        for number, parts in zip(needed, frames, strict=True):
+            self._deadline.check()
+            offset = starts[number]
+            for part in parts:
+                yield offset, part
+                offset += len(part)
 
-    def _fetch_and_unpack(self, extent: tuple[int, Frame]) -> list[bytes]:
+    def _frames(
+        self, unpack: Callable[[_Extent], Iterator[bytes]], extents: Sequence[_Extent]
+    ) -> Iterator[Iterable[bytes]]:
+        """The content of each of some frames, in small parts."""
+        if not self._source.waits:
+            # Each part when it is consumed, and is still in the processor's cache. A second thread that unpacks ahead
+            # takes more time than it saves: its parts have left that cache, and both wait for the interpreter's lock.
+            yield from map(unpack, extents)
+            return
+
+        def unpack_whole(extent: _Extent) -> list[bytes]:
+            return list(unpack(extent))
+
+        with Pipeline(unpack_whole, 1, self._deadline) as pipeline:
+            # One frame is fetched and unpacked while another is being consumed. More threads contend for memory.
+            yield from pipeline.map(extents, in_flight=2)
+
+    def _fetch_and_unpack(self, extent: _Extent) -> Iterator[bytes]:
         offset, frame = extent
         with self._source.lend_at(offset, frame.packed_bytes) as data:
             if hashlib.sha256(data).hexdigest() == frame.sha256:
-                return self._unpack(extent, data)
-        return self._refetch_and_unpack(extent)  # it may be a copy that is wrong, or what NFS has cached
+                yield from self._unpack(extent, data)
+                return
+        yield from self._refetch_and_unpack(extent)  # it may be a copy that is wrong, or what NFS has cached
 
-    def _refetch_and_unpack(self, extent: tuple[int, Frame]) -> list[bytes]:
+    def _refetch_and_unpack(self, extent: _Extent) -> Iterator[bytes]:
         offset, frame = extent
         data = self._source.reread_at(offset, frame.packed_bytes)
         if hashlib.sha256(data).hexdigest() != frame.sha256:
             raise CorruptPackError(self.name, f"the frame at byte {offset} does not have the digest that was published")
-        return self._unpack(extent, data)
+        yield from self._unpack(extent, data)
 
-    def _unpack(self, extent: tuple[int, Frame], data: bytes | bytearray | memoryview) -> list[bytes]:
+    def _unpack(self, extent: _Extent, data: bytes | bytearray | memoryview) -> Iterator[bytes]:
         try:
-            return list(unpacked_parts(data, extent[1].raw_bytes))
+            yield from unpacked_parts(data, extent[1].raw_bytes)
         except ZstdError as error:
             raise CorruptPackError(self.name, f"the frame at byte {extent[0]} cannot be unpacked ({error})") from error
 
 
-def _extents(frames: Sequence[Frame]) -> Iterator[tuple[int, Frame]]:
+def _extents(frames: Sequence[Frame]) -> Iterator[_Extent]:
     """Each frame with its offset in the pack."""
     return zip(accumulate((frame.packed_bytes for frame in frames), initial=0), frames, strict=False)
 

@@ -92,6 +92,8 @@ class ObjectReader(ABC):
     """An open object. Deleting the object may or may not end what an open reader can read."""
 
     size_bytes: int
+    waits = True
+    """Whether a read may wait for another machine or process, so that it pays to have the next one under way."""
 
     @abstractmethod
     def read_at(self, offset: int, length: int) -> bytes | bytearray:
