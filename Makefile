@@ -27,12 +27,14 @@ help:
 demo: $(VENV)/test-ready
 	$(VENV)/bin/python examples/demo.py
 
+# Many tests wait for processes and disks rather than compute: more of them at once than there are cores.
+WORKERS := 4
 test: $(VENV)/test-ready
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --maxschedchunk 1
 
-# torch, vLLM and a second venv: 1.5 GB. The tests start the server several times, for a minute each on two cores.
+# torch, vLLM and a second venv: 1.5 GB. The tests start the server 17 times, two at once; half a minute each, alone.
 test-vllm: $(VENV)/vllm-ready
-	$(VENV)/vllm/bin/python -m pytest tests/vllm
+	$(VENV)/vllm/bin/python -m pytest -n 2 --dist loadgroup tests/vllm
 
 # The guest sees this machine's files read-only, and its own /tmp is small.
 test-nfs: $(VENV)/test-ready

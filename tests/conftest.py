@@ -54,6 +54,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("store_place", folders, indirect=True, ids=os.path.basename)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where tests run in several processes, begin with the long ones: at the end all are busy with short ones."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("torch") is None)
+
+
 Files = Mapping[str, bytes]
 FillTree = Callable[[Path, Files], None]
 ReadTree = Callable[[Path], dict[str, bytes]]
