@@ -46,6 +46,11 @@ def test_exit_code_of_the_server_alone_is_known(new_pod: NewPod, model: Path, li
         assert server.stop() == own_exit_code(server)
 
 
+def all_say(text: str, lines: list[str]) -> bool:
+    """There is a line, or two where the server lost the signal and served: then it saves once more."""
+    return bool(lines) and all(text in line for line in lines)
+
+
 @contextmanager
 def run(pod: Pod, model: Path, *options: str) -> Iterator[Server]:
     """A server under ``run``, which started it in time and leaves nothing behind."""
@@ -89,8 +94,7 @@ def test_server_starts_though_the_store_cannot_be_reached(new_pod: NewPod, model
         server.wait_until_it_says(STARTING)
         assert server.stop() == own_exit_code(server)
     for operation in ("load", "save"):
-        [line] = lines_with(f"{operation} failed", server.log)
-        assert "is the volume mounted?" in line
+        assert all_say("is the volume mounted?", lines_with(f"{operation} failed", server.log))
 
 
 def test_server_starts_though_the_store_is_read_only(new_pod: NewPod, model: Path, mount: Mount) -> None:
@@ -99,8 +103,7 @@ def test_server_starts_though_the_store_is_read_only(new_pod: NewPod, model: Pat
     with run(pod, model) as server:
         server.wait_until_it_says(STARTING)
         assert server.stop() == own_exit_code(server)
-    [line] = lines_with("save failed", server.log)
-    assert "Read-only file system" in line
+    assert all_say("Read-only file system", lines_with("save failed", server.log))
 
 
 def test_server_serves_though_the_store_hangs_and_can_be_stopped_during_the_last_save(
