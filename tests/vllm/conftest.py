@@ -31,12 +31,10 @@ TEST_S = 3600
 """A test may be the first to need several starts."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.timeout(TEST_S))
-            if group := _group_of(item):
-                item.add_marker(pytest.mark.xdist_group(group))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    item.add_marker(pytest.mark.timeout(TEST_S))
+    if group := _group_of(item):
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def _group_of(item: pytest.Item) -> str:
