@@ -31,7 +31,7 @@ demo: $(VENV)/test-ready
 # Many tests wait for processes and disks rather than compute: more of them at once than there are cores.
 WORKERS := 4
 test: $(VENV)/test-ready
-	$(VENV)/bin/python -m pytest -n $(WORKERS) --maxschedchunk 1
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadgroup
 
 # torch, vLLM and a second venv: 1.5 GB. The tests start the server 17 times, two at once; half a minute each, alone.
 test-vllm: $(VENV)/vllm-ready

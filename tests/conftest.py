@@ -54,10 +54,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("store_place", folders, indirect=True, ids=os.path.basename)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where tests run in several processes, begin with the long ones: at the end all are busy with short ones."""
-    if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: item.get_closest_marker("torch") is None)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Where tests run in several processes, one of them has those that compute for long; most others wait."""
+    if item.get_closest_marker("torch"):
+        item.add_marker(pytest.mark.xdist_group("torch"))
 
 
 Files = Mapping[str, bytes]
