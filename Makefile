@@ -31,15 +31,15 @@ demo: $(VENV)/test-ready
 # Many tests wait for processes and disks rather than compute: more of them at once than there are cores.
 WORKERS := 4
 test: $(VENV)/test-ready
-	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadgroup
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal
 
 # torch, vLLM and a second venv: 1.5 GB. The tests start the server 17 times, two at once; half a minute each, alone.
 test-vllm: $(VENV)/vllm-ready
-	$(VENV)/vllm/bin/python -m pytest -n 2 --dist loadgroup tests/vllm
+	$(VENV)/vllm/bin/python -m pytest -n 2 tests/vllm
 
 # Of those, five starts: both set-ups, both ways, a store that cannot be reached.
 test-vllm-quick: $(VENV)/vllm-ready
-	$(VENV)/vllm/bin/python -m pytest -n 2 --dist loadgroup tests/vllm \
+	$(VENV)/vllm/bin/python -m pytest -n 2 tests/vllm \
 		-k '(run-stock or background-gpu_mode or cannot_be_reached) and not another_workload'
 
 # The guest sees this machine's files read-only, and its own /tmp is small.

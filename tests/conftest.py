@@ -54,12 +54,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("store_place", folders, indirect=True, ids=os.path.basename)
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Where tests run in several processes, one of them has those that compute for long; most others wait."""
-    if item.get_closest_marker("torch"):
-        item.add_marker(pytest.mark.xdist_group("torch"))
-
-
 Files = Mapping[str, bytes]
 FillTree = Callable[[Path, Files], None]
 ReadTree = Callable[[Path], dict[str, bytes]]

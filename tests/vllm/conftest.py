@@ -33,15 +33,23 @@ TEST_S = 3600
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     item.add_marker(pytest.mark.timeout(TEST_S))
-    if group := _group_of(item):
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
-def _group_of(item: pytest.Item) -> str:
-    """Tests with the same starts run in the same process (``make test-vllm`` has two); others run anywhere."""
-    if case := _case_of(item):
-        return case.set_up.name
-    return SetUp.GPU_MODE.name if "cold_start" in getattr(item, "fixturenames", ()) else ""
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests with the same starts run in the same process (``make test-vllm`` has two); others run anywhere.
+
+    By the names of tests, since pytest-xdist's own groups (3.8) get lost with pytest 9.2.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByStarts(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            if "-stock-" in nodeid:
+                return "stock"
+            return "gpu mode" if "-gpu_mode-" in nodeid or "/test_command.py" in nodeid else nodeid
+
+    return ByStarts(config, log)
 
 
 def _case_of(item: pytest.Item) -> Case | None:
@@ -199,8 +207,10 @@ def start(new_pod: NewPod, model: Path, other_model: Path) -> Callable[[Case, st
 def neighbours(request: pytest.FixtureRequest) -> Neighbours:
     """``neighbours(case)``: the cases with the same store that the chosen tests are about, in their order."""
     chosen = {case for item in request.session.items if (case := _case_of(item))}
-    if any(_group_of(item) and not _case_of(item) for item in request.session.items):
-        chosen = set(CASES)  # a test that looks at several
+    if any(
+        "restored_start" in getattr(item, "fixturenames", ()) and not _case_of(item) for item in request.session.items
+    ):
+        chosen = set(CASES)  # for a test that looks at several
     return lambda case: [other for other in CASES if other.store == case.store and other in chosen]
 
 

@@ -20,7 +20,7 @@ import pytest
 from tests.faults.conftest import Mount
 from tests.launcher.conftest import mounted
 from tests.launcher.pod import end
-from tests.vllm.conftest import GPU_MODE, NewPod, Starts
+from tests.vllm.conftest import GPU_MODE, Case, NewPod, Starts
 from tests.vllm.log import cache_lines, graphs_compiled, lines_with
 from tests.vllm.server import Pod, Server, SetUp, Way
 
@@ -128,11 +128,12 @@ def test_server_serves_though_the_store_hangs_and_can_be_stopped_during_the_last
     assert "none fail" in replace(pod, store=below).run("b10-compile-cache", "verify")
 
 
+@pytest.mark.parametrize("case", GPU_MODE[:1], ids=str)
 def test_full_store_is_loaded_from_and_a_variable_of_the_pods_own_is_named(
-    new_pod: NewPod, cold_start: Starts, model: Path, tmp_path: Path
+    new_pod: NewPod, cold_start: Starts, model: Path, tmp_path: Path, case: Case
 ) -> None:
     """A replica that differs from the one that saved in nothing but VLLM_XGRAMMAR_CACHE_MB, which is in vLLM's hash."""
-    saved = cold_start(GPU_MODE[0]).pod.store
+    saved = cold_start(case).pod.store
     used_kb = sum(file.stat().st_size for file in saved.rglob("*") if file.is_file()) // 1024
     with mounted(tmp_path / "full", f"size={used_kb + 512}k") as full:
         shutil.copytree(saved, full / "store")
