@@ -66,6 +66,11 @@ class _Roots:
     failed: dict[str, LocalCacheError]
     """Why others cannot be used, by name."""
 
+    def __post_init__(self) -> None:
+        """What only goes along with artifacts waits for some."""
+        if all(root.adapter.accompanies for root in self.open):
+            self.open = []
+
     def only(self, names: set[str]) -> _Roots:
         """Those of some names."""
         return _Roots(
@@ -115,14 +120,17 @@ def _restore(
 
 def _sort(roots: Sequence[CacheRoot], config: Config) -> _Roots:
     """Which roots a load may add to. Raises LocalCacheError if there are none because they cannot be used."""
-    found = _Roots([], [], {})
+    open_roots: list[CacheRoot] = []
+    used: list[CacheRoot] = []
+    failed: dict[str, LocalCacheError] = {}
     for root in roots:
         try:
             check_private(root)
-            (found.open if config.merge or not snapshot.has_artifacts(root) else found.used).append(root)
+            (open_roots if config.merge or not snapshot.has_artifacts(root) else used).append(root)
         except LocalCacheError as error:
-            found.failed[root.name] = error
-    failures = list(found.failed.values())
+            failed[root.name] = error
+    found = _Roots(open_roots, used, failed)
+    failures = list(failed.values())
     snapshot.say_left_out(failures)
     if failures and not found.open:
         raise failures[0]

@@ -51,7 +51,7 @@ def save(config: Config, deadline: Deadline) -> SaveReport:
             store=str(config.store),
             left_for_next_save=found.incomplete,
         )
-        if not found.units:
+        if not snapshot.hold_artifacts(found.units):
             return replace(report, reason=_nothing_found(roots))
         limits = Limits.for_packs_of(config.max_pack_bytes)
         repository = Repository(
