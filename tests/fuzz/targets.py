@@ -25,10 +25,11 @@ from b10_transfer.deadline import Deadline
 from b10_transfer.environment import Environment
 from b10_transfer.errors import ConfigurationError, PackError, UntrustedPackError
 from b10_transfer.pack import Limits
-from b10_transfer.repository import ReadRepository, Union
+from b10_transfer.repository import ReadRepository
 from b10_transfer.restore import restore
 from b10_transfer.signing import SigningKey, TrustedKeys, key_id, signing_key, trusted_keys
 from b10_transfer.stores.memory import MemoryStore
+from b10_transfer.union import Union
 
 from .mutator import SEPARATOR
 

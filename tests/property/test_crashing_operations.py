@@ -21,10 +21,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from b10_transfer.errors import CorruptPackError, StoreError
 from b10_transfer.leases import try_acquire
-from b10_transfer.repository import Rejected, Repository
+from b10_transfer.repository import Repository
 from b10_transfer.stores.base import ObjectInfo, ObjectReader, Store, StoreFacts
 from b10_transfer.stores.directory import DirectoryStore
 from b10_transfer.stores.memory import MemoryStore
+from b10_transfer.union import Rejected
 
 if TYPE_CHECKING:
     from b10_transfer.stores.base import Source

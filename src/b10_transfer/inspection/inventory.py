@@ -19,9 +19,10 @@ from ..errors import (
     UntrustedPackError,
 )
 from ..pack import Limits, PackUnit
-from ..repository import LAYOUT, Pack, ReadRepository, Rejected
+from ..repository import LAYOUT, ReadRepository
 from ..signing import trusted_keys
 from ..stores.base import ObjectInfo, ReadStore
+from ..union import Pack, Rejected
 
 _ENVIRONMENT_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 USABLE, SET_ASIDE, RECALLED = "usable", "set aside", "recalled"
