@@ -34,7 +34,10 @@ def check_place(pack_id: str, index: Index, namespace: str, environment_id: str)
 
 
 def check_content(pack_id: str, reader: PackReader, index: Index) -> None:
-    """Read every byte of a pack. Raises PackError if one is wrong, or a restore could not use a file that it rewrites."""
+    """Read every byte of a pack.
+
+    Raises PackError if one is wrong, or if a restore could not put this machine's paths into a file that needs them.
+    """
 
     def is_rewritten(member: Member) -> bool:
         root, _, path = member.path.partition("/")

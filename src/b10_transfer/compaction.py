@@ -7,7 +7,7 @@ changes nothing for it, and a pack is deleted only while another holds all of it
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -43,7 +43,7 @@ class Due:
 def is_due(store: Store, repository: Repository, union: Union, config: Config) -> bool:
     """Whether there is something to do, as far as a save that has just published knows. Raises StoreError."""
     many = len(union.packs) - len(union.superseded) + 1 > config.max_packs > 0
-    return many or bool(due(store, repository, union, config.grace_s))
+    return many or bool(due(repository, union, config.grace_s, store.now))
 
 
 def compact(config: Config, environment: Environment, deadline: Deadline) -> None:
@@ -57,7 +57,7 @@ def compact(config: Config, environment: Environment, deadline: Deadline) -> Non
             if not is_mine:
                 return
             union = repository.union()
-            sweep(repository, due(store, repository, union, config.grace_s))
+            sweep(repository, due(repository, union, config.grace_s, store.now))
             _merge(repository, union, config, deadline)
 
 
@@ -72,12 +72,15 @@ def own_repository(store: Store, config: Config, environment: Environment, deadl
     return Repository(store, config.namespace, environment, limits, deadline, OwnPacks(signer), signer)
 
 
-def due(store: Store, repository: Repository, union: Union, grace_s: float) -> list[Due]:
-    """What may be deleted now, oldest first: an older pack must not count again because what superseded it is gone."""
+def due(repository: Repository, union: Union, grace_s: float, clock: Callable[[], float]) -> list[Due]:
+    """What may be deleted now, oldest first: an older pack must not count again because what superseded it is gone.
+
+    ``clock`` is the store's; it is asked only if there is something to ask for.
+    """
     marks = repository.pruned()
     if not marks and not union.superseded:
         return []
-    listed, now_s = repository.listing(), store.now()
+    listed, now_s = repository.listing(), clock()
 
     def is_past(info: ObjectInfo | None) -> bool:
         return info is not None and now_s - info.modified_s >= grace_s

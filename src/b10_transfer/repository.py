@@ -149,12 +149,21 @@ class ReadRepository:
         return found
 
     def origins(self) -> dict[str, frozenset[str]]:
-        """For every pack there is, set aside or not, the ids of the packs that published what it holds."""
+        """For every pack there is, set aside or not, the ids of the packs that published what it holds.
+
+        One that cannot be read counts as holding what it published itself.
+        """
         found: dict[str, frozenset[str]] = {}
         for pack_id in self._ids():
             pack = self._read(pack_id, verify_frames=False)
             found[pack_id] = pack.origins if isinstance(pack, Pack) else frozenset({pack_id})
         return found
+
+    def leftovers(self) -> list[ObjectInfo]:
+        """What is left of an environment that has no packs any more: marks, the description."""
+        if self._ids():
+            return []
+        return [*self._store.list(self._folder), *self._list("quarantine"), *self._list("recalled")]
 
     def is_whole(self, pack: Pack) -> bool:
         """Whether every byte of a pack is still there, and as it was published."""
@@ -289,16 +298,18 @@ class Repository(ReadRepository):
         for pack_id in pack_ids:
             self._deadline.check(f"deleting packs from {self._store.location}")
             self._writable.delete(self._name(pack_id))
-        for info in self._list("quarantine") if pack_ids else ():
-            if _marked(info) in pack_ids:
-                self._writable.delete(info.name)
+        if pack_ids and (marks := self._list("quarantine")):
+            there = set(self._ids())  # somebody may have died here before
+            for mark in marks:
+                if _marked(mark) not in there:
+                    self._writable.delete(mark.name)
 
     def remove(self) -> None:
         """Delete every pack of this environment, the marks of damaged ones and the description.
 
-        At once, without a period of grace: for people who want the room back now. A load that is reading one finds it
-        unreadable, and a save that goes on meanwhile publishes what it has. Leases stay; they run out. Raises StoreError,
-        and then what was not deleted yet is still there.
+        At once, for people who want the room back now. A load that is reading one finds it unreadable, and a save that
+        goes on meanwhile publishes what it has. Leases stay; they run out. Raises StoreError, and then what was not
+        deleted yet is still there.
         """
         # Marks after packs: without its mark a damaged pack would count again.
         for info in (*self._list("packs"), *self._list("quarantine"), *self._list("recalled")):
