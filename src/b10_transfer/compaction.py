@@ -54,11 +54,15 @@ def compact(config: Config, environment: Environment, deadline: Deadline) -> Non
     with opened(config, deadline) as store:
         repository = own_repository(store, config, environment, deadline)
         with _lease(store, repository, config, deadline) as is_mine:
-            if not is_mine:
-                return
-            union = repository.union()
-            sweep(repository, due(repository, union, config.grace_s, store.now))
-            _merge(repository, union, config, deadline)
+            if is_mine:
+                tidy(store, repository, config, deadline)
+
+
+def tidy(store: Store, repository: Repository, config: Config, deadline: Deadline) -> None:
+    """Delete what is due, and merge what has become too much. Raises CacheError."""
+    union = repository.union()
+    sweep(repository, due(repository, union, config.grace_s, store.now))
+    _merge(repository, union, config, deadline)
 
 
 def own_repository(store: Store, config: Config, environment: Environment, deadline: Deadline) -> Repository:

@@ -85,14 +85,14 @@ class Union:
         Only ever a pack of a later id, so that of two that hold the same one stays. A pack that holds anything recalled
         is none: it says what must not come back.
         """
-        merged = {
-            pack: {unit.name: pack.origin(unit) for unit in pack.index.units if unit.origin not in self.recalled}
+        merged = [
+            (pack, {unit.name: pack.origin(unit) for unit in pack.index.units if unit.origin not in self.recalled})
             for pack in self.packs
             if pack.is_merged
-        }
+        ]
         found: dict[str, Pack] = {}
         for pack in self.packs:
-            for other, held in merged.items():
+            for other, held in merged:
                 if (
                     pack.id < other.id
                     and not self.holds_recalled(pack)
