@@ -107,6 +107,7 @@ def prune(
     # Who may not write cannot ask the store for the time.
     now_s = 0.0 if not stored else time.time() if config.read_only else store.now()
     named = {id_: why for id_, why in _named(stored, rules, now_s).items() if only is None or id_ in only}
+    named = _with_what_was_merged(stored, named)
     going = {one.pack.id: one.pruned(MARK, named[one.pack.id]) for one in stored if one.pack.id in named}
     for place, repository in _repositories(store, config, deadline, namespace):
         here = [one for one in stored if one.place == place]
@@ -130,7 +131,7 @@ def prune(
 
 
 def _named(stored: Sequence[_Stored], rules: Rules, now_s: float) -> dict[str, str]:
-    """Ids of the packs that rules name, each with the reason; with them goes what was merged into them."""
+    """Ids of the packs that rules name, each with the reason."""
     named: dict[str, str] = {}
     if rules.older_than_s is not None:
         named |= _too_old(stored, rules.older_than_s, now_s)
@@ -139,10 +140,16 @@ def _named(stored: Sequence[_Stored], rules: Rules, now_s: float) -> dict[str, s
     if rules.most_bytes is not None:
         left = [one for one in stored if one.pack.state not in LEAVING and one.pack.id not in named]
         named |= _too_large(left, rules.most_bytes)
-    for one in reversed(stored):  # the latest first: what is superseded may itself be merged
-        if one.pack.superseded_by in named:
-            named[one.pack.id] = f"it was merged into {one.pack.superseded_by}, which goes"
     return named
+
+
+def _with_what_was_merged(stored: Sequence[_Stored], named: dict[str, str]) -> dict[str, str]:
+    """With the packs that would count again because the one goes into which they were merged."""
+    found = dict(named)
+    for one in reversed(stored):  # the latest first: what is superseded may itself be merged
+        if one.pack.superseded_by in found:
+            found[one.pack.id] = f"it was merged into {one.pack.superseded_by}, which goes"
+    return found
 
 
 def _too_old(stored: Sequence[_Stored], most_s: float, now_s: float) -> dict[str, str]:
