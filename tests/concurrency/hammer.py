@@ -37,6 +37,7 @@ def hammer(
         "B10_MAX_PACKS": str(MOST_PACKS),
         "B10_DEADLINE_SECONDS": str(deadline_s),
         "B10_GRACE_SECONDS": str(deadline_s + 1),  # longer than any operation may take, as the setting demands
+        "CLEANUP_LOCK_TIMEOUT_SECONDS": "1",  # the dead do not keep others from compacting for long
     }
     settings = json.dumps([str(place), seconds, processes, seed])
     command = [sys.executable, "-m", "tests.concurrency.hammer", settings]
