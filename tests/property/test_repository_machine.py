@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,15 +28,18 @@ from hypothesis.stateful import (
 from b10_transfer.compaction import own_repository, tidy
 from b10_transfer.config import Config
 from b10_transfer.deadline import Deadline
+from b10_transfer.errors import StoreError
 from b10_transfer.stores.base import Store
 from b10_transfer.stores.directory import DirectoryStore
 from b10_transfer.stores.memory import MemoryStore
 from b10_transfer.union import Union
+from tests.mortal import WAYS, Death, Killed, MortalStore
 
 if TYPE_CHECKING:
     from tests.conftest import Packs
 
 UNITS = ["inductor/aa/one.", "inductor/aa/two.", "triton/THREE/", "triton/FOUR/"]
+DEATHS = st.one_of(st.none(), st.tuples(st.integers(0, 30), st.sampled_from(WAYS)))
 CONFIG = Config.from_environment({})
 CONTENTS = st.dictionaries(st.sampled_from(UNITS), st.integers(0, 255), min_size=1)
 
@@ -85,13 +89,14 @@ class RepositoryMachine(RuleBasedStateMachine):
         return pack_id
 
     @precondition(lambda self: len(self.copies) > 1)
-    @rule(target=ids, pod=st.integers(0, 1), grace_s=st.sampled_from([0, 1_000_000_000]))
-    def compact(self, pod: int, grace_s: int) -> MultipleResults[str]:
-        """Nothing changes but where things lie."""
+    @rule(target=ids, pod=st.integers(0, 1), grace_s=st.sampled_from([0, 1_000_000_000]), death=DEATHS)
+    def compact(self, pod: int, grace_s: int, death: Death) -> MultipleResults[str]:
+        """Nothing changes but where things lie, even if the compactor dies."""
         before = self.latest()
         config = replace(CONFIG, max_packs=1, grace_s=grace_s)
-        repository = own_repository(self.store, config, self.packs.environment, Deadline("test", 60))
-        tidy(self.store, repository, config, Deadline("test", 60))
+        store, deadline = MortalStore(self.store, death), Deadline("test", 60)
+        with suppress(Killed, StoreError):
+            tidy(store, own_repository(store, config, self.packs.environment, deadline), config, deadline)
         objects = self.pods[pod].listing()
         for gone in [pack_id for pack_id in self.copies if pack_id not in objects]:
             del self.copies[gone]
