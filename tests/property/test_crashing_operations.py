@@ -23,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from b10_transfer.compaction import own_repository, tidy
 from b10_transfer.config import Config
 from b10_transfer.deadline import Deadline
-from b10_transfer.errors import CorruptPackError, StoreError
+from b10_transfer.errors import CacheError, CorruptPackError, StoreError
 from b10_transfer.leases import try_acquire
 from b10_transfer.repository import Repository
 from b10_transfer.stores.base import Store
@@ -283,7 +283,7 @@ def test_compaction_may_die_at_each_of_its_calls(packs: Packs, way: str) -> None
         expected = packs.read(repository)
         assert len(expected) == 4
         mortal = MortalStore(below, (number, way))
-        with suppress(Killed, StoreError):
+        with suppress(Killed, CacheError):
             compact(packs, mortal)
         assert packs.read(repository) == expected
         for _ in range(2):

@@ -28,7 +28,7 @@ from hypothesis.stateful import (
 from b10_transfer.compaction import own_repository, tidy
 from b10_transfer.config import Config
 from b10_transfer.deadline import Deadline
-from b10_transfer.errors import StoreError
+from b10_transfer.errors import CacheError
 from b10_transfer.stores.base import Store
 from b10_transfer.stores.directory import DirectoryStore
 from b10_transfer.stores.memory import MemoryStore
@@ -95,7 +95,7 @@ class RepositoryMachine(RuleBasedStateMachine):
         before = self.latest()
         config = replace(CONFIG, max_packs=1, grace_s=grace_s)
         store, deadline = MortalStore(self.store, death), Deadline("test", 60)
-        with suppress(Killed, StoreError):
+        with suppress(Killed, CacheError):
             tidy(store, own_repository(store, config, self.packs.environment, deadline), config, deadline)
         objects = self.pods[pod].listing()
         for gone in [pack_id for pack_id in self.copies if pack_id not in objects]:
