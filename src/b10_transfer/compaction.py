@@ -15,6 +15,7 @@ from . import leases
 from .config import Config
 from .deadline import Deadline
 from .environment import Environment
+from .errors import PackError
 from .merging import chosen, merge, mergeable
 from .pack import Limits
 from .repository import Repository
@@ -130,13 +131,20 @@ def _merge(repository: Repository, union: Union, config: Config, deadline: Deadl
         return
     deadline.check(f"merging packs in {config.store}")
     packs = [pack for pack in chosen(packs, repository.limits) if repository.is_whole(pack)]
-    if len(packs) < 2:
-        return
     with spool(config.work_dir) as out, building_errors(config.work_dir):
-        index = merge(repository, packs, out, deadline)
-        if repository.set_aside().isdisjoint(pack.id for pack in packs):
-            pack_id = repository.publish(out, behind=packs[-1].id)
-            logger.info("merged %d packs into %s, %d units", len(packs), pack_id, len(index.units))
+        while len(packs) > 1:
+            try:
+                index = merge(repository, packs, out, deadline)
+            except PackError as error:  # it stays alone
+                logger.debug("%s; it is not merged", error)
+                packs = [pack for pack in packs if pack.id != error.pack]
+                out.seek(0)
+                out.truncate()
+                continue
+            if repository.set_aside().isdisjoint(pack.id for pack in packs):
+                pack_id = repository.publish(out, behind=packs[-1].id)
+                logger.info("merged %d packs into %s, %d units", len(packs), pack_id, len(index.units))
+            return
 
 
 @contextmanager

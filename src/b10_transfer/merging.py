@@ -10,7 +10,7 @@ from typing import BinaryIO
 from .deadline import Deadline
 from .errors import CorruptPackError
 from .pack import Index, Limits, Member, PackUnit, PackWriter, Piece, SourceFile
-from .repository import Repository
+from .repository import ReadRepository
 from .union import Pack, Union
 
 _MOST_BYTES = 128 * 1024 * 1024
@@ -59,7 +59,7 @@ def _most_bytes(limits: Limits) -> int:
     return min(_MOST_BYTES, limits.packed_bytes // 2)
 
 
-def merge(repository: Repository, packs: Sequence[Pack], out: BinaryIO, deadline: Deadline) -> Index:
+def merge(repository: ReadRepository, packs: Sequence[Pack], out: BinaryIO, deadline: Deadline) -> Index:
     """Write one pack that holds what these hold together, every unit with its origin.
 
     Every byte is checked on the way. Raises PackError if one of them cannot be used, StoreError, OSError of ``out``.
@@ -76,7 +76,7 @@ def merge(repository: Repository, packs: Sequence[Pack], out: BinaryIO, deadline
     return index
 
 
-def _add(repository: Repository, pack: Pack, units: list[PackUnit], writer: PackWriter) -> None:
+def _add(repository: ReadRepository, pack: Pack, units: list[PackUnit], writer: PackWriter) -> None:
     """Append some units of a pack, in the order in which they lie in it: each frame is unpacked once."""
     members = [sorted(unit.members, key=_position) for unit in units]
     with repository.opened(pack) as reader:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import secrets
@@ -233,6 +234,18 @@ def test_damaged_pack_is_not_merged(full: Store) -> None:
     full.now_s += GRACE_S
     full.tidy()
     assert len(full.ids()) == 2, "it stays where it is, for people to look at"
+
+
+def test_pack_whose_files_are_not_as_its_index_says_keeps_no_others_from_being_merged(
+    full: Store, packs: Packs
+) -> None:
+    pack = packs.write({"triton/ODD/": {"launcher.so": b"x"}})
+    index = packs.index_of(pack)
+    digest = hashlib.sha256(b"x").hexdigest().encode()
+    odd = full.repository.publish(io.BytesIO(packs.with_index(pack, index.replace(digest, b"0" * 64))))
+    full.tidy()
+    assert odd not in full.repository.union().superseded
+    assert {unit.name for unit in full.merged().index.units} == {"triton/A", "triton/B", "triton/C"}
 
 
 @pytest.mark.parametrize("is_merged_first", [True, False])
