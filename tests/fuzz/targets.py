@@ -81,6 +81,7 @@ class _Recording(TrustedKeys):
         assert hashlib.sha256(index).hexdigest() in signed_indexes, "a forged signature was accepted"
 
 
+_merged = {hash(())}
 _restored = {hash(frozenset())}
 """What has been restored: a restore is slow, and many inputs differ only in what it does not look at."""
 
@@ -128,6 +129,10 @@ def _check_restore(repository: ReadRepository) -> None:
 
 def _check_merge(repository: ReadRepository, union: Union) -> None:
     """What may be merged is merged into a sound pack that holds the same, or refused."""
+    shape = hash(tuple((unit.name, unit.origin, unit.members) for _pack, unit in union.units.values()))
+    if shape in _merged:
+        return
+    _merged.add(shape)
     for found in mergeable(union, LIMITS):
         out, store = io.BytesIO(), MemoryStore()
         try:
