@@ -83,7 +83,7 @@ class _Recording(TrustedKeys):
 
 _merged = {hash(())}
 _restored = {hash(frozenset())}
-"""What has been restored: a restore is slow, and many inputs differ only in what it does not look at."""
+"""What has been merged and restored: that is slow, and many inputs differ only in what it does not look at."""
 
 
 def deadline() -> Deadline:
