@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mount: Mount) -> Path:
     """A pod with one artifact in its cache; the store is on the mount."""
+    monkeypatch.setenv("B10_CACHES", "inductor,triton")  # not what compilers have left on this machine
     monkeypatch.setenv("B10_STORE", str(mount.path / "store"))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
