@@ -6,7 +6,7 @@ TORCH := torch==2.13.0
 BENCH = $(VENV)/bin/python benchmarks/suite.py --peer $(VENV)/peer/bin/python --vllm $(VENV)/vllm/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-nfs test-s3 test-vllm test-vllm-quick fuzz lint format docs bench bench-quick bench-page bench-vllm clean
+.PHONY: help demo test test-nfs test-s3 test-vllm test-vllm-quick hammer fuzz lint format docs bench bench-quick bench-page bench-vllm clean
 
 help:
 	@echo "make demo    compile a transformer cold, save, and start it warm in a second process"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-vllm-quick  the most telling of them"
 	@echo "make test-nfs  tests on real NFS, v3 and v4.2, in a guest of its own (Debian, root)"
 	@echo "make test-s3   the tests that need a real S3, with a Ceph of their own (Debian, root)"
+	@echo "make hammer  load, save, compact and prune one store from eight processes, for a minute with locks and one without"
 	@echo "make fuzz    look for inputs that break the reader of packs (INPUTS=100000, Python 3.11 to 3.13)"
 	@echo "make lint    ruff, mypy, import-linter, generated docs up to date"
 	@echo "make format  let ruff rewrite the sources"
@@ -50,6 +51,9 @@ test-nfs: $(VENV)/test-ready
 
 test-s3: $(VENV)/test-ready
 	$(VENV)/bin/python -m tests.s3
+
+hammer: $(VENV)/test-ready
+	B10_HAMMER_SECONDS=60 $(VENV)/bin/python -m pytest -s tests/concurrency/test_hammer.py
 
 # What is found new is kept in $(VENV)/fuzz from run to run; what breaks something is written there as crash-….
 INPUTS := 100000

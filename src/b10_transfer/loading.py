@@ -15,12 +15,13 @@ from .environment import detect
 from .errors import LocalCacheError, UnreadablePackError, UnsupportedPackError
 from .ownership import check_private
 from .pack import Limits
-from .repository import ReadRepository, Union
+from .repository import ReadRepository
 from .restore import missing, restore
 from .signing import trusted_keys
 from .staging import locked, remove_leftovers, wait_for_restore
 from .status import LoadReport, OperationStatus
 from .stores.opening import opened
+from .union import Union
 
 logger = logging.getLogger(__name__)
 

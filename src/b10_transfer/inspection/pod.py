@@ -15,10 +15,11 @@ from ..deadline import Deadline, run_within
 from ..environment import Environment, detect
 from ..errors import CacheError, LocalCacheError
 from ..pack import PackUnit
-from ..repository import Content, Union
+from ..repository import Content
 from ..restore import missing
 from ..snapshot import LocalUnit
 from ..status import OperationStatus
+from ..union import Union
 from ..version import __version__
 from .bounded import Observer, open_store
 from .inventory import Amount, Catalogue
@@ -178,7 +179,8 @@ def _read_store(local: _Local, deadline: Deadline) -> tuple[Union, Mapping[str, 
     config = local.config
     with open_store(config, deadline) as store:
         repository = Catalogue(store, config, deadline).repository(config.namespace, local.environment.id)
-        return repository.union(), repository.recalled_content()
+        union = repository.union()
+        return union, repository.recalled_content(union)
 
 
 def _with_store(cache: LocalCache, local: _Local, union: Union) -> LocalCache:

@@ -78,23 +78,18 @@ class PackReader:
             raise CorruptPackError(self.name, "its frames do not fill the space before its index")
         return index
 
-    def verify_frames(self, index: Index) -> None:
-        """Read every frame, check its digest, and see whether it unpacks to what the index says."""
-        for parts in self._frames(self._refetch_and_unpack, list(_extents(index.frames))):
-            self._deadline.check()
-            for _part in parts:
-                pass
-
-    def read_members(self, index: Index, members: Iterable[Member]) -> Iterator[Piece]:
+    def read_members(self, index: Index, members: Iterable[Member], *, every_frame: bool = False) -> Iterator[Piece]:
         """The content of ``members`` in the order in which it lies in the pack.
 
-        Every piece comes from a frame whose digest has been checked. An empty file is one empty piece.
+        Every piece comes from a frame whose digest has been checked. An empty file is one empty piece. With
+        ``every_frame`` the others are read and checked as well, and all of them past any copy.
         """
         wanted = sorted(members, key=lambda member: (member.offset, member.size))
         starts = list(accumulate((frame.raw_bytes for frame in index.frames), initial=0))
-        needed = _frames_holding(wanted, starts)
+        needed = range(len(index.frames)) if every_frame else _frames_holding(wanted, starts)
+        fetch = self._refetch_and_unpack if every_frame else self._fetch_and_unpack
         position = 0
-        for start, content in self._unpacked(index, needed, starts):
+        for start, content in self._unpacked(index, needed, starts, fetch):
             size = len(content)
             view = memoryview(content)
             while position < len(wanted):
@@ -111,10 +106,16 @@ class PackReader:
         for member in wanted[position:]:  # only empty files can be left, at the very end of the stream
             yield Piece(member, memoryview(b""), is_first=True, is_last=True)
 
-    def _unpacked(self, index: Index, needed: Sequence[int], starts: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+    def _unpacked(
+        self,
+        index: Index,
+        needed: Sequence[int],
+        starts: Sequence[int],
+        fetch: Callable[[_Extent], Iterator[bytes]],
+    ) -> Iterator[tuple[int, bytes]]:
         """The content of some frames in small parts, each with its offset in the stream."""
         extents = list(_extents(index.frames))
-        frames = self._frames(self._fetch_and_unpack, [extents[number] for number in needed])
+        frames = self._frames(fetch, [extents[number] for number in needed])
         for number, parts in zip(needed, frames, strict=True):
             self._deadline.check()
             offset = starts[number]
