@@ -64,7 +64,7 @@ def refuse_links(*_: object, **__: object) -> None:
 
 
 BUCKET = os.environ.get("B10_TEST_BUCKET")
-"""URL of a real bucket, where there is one: ``make test-s3``."""
+"""URL of a real bucket, where there is one: ``make test-s3``, which tests nothing else."""
 STORES = [
     "directory",
     "directory without hard links",
@@ -74,7 +74,7 @@ STORES = [
 ]
 
 
-@pytest.fixture(params=[*STORES, "bucket"] if BUCKET else STORES)
+@pytest.fixture(params=["bucket"] if BUCKET else STORES)
 def opened(
     request: pytest.FixtureRequest, store_place: Path, monkeypatch: pytest.MonkeyPatch, deadline: Deadline
 ) -> Iterator[Callable[[], Store]]:
