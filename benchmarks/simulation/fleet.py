@@ -200,7 +200,7 @@ def _simulated(scheduler: Scheduler, opened: Callable[[Config, Deadline], Any]) 
         (repository, "secrets", SimpleNamespace(token_hex=lambda size: f"{random.getrandbits(8 * size):0{2 * size}x}")),
         (loading, "restore", _read),
         (reader, "hashlib", SimpleNamespace(sha256=_remembered(hashlib.sha256))),
-        (reader, "unpacked_parts", _remembered(lambda data, size: list(zstd.unpacked_parts(data, size)))),
+        (reader, "unpacked_parts", _remembered(lambda data, size: list(zstd.unpacked_parts(data, size, size)))),
     ]
     with ExitStack() as stack:
         for module, name, replacement in replaced:

@@ -336,7 +336,7 @@ def test_new_object_is_as_young_as_the_stores_clock_says(store: Store) -> None:
 
 def test_stores_clock_does_not_stand_still(store: Store) -> None:
     first = store.now()
-    time.sleep(0.05)
+    time.sleep(1.05 if store.location.startswith("az:") else 0.05)  # Azure's shows whole seconds
     assert store.now() > first
 
 
