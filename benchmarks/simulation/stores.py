@@ -175,7 +175,7 @@ class Bucket(SimulatedStore):
             try:
                 return self._service.request(size_bytes, requests)
             except UnavailableError:
-                pause_s = min(random.uniform(_FIRST_PAUSE_S, 2 * pause_s), _MOST_PAUSE_S)
+                pause_s = min(pause_s * random.uniform(1, 3), _MOST_PAUSE_S)  # as stores/bucket.py does
                 if self._service.scheduler.now_s + pause_s > ends_s:
                     raise StoreError("use", self.location, "the bucket asks for fewer requests") from None
                 self._service.scheduler.sleep(pause_s)
