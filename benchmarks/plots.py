@@ -122,7 +122,7 @@ def simulate(results: Results) -> Figure | None:
         bounds = {float(row.labels["replicas"]): row.median for row in rows}
         panels[2].plot(list(bounds), list(bounds.values()), ls=":", color=MIDDLE, label="bandwidth's bounds")
         panels[2].annotate(
-            str(kind), max(bounds.items()), textcoords="offset points", xytext=(-8, -14), ha="right", fontsize=8
+            str(kind), min(bounds.items()), textcoords="offset points", xytext=(14, 0), ha="left", fontsize=8
         )
     return _with_legend(figure, *panels)
 
