@@ -11,8 +11,8 @@ process, from starting it to its end, and of the call alone, when everything has
 with a worker process, verifying, unpacking and writing every file; obstore's ranged get of the pack, eight parts of 4
 MiB at once, keeps the bytes in memory; boto3's is one stream into ``tar --zstd -x``. Ours from a local directory shows
 what of a load is not the bucket's. Processor time, of all processes but Ceph's, is told beside: on few cores, which
-all of them share, it is what decides. So the large tree is also moved over a link of 2 Gbit/s (``tc`` on loopback, in a
-network namespace of the benchmark's own), where the cores are not what everybody waits for.
+all of them share, it is what decides. So the large tree is also moved over slower networks (:mod:`.link`): a link of 2
+Gbit/s, and one that gives 90 MB/s to each connection, as S3 does. There the cores are not what everybody waits for.
 """
 
 from __future__ import annotations
@@ -23,15 +23,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs as a script
 
-from benchmarks import corpus, session
+from benchmarks import corpus, link, session
 from benchmarks.measure import differences, extent
 from benchmarks.session import Session
 from tests.s3.__main__ import make_bucket
@@ -91,8 +89,6 @@ print(size, time.perf_counter() - started)
 """
 FROM_DIRECTORY = "ours, from a local directory"
 PROGRAMS = {"ours": _OURS, "obstore's ranged get": _OBSTORE, "boto3 and tar": _BOTO3, FROM_DIRECTORY: _OURS}
-LINK = "2gbit"
-_OWN_NETWORK = "B10_BENCHMARK_NETWORK"
 
 
 @dataclass(frozen=True)
@@ -133,14 +129,14 @@ def run(the: Session, program: str, store: str, root: Path, operation: str = "lo
     return Cost(seconds, float(call_seconds), cpu_seconds, int(size))
 
 
-def compare(the: Session, name: str, tree: Path, link: str = "") -> None:
-    """Save one tree, load it with every program in turn, add the rows. ``link`` is how much the network carries."""
-    label = name.replace(" ", "-") + link
+def compare(the: Session, name: str, tree: Path, port: int, limit: str = "") -> None:
+    """Save one tree, load it with every program in turn, add the rows. ``limit`` is what the network carries."""
+    label = f"{name} {limit}".replace(" ", "-").replace("/", "-")
     stores = dict.fromkeys(PROGRAMS, f"s3://{BUCKET}/{label}") | {FROM_DIRECTORY: str(the.folder / f"store-{label}")}
     [packed] = {run(the, _OURS, store, tree, "save").bytes for store in set(stores.values())}
     costs: dict[str, list[Cost]] = {program: [] for program in PROGRAMS}
     the.bench.touched_bytes = 2 * extent(tree).bytes
-    with limited(link):
+    with link.limited(limit, port):
         for number in range(QUICK_ROUNDS if the.quick else ROUNDS):
             order = list(PROGRAMS)[number % len(PROGRAMS) :] + list(PROGRAMS)[: number % len(PROGRAMS)]
             for program in order:
@@ -152,22 +148,7 @@ def compare(the: Session, name: str, tree: Path, link: str = "") -> None:
                 if program == "ours" and number == 0 and (wrong := differences(tree, folder / "restored")):
                     raise RuntimeError(f"{len(wrong)} files were not restored as they were: {wrong[0]}")
                 the.bench.discard(folder)
-    report(the, f"{name}, {link[:-4]} Gbit/s" if link else name, packed, costs)
-
-
-@contextmanager
-def limited(link: str) -> Iterator[None]:
-    """Have this network namespace's loopback carry no more than that meanwhile."""
-    if link:
-        subprocess.run(
-            ["tc", "qdisc", "add", "dev", "lo", "root", "tbf", "rate", link, "burst", "1mb", "latency", "50ms"],
-            check=True,
-        )
-    try:
-        yield
-    finally:
-        if link:
-            subprocess.run(["tc", "qdisc", "del", "dev", "lo", "root"], check=True)
+    report(the, f"{name}, {limit}" if limit else name, packed, costs)
 
 
 def report(the: Session, name: str, packed: int, costs: dict[str, list[Cost]]) -> None:
@@ -205,27 +186,20 @@ def measure(the: Session) -> str:
             AWS_REGION="us-east-1",
         )
         make_bucket(BUCKET)
+        port = int(cluster.endpoint.rpartition(":")[2])
         made = corpus.triton_corpus(the.corpus)
         keys = sorted(path.name for path in made.iterdir())[: corpus.KERNELS]
-        compare(the, "300 kernels", corpus.install_triton(made, the.bench.fresh() / "tree", keys))
+        compare(the, "300 kernels", corpus.install_triton(made, the.bench.fresh() / "tree", keys), port)
         size = QUICK_HUGE_BYTES if the.quick else HUGE_BYTES
         huge = corpus.install_huge(the.bench.fresh() / "tree", size)
-        for link in ("", LINK) if _OWN_NETWORK in os.environ else ("",):
-            compare(the, f"{size // 10**6} MB random", huge, link)
+        for limit in link.kinds():
+            compare(the, f"{size // 10**6} MB random", huge, port, limit)
     return (
         f"obstore {version('obstore')}, boto3 {version('boto3')}; client, gateway and disks share the machine's cores."
     )
 
 
-def run_again_with_own_network() -> int | None:
-    """Run this program once more where loopback is its own; its exit status, or None if this already is that run."""
-    if _OWN_NETWORK in os.environ or os.geteuid() != 0:
-        return None
-    enter = ["unshare", "--net", "--", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
-    return subprocess.run([*enter, sys.executable, *sys.argv], env={**os.environ, _OWN_NETWORK: "1"}).returncode
-
-
 if __name__ == "__main__":
-    if (status := run_again_with_own_network()) is None:
+    if (status := link.run_again_with_own_network()) is None:
         status = session.run("object_store", "Loads from a bucket", __doc__, measure)
     sys.exit(status)

@@ -16,6 +16,7 @@ import pytest
 
 from b10_transfer.deadline import Deadline
 from b10_transfer.errors import StoreError
+from b10_transfer.stores import worker
 from b10_transfer.stores.base import Store
 from b10_transfer.stores.directory import DirectoryStore
 from b10_transfer.stores.memory import MemoryStore
@@ -64,7 +65,7 @@ def refuse_links(*_: object, **__: object) -> None:
 
 
 BUCKET = os.environ.get("B10_TEST_BUCKET")
-"""URL of a real bucket, where there is one: ``make test-s3``."""
+"""URL of a real bucket, where there is one: ``make test-s3``, which tests nothing else."""
 STORES = [
     "directory",
     "directory without hard links",
@@ -74,7 +75,7 @@ STORES = [
 ]
 
 
-@pytest.fixture(params=[*STORES, "bucket"] if BUCKET else STORES)
+@pytest.fixture(params=["bucket"] if BUCKET else STORES)
 def opened(
     request: pytest.FixtureRequest, store_place: Path, monkeypatch: pytest.MonkeyPatch, deadline: Deadline
 ) -> Iterator[Callable[[], Store]]:
@@ -83,6 +84,7 @@ def opened(
     url = f"{BUCKET}/{secrets.token_hex(8)}"
     if request.param == "directory without hard links":
         monkeypatch.setattr(os, "link", refuse_links)
+    monkeypatch.setattr(worker, "is_local", lambda path: False)
     with ExitStack() as cleanup:
 
         def open_store() -> Store:
@@ -336,7 +338,7 @@ def test_new_object_is_as_young_as_the_stores_clock_says(store: Store) -> None:
 
 def test_stores_clock_does_not_stand_still(store: Store) -> None:
     first = store.now()
-    time.sleep(0.05)
+    time.sleep(1.05 if store.location.startswith("az:") else 0.05)  # Azure's shows whole seconds
     assert store.now() > first
 
 
@@ -415,3 +417,19 @@ def test_store_that_holds_an_object_exists(store: Store) -> None:
     facts = store.facts()
     assert facts.exists
     assert facts.free_bytes is None or facts.free_bytes > 0
+
+
+def test_worker_without_shared_memory_sends_what_it_reads(
+    store_place: Path, monkeypatch: pytest.MonkeyPatch, deadline: Deadline
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(os, "memfd_create", refuse)
+    monkeypatch.setattr(worker, "is_local", lambda path: False)
+    with directory_store(store_place / "store", make_parents=False, deadline=deadline) as store:
+        create(store, "a/object", b"content")
+        reader = store.open("a/object")
+        assert reader is not None
+        with reader, reader.lend_at(0, 7) as lent:
+            assert bytes(lent) == b"content"

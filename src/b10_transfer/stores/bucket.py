@@ -56,6 +56,8 @@ _MOST_PAUSE_S = 3.0
 _PAUSES = 15
 """A pause is at most this fraction of the deadline: the last one may begin just before repeating ends."""
 _CLOCK = ".clock"
+_WITHOUT_SUFFIXES = ("az://", "abfs://", "abfss://")
+"""Azure gives no range that is counted from an object's end: its size must be asked for first."""
 
 
 class BucketStore(Store):
@@ -69,6 +71,7 @@ class BucketStore(Store):
         self._store = self._connected({"max_retries": 0, "retry_timeout": timedelta(0)})
         self._has_answered = False
         self._conditional = True
+        self._knows_suffixes = not self.location.startswith(_WITHOUT_SUFFIXES)
         self._background = Background(PARTS_AHEAD)
         self._ends = Ends(self._end, self._background.start)
 
@@ -213,8 +216,13 @@ class BucketStore(Store):
     def _end(self, name: str) -> End | None:
         def request() -> End:
             # One request for the size and the end, which is what a reader of packs asks for first.
-            found = obstore.get(self._store, name, options={"range": {"suffix": TAIL_BYTES}})
-            return End(found.meta["size"], memoryview(found.bytes()))
+            if self._knows_suffixes:
+                found = obstore.get(self._store, name, options={"range": {"suffix": TAIL_BYTES}})
+                return End(found.meta["size"], memoryview(found.bytes()))
+            size = obstore.head(self._store, name)["size"]
+            start = max(size - TAIL_BYTES, 0)
+            tail = obstore.get_range(self._store, name, start=start, end=size) if size else b""
+            return End(size, memoryview(tail))
 
         try:
             with self._translated("open", name):

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -231,22 +231,23 @@ class _SharedMemory:
     """Memory that the worker writes what it has read into: half as much work as sending it."""
 
     def __init__(self) -> None:
-        self._descriptor = -1
         self._free: list[int] = []
-        with suppress(OSError, AttributeError):  # Linux alone has it; elsewhere everything is sent
-            self._descriptor = os.memfd_create("b10-transfer")
-            os.ftruncate(self._descriptor, _SLOTS * _SLOT_BYTES)
-            self._view = memoryview(mmap.mmap(self._descriptor, _SLOTS * _SLOT_BYTES))
+        self._cleanup = ExitStack()
+        self._descriptor = -1
+        with suppress(OSError, AttributeError), ExitStack() as cleanup:  # without it (on Linux it is), all is sent
+            descriptor = os.memfd_create("b10-transfer")
+            cleanup.callback(os.close, descriptor)
+            os.ftruncate(descriptor, _SLOTS * _SLOT_BYTES)
+            self._view = memoryview(mmap.mmap(descriptor, _SLOTS * _SLOT_BYTES))
             self._free = [number * _SLOT_BYTES for number in range(_SLOTS)]
+            self._descriptor = descriptor
+            self._cleanup = cleanup.pop_all()
 
     @contextmanager
     def handed_over(self) -> Iterator[int]:
         """A descriptor of it for the worker, or -1. This process needs it no longer."""
-        try:
+        with self._cleanup:
             yield self._descriptor
-        finally:
-            if self._descriptor >= 0:
-                os.close(self._descriptor)
 
     def slot(self, length: int) -> int | None:
         """Where there is room for so many bytes; None if there is none."""
