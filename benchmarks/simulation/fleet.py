@@ -26,10 +26,11 @@ from b10_transfer.config import Config
 from b10_transfer.deadline import Deadline
 from b10_transfer.environment import detect
 from b10_transfer.pack import reader, zstd
-from b10_transfer.repository import ReadRepository, Union
+from b10_transfer.repository import ReadRepository
 from b10_transfer.restore import Restored
 from b10_transfer.status import LoadReport, OperationStatus, SaveReport
 from b10_transfer.stores.base import Store
+from b10_transfer.union import Union
 from benchmarks.simulation.scheduler import EPOCH_S, Scheduler
 from benchmarks.simulation.service import Service, Terms, Usage
 from benchmarks.simulation.stores import Bucket, Contents, Mount
