@@ -6,14 +6,16 @@ TORCH := torch==2.13.0
 BENCH = $(VENV)/bin/python benchmarks/suite.py --peer $(VENV)/peer/bin/python --vllm $(VENV)/vllm/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-nfs test-s3 test-vllm fuzz lint format docs bench bench-quick bench-page bench-vllm clean
+.PHONY: help demo test test-nfs test-s3 test-vllm test-vllm-quick hammer fuzz lint format docs bench bench-quick bench-page bench-vllm clean
 
 help:
 	@echo "make demo    compile a transformer cold, save, and start it warm in a second process"
 	@echo "make test    every test, with real torch and real Triton"
 	@echo "make test-vllm  tests with the real vLLM server, in an environment of their own"
+	@echo "make test-vllm-quick  the most telling of them"
 	@echo "make test-nfs  tests on real NFS, v3 and v4.2, in a guest of its own (Debian, root)"
 	@echo "make test-s3   the tests that need a real S3, with a Ceph of their own (Debian, root)"
+	@echo "make hammer  load, save, compact and prune one store from eight processes, for a minute with locks and one without"
 	@echo "make fuzz    look for inputs that break the reader of packs (INPUTS=100000, Python 3.11 to 3.13)"
 	@echo "make lint    ruff, mypy, import-linter, generated docs up to date"
 	@echo "make format  let ruff rewrite the sources"
@@ -27,12 +29,19 @@ help:
 demo: $(VENV)/test-ready
 	$(VENV)/bin/python examples/demo.py
 
+# Many tests wait for processes and disks rather than compute: more of them at once than there are cores.
+WORKERS := 4
 test: $(VENV)/test-ready
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal
 
-# torch, vLLM and a second venv: 1.5 GB. The tests start the server several times, for a minute each on two cores.
+# torch, vLLM and a second venv: 1.5 GB. The tests start the server 17 times, two at once; half a minute each, alone.
 test-vllm: $(VENV)/vllm-ready
-	$(VENV)/vllm/bin/python -m pytest tests/vllm
+	$(VENV)/vllm/bin/python -m pytest -n 2 tests/vllm
+
+# Of those, five starts: both set-ups, both ways, a store that cannot be reached.
+test-vllm-quick: $(VENV)/vllm-ready
+	$(VENV)/vllm/bin/python -m pytest -n 2 tests/vllm \
+		-k '(run-stock or background-gpu_mode or cannot_be_reached) and not another_workload'
 
 # The guest sees this machine's files read-only, and its own /tmp is small.
 test-nfs: $(VENV)/test-ready
@@ -42,6 +51,9 @@ test-nfs: $(VENV)/test-ready
 
 test-s3: $(VENV)/test-ready
 	$(VENV)/bin/python -m tests.s3
+
+hammer: $(VENV)/test-ready
+	B10_HAMMER_SECONDS=60 $(VENV)/bin/python -m pytest -s tests/concurrency/test_hammer.py
 
 # What is found new is kept in $(VENV)/fuzz from run to run; what breaks something is written there as crash-….
 INPUTS := 100000

@@ -1,13 +1,18 @@
-"""Many replicas at once: 1 to 48 processes that load from one store, and 50 that save to one.
+"""Many replicas at once: 1 to 48 processes that load from one store, 50 that save to one, 16 that wait for one.
 
 All have imported what they need and are released at the same moment; each has a cache directory of its own. What each
 restored is compared with what was saved, and the union of what the savers published with what they had. The published
-package serves one process at a time, so it is measured once for each number, and not beyond 24. Takes four minutes.
+package serves one process at a time, so it is measured once for each number, and not beyond 24. With nothing saved, of
+processes that may wait one compiles (sleeps, and then has a cache), and the others load what it saves. Takes four
+minutes. Aims: 24 load at least ten times faster than with the published package, the slowest in at most twice the
+median; replicas that have compiled the same publish at most three packs; who waits is warm two seconds after the save.
 """
 
 from __future__ import annotations
 
+import json
 import statistics
+import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -25,6 +30,8 @@ QUICK_LOADERS = (1, 4, 8)
 MOST_PUBLISHED = 24
 ROUNDS, QUICK_ROUNDS = 5, 2
 SAVERS, QUICK_SAVERS = 50, 10
+MOST_PACKS = 3
+WAITERS = 16
 KERNELS, QUICK_KERNELS = 300, 30
 _SHARED = 60
 _NOTES = """\
@@ -32,7 +39,19 @@ Processes that have imported everything are released at the same moment. Total: 
 share the cores, so on one machine the total of many loads grows with their number for any program; what a program adds
 by making them wait for each other shows against one loader's time. All savers of the same artifacts hold 60 kernels;
 those of different ones hold six of their own each, and all must be in the union. Without locks (`B10_LOCKS=0`) replicas
-may publish the same units more than once; nothing may be lost."""
+may publish the same units more than once; nothing may be lost. Waiting: from when the save of the one that compiled had
+ended until each of the others had loaded."""
+_WAITER = """
+import json, os, shutil, sys, time
+from b10_transfer import load, save
+report = load(wait_for_compile_s=120)
+loaded = time.time()
+if report.status.name == "DOES_NOT_EXIST":
+    time.sleep(3)  # compiles
+    shutil.copytree(sys.argv[1], os.environ["TORCHINDUCTOR_CACHE_DIR"], copy_function=shutil.copy)
+    assert save().status.name == "SUCCESS"
+print(json.dumps({"status": report.status.name, "loaded": loaded, "ended": time.time()}))
+"""
 
 
 def loaders(the: Session, kernels: int) -> None:
@@ -146,16 +165,50 @@ def _save(the: Session, made: Path, of_each: list[list[str]], locks: str, found:
     if units != expected:
         raise OperationFailed(f"{len(roots)} savers: {len(expected - units)} units of {len(expected)} are lost")
     found["total"].append(outcome.total_seconds)
-    found["packs"].append(sum(1 for _ in store.glob("v1/*/*/packs/*")))
-    found["savers that published"].append(outcome.statuses.get("SUCCESS", 0))
+    packs, published = sum(1 for _ in store.glob("v1/*/*/packs/*")), outcome.statuses.get("SUCCESS", 0)
+    if packs != published or (locks == "1" and len({*map(tuple, of_each)}) == 1 and packs > MOST_PACKS):
+        raise OperationFailed(f"{len(roots)} savers: {published} published {packs} packs of the same artifacts")
+    found["packs"].append(packs)
+    found["savers that published"].append(published)
     found["units"].append(len(units))
     the.bench.discard(folder)
+
+
+def waiters(the: Session, kernels: int, number: int) -> None:
+    """With nothing saved, one of many compiles and the others load what it saves. Raises OperationFailed otherwise."""
+    made = corpus.triton_corpus(the.corpus, kernels)
+    tree = corpus.install_triton(
+        made, the.bench.fresh() / "tree", sorted(path.name for path in made.iterdir())[:kernels]
+    )
+    waited = []
+    for _ in range(QUICK_ROUNDS if the.quick else ROUNDS):
+        folder = the.bench.fresh()
+        program = our_package().program
+        started = [
+            subprocess.Popen(
+                [program.python, "-c", _WAITER, str(tree)],
+                env=the.bench.environment(program, folder / "store", folder / f"replica{one}"),
+                cwd=the.bench.folder,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for one in range(number)
+        ]
+        told = [json.loads(process.communicate()[0]) for process in started]
+        compiled = [one for one in told if one["status"] == "DOES_NOT_EXIST"]
+        if len(compiled) != 1 or {one["status"] for one in told} != {"SUCCESS", "DOES_NOT_EXIST"}:
+            raise OperationFailed(f"{number} waiters: {[one['status'] for one in told]}")
+        waited.append(max(one["loaded"] for one in told if one["status"] == "SUCCESS") - compiled[0]["ended"])
+        the.bench.discard(folder)
+    labels: dict[str, str | int | float] = {"waiters": number, "measure": "last after the save"}
+    the.results.add(f"{number} replicas, one compiles: the last is warm after its save", "s", waited, labels=labels)
 
 
 def measure(the: Session) -> str:
     loaders(the, QUICK_KERNELS if the.quick else KERNELS)
     compare(the)
     savers(the, QUICK_KERNELS if the.quick else KERNELS, QUICK_SAVERS if the.quick else SAVERS)
+    waiters(the, QUICK_KERNELS if the.quick else KERNELS, WAITERS)
     return _NOTES
 
 

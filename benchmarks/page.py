@@ -47,7 +47,19 @@ makes `OUT`, a Triton cache of 300 kernels for an H100: 2,400 files, 50 MB, a fe
 benchmarks keep theirs in `~/.cache/b10-transfer-benchmarks` and make each once.
 
 """
-ORDER = ("load", "breakdown", "fleet", "first_call", "gpu_cold_start", "vllm", "launcher", "cli_ready", "core")
+ORDER = (
+    "load",
+    "breakdown",
+    "fleet",
+    "simulate",
+    "object_store",
+    "first_call",
+    "gpu_cold_start",
+    "vllm",
+    "launcher",
+    "cli_ready",
+    "core",
+)
 GPU_OPEN = """\
 ## On a GPU
 
@@ -134,6 +146,7 @@ PLOTS = {
     "load": ("load.svg",),
     "breakdown": ("breakdown.svg",),
     "fleet": ("fleet.svg",),
+    "simulate": ("simulate.svg",),
     "first_call": ("first_call.svg", "warm_start.svg"),
 }
 

@@ -27,6 +27,10 @@ COLOURS = {
     "cp -r": "#8b949e",
     "mega-cache": "#a371f7",
     "cold": "#d2691e",
+    "mount, a pack is there": "#2f81f7",
+    "mount, one compiles": "#1b9e9e",
+    "bucket, a pack is there": "#d2691e",
+    "bucket, one compiles": "#b08800",
 }
 PARTS = ("#2f81f7", "#3fa34d", "#b08800", "#e5534b", "#a371f7", "#d2691e", "#1b9e9e", "#c061a0", "#8b949e")
 _STYLE: Any = {
@@ -95,6 +99,43 @@ def fleet(results: Results) -> Figure | None:
     return _with_legend(figure, panel)
 
 
+def simulate(results: Results) -> Figure | None:
+    """For each fleet: what a replica asks for, and when the last one is warm, against the number of replicas."""
+    panels: Any
+    figure, panels = pyplot.subplots(1, 3, figsize=(11, 3.6))
+    shown = (
+        (panels[0], "requests of a replica", "requests of a replica"),
+        (panels[1], "megabytes of a replica", "MB from the store, of a replica"),
+        (panels[2], "last warm", "seconds until the last replica is warm"),
+    )
+    for panel, measure, axis in shown:
+        for name, points in _fleets(measured(results, measure=measure)).items():
+            _curve(panel, name, points)
+        numbers = {float(row.labels["replicas"]) for row in measured(results, measure=measure)}
+        _logarithmic(panel, sorted(numbers))
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda number, _place: f"{number:,.0f}"))
+        panel.set_xlabel("replicas")
+        panel.set_ylabel(axis)
+    panels[0].set_ylim(bottom=1)
+    panels[1].set_ylim(1, 100)
+    for kind, rows in by(measured(results, measure="bound"), "kind").items():
+        bounds = {float(row.labels["replicas"]): row.median for row in rows}
+        panels[2].plot(list(bounds), list(bounds.values()), ls=":", color=MIDDLE, label="bandwidth's bounds")
+        panels[2].annotate(
+            str(kind), min(bounds.items()), textcoords="offset points", xytext=(14, 0), ha="left", fontsize=8
+        )
+    return _with_legend(figure, *panels)
+
+
+def _fleets(rows: Sequence[Row]) -> dict[str, list[tuple[float, Row]]]:
+    """Points by the kind of store and by what is there at the beginning."""
+    found: dict[str, list[tuple[float, Row]]] = {}
+    for row in rows:
+        name = f"{row.labels['kind']}, {row.labels['case']}"
+        found.setdefault(name, []).append((float(row.labels["replicas"]), row))
+    return found
+
+
 def first_call(results: Results) -> Figure | None:
     """For each model, a bar for each way to start: the first call, and what else the process took."""
     models = by(measured(results, measure="first call"), "model")
@@ -148,6 +189,7 @@ PLOTS: tuple[tuple[str, str, Callable[[Results], Figure | None]], ...] = (
     ("load", "load", load),
     ("breakdown", "breakdown", breakdown),
     ("fleet", "fleet", fleet),
+    ("simulate", "simulate", simulate),
     ("first_call", "first_call", first_call),
     ("warm_start", "first_call", warm_start),
 )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import compileall
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import b10_transfer
 from benchmarks import corpus
 from benchmarks.measure import Bench, Program, ours, published
 from benchmarks.results import FOLDER, Results
@@ -46,6 +48,8 @@ def run(name: str, title: str, description: str | None, measure: Callable[[Sessi
     options.results = options.results.absolute()
     if (status := run_again_on_tmpfs()) is not None:
         return status
+    # As pip does with what it installs: an environment may forbid programs to keep what they have compiled.
+    compileall.compile_dir(Path(b10_transfer.__file__).parent, quiet=1)
     with workspace() as folder:
         kind = file_system(folder)
         peer = published(options.peer) if options.peer else None

@@ -39,7 +39,7 @@ class Benchmark:
     title: str
     in_quick: bool = True
     needs: str = ""
-    """``gpu``, ``vllm`` (an interpreter that has it) or nothing."""
+    """``gpu``, ``vllm`` (an interpreter that has it), ``ceph`` or nothing."""
 
     @property
     def program(self) -> Path:
@@ -50,6 +50,8 @@ BENCHMARKS = (
     Benchmark("load", "Save and load of one tree"),
     Benchmark("breakdown", "Where the time of a load goes"),
     Benchmark("fleet", "Many replicas at once"),
+    Benchmark("simulate", "Fleets in simulated time", in_quick=False),
+    Benchmark("object_store", "Loads from a bucket", in_quick=False, needs="ceph"),
     Benchmark("first_call", "The first call of a compiled model"),
     Benchmark("core", "What the core promises of its load and its save", in_quick=False),
     Benchmark("cli_ready", "How soon the command is ready", in_quick=False),
@@ -115,6 +117,8 @@ def why_not(benchmark: Benchmark, vllm: str | None) -> str:
     """Why a benchmark cannot run on this machine, or not as one of the suite; empty if it can."""
     if benchmark.needs == "vllm" and not (vllm and Path(vllm).exists()):
         return "vLLM is not installed: `make test-vllm` does that"
+    if benchmark.needs == "ceph" and not (shutil.which("radosgw") and os.geteuid() == 0):
+        return "it needs Debian's Ceph, and root: see tests/s3/ceph.py"
     if benchmark.needs == "gpu" and not (shutil.which("nvidia-smi") or os.path.exists("/dev/kfd")):
         return "this machine has no GPU"
     if not any(words in benchmark.program.read_text(encoding="utf-8") for words in ('"--results"', "session.run")):

@@ -124,6 +124,39 @@ def _fleet(results: Results) -> str:
         lines.append(Row(row.name, row.unit, row.values, row.why_not, {**row.labels, "who": who}))
     if table := pivot(lines, "who", "measure", "savers"):
         parts.append(f"**Savers at once**\n\n{table}")
+    waiters = [row for row in results.rows if "waiters" in row.labels]
+    if table := pivot(waiters, "waiters", "measure", "waiters, one of whom compiles"):
+        parts.append(f"**Compile once**\n\n{table}")
+    return "\n\n".join(parts)
+
+
+def _simulate(results: Results) -> str:
+    parts = []
+    for measure in ("requests of a replica", "megabytes of a replica", "last warm", "last warm / bound"):
+        rows = [
+            Row(
+                row.name,
+                row.unit,
+                row.values,
+                row.why_not,
+                {**row.labels, "fleet": f"{row.labels['kind']}, {row.labels['case']}"},
+            )
+            for row in results.rows
+            if row.labels.get("measure") == measure
+        ]
+        if table := pivot(rows, "fleet", "replicas", "replicas", lambda replicas: f"{replicas:,}"):
+            parts.append(f"**{measure.capitalize()}**\n\n{table}")
+    return "\n\n".join(parts)
+
+
+def _object_store(results: Results) -> str:
+    parts = []
+    for tree in dict.fromkeys(row.labels["tree"] for row in results.rows):
+        rows = [row for row in results.rows if row.labels["tree"] == tree]
+        if table := pivot(rows, "program", "measure", str(tree)):
+            parts.append(table)
+        if table := pivot(rows, "against", "measure", f"{tree}: ours against"):
+            parts.append(table)
     return "\n\n".join(parts)
 
 
@@ -148,4 +181,11 @@ def _breakdown(results: Results) -> str:
     return pivot(rows, "step", "kernels", "work of a step", lambda kernels: f"{kernels:,} kernels")
 
 
-_SUMMARIES = {"load": _load, "fleet": _fleet, "first_call": _first_call, "breakdown": _breakdown}
+_SUMMARIES = {
+    "load": _load,
+    "fleet": _fleet,
+    "simulate": _simulate,
+    "object_store": _object_store,
+    "first_call": _first_call,
+    "breakdown": _breakdown,
+}

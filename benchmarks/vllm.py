@@ -6,20 +6,17 @@ In the environment that ``make test-vllm`` makes, with one for the published pac
     .venv/vllm/bin/python benchmarks/vllm.py --peer .venv/peer/bin/python --results benchmarks/results/vllm.json
 
 Two set-ups: stock vLLM on a CPU, with VLLM_USE_AOT_COMPILE=0, and vLLM patched to the GPU's compile mode, with its
-ahead-of-time artifacts. Each round has six or seven starts in each, of half a minute to a minute on two idle cores. On
+ahead-of-time artifacts. Each round has five or six starts in each, of half a minute to a minute on two idle cores. On
 a machine that does other things as well, compare the CPU seconds. Exit status 1 if a bound is missed.
 
-An empty home also lacks vLLM's ``modelinfos``: it then imports the model's class in a process of its own, for some
-seconds. That is no compile cache and is not restored. So what a restore is compared with is a home in which the compile
-caches were kept and that is missing; with everything kept there is a row, too. The former is started twice in the GPU's
-mode, before the restored ones and after them: how far those two are apart is the noise.
+In the GPU's mode a restore is compared with a home in which everything was kept, vLLM's ``modelinfos`` included. That
+one is started twice, before the restored ones and after them: how far the two are apart is the noise.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -38,10 +35,9 @@ from tests.vllm.log import cache_lines, compile_s, graphs_compiled, loaded_artif
 from tests.vllm.model import make_model
 from tests.vllm.server import Pod, SetUp, Way, background
 
-COLD, KEPT, KEPT_ALONE, RUN, BACKGROUND, PUBLISHED = (
+COLD, KEPT, RUN, BACKGROUND, PUBLISHED = (
     "cold",
     "everything kept in place",
-    "compile caches kept in place",
     "restored by run --",
     "restored in the background",
     "restored by published 0.4.1",
@@ -84,14 +80,13 @@ class Suite:
         if self._peer:
             self._save_by_peer(kept)
         self._start(KEPT, kept, Way.ALONE.prefix)
-        self._start_without_model_infos(kept)
         for kind, way in ((RUN, Way.RUN), (BACKGROUND, Way.BACKGROUND)):
             self._start(kind, replace(self._pod(), store=kept.store), way.prefix)
         if self._peer:
             pod = self._for_peer(self._pod(), kept.store)
             self._start(PUBLISHED, pod, background(str(Path(self._peer.python).with_name("b10-compile-cache"))))
         if self.set_up is SetUp.GPU_MODE:
-            self._start_without_model_infos(kept)
+            self._start(KEPT, kept, Way.ALONE.prefix)
 
     def rows(self) -> Iterator[Row]:
         """The figures that have bounds."""
@@ -105,7 +100,7 @@ class Suite:
         else:
             for measure, what in (("ready_s", "seconds to readiness"), ("cpu_s", "CPU seconds to readiness")):
                 noise = self._noise(measure)
-                row = at_most(f"{what}, {RUN} / kept", self._ratio(measure, RUN, KEPT_ALONE), "x", 1 + noise)
+                row = at_most(f"{what}, {RUN} / kept", self._ratio(measure, RUN, KEPT), "x", 1 + noise)
                 yield row.with_detail(f"noise {100 * noise:.0f} %")
 
     def table(self) -> str:
@@ -132,10 +127,6 @@ class Suite:
         # Short names: the paths of vLLM's sockets have 107 characters at most.
         name = f"{self.set_up.name[:1].lower()}{self._pods}"
         return Pod(self._folder / name, self._folder / f"{name}s", self.set_up).empty()
-
-    def _start_without_model_infos(self, pod: Pod) -> None:
-        shutil.rmtree(pod.cache_root / "modelinfos")
-        self._start(KEPT_ALONE, pod, Way.ALONE.prefix)
 
     def _start(self, kind: str, pod: Pod, prefix: tuple[str, ...]) -> None:
         began_ns = time.time_ns()
@@ -179,7 +170,7 @@ class Suite:
 
     def _noise(self, measure: str) -> float:
         """By how much equal starts differ in this run, as a share of their median."""
-        values: list[float] = [getattr(start, measure) for start in self.starts[KEPT_ALONE]]
+        values: list[float] = [getattr(start, measure) for start in self.starts[KEPT]]
         return max(SHARE_OF_NOISE, (max(values) - min(values)) / statistics.median(values))
 
 

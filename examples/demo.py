@@ -1,11 +1,10 @@
-"""A transformer is compiled cold in one process, and starts warm and instantly in others that never compiled anything.
+"""A transformer is compiled cold in one process, and starts warm in another that has never compiled anything.
 
     python examples/demo.py [--layers N] [--store DIR]
 
-All processes, the "replicas", run the same function, :func:`replica`, as a service would when it starts. Each has
+Both processes, the "replicas", run the same function, :func:`replica`, as a service would when it starts. Each has
 cache directories of its own, empty at first; all they share is the store. What Torch itself counts, hits and misses
-of its FX-graph and AOTAutograd caches, shows whether the second one compiled anything; the third one, which starts
-instantly (docs/instant.md), does not even look anything up.
+of its FX-graph and AOTAutograd caches, shows whether the second one compiled anything.
 """
 
 from __future__ import annotations
@@ -85,8 +84,6 @@ class Outcome:
     fx_graph: list[int]
     """Hits and misses, as Torch counts them."""
     aot_autograd: list[int]
-    traced: int
-    """Graphs that Dynamo traced."""
 
     @property
     def is_all_hits(self) -> bool:
@@ -97,10 +94,10 @@ class DemoError(Exception):
     """The demo did not show what it is there to show."""
 
 
-def replica(folder: Path, layers: int, instant: bool) -> None:
+def replica(folder: Path, layers: int) -> None:
     """The start of a service: load, compile, warm up, save if there was nothing to load."""
     _announce("looks for artifacts in the store")
-    loaded = load(instant=instant)  # load_compile_cache() is the same, and returns the status alone
+    loaded = load()  # load_compile_cache() is the same, and returns the status alone
 
     _announce("builds its model")
     torch.manual_seed(0)
@@ -114,7 +111,7 @@ def replica(folder: Path, layers: int, instant: bool) -> None:
     first_call_s = time.perf_counter() - started
 
     saved = None
-    if loaded.status is not OperationStatus.SUCCESS or (instant and counters["stats"]["unique_graphs"]):
+    if loaded.status is not OperationStatus.SUCCESS:
         _announce("saves its artifacts to the store")
         saved = save()
 
@@ -129,7 +126,6 @@ def replica(folder: Path, layers: int, instant: bool) -> None:
         f"({done.files} files, {done.bytes / 1e6:.1f} MB)",
         fx_graph=_hits_and_misses("inductor", "fxgraph_cache"),
         aot_autograd=_hits_and_misses("aot_autograd", "autograd_cache"),
-        traced=counters["stats"]["unique_graphs"],
     )
     torch.save(output, folder / "output.pt")
     (folder / "outcome.json").write_text(json.dumps(asdict(outcome)))
@@ -144,9 +140,7 @@ def _hits_and_misses(group: str, cache: str) -> list[int]:
     return [counters[group][f"{cache}_hit"], counters[group][f"{cache}_miss"]]
 
 
-def run_replica(
-    folder: Path, layers: int, shared: dict[str, str], show: Callable[[str], None], *, instant: bool = True
-) -> Outcome:
+def run_replica(folder: Path, layers: int, shared: dict[str, str], show: Callable[[str], None]) -> Outcome:
     """Run :func:`replica` in a process that shares with this one and with other replicas nothing but the store."""
     folder.mkdir()
     own = {
@@ -155,7 +149,7 @@ def run_replica(
         "LOCAL_WORK_DIR": str(folder),
         "TMPDIR": str(folder),
     }
-    command = [sys.executable, __file__, "replica", str(folder), str(layers), str(int(instant))]
+    command = [sys.executable, __file__, "replica", str(folder), str(layers)]
     environment = os.environ | shared | own
     log = folder / "stderr.txt"
     with log.open("w") as stderr, Popen(command, env=environment, stdout=PIPE, stderr=stderr, text=True) as run:
@@ -188,52 +182,42 @@ def table(outcomes: dict[str, Outcome]) -> Table:
     rows = Table(*heads, box=SIMPLE)
     for name, outcome in outcomes.items():
         looked_up = ("{}/{}".format(*counts) for counts in (outcome.fx_graph, outcome.aot_autograd))
-        rows.add_row(
-            name, f"{outcome.first_call_s:.{1 if outcome.first_call_s > 0.95 else 2}f} s", outcome.artifacts, *looked_up
-        )
+        rows.add_row(name, f"{outcome.first_call_s:.1f} s", outcome.artifacts, *looked_up)
     return rows
 
 
 def demonstrate(store: Path, work: Path, layers: int, console: Console) -> None:
-    """Run the replicas. Raises :class:`DemoError` unless one started warm, one instantly, and all computed the same."""
+    """Run both replicas. Raises :class:`DemoError` unless the second started warm and computed the same."""
     shared = {
         "B10_STORE": str(store),
         # Of its own for each run, so that the first replica starts cold in a store that was kept, too.
         "B10_NAMESPACE": f"demo-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}",
     }
     with display("cold", console) as show:
-        cold = run_replica(work / "cold", layers, shared, show, instant=False)
+        cold = run_replica(work / "cold", layers, shared, show)
     if cold.saved != "SUCCESS":
         raise DemoError(f"the cold replica saved nothing ({cold.saved}): {cold.why_saved}")
     with display("warm", console) as show:
-        warm = run_replica(work / "warm", layers, shared, show, instant=False)
-    with display("tracing", console) as show:  # the first that is asked for an instant start records one
-        run_replica(work / "tracing", layers, shared, show)
-    with display("instant", console) as show:
-        instant = run_replica(work / "instant", layers, shared, show)
-    console.print(table({"cold": cold, "warm": warm, "instant": instant}))
-    for name, outcome in (("warm", warm), ("instant", instant)):
-        if outcome.loaded != "SUCCESS":
-            raise DemoError(f"the {name} replica loaded nothing ({outcome.loaded}): {outcome.why_loaded}")
+        warm = run_replica(work / "warm", layers, shared, show)
+    console.print(table({"cold": cold, "warm": warm}))
+    if warm.loaded != "SUCCESS":
+        raise DemoError(f"the warm replica loaded nothing ({warm.loaded}): {warm.why_loaded}")
     if not warm.is_all_hits:
         raise DemoError("the warm replica had to compile: not all of its cache look-ups were hits")
-    if instant.traced:
-        raise DemoError("the instant replica had to trace its model")
-    first, *others = (torch.load(work / name / "output.pt") for name in ("cold", "warm", "instant"))
-    difference = max(float((first - other).abs().max()) for other in others)
+    first, second = (torch.load(work / name / "output.pt") for name in ("cold", "warm"))
+    difference = float((first - second).abs().max())
     if not difference <= TOLERANCE:
-        raise DemoError(f"the replicas computed different outputs: they are up to {difference:g} apart")
-    equal = "bitwise equal" if all(torch.equal(first, o) for o in others) else f"equal to within {difference:.0e}"
+        raise DemoError(f"the two replicas computed different outputs: they are up to {difference:g} apart")
+    equal = "bitwise equal" if torch.equal(first, second) else f"equal to within {difference:.0e}"
     print(
-        f"The warm start compiled nothing and was {cold.first_call_s / warm.first_call_s:.1f} times as fast, "
-        f"the instant one traced nothing and was {cold.first_call_s / instant.first_call_s:.0f} times as fast; "
+        f"The warm start compiled nothing and was {cold.first_call_s / warm.first_call_s:.1f} times as fast; "
         f"the outputs are {equal}."
     )
 
 
 def main(arguments: list[str]) -> int:
     if arguments[:1] == ["replica"]:
-        replica(Path(arguments[1]), int(arguments[2]), arguments[3] == "1")
+        replica(Path(arguments[1]), int(arguments[2]))
         return 0
     parser = argparse.ArgumentParser(description="Compile a transformer cold, save, and start it warm elsewhere.")
     parser.add_argument("--layers", type=int, default=8, help="depth of the transformer (%(default)s)")

@@ -27,7 +27,10 @@ logger = logging.getLogger(__name__)
 _NAME = "compile"
 _POLL_S = 0.25
 _POLL_MOST_S = 1.0
-"""A listing a second for each waiter: so late, at most, is a pack noticed."""
+"""A listing a second for each waiter: so late, at most, is a pack noticed …"""
+_REST = 5
+"""… except where the store is slow to answer: a waiter rests so many times as long as its last look took. So thousands
+that wait keep a store busy but not swamped, and what they wait for gets through."""
 _HELD_AT_MOST_S = 86_400.0
 
 _lease: Lease | None = None
@@ -61,8 +64,10 @@ def wait(config: Config, deadline: Deadline, seconds: float, known_packs: int) -
         repository = Repository(store, config.namespace, detect(), limits, deadline)
         while True:
             deadline.check("waiting for another replica to compile")
-            if len(repository.listing().keys() - repository.set_aside()) > known_packs:
+            looked = time.monotonic()
+            if len(repository.usable()) > known_packs:
                 return Outcome.PUBLISHED
+            rest_s = _REST * (time.monotonic() - looked)
             if time.monotonic() >= claim_at:
                 # Claiming writes to the store, and a lease dies but slowly.
                 claim_at = time.monotonic() + config.lock_timeout_s / 3
@@ -81,7 +86,7 @@ def wait(config: Config, deadline: Deadline, seconds: float, known_packs: int) -
             left_s = ends - time.monotonic()
             if left_s <= 0:
                 return Outcome.WAITING
-            deadline.sleep(min(left_s, random.uniform(0.5, 1.0) * pause_s))
+            deadline.sleep(min(left_s, random.uniform(0.5, 1.0) * max(pause_s, rest_s)))
             pause_s = min(2 * pause_s, _POLL_MOST_S)
 
 

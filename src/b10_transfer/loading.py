@@ -15,12 +15,13 @@ from .environment import detect
 from .errors import LocalCacheError, UnreadablePackError, UnsupportedPackError
 from .ownership import check_private
 from .pack import Limits
-from .repository import ReadRepository, Union
+from .repository import ReadRepository
 from .restore import missing, restore
 from .signing import trusted_keys
 from .staging import locked, remove_leftovers, wait_for_restore
 from .status import LoadReport, OperationStatus
 from .stores.opening import opened
+from .union import Union
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,11 @@ class _Roots:
     """Those that hold artifacts already."""
     failed: dict[str, LocalCacheError]
     """Why others cannot be used, by name."""
+
+    def __post_init__(self) -> None:
+        """What only goes along with artifacts waits for some."""
+        if all(root.adapter.accompanies for root in self.open):
+            self.open = []
 
     def only(self, names: set[str]) -> _Roots:
         """Those of some names."""
@@ -115,14 +121,17 @@ def _restore(
 
 def _sort(roots: Sequence[CacheRoot], config: Config) -> _Roots:
     """Which roots a load may add to. Raises LocalCacheError if there are none because they cannot be used."""
-    found = _Roots([], [], {})
+    open_roots: list[CacheRoot] = []
+    used: list[CacheRoot] = []
+    failed: dict[str, LocalCacheError] = {}
     for root in roots:
         try:
             check_private(root)
-            (found.open if config.merge or not snapshot.has_artifacts(root) else found.used).append(root)
+            (open_roots if config.merge or not snapshot.has_artifacts(root) else used).append(root)
         except LocalCacheError as error:
-            found.failed[root.name] = error
-    failures = list(found.failed.values())
+            failed[root.name] = error
+    found = _Roots(open_roots, used, failed)
+    failures = list(failed.values())
     snapshot.say_left_out(failures)
     if failures and not found.open:
         raise failures[0]

@@ -1,7 +1,8 @@
-"""The packs of one environment and namespace in a store: what they hold together, and how more are added.
+"""The packs of one environment and namespace in a store: how they are read, and how more are added.
 
-The rules that make it safe without locks: packs are never rewritten, each appears whole under a unique name, and for
-every unit the latest pack that holds it wins. So the union of any two savers' work is what both published.
+The rules that make it safe without locks: packs are never rewritten, each appears whole under a unique name, and of
+every unit the latest publication wins. So the union of any two savers' work is what both published. A pack is deleted
+only when the union is the same without it, or when somebody wants it gone (:mod:`.compaction`).
 """
 
 from __future__ import annotations
@@ -12,14 +13,12 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import BinaryIO
 
-from .adapters import ADAPTERS, Adapter, Unit, UnitKind
-from .adapters.base import is_transient
+from .admission import check_content, check_place
 from .deadline import Deadline
 from .environment import Environment
 from .errors import (
@@ -28,77 +27,30 @@ from .errors import (
     PackError,
     StoreError,
     UnreadablePackError,
-    UnsupportedPackError,
 )
-from .pack import Index, Limits, Member, PackReader, PackUnit
-from .signing import SigningKey, TrustedKeys
+from .pack import PACK_ID, Limits, PackReader
+from .signing import SigningKey, Trust
 from .stores.base import ObjectInfo, ReadStore, Store
+from .union import Pack, Rejected, Union, published_ms
 from .workers import Pipeline
 
 logger = logging.getLogger(__name__)
 
 LAYOUT = "v1"
-_PACK_NAME = re.compile(r"(?P<id>(?P<time>[0-9a-f]{12})-[0-9a-f]{16})\.tar\.zst", re.ASCII)
+_PACK_NAME = re.compile(rf"(?P<id>{PACK_ID.pattern})\.tar\.zst", re.ASCII)
 _DESCRIPTION = "environment.json"
 _MOST_DESCRIBED_BYTES = 64 * 1024
 Content = frozenset[tuple[str, str]]
 """What a unit holds: path in the pack and SHA-256 of each file."""
-_SETTLED_MS = 3_600_000
+_MARKS = ("quarantine", "recalled")
+"""Folders of what sets a pack aside."""
+_PRUNED = ".pruned"
+_BEHIND = 1 << 32
+"""A merged pack's id follows that of its last input by at most so much: another pack of the same millisecond will
+hardly lie in between, and two compactors will hardly choose the same."""
+_MOST_ID = (1 << 112) - 1
 _THREADS = 8
 """Indexes are read so many at a time: each is a wait for the store, hardly any work."""
-
-
-@dataclass(frozen=True)
-class Pack:
-    """A pack whose index has been read and verified."""
-
-    id: str
-    name: str
-    """The object's name in the store."""
-    index: Index
-    packed_bytes: int
-
-    @property
-    def published_ms(self) -> int:
-        """When it was published, in milliseconds since 1970, as its id tells."""
-        return int(self.id[:12], 16)
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """A pack that counts as absent, and why."""
-
-    id: str
-    error: PackError
-
-
-@dataclass(frozen=True)
-class Union:
-    """What the packs of a repository hold together, at one moment."""
-
-    packs: tuple[Pack, ...]
-    """Usable packs, oldest first."""
-    rejected: tuple[Rejected, ...]
-
-    @cached_property
-    def units(self) -> Mapping[str, tuple[Pack, PackUnit]]:
-        """Every unit by name, out of the latest pack that holds it."""
-        return {unit.name: (pack, unit) for pack in self.packs for unit in pack.index.units}
-
-    def settled(self) -> set[str]:
-        """Names of the units that were published long enough ago to be replaced.
-
-        A compiler that never accepts what it finds would otherwise have every start publish.
-        """
-        now_ms = time.time() * 1000
-        return {name for name, (pack, _unit) in self.units.items() if now_ms - pack.published_ms > _SETTLED_MS}
-
-    def without(self, pack: Pack, error: PackError) -> Union:
-        """This union if ``pack`` were not there."""
-        return Union(
-            tuple(other for other in self.packs if other.id != pack.id),
-            (*self.rejected, Rejected(pack.id, error)),
-        )
 
 
 class ReadRepository:
@@ -111,7 +63,7 @@ class ReadRepository:
         environment: Environment,
         limits: Limits,
         deadline: Deadline,
-        trusted: TrustedKeys | None = None,
+        trusted: Trust | None = None,
     ) -> None:
         self.environment = environment
         self.namespace = namespace
@@ -127,8 +79,7 @@ class ReadRepository:
         A pack that cannot be used is in ``rejected``. Raises StoreError if the store cannot be read.
         """
         self._deadline.check(f"listing the packs in {self._store.location}")
-        listed = self._ids()
-        set_aside = self.set_aside()
+        listed, set_aside, recalled = self._look()
         ids = [pack_id for pack_id in listed if pack_id not in set_aside]
         packs: list[Pack] = []
         rejected: list[Rejected] = []
@@ -144,12 +95,12 @@ class ReadRepository:
                     packs.append(found)
                 elif found is not None:
                     rejected.append(found)
-        return Union(tuple(packs), tuple(rejected))
+        return Union(tuple(packs), tuple(rejected), frozenset(recalled))
 
     def is_current(self, union: Union) -> bool:
         """Whether no pack has come or gone since a union was read."""
         known = {pack.id for pack in union.packs} | {pack.id for pack in union.rejected}
-        return set(self._ids()) - self.set_aside() == known
+        return self.usable().keys() == known
 
     @contextmanager
     def opened(self, pack: Pack) -> Iterator[PackReader]:
@@ -166,33 +117,70 @@ class ReadRepository:
 
     def listing(self) -> dict[str, ObjectInfo]:
         """Every pack's object by the pack's id, oldest first: those that are set aside as well, and none is read."""
-        found = ((_PACK_NAME.fullmatch(info.name.rpartition("/")[2]), info) for info in self._list("packs"))
-        return {match.group("id"): info for match, info in found if match}
+        return _by_id(self._list("packs"))
+
+    def usable(self) -> dict[str, ObjectInfo]:
+        """The same without those that are set aside."""
+        listed, set_aside, _recalled = self._look()
+        return {pack_id: info for pack_id, info in listed.items() if pack_id not in set_aside}
+
+    def _look(self) -> tuple[dict[str, ObjectInfo], set[str], set[str]]:
+        """Every pack's object by its id, and the ids of those set aside and of those recalled, in one listing."""
+        packs, *marks = self._store.list_each([f"{self._folder}/{name}" for name in ("packs", *_MARKS)])
+        quarantined, recalled = ({_marked(info) for info in marked} for marked in marks)
+        return _by_id(packs), quarantined | recalled, recalled
 
     def set_aside(self) -> set[str]:
-        """Ids of the packs that count as absent: a saver found them damaged, or an operator recalled them."""
-        return self._marks("quarantine") | self.recalled()
+        """Ids of the packs that count as absent: a saver found them damaged, an operator recalled or pruned them."""
+        return self._quarantined() | self.recalled()
 
     def recalled(self) -> set[str]:
         """Ids of the packs that an operator recalled."""
-        return self._marks("recalled")
+        return {_marked(info) for info in self._list("recalled")}
 
-    def recalled_content(self) -> dict[str, set[Content]]:
+    def pruned(self) -> dict[str, ObjectInfo]:
+        """The marks of packs that somebody wants gone, by the pack's id."""
+        return {_marked(info): info for info in self._list("quarantine") if info.name.endswith(_PRUNED)}
+
+    def recalled_content(self, union: Union) -> dict[str, set[Content]]:
         """What the recalled packs hold, by unit: it must not be published again by pods that have restored it.
 
         A recalled pack that cannot be read says nothing.
         """
         found: dict[str, set[Content]] = {}
-        for pack_id in sorted(self.recalled()):
+        withheld = [unit for pack in union.packs for unit in pack.index.units if unit.origin in union.recalled]
+        for pack_id in sorted(union.recalled):
             pack = self._read(pack_id, verify_frames=False)
             if isinstance(pack, Pack):
-                for unit in pack.index.units:
-                    content = frozenset((member.path, member.sha256) for member in unit.members)
-                    found.setdefault(unit.name, set()).add(content)
+                withheld += pack.index.units
+        for unit in withheld:
+            content = frozenset((member.path, member.sha256) for member in unit.members)
+            found.setdefault(unit.name, set()).add(content)
         return found
 
-    def _marks(self, folder: str) -> set[str]:
-        return {info.name.rpartition("/")[2] for info in self._list(folder)}
+    def origins(self) -> dict[str, frozenset[str]]:
+        """For every pack there is, set aside or not, the ids of the packs that published what it holds.
+
+        One that cannot be read counts as holding what it published itself.
+        """
+        found: dict[str, frozenset[str]] = {}
+        for pack_id in self._ids():
+            pack = self._read(pack_id, verify_frames=False)
+            found[pack_id] = pack.origins if isinstance(pack, Pack) else frozenset({pack_id})
+        return found
+
+    def leftovers(self) -> list[ObjectInfo]:
+        """What is left of an environment that has no packs any more: marks, the description."""
+        if self._ids():
+            return []
+        return [*self._store.list(self._folder), *self._list("quarantine"), *self._list("recalled")]
+
+    def is_whole(self, pack: Pack) -> bool:
+        """Whether every byte of a pack is still there, and as it was published."""
+        return isinstance(self._read(pack.id, verify_frames=True), Pack)
+
+    def _quarantined(self) -> set[str]:
+        return {_marked(info) for info in self._list("quarantine")}
 
     def described_parts(self) -> dict[str, str] | None:
         """The environment's parts as its ``environment.json`` names them; None if that is missing or not as written."""
@@ -240,38 +228,26 @@ class ReadRepository:
                 approve = partial(self._trusted.check, pack_id) if self._trusted is not None else None
                 reader = PackReader(pack_id, source, self.limits, self._deadline, approve)
                 index = reader.read_index()
-                self._check_place(pack_id, index)
+                check_place(pack_id, index, self.namespace, self.environment.id)
                 if verify_frames:
-                    reader.verify_frames(index)
+                    check_content(pack_id, reader, index)
                 return Pack(pack_id, name, index, source.size_bytes)
         except StoreError as error:
             raise UnreadablePackError(pack_id, str(error)) from error
 
-    def _check_place(self, pack_id: str, index: Index) -> None:
-        """A pack belongs where it was published: artifacts of another environment may be illegal instructions."""
-        if (index.namespace, index.environment_id) != (self.namespace, self.environment.id):
-            raise CorruptPackError(
-                pack_id,
-                f"it was published for environment {index.environment_id!a:.80}, namespace {index.namespace!a:.120}",
-            )
-        if unknown := [root for root in index.roots if root not in _ADAPTERS]:
-            raise UnsupportedPackError(pack_id, f"holds caches this version does not know: {', '.join(unknown)!a:.120}")
-        for unit in index.units:
-            root, _, path = unit.name.partition("/")
-            if not _is_unit(_ADAPTERS[root], Unit(path, UnitKind(unit.kind)), unit.members):
-                raise CorruptPackError(pack_id, f"{unit.name!a:.120} is no unit of the {root} cache")
+
+def _by_id(listed: Sequence[ObjectInfo]) -> dict[str, ObjectInfo]:
+    found = ((_PACK_NAME.fullmatch(_last(info.name)), info) for info in listed)
+    return {match.group("id"): info for match, info in found if match}
 
 
-_ADAPTERS = {adapter.name: adapter for adapter in ADAPTERS}
+def _last(name: str) -> str:
+    return name.rpartition("/")[2]
 
 
-def _is_unit(adapter: Adapter, expected: Unit, members: Sequence[Member]) -> bool:
-    """Whether an adapter would group these files so: only then do units of two packs never get in each other's way."""
-    if expected.kind is UnitKind.FOLDER:
-        if any(is_transient(member.path) for member in members):
-            return False
-        members = members[:1]  # the others are below the same folder
-    return all(adapter.unit_of(member.path.partition("/")[2]) == expected for member in members)
+def _marked(mark: ObjectInfo) -> str:
+    """The id of the pack that a mark is about."""
+    return _last(mark.name).removesuffix(_PRUNED)
 
 
 class Repository(ReadRepository):
@@ -284,7 +260,7 @@ class Repository(ReadRepository):
         environment: Environment,
         limits: Limits,
         deadline: Deadline,
-        trusted: TrustedKeys | None = None,
+        trusted: Trust | None = None,
         signer: SigningKey | None = None,
     ) -> None:
         super().__init__(store, namespace, environment, limits, deadline, trusted)
@@ -296,15 +272,15 @@ class Repository(ReadRepository):
         """Where leases that concern this environment alone are."""
         return f"{self._folder}/leases"
 
-    def publish(self, pack: BinaryIO) -> str:
-        """Make a finished pack part of the union, as its latest; returns its id.
+    def publish(self, pack: BinaryIO, behind: str | None = None) -> str:
+        """Make a finished pack part of the union, as its latest, or right behind another one; returns its id.
 
         Raises StoreError if that fails, and then nothing is part of the union.
         """
         self._describe()
         while True:
             self._deadline.check(f"publishing to {self._store.location}")
-            pack_id = self._new_id()
+            pack_id = self._new_id() if behind is None else _id_behind(behind)
             if self._signer is not None:
                 self._signer.sign(pack, pack_id)
             pack.seek(0)
@@ -323,16 +299,36 @@ class Repository(ReadRepository):
 
     def reinstate(self, pack_id: str) -> bool:
         """Remove whatever mark sets a pack aside; False if there was none."""
-        marks = [f"{self._folder}/{folder}/{pack_id}" for folder in ("quarantine", "recalled")]
-        removed = [self._writable.delete(mark) for mark in marks]
+        marks = (f"quarantine/{pack_id}", f"quarantine/{pack_id}{_PRUNED}", f"recalled/{pack_id}")
+        removed = [self._writable.delete(f"{self._folder}/{mark}") for mark in marks]
         return any(removed)
+
+    def prune(self, pack_id: str, why: str) -> bool:
+        """Have a pack count as absent until it is deleted; False if it was marked so already."""
+        note = {"pack": pack_id, "why": why}
+        mark = f"{self._folder}/quarantine/{pack_id}{_PRUNED}"
+        return self._writable.create(mark, io.BytesIO(json.dumps(note).encode()))
+
+    def delete(self, pack_ids: Sequence[str]) -> None:
+        """Delete packs in this order, and then what marks them: without its mark a pack would count again.
+
+        A recall's mark stays: what other packs hold of a recalled one does not count either.
+        """
+        for pack_id in pack_ids:
+            self._deadline.check(f"deleting packs from {self._store.location}")
+            self._writable.delete(self._name(pack_id))
+        if pack_ids and (marks := self._list("quarantine")):
+            there = set(self._ids())  # somebody may have died here before
+            for mark in marks:
+                if _marked(mark) not in there:
+                    self._writable.delete(mark.name)
 
     def remove(self) -> None:
         """Delete every pack of this environment, the marks of damaged ones and the description.
 
-        For people who want the room back: nothing else deletes a pack. A load that is reading one finds it unreadable,
-        and a save that goes on meanwhile publishes what it has. Leases stay; they run out. Raises StoreError, and then
-        what was not deleted yet is still there.
+        At once, for people who want the room back now. A load that is reading one finds it unreadable, and a save that
+        goes on meanwhile publishes what it has. Leases stay; they run out. Raises StoreError, and then what was not
+        deleted yet is still there.
         """
         # Marks after packs: without its mark a damaged pack would count again.
         for info in (*self._list("packs"), *self._list("quarantine"), *self._list("recalled")):
@@ -345,7 +341,7 @@ class Repository(ReadRepository):
 
         Were ids plain times, a pod whose clock is behind could not supersede a unit, and would try again for ever.
         """
-        latest = max((int(pack_id[:12], 16) for pack_id in self._ids()), default=-1)
+        latest = max(map(published_ms, self._ids()), default=-1)
         now = min(max(time.time_ns() // 1_000_000, latest + 1), 0xFFFFFFFFFFFF)
         return f"{now:012x}-{secrets.token_hex(8)}"
 
@@ -362,3 +358,10 @@ class Repository(ReadRepository):
             self._writable.create(name, io.BytesIO(expected))
         except CacheError as error:
             logger.warning("could not describe the environment in %s: %s", self._store.location, error)
+
+
+def _id_behind(pack_id: str) -> str:
+    """A unique id that sorts right behind another."""
+    following = int(pack_id.replace("-", ""), 16) + 1 + secrets.randbelow(_BEHIND)
+    digits = f"{min(following, _MOST_ID):028x}"
+    return f"{digits[:12]}-{digits[12:]}"

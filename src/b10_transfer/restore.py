@@ -21,8 +21,9 @@ from .deadline import Deadline
 from .errors import CorruptPackError, LocalCacheError, NoSpaceError, PackError, explained
 from .ownership import check_private
 from .pack import PackUnit
-from .repository import Pack, ReadRepository, Union
+from .repository import ReadRepository
 from .staging import StagedTree, lies_inside, staged_tree
+from .union import Pack, Union
 
 logger = logging.getLogger(__name__)
 

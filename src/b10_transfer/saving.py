@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import BinaryIO
 
-from . import leases, snapshot
+from . import compaction, leases, snapshot
 from .adapters import CacheRoot, cache_roots, named
 from .config import Config
 from .deadline import Deadline
 from .environment import detect
-from .errors import CacheError, CorruptPackError, LocalCacheError
+from .errors import CacheError, CorruptPackError
 from .pack import Index, Limits, PackWriter
-from .repository import LAYOUT, Repository, Union
+from .repository import LAYOUT, Repository
 from .signing import signing_key, trusted_keys
 from .snapshot import LocalUnit
+from .spool import building_errors, spool
 from .status import OperationStatus, SaveReport
 from .stores.base import Store
 from .stores.opening import opened
+from .union import Union
 
 logger = logging.getLogger(__name__)
 
@@ -51,19 +51,22 @@ def save(config: Config, deadline: Deadline) -> SaveReport:
             store=str(config.store),
             left_for_next_save=found.incomplete,
         )
-        if not found.units:
+        if not snapshot.hold_artifacts(found.units):
             return replace(report, reason=_nothing_found(roots))
         limits = Limits.for_packs_of(config.max_pack_bytes)
         repository = Repository(
             store, config.namespace, environment, limits, deadline, trusted_keys(config), signing_key(config)
         )
         try:
-            report = _Saver(config, deadline, store, repository, found.units, report).save()
+            saver = _Saver(config, deadline, store, repository, found.units, report)
+            report = saver.save()
         except CacheError:
             # Now above all: what dead savers left may be what fills the store.
             _clean_up(store, config, logging.DEBUG)
             raise
         _clean_up(store, config, logging.WARNING)
+        if report.status is OperationStatus.SUCCESS:
+            saver.compact()
         return report
 
 
@@ -103,6 +106,8 @@ class _Saver:
         self._repository = repository
         self._units = units
         self._report = report
+        self._union = Union((), ())
+        """What the store held when it was last looked at."""
 
     def save(self) -> SaveReport:
         union, new = self._survey()
@@ -117,29 +122,39 @@ class _Saver:
                     return self._nothing_new(union)
             return self._publish(union, new)
 
+    def compact(self) -> None:
+        """Merge packs, where they have become many. Whatever comes of it: what was published is published."""
+        deadline = Deadline("compacting", self._deadline.remaining_s / 2)
+        try:
+            if compaction.is_due(self._store, self._repository, self._union, self._config):
+                compaction.compact(self._config, self._repository.environment, deadline)
+        except Exception as error:
+            unforeseen = error if not isinstance(error, CacheError) else None
+            logger.warning("the packs stay as they are until the next save: %s", error, exc_info=unforeseen)
+
     def _survey(self) -> tuple[Union, list[LocalUnit]]:
         """What the store holds, every byte of it verified, and which local units it lacks."""
-        union = self._repository.union(verify_frames=True)
+        union = self._union = self._repository.union(verify_frames=True)
         stored = {name: unit for name, (_pack, unit) in union.units.items()}
-        return union, self._without_recalled(snapshot.lacking(self._units, stored, union.settled()))
+        return union, self._without_recalled(union, snapshot.lacking(self._units, stored, union.settled()))
 
-    def _without_recalled(self, new: list[LocalUnit]) -> list[LocalUnit]:
+    def _without_recalled(self, union: Union, new: list[LocalUnit]) -> list[LocalUnit]:
         """Without what an operator recalled: a pod that restored it earlier must not publish it again."""
-        recalled = self._repository.recalled_content() if new else {}
+        recalled = self._repository.recalled_content(union) if new else {}
         kept = [unit for unit in new if unit.name not in recalled or snapshot.content(unit) not in recalled[unit.name]]
         if len(kept) < len(new):
             logger.warning("%d units are not published: they were recalled from the store", len(new) - len(kept))
         return kept
 
     def _publish(self, union: Union, new: list[LocalUnit]) -> SaveReport:
-        with _spool(self._config.work_dir) as spool:
-            changed, index = self._pack(new, spool)
+        with spool(self._config.work_dir) as out:
+            changed, index = self._pack(new, out)
             report = replace(self._report, left_for_next_save=self._report.left_for_next_save + changed)
             if index is None:
                 return replace(report, reason="all new units were still being written")
             slots = [f"slot-{number:02d}" for number in range(self._config.max_concurrent_saves)]
             with self._lease(f"{LAYOUT}/.leases", slots, "MAX_CONCURRENT_SAVES others save"):
-                pack_id = self._repository.publish(spool)
+                pack_id = self._repository.publish(out)
             return replace(
                 report,
                 status=OperationStatus.SUCCESS,
@@ -148,22 +163,20 @@ class _Saver:
                 units=len(index.units),
                 files=sum(len(unit.members) for unit in index.units),
                 bytes=sum(unit.size for unit in index.units),
-                packed_bytes=spool.tell(),
+                packed_bytes=out.tell(),
                 quarantined_packs=self._quarantine(union),
             )
 
-    def _pack(self, new: list[LocalUnit], spool: BinaryIO) -> tuple[int, Index | None]:
+    def _pack(self, new: list[LocalUnit], out: BinaryIO) -> tuple[int, Index | None]:
         """Build the pack: how many units were left out, and its index unless all were."""
-        try:
-            with PackWriter(spool, self._repository.limits, self._deadline) as writer:
-                changed = snapshot.pack(new, writer)
-                if writer.is_empty:
-                    return changed, None
-                return changed, writer.finish(self._config.namespace, self._repository.environment)
-        except OSError as error:
-            raise LocalCacheError(
-                "build the pack in LOCAL_WORK_DIR,", str(self._config.work_dir), error.strerror or str(error)
-            ) from error
+        with (
+            building_errors(self._config.work_dir),
+            PackWriter(out, self._repository.limits, self._deadline) as writer,
+        ):
+            changed = snapshot.pack(new, writer)
+            if writer.is_empty:
+                return changed, None
+            return changed, writer.finish(self._config.namespace, self._repository.environment)
 
     def _nothing_new(self, union: Union) -> SaveReport:
         return replace(
@@ -196,18 +209,6 @@ class _Saver:
             # Renewed through a store of its own: this one may be busy with a pack for longer than a lease lives.
             renewing=lambda: _open_store(self._config, self._deadline),
         )
-
-
-@contextmanager
-def _spool(work_dir: Path) -> Iterator[BinaryIO]:
-    """An unnamed file in the local working directory; gone with its descriptor, whatever happens."""
-    with ExitStack() as cleanup:
-        try:
-            work_dir.mkdir(parents=True, exist_ok=True)
-            file = cleanup.enter_context(tempfile.TemporaryFile(dir=work_dir, prefix="b10-transfer-"))
-        except OSError as error:
-            raise LocalCacheError("use LOCAL_WORK_DIR,", str(work_dir), error.strerror or str(error)) from error
-        yield file
 
 
 def _open_store(config: Config, deadline: Deadline) -> AbstractContextManager[Store]:

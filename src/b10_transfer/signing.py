@@ -18,7 +18,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from .config import Config
 from .errors import ConfigurationError, UntrustedPackError
@@ -35,6 +35,13 @@ _PUBLIC = "b10-public:"
 _KEY_BYTES = 32
 _MAX_EXTENSION_BYTES = 64 * 1024
 _MAX_KEY_FILE_BYTES = 64 * 1024
+
+
+class Trust(Protocol):
+    """Decides which packs count."""
+
+    def check(self, pack_id: str, index: bytes, extension: bytes) -> None:
+        """Raise UntrustedPackError unless a pack with this packed index and extension counts under this id."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,11 @@ class SigningKey:
 
         trailer.extend(pack, extension)
 
+    @property
+    def public(self) -> TrustedKeys:
+        """Trust in this key alone."""
+        return TrustedKeys({key_id(self._public_bytes()): self._private.public_key()})
+
     def _public_bytes(self) -> bytes:
         return self._private.public_key().public_bytes_raw()
 
@@ -101,6 +113,22 @@ class TrustedKeys:
                 )
         signers = ", ".join(sorted(signatures))
         raise UntrustedPackError(pack_id, f"it is signed by {signers!a:.200}, and B10_TRUSTED_KEYS holds {self}")
+
+
+@dataclass(frozen=True)
+class OwnPacks:
+    """Trust in what a pod could have published itself: what its key alone has signed, or unsigned packs without one."""
+
+    signer: SigningKey | None
+
+    def check(self, pack_id: str, index: bytes, extension: bytes) -> None:
+        if self.signer is None:
+            if extension:
+                raise UntrustedPackError(pack_id, "it is signed, and this pod has no key")
+            return
+        self.signer.public.check(pack_id, index, extension)
+        if len(_signatures(pack_id, extension)) > 1:
+            raise UntrustedPackError(pack_id, "others have signed it, too")
 
 
 def key_id(public: bytes) -> str:

@@ -73,7 +73,7 @@ class UnitChangedError(Exception):
 
 def has_artifacts(root: CacheRoot) -> bool:
     """Whether a root holds at least one artifact; locks, half-written files and empty folders are none."""
-    return any(root.adapter.unit_of(file.path) is not None for file in _walk(root))
+    return not root.adapter.accompanies and any(root.adapter.unit_of(file.path) is not None for file in _walk(root))
 
 
 def take(roots: Iterable[CacheRoot], deadline: Deadline) -> Snapshot:
@@ -141,14 +141,22 @@ def lacking(
     Where a name covers less than the compiler checks, it may have found the stored unit out of date and replaced it.
     Such a unit counts as new if its content differs and its name is among the ``settled`` ones: what was published a
     moment ago was probably compiled at the same time.
+
+    What only goes along with artifacts is new if one of those is.
     """
-    return [
+    new = [
         unit
         for unit in units
         if not (known := stored.get(unit.name))
         or _extends(unit, known)
         or (unit.name in settled and unit.root.adapter.may_be_replaced(unit.unit) and _differs(unit, known))
     ]
+    return new if hold_artifacts(new) else []
+
+
+def hold_artifacts(units: Iterable[LocalUnit]) -> bool:
+    """Whether there is an artifact among units, not only what goes along with artifacts."""
+    return any(not unit.root.adapter.accompanies for unit in units)
 
 
 def _differs(local: LocalUnit, stored: PackUnit) -> bool:

@@ -100,7 +100,7 @@ class Usage:
                 compiled=compiled[root.name],
             )
             for root in self._roots
-            if restored[root.name] or compiled[root.name]
+            if (restored[root.name] or compiled[root.name]) and not root.adapter.accompanies
         )
         return CacheReport(caches, compile_counters(), warning_of(caches))
 

@@ -19,8 +19,10 @@ PASSTHROUGH = Path(__file__).parent / "passthrough.py"
 class Mount:
     """The mounted file system, and the faults it is to show."""
 
-    def __init__(self, path: Path, faults: Path) -> None:
+    def __init__(self, path: Path, below: Path, faults: Path) -> None:
         self.path = path
+        self.below = below
+        """The folder behind it: what another client of the same files sees."""
         self._faults = faults
         self.heal()
 
@@ -34,15 +36,17 @@ class Mount:
 
 
 @pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Mount]:
+def mount(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Mount]:
+    """The mount; ``libfuse``'s options are its parameter, if it has one."""
+    options = json.dumps(getattr(request, "param", {}))
     if shutil.which("fusermount3") is None or not os.access("/dev/fuse", os.W_OK):
         message = "needs FUSE: /dev/fuse and Debian's fuse3"
         pytest.fail(message) if os.environ.get("B10_TEST_EVERYTHING") else pytest.skip(message)
     below, path, faults = tmp_path / "below", tmp_path / "mount", tmp_path / "faults.json"
     below.mkdir()
     path.mkdir()
-    mounted = Mount(path, faults)
-    server = subprocess.Popen([sys.executable, str(PASSTHROUGH), str(below), str(path), str(faults)])
+    mounted = Mount(path, below, faults)
+    server = subprocess.Popen([sys.executable, str(PASSTHROUGH), str(below), str(path), str(faults), options])
     try:
         until = time.monotonic() + 30
         while not os.path.ismount(path):

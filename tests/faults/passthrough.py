@@ -1,7 +1,9 @@
 """A FUSE file system that passes every call through to a folder, and fails on purpose.
 
-Usage: ``passthrough.py FOLDER MOUNT_POINT FAULTS``. ``FAULTS`` is a JSON file, read at every call: it maps names of
-operations (``open``, ``write``, ``link`` …) to an errno's name (``"ENOSPC"``), or to ``"HANG"``, which never answers.
+Usage: ``passthrough.py FOLDER MOUNT_POINT FAULTS OPTIONS``. ``FAULTS`` is a JSON file, read at every call: it maps
+names of operations (``open``, ``write``, ``link`` …) to an errno's name (``"ENOSPC"``), to ``"HANG"``, which never
+answers, to ``"SLOW"``, or for reads and writes to ``"SHORT"``: half of what was asked for (which a program sees with
+the option ``direct_io`` alone). ``OPTIONS`` are libfuse's, as JSON.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from typing import Any
 
 import mfusepy
 
+_SLOW_S = 0.02
+
 
 class Passthrough(mfusepy.Operations):  # type: ignore[misc]
     """One method for each operation: ask for its fault, then do it."""
@@ -27,11 +31,17 @@ class Passthrough(mfusepy.Operations):  # type: ignore[misc]
         self._folder = folder
         self._faults = Path(faults)
 
+    def _fault(self, operation: str) -> str | None:
+        found: str | None = json.loads(self._faults.read_text()).get(operation)
+        return found
+
     def _real(self, operation: str, path: str) -> str:
-        fault = json.loads(self._faults.read_text()).get(operation)
+        fault = self._fault(operation)
         if fault == "HANG":
             threading.Event().wait()
-        if fault is not None:
+        if fault == "SLOW":
+            time.sleep(_SLOW_S)
+        elif fault is not None and fault != "SHORT":
             raise mfusepy.FuseOSError(getattr(errno, fault))
         return self._folder + path
 
@@ -77,11 +87,14 @@ class Passthrough(mfusepy.Operations):  # type: ignore[misc]
 
     def read(self, path: str, size: int, offset: int, fh: int) -> bytes:
         self._real("read", path)
-        return os.pread(fh, size, offset)
+        return os.pread(fh, self._shortened("read", size), offset)
 
     def write(self, path: str, data: bytes, offset: int, fh: int) -> int:
         self._real("write", path)
-        return os.pwrite(fh, data, offset)
+        return os.pwrite(fh, data[: self._shortened("write", len(data))], offset)
+
+    def _shortened(self, operation: str, size: int) -> int:
+        return (size + 1) // 2 if self._fault(operation) == "SHORT" else size
 
     def fsync(self, path: str, datasync: int, fh: int) -> int:
         self._real("fsync", path)
@@ -106,4 +119,5 @@ class Passthrough(mfusepy.Operations):  # type: ignore[misc]
 
 
 if __name__ == "__main__":
-    mfusepy.FUSE(Passthrough(sys.argv[1], sys.argv[3]), sys.argv[2], foreground=True, nothreads=False)
+    folder, mount_point, faults, options = sys.argv[1:]
+    mfusepy.FUSE(Passthrough(folder, faults), mount_point, foreground=True, nothreads=False, **json.loads(options))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mount: Mount) -> Path:
     """A pod with one artifact in its cache; the store is on the mount."""
+    monkeypatch.setenv("B10_CACHES", "inductor,triton")  # not what compilers have left on this machine
     monkeypatch.setenv("B10_STORE", str(mount.path / "store"))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
@@ -75,6 +77,50 @@ def test_store_without_hard_links_is_as_good(mount: Mount, pod: Path, monkeypatc
     assert save().status is OperationStatus.SKIPPED
     start_elsewhere(pod, monkeypatch, "other")
     assert load().status is OperationStatus.SUCCESS
+
+
+def test_slow_mount_is_waited_for(mount: Mount, pod: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mount.fail(**dict.fromkeys(["readdir", "create", "write", "fsync", "link", "open", "read"], "SLOW"))
+    assert save().status is OperationStatus.SUCCESS
+    start_elsewhere(pod, monkeypatch, "other")
+    assert load().status is OperationStatus.SUCCESS
+
+
+@pytest.mark.parametrize("mount", [{"direct_io": True}], indirect=True, ids=[""])
+def test_short_reads_and_writes_are_gone_on_with(mount: Mount, pod: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = os.urandom(300_000)
+    (pod / "inductor" / "fxgraph" / "fi" / "first" / "entry").write_bytes(content)
+    mount.fail(read="SHORT", write="SHORT")
+    assert save().status is OperationStatus.SUCCESS
+    [pack] = mount.path.glob("store/v1/*/*/packs/*")
+    with open(pack, "rb", buffering=0) as file:
+        assert len(file.read(1000)) == 500
+    restored = start_elsewhere(pod, monkeypatch, "other")
+    assert load().status is OperationStatus.SUCCESS
+    assert (restored / "fxgraph" / "fi" / "first" / "entry").read_bytes() == content
+
+
+@pytest.mark.parametrize("mount", [{"negative_timeout": 2, "entry_timeout": 2}], indirect=True, ids=[""])
+def test_mount_that_remembers_what_was_missing_costs_no_more_than_a_miss(
+    mount: Mount, pod: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another client publishes what this one has just looked for in vain."""
+    (mount.path / "store").mkdir()
+    restored = start_elsewhere(pod, monkeypatch, "other")
+    assert load().status is OperationStatus.DOES_NOT_EXIST
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(pod / "inductor"))
+    assert save(store=mount.below / "store").status is OperationStatus.SUCCESS
+    assert not (mount.path / "store" / "v1").exists(), "it remembers"
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(restored))
+    assert load().status in (OperationStatus.DOES_NOT_EXIST, OperationStatus.SUCCESS)
+    write_artifact(pod / "third", "third")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(pod / "third"))
+    assert save().status in (OperationStatus.SUCCESS, OperationStatus.ERROR)
+    time.sleep(2.1)
+    assert save().status in (OperationStatus.SUCCESS, OperationStatus.SKIPPED)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(pod / "last"))
+    report = load()
+    assert (report.status, report.units) == (OperationStatus.SUCCESS, 2), "nothing is lost"
 
 
 @pytest.mark.parametrize("operation", ["getattr", "readdir", "open", "read"])

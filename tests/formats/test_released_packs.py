@@ -1,6 +1,6 @@
 """Packs of every released version still load. A file in packs/ is never changed; a new version adds one.
 
-Run this file as a program to write the pack of this version.
+Run this file as a program to write the pack of this version: to a path, with an origin if it is to be a merged one.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def test_pack_of_a_released_version_loads(path: Path, tmp_path: Path) -> None:
     assert sum(len(files) for _, _, files in os.walk(tmp_path)) == sum(map(len, CONTENT.values()))
 
 
-def write_pack() -> bytes:
-    """The pack that this version writes of CONTENT."""
+def write_pack(origin: str = "") -> bytes:
+    """The pack that this version writes of CONTENT: as it is saved, or as it is merged."""
     out = io.BytesIO()
     with PackWriter(out, Limits.for_packs_of(1 << 20), Deadline("save", 60)) as writer:
         for unit, files in CONTENT.items():
@@ -77,10 +77,10 @@ def write_pack() -> bytes:
                 SourceFile(name, len(data), mode, MTIME_NS, partial(io.BytesIO, data))
                 for name, (data, mode) in files.items()
             ]
-            writer.add_unit(unit, "stem" if unit in STEMS else "folder", sources)
+            writer.add_unit(unit, "stem" if unit in STEMS else "folder", sources, origin=origin)
         writer.finish(NAMESPACE, ENVIRONMENT)
     return out.getvalue()
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_bytes(write_pack())
+    Path(sys.argv[1]).write_bytes(write_pack(*sys.argv[2:]))

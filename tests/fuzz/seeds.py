@@ -29,12 +29,12 @@ _UNITS: list[dict[str, dict[str, bytes]]] = [
 
 
 def packs() -> list[bytes]:
-    """Sound packs, unsigned and signed, in one frame and in several."""
+    """Sound packs, unsigned and signed, in one frame and in several, and one that was merged."""
     found = []
     for units in _UNITS:
         sound = _write(units)
         found += [sound, _signed(sound), _reframed(sound)]
-    return found
+    return [*found, _write(_UNITS[2], origin="018bcfe56700-0123456789abcdef")]
 
 
 def signatures() -> list[bytes]:
@@ -55,7 +55,7 @@ def settings() -> list[bytes]:
     return [bytes([number]) + value.encode() for number in range(40) for value in values]
 
 
-def _write(units: dict[str, dict[str, bytes]]) -> bytes:
+def _write(units: dict[str, dict[str, bytes]], origin: str = "") -> bytes:
     out = io.BytesIO()
     with PackWriter(out, targets.LIMITS, Deadline("seed", 60)) as writer:
         for prefix, files in units.items():
@@ -63,7 +63,7 @@ def _write(units: dict[str, dict[str, bytes]]) -> bytes:
                 SourceFile(prefix + name, len(data), 0o644, _MTIME_NS, partial(io.BytesIO, data))
                 for name, data in files.items()
             ]
-            writer.add_unit(prefix[:-1], "folder" if prefix.endswith("/") else "stem", sources)
+            writer.add_unit(prefix[:-1], "folder" if prefix.endswith("/") else "stem", sources, origin=origin)
         writer.finish(targets.NAMESPACE, targets.ENVIRONMENT)
     return out.getvalue()
 

@@ -23,12 +23,14 @@ from b10_transfer.adapters import ADAPTERS, CacheRoot, cache_roots
 from b10_transfer.config import VARIABLES, Config, read_deadline
 from b10_transfer.deadline import Deadline
 from b10_transfer.environment import Environment
-from b10_transfer.errors import ConfigurationError, PackError, UntrustedPackError
+from b10_transfer.errors import ConfigurationError, CorruptPackError, PackError, UntrustedPackError
+from b10_transfer.merging import merge, mergeable
 from b10_transfer.pack import Limits
-from b10_transfer.repository import ReadRepository, Union
+from b10_transfer.repository import ReadRepository
 from b10_transfer.restore import restore
 from b10_transfer.signing import SigningKey, TrustedKeys, key_id, signing_key, trusted_keys
 from b10_transfer.stores.memory import MemoryStore
+from b10_transfer.union import Union
 
 from .mutator import SEPARATOR
 
@@ -41,6 +43,7 @@ LIMITS = Limits(packed_bytes=1 << 20, raw_bytes=8 << 20, members=1000)
 ENVIRONMENT = Environment({"torch": "2.13.0+cpu", "machine": "x86_64"}, {"hostname": "here"})
 NAMESPACE = "default"
 ID = "018bcfe56800-0123456789abcdef"
+MERGED_ID = "018bcfe56800-0123456789abcdff"
 PACK = f"v1/{NAMESPACE}/{ENVIRONMENT.id}/packs/{ID}.tar.zst"
 _PRIVATE = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 KEY = SigningKey(_PRIVATE)
@@ -54,11 +57,12 @@ signed_indexes: set[str] = set()
 
 
 def pack(data: bytes) -> None:
-    """A load and a save's survey of a store that holds this one pack: rejected in so many words, or restored whole."""
+    """A load, a survey and a merge of a store that holds this one pack: rejected in so many words, or used whole."""
     store = MemoryStore()
     store.create(PACK, io.BytesIO(data))
     union = ReadRepository(store, NAMESPACE, ENVIRONMENT, LIMITS, deadline()).union(verify_frames=True)
     _check_messages(union)
+    _check_merge(ReadRepository(store, NAMESPACE, ENVIRONMENT, LIMITS, deadline()), union)
     _check_restore(ReadRepository(store, NAMESPACE, ENVIRONMENT, LIMITS, deadline()))
     if b"signatures" in data:
         trusting = ReadRepository(store, NAMESPACE, ENVIRONMENT, LIMITS, deadline(), _Recording())
@@ -77,8 +81,9 @@ class _Recording(TrustedKeys):
         assert hashlib.sha256(index).hexdigest() in signed_indexes, "a forged signature was accepted"
 
 
+_merged = {hash(())}
 _restored = {hash(frozenset())}
-"""What has been restored: a restore is slow, and many inputs differ only in what it does not look at."""
+"""What has been merged and restored: that is slow, and many inputs differ only in what it does not look at."""
 
 
 def deadline() -> Deadline:
@@ -120,6 +125,30 @@ def _check_restore(repository: ReadRepository) -> None:
                 assert status.st_size == member.size, path
         assert not expected, f"not all was placed: {list(expected)[:3]}"
         assert not restored.failures
+
+
+def _check_merge(repository: ReadRepository, union: Union) -> None:
+    """What may be merged is merged into a sound pack that holds the same, or refused."""
+    shape = hash(tuple((unit.name, unit.origin, unit.members) for _pack, unit in union.units.values()))
+    if shape in _merged:
+        return
+    _merged.add(shape)
+    for found in mergeable(union, LIMITS):
+        out, store = io.BytesIO(), MemoryStore()
+        try:
+            merge(repository, [found], out, deadline())
+        except CorruptPackError as error:  # its frames are sound, and a file in them is not
+            assert error.pack == found.id
+            return
+        store.create(PACK.replace(ID, MERGED_ID), io.BytesIO(out.getvalue()))
+        merged = ReadRepository(store, NAMESPACE, ENVIRONMENT, LIMITS, deadline()).union(verify_frames=True)
+        assert not merged.rejected, merged.rejected
+        [pack] = merged.packs
+        for name, (_pack, unit) in union.units.items():
+            other = merged.units[name][1]
+            assert pack.origin(other) == found.origin(unit)
+            assert {m._replace(offset=0) for m in other.members} == {m._replace(offset=0) for m in unit.members}
+        assert merged.units.keys() == union.units.keys()
 
 
 def _files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:

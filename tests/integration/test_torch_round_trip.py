@@ -32,6 +32,8 @@ def pod(tmp_path: Path) -> Pod:
             "TRITON_CACHE_DIR": str(home / "triton"),
             "LOCAL_WORK_DIR": str(home),
             "TMPDIR": str(home),
+            # Without vector instructions a kernel compiles in half the time.
+            "TORCHINDUCTOR_VEC_ISA_OK": "0",
         }
         done = subprocess.run(
             [sys.executable, str(PROGRAM), *arguments], env=environment, capture_output=True, text=True, timeout=240

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -122,24 +123,70 @@ def test_wrong_setting_of_load_and_save_is_said_and_the_server_starts(pod: Pod, 
         assert name in started.log
 
 
+def fails(function: str) -> str:
+    """A program that has a function of ours fail."""
+    module, _, name = function.rpartition(":")
+    broken = "def broken(*_, **__): raise RuntimeError('unforeseen')"
+    return (
+        f"from b10_transfer.{module} import *\nimport b10_transfer.{module} as module\n{broken}\nmodule.{name} = broken"
+    )
+
+
 BREAKS = {
-    "import": "import sys; sys.modules['b10_transfer.launcher.commands'] = None",
-    "dependency": "import sys; sys.modules['b10_transfer.operations'] = None",
-    "syntax": "import b10_transfer.launcher as l; l.__path__[:] = [{folder!r}]",
+    **{
+        f"no {name}": f"import sys; sys.modules[{name!r}] = None"
+        for name in (
+            "click",
+            "b10_transfer.cli.main",
+            "b10_transfer.cli.console",
+            "b10_transfer.launcher.commands",
+            "b10_transfer.operations",
+        )
+    },
+    "no Python": "import b10_transfer.launcher as l; l.__path__[:] = [{folder!r}]",
+    "failing logging": fails("cli.console:set_up_logging"),
+    "failing settings": fails("config.launcher:LauncherConfig.from_environment"),
+    "failing signals": fails("launcher.processes:Signals.wait_for"),
 }
+
+
+def broken(pod: Pod, tmp_path: Path, program: str) -> dict[str, str]:
+    """What makes every Python begin with a program."""
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    (folder / "commands.py").write_text("this is no Python")
+    (folder / "sitecustomize.py").write_text(program.format(folder=str(folder)))
+    return {"PYTHONPATH": str(folder)}
 
 
 @pytest.mark.parametrize("kind", BREAKS)
 def test_broken_installation_costs_the_server_nothing(pod: Pod, tmp_path: Path, kind: str) -> None:
-    folder = tmp_path / "broken"
-    folder.mkdir()
-    (folder / "commands.py").write_text("this is no Python")
-    (folder / "sitecustomize.py").write_text(BREAKS[kind].format(folder=str(folder)))
-    started = pod.run(EXIT_7, PYTHONPATH=str(folder))
+    variables = broken(pod, tmp_path, BREAKS[kind])
+    started = pod.run(EXIT_7, **variables)
     assert started.wait() == 7
     assert "the server starts without" in started.log
-    missing = pod.run(["no-such-program"], PYTHONPATH=str(folder))
-    assert missing.wait() == 127
+    assert pod.run(["no-such-program"], **variables).wait() == 127
+
+
+def test_server_that_a_broken_installation_starts_gets_signals(pod: Pod, tmp_path: Path) -> None:
+    """That they are blocked here while the caches are looked after, nobody must inherit."""
+    started = pod.run(**broken(pod, tmp_path, BREAKS["failing signals"]), FAKE_EXIT="7")
+    pod.waits_for("serves")
+    started.send(signal.SIGTERM)
+    assert started.wait() == 7
+    pod.is_deserted()
+
+
+@pytest.mark.parametrize("function", ["launcher.processes:_is_the_servers_too", "launcher.keeper:Keeper.end"])
+def test_failure_while_the_server_runs_starts_no_second_one(pod: Pod, tmp_path: Path, function: str) -> None:
+    started = pod.run(**broken(pod, tmp_path, fails(function)), FAKE_EXIT="7")
+    pod.waits_for("serves")
+    started.send(signal.SIGTERM)
+    started.says("unforeseen")
+    with suppress(ProcessLookupError):  # it may have had the first signal
+        pod.send(pod.noted("started")[0]["pid"], signal.SIGTERM)
+    assert started.wait() == 7
+    assert len(pod.noted("started")) == 1
 
 
 def test_failure_that_nobody_foresaw_costs_the_server_nothing(pod: Pod, tmp_path: Path) -> None:

@@ -11,87 +11,35 @@ import itertools
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from b10_transfer.errors import CorruptPackError, StoreError
+from b10_transfer.compaction import own_repository, tidy
+from b10_transfer.config import Config
+from b10_transfer.deadline import Deadline
+from b10_transfer.errors import CacheError, CorruptPackError, StoreError
 from b10_transfer.leases import try_acquire
-from b10_transfer.repository import Rejected, Repository
-from b10_transfer.stores.base import ObjectInfo, ObjectReader, Store, StoreFacts
+from b10_transfer.repository import Repository
+from b10_transfer.stores.base import Store
 from b10_transfer.stores.directory import DirectoryStore
 from b10_transfer.stores.memory import MemoryStore
+from b10_transfer.union import Rejected
+from tests.mortal import DEATHS, WAYS, Death, Killed, MortalStore
 
 if TYPE_CHECKING:
-    from b10_transfer.stores.base import Source
     from tests.conftest import Packs
 
 UNITS = ["inductor/aa/one.", "inductor/aa/two.", "triton/THREE/", "triton/FOUR/"]
 CONTENTS = st.dictionaries(st.sampled_from(UNITS), st.integers(0, 255), min_size=1)
 TIMEOUT_S = 30.0
 
-Death = tuple[int, str] | None
-"""At which call of the store, counted from 0, an operation dies, and how; None if it lives."""
-WAYS = ["before", "after", "error", "error after"]
-DEATHS = st.one_of(st.none(), st.tuples(st.integers(0, 4), st.sampled_from(WAYS)))
 WHICH = st.integers(0, 10)
-
-
-class Killed(BaseException):
-    """The process is dead: no handler of ours sees it."""
-
-
-class MortalStore(Store):
-    """Another store, whose user dies, or is refused, at the call that ``death`` says."""
-
-    def __init__(self, below: Store, death: Death) -> None:
-        self.location = below.location
-        self._below = below
-        self._death = death
-        self.calls = 0
-        self._dead = False
-
-    def _call(self, function: Callable[[], Any]) -> Any:
-        if self._dead:
-            raise Killed
-        number, self.calls = self.calls, self.calls + 1
-        if self._death is None or self._death[0] != number:
-            return function()
-        how = self._death[1]
-        if how in ("after", "error after"):
-            function()
-        if how.startswith("error"):
-            raise StoreError("use", "the store", "Input/output error")
-        self._dead = True
-        raise Killed
-
-    def folders(self, folder: str) -> list[str]:
-        return self._call(lambda: self._below.folders(folder))  # type: ignore[no-any-return]
-
-    def list(self, folder: str) -> list[ObjectInfo]:
-        return self._call(lambda: self._below.list(folder))  # type: ignore[no-any-return]
-
-    def facts(self) -> StoreFacts:
-        return self._call(self._below.facts)  # type: ignore[no-any-return]
-
-    def open(self, name: str) -> ObjectReader | None:
-        return self._call(lambda: self._below.open(name))  # type: ignore[no-any-return]
-
-    def create(self, name: str, source: Source) -> bool:
-        return self._call(lambda: self._below.create(name, source))  # type: ignore[no-any-return]
-
-    def delete(self, name: str) -> bool:
-        return self._call(lambda: self._below.delete(name))  # type: ignore[no-any-return]
-
-    def now(self) -> float:
-        return self._call(self._below.now)  # type: ignore[no-any-return]
-
-    def remove_abandoned(self, older_than_s: float) -> int:
-        return self._call(lambda: self._below.remove_abandoned(older_than_s))  # type: ignore[no-any-return]
 
 
 class CrashMachine(RuleBasedStateMachine):
@@ -308,5 +256,42 @@ def test_operation_may_die_at_each_of_its_calls(packs: Packs, operation: str, wa
         machine.union_is_what_was_acknowledged_and_whole_packs_of_the_dead()
         if calls <= number:  # it was over before it could die
             assert number > 0
+            return
+    raise AssertionError("it never came to its end")
+
+
+def compact(packs: Packs, store: Store, grace_s: int = 0) -> None:
+    config = replace(Config.from_environment({}), max_packs=1, grace_s=grace_s)
+    deadline = Deadline("compact", 60)
+    tidy(store, own_repository(store, config, packs.environment, deadline), config, deadline)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_compaction_may_die_at_each_of_its_calls(packs: Packs, way: str) -> None:
+    """It merges, and deletes what was merged before and what was pruned; the next one brings it to its end."""
+    for number in range(200):
+        below = MemoryStore()
+        repository = packs.repository(below)
+        ids = [
+            repository.publish(io.BytesIO(packs.write({unit: {"file": b"%d" % index}})))
+            for index, unit in enumerate([UNITS[0], UNITS[0], UNITS[1], UNITS[2]])
+        ]
+        compact(packs, below, grace_s=1000)
+        ids.append(repository.publish(io.BytesIO(packs.write({UNITS[3]: {"file": b"new"}}))))
+        ids.append(repository.publish(io.BytesIO(packs.write({UNITS[0]: {"file": b"pruned"}}))))
+        repository.prune(ids[-1], "a test")
+        expected = packs.read(repository)
+        assert len(expected) == 4
+        mortal = MortalStore(below, (number, way))
+        with suppress(Killed, CacheError):
+            compact(packs, mortal)
+        assert packs.read(repository) == expected
+        for _ in range(2):
+            compact(packs, below)
+            assert packs.read(repository) == expected
+        assert len(repository.listing()) == 1
+        assert repository.set_aside() == set()
+        if mortal.calls <= number:
+            assert number > 20
             return
     raise AssertionError("it never came to its end")

@@ -327,6 +327,12 @@ def test_unknown_kind_of_unit_is_refused(refused: Refused, kind: Any) -> None:
     refused(lambda document: document["units"][0].update(kind=kind))
 
 
+@pytest.mark.parametrize("origin", ["x", "../x", None, 5, [], ID, "ffffffffffff-0123456789abcdef"], ids=repr)
+def test_origin_that_is_no_earlier_pack_is_refused(refused: Refused, origin: Any) -> None:
+    """Otherwise an old pack could pass for the latest."""
+    refused(lambda document: document["units"][0].update(origin=origin))
+
+
 def test_unit_without_files_is_refused(refused: Refused) -> None:
     refused(lambda document: document["units"].append(stem("inductor/unit", [])))
 

@@ -144,7 +144,8 @@ def members_of(index: Index) -> list[Member]:
 @given(unit_lists(), FRAME_SIZES)
 def test_what_was_packed_is_read_back(packs: Packs, units: list[Unit], frame_bytes: int) -> None:
     reader, index = opened(packs, write(packs, units, frame_bytes))
-    reader.verify_frames(index)
+    for _piece in reader.read_members(index, (), every_frame=True):
+        pass
     assert packs.contents(reader, index, members_of(index)) == expected(units)
 
 

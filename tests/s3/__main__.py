@@ -11,6 +11,8 @@ from pathlib import Path
 from .ceph import ACCESS_KEY, SECRET_KEY, Ceph
 
 BUCKET = "test-bucket"
+AT_ONCE = ["-n", "4", "--dist", "worksteal"]
+"""Most of these tests wait."""
 TESTS = ["tests/contract/test_stores.py", "tests/s3"]
 
 
@@ -34,7 +36,7 @@ def main() -> int:
         }
         os.environ.update(environment)
         make_bucket(BUCKET)
-        command = [sys.executable, "-m", "pytest", *(sys.argv[1:] or TESTS)]
+        command = [sys.executable, "-m", "pytest", *(sys.argv[1:] or [*AT_ONCE, *TESTS])]
         return subprocess.run(command, check=False).returncode
 
 

@@ -48,6 +48,16 @@ WRONG = {
 }
 
 
+def test_endpoint_where_nobody_listens_does_not_cost_the_deadline(
+    bucket: Bucket, filled: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    report = load(merge=True, deadline_s=60)
+    assert report.status is OperationStatus.ERROR
+    assert "Connection refused" in report.reason
+    assert report.seconds < 15
+
+
 @pytest.mark.parametrize(("variables", "told"), WRONG.values(), ids=WRONG)
 def test_what_keeps_a_pod_out_is_told(
     bucket: Bucket, filled: None, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], told: str

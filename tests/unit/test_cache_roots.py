@@ -85,6 +85,7 @@ def test_names_of_adapters_are_those_that_packs_were_written_with() -> None:
     """They never change: a pack's members are filed under them."""
     assert [adapter.name for adapter in ADAPTERS] == [
         "vllm",
+        "vllm_modelinfos",
         "vllm_deep_gemm",
         "flashinfer_autotune",
         "sglang_jit",

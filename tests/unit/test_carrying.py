@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import platform
+import shutil
+import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -100,6 +104,52 @@ def test_export_replaces_a_file_only_when_it_is_whole(
     assert (result.exit_code, "No space left" in result.stderr) == (1, True)
     assert path.read_text() == "precious"
     assert [found.name for found in tmp_path.glob(".warm.tar.*")] == []
+
+
+def digest_of(descriptor: dict[str, Any], layout: Path) -> Path:
+    """The blob that a descriptor names, if it is as described."""
+    kind, _, digest = descriptor["digest"].partition(":")
+    path: Path = layout / "blobs" / kind / digest
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == digest
+    assert path.stat().st_size == descriptor["size"]
+    return path
+
+
+def test_image_layout_holds_the_store_as_its_only_layer(
+    warm: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    layout = tmp_path / "warm"
+    assert command("export", "--oci", layout).exit_code == 0
+    assert json.loads((layout / "oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
+    [described] = json.loads((layout / "index.json").read_text())["manifests"]
+    manifest = json.loads(digest_of(described, layout).read_text())
+    [layer] = manifest["layers"]
+    config = json.loads(digest_of(manifest["config"], layout).read_text())
+    assert config["rootfs"]["diff_ids"] == [layer["digest"]]
+    with tarfile.open(digest_of(layer, layout)) as archive:
+        archive.extractall(tmp_path / "image", filter="data")
+    assert len([path for path in layout.rglob("*") if path.is_file()]) == 5
+    monkeypatch.setenv("B10_STORE", str(tmp_path / "image"))
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "new"))
+    assert load().status is OperationStatus.SUCCESS
+
+
+@pytest.mark.skipif(not shutil.which("umoci"), reason="no umoci (Debian has it)")
+def test_image_layout_is_one_to_other_tools(warm: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert command("export", "--oci", tmp_path / "warm").exit_code == 0
+    unpack = ["umoci", "unpack", "--rootless", "--image", f"{tmp_path}/warm:latest", str(tmp_path / "bundle")]
+    subprocess.run(unpack, check=True, capture_output=True)
+    monkeypatch.setenv("B10_STORE", str(tmp_path / "bundle" / "rootfs"))
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "new"))
+    assert load().status is OperationStatus.SUCCESS
+
+
+def test_image_layout_replaces_nothing(warm: str, tmp_path: Path) -> None:
+    (tmp_path / "warm").mkdir()
+    (tmp_path / "warm" / "precious").touch()
+    assert command("export", "--oci", tmp_path / "warm").exit_code == 1
+    assert [path.name for path in tmp_path.glob("*warm*")] == ["warm"]
+    assert [path.name for path in (tmp_path / "warm").iterdir()] == ["precious"]
 
 
 def member(name: str, **fields: object) -> tarfile.TarInfo:

@@ -121,6 +121,8 @@ def test_json_says_all_there_is_to_say(this_pod: Publisher) -> None:
         "units": 2,
         "files": 2,
         "bytes": 1300,
+        "superseded_by": "",
+        "recalled_in_part": False,
     }
 
 

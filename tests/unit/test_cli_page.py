@@ -16,10 +16,11 @@ from b10_transfer.inspection.clearing import ClearedCache, ClearedEnvironment
 from b10_transfer.inspection.explanation import Explanation
 from b10_transfer.inspection.inventory import Inventory, StoredEnvironment, StoredPack
 from b10_transfer.inspection.pod import LocalCache, PodInfo
+from b10_transfer.inspection.pruning import PrunedPack, Pruning
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
 EXAMPLES = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]
-LS, INFO, EXPLAIN, DOCTOR, CACHES, ENVIRONMENTS = EXAMPLES
+LS, INFO, EXPLAIN, DOCTOR, CACHES, ENVIRONMENTS, PRUNE = EXAMPLES
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,8 @@ LS, INFO, EXPLAIN, DOCTOR, CACHES, ENVIRONMENTS = EXAMPLES
         (DOCTOR, Diagnosis),
         (CACHES["caches"][0], ClearedCache),
         (ENVIRONMENTS["environments"][0], ClearedEnvironment),
+        (PRUNE, Pruning),
+        (PRUNE["packs"][0], PrunedPack),
     ],
 )
 def test_example_has_the_fields_of_what_is_printed(example: dict[str, object], shape: type) -> None:

@@ -81,3 +81,8 @@ def test_store_of_a_local_file_system_needs_no_worker(table: dict[str, str], tmp
     table[str(tmp_path)] = "nfs4"
     with directory_store(tmp_path, make_parents=False, deadline=Deadline("load", 60)) as store:
         assert isinstance(store, WorkerStore)
+
+
+def test_shared_memory_is_local_though_the_folder_it_is_mounted_in_is_no_disk(table: dict[str, str]) -> None:
+    table |= {"/dev": "devtmpfs", "/dev/shm": "tmpfs"}
+    assert is_local("/dev/shm/store")

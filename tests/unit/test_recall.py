@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -154,3 +155,53 @@ def test_recalled_pack_is_no_failure(two_saves: tuple[str, str]) -> None:
 def test_store_that_is_not_there_has_nothing_to_fail(isolated_env: IsolatedEnv) -> None:
     result = command("verify")
     assert (result.exit_code, "0 packs" in result.output) == (0, True)
+
+
+@pytest.fixture
+def merged(two_saves: tuple[str, str], isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """The two, a third, and the pack they were merged into; the three are deleted with the next."""
+    monkeypatch.setenv("B10_MAX_PACKS", "2")
+    isolated_env.fill(isolated_env.triton, {"THIRD/a.so": b"third"})
+    third = save().pack
+    [merged] = {path.name.partition(".")[0] for path in isolated_env.store.glob("v1/*/*/packs/*")} - {*two_saves, third}
+    monkeypatch.setenv("B10_GRACE_SECONDS", "0")
+    monkeypatch.setenv("B10_MAX_PACKS", "0")
+    isolated_env.fill(isolated_env.triton, {"FOURTH/a.so": b"fourth"})
+    fourth = save().pack
+    assert len(list(isolated_env.store.glob("v1/*/*/packs/*"))) == 2
+    return (*two_saves, third, merged, fourth)
+
+
+def test_pack_that_was_merged_and_deleted_is_recalled_by_its_id(
+    merged: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, read_tree: ReadTree, tmp_path: Path
+) -> None:
+    everything = restored(monkeypatch, read_tree, tmp_path / "before")
+    assert command("quarantine", merged[1]).exit_code == 0
+    without = {path: data for path, data in everything.items() if path != "BAD/a.so"}
+    assert restored(monkeypatch, read_tree, tmp_path / "two") == without
+    assert save().status is OperationStatus.SKIPPED, "nor is it published again"
+    assert command("restore", merged[1]).exit_code == 0
+    assert restored(monkeypatch, read_tree, tmp_path / "three") == everything
+
+
+def test_merged_pack_is_recalled_with_all_that_was_merged_into_it(
+    merged: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, read_tree: ReadTree, tmp_path: Path
+) -> None:
+    assert command("quarantine", merged[3]).exit_code == 0
+    assert restored(monkeypatch, read_tree, tmp_path / "one") == {"FOURTH/a.so": b"fourth"}
+    assert command("restore", merged[3]).exit_code == 0
+    assert len(restored(monkeypatch, read_tree, tmp_path / "two")) == 4
+
+
+def test_of_a_merged_pack_only_what_was_published_since_a_time_is_recalled(
+    merged: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    when = published(merged[2])
+
+    def years_apart(pack_id: str) -> datetime:
+        return when if pack_id >= merged[2] else published(pack_id).replace(year=2000)
+
+    monkeypatch.setattr("b10_transfer.inspection.recall.published", years_apart)
+    answer = command("quarantine", "--since", when.replace(microsecond=0).strftime("%Y-%m-%dT%H:%M:%S"))
+    assert {merged[2] in answer.output, merged[4] in answer.output} == {True}
+    assert not any(pack in answer.output for pack in (merged[0], merged[1]))

@@ -92,6 +92,7 @@ def test_caches_whose_names_say_less_than_is_checked_are_known() -> None:
     unit = Unit("torch_aot_compile/abc/rank_0_0", UnitKind.FOLDER)
     assert {adapter.name for adapter in ADAPTERS if adapter.may_be_replaced(unit)} == {
         "vllm",
+        "vllm_modelinfos",
         "flashinfer",
         "sglang_flashinfer",
         "tvm_ffi",

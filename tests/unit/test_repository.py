@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from b10_transfer.deadline import Deadline
 from b10_transfer.environment import Environment
 from b10_transfer.errors import CorruptPackError, DeadlineExceededError, StoreError, UnreadablePackError
-from b10_transfer.repository import ReadRepository, Rejected, Repository
+from b10_transfer.repository import ReadRepository, Repository
 from b10_transfer.stores.base import ObjectReader
 from b10_transfer.stores.memory import MemoryStore
+from b10_transfer.union import Rejected
 
 if TYPE_CHECKING:
     from tests.conftest import Packs

@@ -19,9 +19,10 @@ from b10_transfer.deadline import Deadline
 from b10_transfer.errors import ConfigurationError, PackError, UntrustedPackError
 from b10_transfer.pack import trailer
 from b10_transfer.pack.zstd import unpack_frame
-from b10_transfer.repository import Repository, Union
+from b10_transfer.repository import Repository
 from b10_transfer.signing import SigningKey, TrustedKeys, key_id, signing_key, trusted_keys
 from b10_transfer.stores.memory import MemoryStore
+from b10_transfer.union import Union
 
 if TYPE_CHECKING:
     from tests.conftest import IsolatedEnv, Packs

@@ -178,6 +178,19 @@ def test_copies_of_what_the_store_no_longer_has_are_removed(
     assert copy_in(node) != old
 
 
+def test_copies_of_another_environment_that_the_store_no_longer_has_go_with_the_next_fetch(
+    isolated_env: IsolatedEnv, node: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An earlier image's, say, whose packs were pruned."""
+    assert start_pod(monkeypatch, tmp_path / "one") is OperationStatus.SUCCESS
+    old = copy_in(node)
+    other = old.parents[2] / ("0" * 32) / "packs" / old.name
+    other.parent.mkdir(parents=True)
+    old.rename(other)
+    assert start_pod(monkeypatch, tmp_path / "two") is OperationStatus.SUCCESS
+    assert copy_in(node) == old, "fetched again, and the other is gone"
+
+
 def test_pods_that_start_together_fetch_once(isolated_env: IsolatedEnv, node: Path) -> None:
     [pack] = isolated_env.store.rglob("*.tar.zst")
     name = pack.relative_to(isolated_env.store).as_posix()

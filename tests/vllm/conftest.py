@@ -13,7 +13,7 @@ from enum import Enum
 from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import pytest
 
@@ -31,13 +31,43 @@ TEST_S = 3600
 """A test may be the first to need several starts."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.timeout(TEST_S))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    item.add_marker(pytest.mark.timeout(TEST_S))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests with the same starts run in the same process (``make test-vllm`` has two); others run anywhere.
+
+    By the names of tests, since pytest-xdist's own groups (3.8) get lost with pytest 9.2.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByStarts(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            if "-stock-" in nodeid:
+                return "stock"
+            return "gpu mode" if "-gpu_mode-" in nodeid or "/test_command.py" in nodeid else nodeid
+
+    return ByStarts(config, log)
+
+
+def _case_of(item: pytest.Item) -> Case | None:
+    case = item.callspec.params.get("case") if hasattr(item, "callspec") else None
+    return case if isinstance(case, Case) else None
 
 
 _figures: list[str] = []
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["figures"] = _figures
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    _figures.extend(node.workeroutput.get("figures", ()))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -123,6 +153,7 @@ def once(function: Callable[P, R]) -> Callable[P, R]:
 
 
 Starts = Callable[[Case], Start]
+Neighbours = Callable[[Case], list[Case]]
 NewPod = Callable[[SetUp, str, str], Pod]
 
 
@@ -164,7 +195,7 @@ def start(new_pod: NewPod, model: Path, other_model: Path) -> Callable[[Case, st
             shutil.copytree(modelinfos, pod.cache_root / "modelinfos")
         served = other_model if case.workload is Workload.MODEL else model
         options = ("--max-model-len", "384") if case.workload is Workload.LENGTH else ()
-        found = _start(pod, case.way, served, options, "compiled anew" if modelinfos else "save: ")
+        found = _start(pod, case.way, served, options, "compiled anew" if name == "new" else "save: ")
         took = f"compile phase {compile_s(found.server.log):.1f} s, ready after {found.server.ready_s:.1f} s"
         _figures.append(f"{name} {case.way.value}, {case.workload.value} ({case.set_up.value}): {took}")
         return found
@@ -173,31 +204,42 @@ def start(new_pod: NewPod, model: Path, other_model: Path) -> Callable[[Case, st
 
 
 @pytest.fixture(scope="session")
-def cold_start(start: Callable[..., Start]) -> Starts:
+def neighbours(request: pytest.FixtureRequest) -> Neighbours:
+    """``neighbours(case)``: the cases with the same store that the chosen tests are about, in their order."""
+    chosen = {case for item in request.session.items if (case := _case_of(item))}
+    if any(
+        "restored_start" in getattr(item, "fixturenames", ()) and not _case_of(item) for item in request.session.items
+    ):
+        chosen = set(CASES)  # for a test that looks at several
+    return lambda case: [other for other in CASES if other.store == case.store and other in chosen]
+
+
+@pytest.fixture(scope="session")
+def cold_start(start: Callable[..., Start], neighbours: Neighbours) -> Starts:
     """``cold_start(case)`` is the first start of a case. Each happens once, those with the same store in order."""
 
     @once
     def first(case: Case) -> Start:
-        before = [other for other in CASES[: CASES.index(case)] if other.store == case.store]
-        for other in before:
-            first(other)
+        for other in neighbours(case):
+            if CASES.index(other) < CASES.index(case):
+                first(other)
         return start(case, "cold")
 
     return first
 
 
 @pytest.fixture(scope="session")
-def restored_start(start: Callable[..., Start], cold_start: Starts) -> Starts:
+def restored_start(start: Callable[..., Start], cold_start: Starts, neighbours: Neighbours) -> Starts:
     """``restored_start(case)`` is the second start of a case, in an empty pod in another place, with all that is saved
     in its store by then; each happens once."""
 
     @once
     def second(case: Case) -> Start:
-        for other in CASES:
-            if other.store == case.store:
-                cold_start(other)
-        # What a server writes long before it compiles must not pass for a cache.
-        return start(case, "new", cold_start(case).pod.cache_root / "modelinfos")
+        for other in neighbours(case):
+            cold_start(other)
+        # What a server writes long before it compiles must not pass for a cache. Elsewhere it is restored.
+        written = cold_start(case).pod.cache_root / "modelinfos" if case.way is Way.BACKGROUND else None
+        return start(case, "new", written)
 
     return second
 

@@ -31,9 +31,8 @@ def main() -> None:
         constraints.write_text(f"torch=={version('torch')}\n")
         _pip("--constraint", str(constraints), *_requirements())
     _pip("--no-deps", str(HERE / "plugin"))
-    _pip(
-        "--editable", str(HERE.parent.parent), "pytest>=8.4", "pytest-timeout>=2.3", "hypothesis>=6.120", "mfusepy>=3.1"
-    )
+    tools = ("pytest>=8.4", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "hypothesis>=6.120", "mfusepy>=3.1")
+    _pip("--editable", str(HERE.parent.parent), *tools)
 
 
 def _requirements() -> list[str]:

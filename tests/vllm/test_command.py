@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.vllm.conftest import CASES, GPU_MODE, STOCK, Case, Start, Starts
+from tests.vllm.conftest import CASES, GPU_MODE, STOCK, Case, Neighbours, Start, Starts
 from tests.vllm.log import cache_lines, compile_s, graphs_compiled, lines_with, loaded_artifacts
 from tests.vllm.server import Way
 
@@ -29,9 +29,10 @@ def test_what_the_server_has_compiled_is_saved_while_it_serves(cold_start: Start
     assert log.index("the server serves") < log.index("save: SUCCESS") < log.index("Shutting down")
 
 
-def test_exit_code_of_run_is_the_one_that_the_server_has_by_itself(cold_start: Starts) -> None:
+@every_case
+def test_exit_code_of_run_is_the_one_that_the_server_has_by_itself(cold_start: Starts, case: Case) -> None:
     """SIGTERM while serving: ``run`` gets it and passes it on; in the background the server gets it itself."""
-    assert [cold_start(case).exit_code for case in CASES] == [0] * len(CASES)
+    assert cold_start(case).exit_code == 0
 
 
 @every_case
@@ -40,9 +41,16 @@ def test_restored_server_answers_with_the_same_text(cold_start: Starts, restored
 
 
 @every_case
-def test_cache_is_restored_where_vllm_has_already_written_other_things(restored_start: Starts, case: Case) -> None:
+def test_cache_is_restored_also_where_vllm_has_already_written_other_things(restored_start: Starts, case: Case) -> None:
     [line] = lines_with(" load: ", restored_start(case).server.log)
     assert "load: SUCCESS" in line
+
+
+@by_run
+def test_what_vllm_knows_of_the_models_class_is_restored_and_believed(restored_start: Starts, case: Case) -> None:
+    """Otherwise vLLM would import the class in a process of its own, and write the file anew."""
+    [file] = (restored_start(case).pod.cache_root / "modelinfos").iterdir()
+    assert file.stat().st_mtime_ns < restored_start(case).began_ns
 
 
 @stock
@@ -72,9 +80,11 @@ def test_nothing_is_compiled_again(restored_start: Starts, case: Case) -> None:
 
 
 @every_case
-def test_restored_server_has_nothing_new_to_save(cold_start: Starts, restored_start: Starts, case: Case) -> None:
+def test_restored_server_has_nothing_new_to_save(
+    cold_start: Starts, restored_start: Starts, neighbours: Neighbours, case: Case
+) -> None:
     assert "save: SUCCESS" not in restored_start(case).server.log
-    last = cold_start([other for other in CASES if other.store == case.store][-1])
+    last = cold_start(neighbours(case)[-1])
     assert _packs(restored_start(case)) == _packs(last)
 
 
@@ -129,7 +139,8 @@ def test_caches_of_another_length_and_another_model_live_side_by_side(
     assert 0 < units[0] < units[1] < units[2]
     for case in GPU_MODE:
         restored = cache_lines(restored_start(case).server.log)
-        assert sum(line.restored for line in restored) == units[-1]
+        # Both models are Llamas: what vLLM knows of that class is one unit, which is no compiled one.
+        assert sum(line.restored for line in restored) == units[-1] - 1
     loaded = [Path(path).parts[-3] for case in GPU_MODE for path in loaded_artifacts(restored_start(case).server.log)]
     assert len(set(loaded)) == len(loaded) == len(GPU_MODE)
 

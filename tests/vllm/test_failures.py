@@ -20,7 +20,7 @@ import pytest
 from tests.faults.conftest import Mount
 from tests.launcher.conftest import mounted
 from tests.launcher.pod import end
-from tests.vllm.conftest import GPU_MODE, NewPod, Starts
+from tests.vllm.conftest import GPU_MODE, Case, NewPod, Starts
 from tests.vllm.log import cache_lines, graphs_compiled, lines_with
 from tests.vllm.server import Pod, Server, SetUp, Way
 
@@ -44,6 +44,11 @@ def test_exit_code_of_the_server_alone_is_known(new_pod: NewPod, model: Path, li
     with new_pod(SetUp.STOCK, "alone", "alone").serve(model) as server:
         server.wait_until_it_says(line)
         assert server.stop() == own_exit_code(server)
+
+
+def all_say(text: str, lines: list[str]) -> bool:
+    """There is a line, or two where the server lost the signal and served: then it saves once more."""
+    return bool(lines) and all(text in line for line in lines)
 
 
 @contextmanager
@@ -89,8 +94,7 @@ def test_server_starts_though_the_store_cannot_be_reached(new_pod: NewPod, model
         server.wait_until_it_says(STARTING)
         assert server.stop() == own_exit_code(server)
     for operation in ("load", "save"):
-        [line] = lines_with(f"{operation} failed", server.log)
-        assert "is the volume mounted?" in line
+        assert all_say("is the volume mounted?", lines_with(f"{operation} failed", server.log))
 
 
 def test_server_starts_though_the_store_is_read_only(new_pod: NewPod, model: Path, mount: Mount) -> None:
@@ -99,8 +103,7 @@ def test_server_starts_though_the_store_is_read_only(new_pod: NewPod, model: Pat
     with run(pod, model) as server:
         server.wait_until_it_says(STARTING)
         assert server.stop() == own_exit_code(server)
-    [line] = lines_with("save failed", server.log)
-    assert "Read-only file system" in line
+    assert all_say("Read-only file system", lines_with("save failed", server.log))
 
 
 def test_server_serves_though_the_store_hangs_and_can_be_stopped_during_the_last_save(
@@ -125,11 +128,12 @@ def test_server_serves_though_the_store_hangs_and_can_be_stopped_during_the_last
     assert "none fail" in replace(pod, store=below).run("b10-compile-cache", "verify")
 
 
+@pytest.mark.parametrize("case", GPU_MODE[:1], ids=str)
 def test_full_store_is_loaded_from_and_a_variable_of_the_pods_own_is_named(
-    new_pod: NewPod, cold_start: Starts, model: Path, tmp_path: Path
+    new_pod: NewPod, cold_start: Starts, model: Path, tmp_path: Path, case: Case
 ) -> None:
     """A replica that differs from the one that saved in nothing but VLLM_XGRAMMAR_CACHE_MB, which is in vLLM's hash."""
-    saved = cold_start(GPU_MODE[0]).pod.store
+    saved = cold_start(case).pod.store
     used_kb = sum(file.stat().st_size for file in saved.rglob("*") if file.is_file()) // 1024
     with mounted(tmp_path / "full", f"size={used_kb + 512}k") as full:
         shutil.copytree(saved, full / "store")

@@ -32,11 +32,13 @@ from .torch_extensions import TorchExtensionsAdapter
 from .triton import TritonAdapter
 from .tvm_ffi import TvmFfiAdapter
 from .vllm import VllmAdapter
+from .vllm_modelinfos import VllmModelInfosAdapter
 
 # vLLM's first: it points Inductor and Triton into its own cache, and takes theirs along.
 ADAPTERS: tuple[Adapter, ...] = (
     # Places that a server chooses come first: it sets a compiler's variable to one, and a cache keeps its name.
     VllmAdapter(),
+    VllmModelInfosAdapter(),
     VllmDeepGemmAdapter(),
     FlashInferAutotuneAdapter(),
     SglangJitAdapter(),

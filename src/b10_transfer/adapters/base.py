@@ -61,6 +61,8 @@ class Adapter(ABC):
     """What the cache is, in a few words, for people."""
     units: str
     """What its units are, in a few words, for people."""
+    accompanies: bool = False
+    """Whether its units only go along with compile artifacts: alone they neither make a cache nor are worth a save."""
     variables: tuple[Variable, ...] = ()
     """The environment variables that say where the root is, for docs/configuration.md."""
 

@@ -109,10 +109,10 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path | BaseException) else value
 
 
-def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
-    """Print a table: with lines on a terminal, plain columns otherwise."""
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: str = "", *, err: bool = False) -> None:
+    """Print a table, on stderr with ``err``: with lines on a terminal, plain columns otherwise."""
     rows = [[printable(cell) for cell in row] for row in rows]
-    if sys.stdout.isatty():
+    if (sys.stderr if err else sys.stdout).isatty():
         from rich import box
         from rich.console import Console
         from rich.table import Table
@@ -120,13 +120,13 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: s
         table = Table(*headings, title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
         for row in rows:
             table.add_row(*(cell.replace("[", r"\[") for cell in row))
-        Console().print(table)
+        Console(stderr=err).print(table)
         return
     if title:
-        click.echo(title)
+        click.echo(title, err=err)
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
     for row in [headings, *rows]:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip(), err=err)
 
 
 def print_carried(carried: Sequence[Carried], where: str) -> None:

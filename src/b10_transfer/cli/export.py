@@ -25,7 +25,8 @@ from .console import (
 
 
 @click.command("export")
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--oci", is_flag=True, help="FILE is a new folder: an image for registries, of the OCI's layout.")
 @click.option("--all-environments", is_flag=True, help="Not only what this pod could load.")
 @store_options
 @deadline_option
@@ -34,6 +35,7 @@ from .console import (
 def command(
     context: click.Context,
     file: Path,
+    oci: bool,
     all_environments: bool,
     store: str | None,
     namespace: str | None,
@@ -50,6 +52,11 @@ def command(
         RUN b10-compile-cache import /tmp/warm.tar --store /opt/compile-cache && rm /tmp/warm.tar
         ENV B10_STORE=/opt/compile-cache B10_READ_ONLY=1
 
+    \b
+    Or as an image of its own, which Kubernetes can mount as a volume:
+        b10-compile-cache export --oci warm
+        skopeo copy oci:warm docker://registry.example.com/warm:1
+
     Every byte is checked on the way; packs that are damaged, not trusted or recalled stay behind. The file is a tar of
     the store's own layout. Exits with 3 if there was nothing to write.
     """
@@ -64,7 +71,7 @@ def command(
                 return found == config.namespace and (all_environments or environment_id == own)
 
             with open_store(config, deadline) as opened:
-                return export(opened, config, deadline, file.absolute(), wanted)
+                return export(opened, config, deadline, file.absolute(), wanted, oci=oci)
 
         carried = bounded("export", work, deadline_s=deadline_s, observe=observe)
     if as_json:

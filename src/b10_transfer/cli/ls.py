@@ -10,7 +10,7 @@ from ..config import Config
 from ..deadline import Deadline
 from ..environment import detect
 from ..inspection.bounded import bounded, open_store
-from ..inspection.inventory import Inventory, StoredEnvironment, take_inventory
+from ..inspection.inventory import LEAVING, USABLE, Inventory, StoredEnvironment, take_inventory
 from .console import (
     ExitCode,
     age,
@@ -117,8 +117,10 @@ def _print_packs(inventory: Inventory) -> None:
 
 
 def _packs(found: StoredEnvironment) -> str:
-    absent = sum(pack.state != "usable" for pack in found.packs)
-    return f"{len(found.packs)} ({absent} unusable)" if absent else str(len(found.packs))
+    leaving = sum(pack.state in LEAVING for pack in found.packs)
+    absent = sum(pack.state not in (USABLE, *LEAVING) for pack in found.packs)
+    notes = [f"{number} {what}" for number, what in ((absent, "unusable"), (leaving, "leaving")) if number]
+    return f"{len(found.packs)} ({', '.join(notes)})" if notes else str(len(found.packs))
 
 
 def _telling_parts(found: StoredEnvironment) -> str:

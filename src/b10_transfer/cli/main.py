@@ -17,6 +17,7 @@ COMMANDS = (
     "explain",
     "doctor",
     "clear",
+    "prune",
     "verify",
     "quarantine",
     "restore",

@@ -8,7 +8,7 @@ from ..config import Config
 from ..deadline import Deadline
 from ..environment import detect
 from ..inspection.bounded import bounded, open_store
-from ..inspection.inventory import RECALLED, SET_ASIDE, USABLE, Inventory, take_inventory
+from ..inspection.inventory import LEAVING, RECALLED, SET_ASIDE, USABLE, Inventory, take_inventory
 from .console import (
     ExitCode,
     deadline_option,
@@ -22,7 +22,7 @@ from .console import (
     size,
 )
 
-_SOUND = (USABLE, SET_ASIDE, RECALLED, "newer")
+_SOUND = (USABLE, SET_ASIDE, RECALLED, "newer", *LEAVING)
 """States that are no news: set aside and recalled packs count as absent already."""
 
 

@@ -129,6 +129,19 @@ VARIABLES: tuple[Variable, ...] = (
         "Largest single archive. A larger save is an error; a larger pack is not loaded.",
     ),
     Variable(
+        "B10_MAX_PACKS",
+        "`32`",
+        "a whole number; `0` for no limit",
+        "When one environment has more packs than this, a save merges them: each costs every load a request.",
+    ),
+    Variable(
+        "B10_GRACE_SECONDS",
+        "`3600`",
+        "a whole number of seconds",
+        "How long packs that were merged or pruned stay before they are deleted. Longer than the longest "
+        "`B10_DEADLINE_SECONDS` of any pod, so that nobody loses what it is reading.",
+    ),
+    Variable(
         "MAX_CONCURRENT_SAVES",
         "`50`, capped by `MAX_CONCURRENT_SAVES_CAP` (`100`)",
         "a whole number, at least 1",
@@ -192,6 +205,9 @@ class Config:
     merge: bool
     work_dir: Path
     max_pack_bytes: int
+    max_packs: int
+    """More of them in one environment are merged; 0 for never."""
+    grace_s: int
     max_concurrent_saves: int
     lock_timeout_s: int
     incomplete_timeout_s: int
@@ -230,6 +246,8 @@ class Config:
             merge=env.flag("B10_MERGE", default=False) if merge is None else merge,
             work_dir=_work_dir(env),
             max_pack_bytes=env.capped("MAX_CACHE_SIZE_MB", 1024, "MAX_CACHE_SIZE_CAP_MB", 1024) * MB,
+            max_packs=env.whole_number("B10_MAX_PACKS", 32, minimum=0),
+            grace_s=env.whole_number("B10_GRACE_SECONDS", 3600, minimum=0),
             max_concurrent_saves=env.capped("MAX_CONCURRENT_SAVES", 50, "MAX_CONCURRENT_SAVES_CAP", 100),
             lock_timeout_s=env.capped("CLEANUP_LOCK_TIMEOUT_SECONDS", 30, "LOCK_TIMEOUT_CAP_SECONDS", 3600, minimum=0),
             incomplete_timeout_s=env.capped(

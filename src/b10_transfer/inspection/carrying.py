@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 import secrets
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from ..errors import CorruptPackError, LocalCacheError
 from ..stores.base import ObjectReader, Store
 from ..stores.directory import DirectoryStore
 from .inventory import Catalogue
+from .oci import write_layout
 
 _MEMBER = re.compile(
     r"v1/[A-Za-z0-9][A-Za-z0-9._-]{0,99}/[0-9a-f]{32}/(environment\.json|packs/[0-9a-f]{12}-[0-9a-f]{16}\.tar\.zst)",
@@ -49,19 +51,28 @@ Choice = Callable[[str, str], bool]
 """Whether a namespace's environment is wanted."""
 
 
-def export(store: Store, config: Config, deadline: Deadline, path: Path, wanted: Choice) -> list[Carried]:
-    """Write the usable packs of a store to a new file. Raises CacheError, and then there is no file."""
+def export(
+    store: Store, config: Config, deadline: Deadline, path: Path, wanted: Choice, *, oci: bool = False
+) -> list[Carried]:
+    """Write the usable packs of a store to a new file, or with ``oci`` to a new folder: an OCI image layout.
+
+    Raises CacheError, and then there is no such file or folder.
+    """
     with _directory(config) as folder:
         carried = copy(store, DirectoryStore(folder), config, deadline, wanted)
         # Beside it first: a file that is there is whole.
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         with _local_errors("write", path):
             try:
-                with open(temporary, "xb") as file:
-                    _pack(folder, file, deadline)
-                temporary.replace(path)
+                if oci:
+                    write_layout(temporary, lambda layer: _pack(folder, layer, deadline))
+                    temporary.rename(path)  # over nothing but an empty folder
+                else:
+                    with open(temporary, "xb") as file:
+                        _pack(folder, file, deadline)
+                    temporary.replace(path)
             except BaseException:
-                temporary.unlink(missing_ok=True)
+                shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink(missing_ok=True)
                 raise
     return carried
 

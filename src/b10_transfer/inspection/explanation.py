@@ -21,7 +21,7 @@ from ..errors import (
     UnsupportedPackError,
     UntrustedPackError,
 )
-from ..repository import Union
+from ..union import Union
 from .bounded import Observer, bounded, open_store
 from .inventory import Amount, Catalogue, told
 

@@ -19,13 +19,20 @@ from ..errors import (
     UntrustedPackError,
 )
 from ..pack import Limits, PackUnit
-from ..repository import LAYOUT, Pack, ReadRepository, Rejected
+from ..repository import LAYOUT, ReadRepository
 from ..signing import trusted_keys
 from ..stores.base import ObjectInfo, ReadStore
+from ..union import Pack, Rejected, Union
 
 _ENVIRONMENT_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
-USABLE, SET_ASIDE, RECALLED = "usable", "set aside", "recalled"
-_WHY = {SET_ASIDE: "a saver found it damaged", RECALLED: "by an operator"}
+USABLE, SET_ASIDE, RECALLED, PRUNED, SUPERSEDED = "usable", "set aside", "recalled", "pruned", "superseded"
+_WHY = {
+    SET_ASIDE: "a saver found it damaged",
+    RECALLED: "by an operator",
+    PRUNED: "it goes after the period of grace",
+}
+LEAVING = (PRUNED, SUPERSEDED)
+"""States of packs that will be deleted."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ class StoredPack:
     state: str
     """``usable``; or why it counts as absent: ``damaged``, ``unreadable``, ``newer`` (of a later version of this
     package), ``too large`` (MAX_CACHE_SIZE_MB), ``untrusted`` (B10_TRUSTED_KEYS), ``set aside`` (a saver found it
-    damaged), ``recalled`` (by an operator)."""
+    damaged), ``recalled`` (by an operator), ``pruned``; or ``superseded``: a merged pack holds all of it."""
     why: str
     """What is wrong with it, empty if nothing is."""
     published_s: float
@@ -60,6 +67,10 @@ class StoredPack:
     units: int = 0
     files: int = 0
     bytes: int = 0
+    superseded_by: str = ""
+    """Id of a merged pack that holds all of it; empty if there is none."""
+    recalled_in_part: bool = False
+    """Whether it is a merged pack of which something was recalled, and counts as absent."""
 
 
 @dataclass(frozen=True)
@@ -157,12 +168,13 @@ class Catalogue:
         if not objects:
             return None
         known: dict[str, Pack | Rejected | str] = dict.fromkeys(repository.set_aside(), SET_ASIDE)
+        known |= dict.fromkeys(repository.pruned(), PRUNED)
         known |= dict.fromkeys(repository.recalled(), RECALLED)
         union = repository.union(verify_frames=verify_frames)
         known |= {pack.id: pack for pack in union.packs}
         known |= {rejected.id: rejected for rejected in union.rejected}
         # What was listed and is not known has been deleted meanwhile.
-        packs = tuple(_described(id_, info, known[id_]) for id_, info in objects.items() if id_ in known)
+        packs = tuple(_described(id_, info, known[id_], union) for id_, info in objects.items() if id_ in known)
         stored = [unit for _pack, unit in union.units.values()]
         caches = sorted({unit.name.partition("/")[0] for unit in stored})
         together = Amount.of(stored)
@@ -222,12 +234,22 @@ def _last(name: str) -> str:
     return name.rpartition("/")[2]
 
 
-def _described(pack_id: str, info: ObjectInfo, pack: Pack | Rejected | str) -> StoredPack:
+def _described(pack_id: str, info: ObjectInfo, pack: Pack | Rejected | str, union: Union) -> StoredPack:
     """A pack as it was listed, with what reading it has shown; or its state, if that kept it from being read."""
     if isinstance(pack, Pack):
         amount = Amount.of(pack.index.units)
+        merged = union.superseded.get(pack_id)
         return StoredPack(
-            pack_id, USABLE, "", info.modified_s, info.size_bytes, amount.units, amount.files, amount.bytes
+            pack_id,
+            USABLE if merged is None else SUPERSEDED,
+            f"merged into {merged.id}" if merged is not None else "",
+            info.modified_s,
+            info.size_bytes,
+            amount.units,
+            amount.files,
+            amount.bytes,
+            superseded_by=merged.id if merged is not None else "",
+            recalled_in_part=union.holds_recalled(pack),
         )
     if isinstance(pack, str):
         return StoredPack(pack_id, pack, _WHY[pack], info.modified_s, info.size_bytes)

@@ -15,10 +15,11 @@ from ..deadline import Deadline, run_within
 from ..environment import Environment, detect
 from ..errors import CacheError, LocalCacheError
 from ..pack import PackUnit
-from ..repository import Content, Union
+from ..repository import Content
 from ..restore import missing
 from ..snapshot import LocalUnit
 from ..status import OperationStatus
+from ..union import Union
 from ..version import __version__
 from .bounded import Observer, open_store
 from .inventory import Amount, Catalogue
@@ -155,7 +156,7 @@ def look_through(root: CacheRoot, deadline: Deadline) -> tuple[LocalCache, Seque
     found, in_use, error = snapshot.Snapshot((), 0), False, ""
     try:
         found = snapshot.take([root], deadline)
-        in_use = bool(found.units) or snapshot.has_artifacts(root)
+        in_use = snapshot.has_artifacts(root)
     except LocalCacheError as failure:
         error = str(failure)
     cache = LocalCache(
@@ -178,7 +179,8 @@ def _read_store(local: _Local, deadline: Deadline) -> tuple[Union, Mapping[str, 
     config = local.config
     with open_store(config, deadline) as store:
         repository = Catalogue(store, config, deadline).repository(config.namespace, local.environment.id)
-        return repository.union(), repository.recalled_content()
+        union = repository.union()
+        return union, repository.recalled_content(union)
 
 
 def _with_store(cache: LocalCache, local: _Local, union: Union) -> LocalCache:
@@ -196,14 +198,17 @@ def _amount(union: Union, names: Sequence[str]) -> Amount:
 
 def _load_forecast(local: _Local, union: Union | None, error: str) -> Forecast:
     """What ``loading`` would come to."""
-    opened = [cache.name for cache in local.caches if not cache.error and (local.config.merge or not cache.in_use)]
-    if not opened:
+    may_be_added_to = {
+        cache.name for cache in local.caches if not cache.error and (local.config.merge or not cache.in_use)
+    }
+    opened = [root for root in local.roots if root.name in may_be_added_to]
+    if all(root.adapter.accompanies for root in opened):
         return Forecast(OperationStatus.SKIPPED, "this pod's caches hold artifacts already (--merge adds to them)")
     if union is None:
         return Forecast(OperationStatus.ERROR, error)
     if not union.units:
         return Forecast(OperationStatus.DOES_NOT_EXIST, "the store has nothing for this pod (`explain` says why)")
-    lacking = _amount(union, missing(union.units, [root for root in local.roots if root.name in opened]))
+    lacking = _amount(union, missing(union.units, opened))
     if not lacking.units:
         return Forecast(OperationStatus.SKIPPED, "all that the store holds for the caches it may touch is in place")
     return Forecast(OperationStatus.SUCCESS, "would restore", lacking.units, lacking.files, lacking.bytes)
@@ -213,7 +218,7 @@ def _save_forecast(local: _Local, union: Union | None, recalled: Mapping[str, se
     """What ``saving`` would come to, as far as indexes tell: a save verifies every byte of the store's packs."""
     if local.config.read_only:
         return Forecast(OperationStatus.SKIPPED, "B10_READ_ONLY=1: this pod publishes nothing")
-    if not local.units:
+    if not snapshot.hold_artifacts(local.units):
         return Forecast(OperationStatus.SKIPPED, "there are no finished compile artifacts")
     if union is None:
         return Forecast(OperationStatus.ERROR, error)

@@ -36,13 +36,15 @@ def recall(
 ) -> list[Marked]:
     """Have packs count as absent: those named, and all of the configured namespace that were published ``since`` then.
 
-    Named packs may lie in any namespace. Raises StoreError if one of them is not there, and then none is recalled.
+    Named packs may lie in any namespace. One that has been merged into another is recalled there; a merged pack is
+    recalled with all that was merged into it. Raises StoreError if one of them is not there, and then none is recalled.
     """
     chosen = _find(store, config, deadline, packs)
     if since is not None:
         for environment_id in Catalogue(store, config, deadline).environments(config.namespace):
             repository = _repository(store, config, deadline, config.namespace, environment_id)
-            chosen += [(repository, pack_id) for pack_id in repository.listing() if published(pack_id) >= since]
+            published_ids = sorted(frozenset().union(*repository.origins().values()))
+            chosen += [(repository, pack_id) for pack_id in published_ids if published(pack_id) >= since]
     return [_marked(repository, pack_id) for repository, pack_id in chosen if repository.recall(pack_id, why)]
 
 
@@ -58,14 +60,17 @@ def published(pack_id: str) -> datetime:
 
 
 def _find(store: Store, config: Config, deadline: Deadline, packs: Collection[str]) -> list[tuple[Repository, str]]:
+    """The named packs, and what was merged into them, each with its repository."""
     missing = set(packs)
     found: list[tuple[Repository, str]] = []
     catalogue = Catalogue(store, config, deadline)
     for namespace in catalogue.namespaces() if missing else ():
         for environment_id in catalogue.environments(namespace):
             repository = _repository(store, config, deadline, namespace, environment_id)
-            here = missing.intersection(repository.listing())
-            found += [(repository, pack_id) for pack_id in sorted(here)]
+            origins = repository.origins()
+            here = missing.intersection([*origins, *frozenset().union(*origins.values())])
+            meant = here.union(*(origins.get(pack_id, ()) for pack_id in here))
+            found += [(repository, pack_id) for pack_id in sorted(meant)]
             missing -= here
     if missing:
         raise StoreError(

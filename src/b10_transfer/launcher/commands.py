@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from ..config.launcher import LauncherConfig
 from ..config.per_pod import per_pod_variables
 from .keeper import Keeper
-from .processes import Signals, end_workers, exit_code_of
+from .processes import Signals, end_workers, exit_code_of, wait_for_exit
 from .server import Beside, Child
 
 logger = logging.getLogger(__name__)
@@ -22,15 +22,16 @@ def run(arguments: Sequence[str], *, namespace: str | None = None, store: str | 
     """Restore, run a server until it ends, save; returns the server's exit code (128 + n if signal n ended it).
 
     The server starts when the load is over, but no later than ``B10_START_WITHIN_SECONDS``: a load that takes longer
-    goes on beside it. A signal before that ends this program; one during the last save ends the save. To be called
-    once, by a process that ends with what this returns: signals stay blocked, and a thread may be left behind.
+    goes on beside it. A signal before that ends this program; one during the last save ends the save. What is raised,
+    is raised before the server was started, which its caller then may. To be called once, by a process that ends with
+    what this returns: signals stay blocked, and a thread may be left behind.
     """
     config = LauncherConfig.from_environment()
     _warn_of_per_pod_variables()
     signals = Signals()
-    keeper = Keeper(config, namespace=namespace, store=store)
-    keeper.start(Child(arguments, config.url))
     try:
+        keeper = Keeper(config, namespace=namespace, store=store)
+        keeper.start(Child(arguments, config.url))
         if stopped_by := signals.wait_for(keeper.loaded, config.start_within_s):
             logger.info("asked to end before the server was started")
             return 128 + stopped_by
@@ -41,13 +42,25 @@ def run(arguments: Sequence[str], *, namespace: str | None = None, store: str | 
         except OSError as error:
             logger.error("%s cannot be started: %s", arguments[0], error.strerror)
             return exit_code_of(error)
+        return _accompany(pid, signals, keeper, config)
+    except Exception:
+        signals.give_back()
+        raise
+    finally:
+        end_workers()
+
+
+def _accompany(pid: int, signals: Signals, keeper: Keeper, config: LauncherConfig) -> int:
+    """Be the server's parent until it has ended, then save; returns its exit code. Raises nothing, whatever fails."""
+    code = None
+    try:
         code = signals.supervise(pid)
         logger.info("the server has ended with exit code %d", code)
         keeper.end(completed=code == 0 and not signals.asked_to_stop)
         _wait_for_last_save(signals, keeper, config)
-        return code
-    finally:
-        end_workers()
+    except Exception:
+        logger.exception("the caches are no longer looked after; the server is not affected")
+    return wait_for_exit(pid) if code is None else code
 
 
 def keep_beside(*, namespace: str | None = None, store: str | None = None) -> int:

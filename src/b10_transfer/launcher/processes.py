@@ -54,6 +54,12 @@ class Signals:
         self.asked_to_stop = False
         """Whether a signal that stops a process has come, to be passed on or not."""
 
+    def give_back(self) -> None:
+        """Have signals mean what they meant before."""
+        if self._children_ignored:
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._original)
+
     def take(self, timeout_s: float | None = None) -> signal.struct_siginfo | None:
         """The next signal, or None if none comes in time."""
         if timeout_s is None:
@@ -100,10 +106,21 @@ class Signals:
             assert found is not None
             if found.si_signo != signal.SIGCHLD and not _is_the_servers_too(found):
                 logger.debug("passing signal %d on to process %d", found.si_signo, pid)
-                with suppress(ProcessLookupError):
+                try:
                     os.kill(pid, found.si_signo)
-        code = os.waitstatus_to_exitcode(status)
-        return code if code >= 0 else 128 - code
+                except OSError as error:  # it has become another user's, or has just ended
+                    logger.debug("signal %d cannot be passed on: %s", found.si_signo, error.strerror)
+        return _as_a_shell_tells(status)
+
+
+def wait_for_exit(pid: int) -> int:
+    """The exit code of a child, told like :meth:`Signals.supervise`, with no regard to signals."""
+    return _as_a_shell_tells(os.waitpid(pid, 0)[1])
+
+
+def _as_a_shell_tells(status: int) -> int:
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
 
 
 def _is_the_servers_too(received: signal.struct_siginfo) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from .index import Frame, Index, Limits, Member, PackUnit
+from .index import PACK_ID, Frame, Index, Limits, Member, PackUnit
 from .reader import PackReader, Piece
 from .writer import PackWriter, SourceFile
 
 __all__ = [
+    "PACK_ID",
     "Frame",
     "Index",
     "Limits",

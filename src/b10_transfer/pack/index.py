@@ -19,6 +19,8 @@ FORMAT = 1
 MAX_FRAME_RAW_BYTES = 8 * 1024 * 1024
 MAX_INDEX_RAW_BYTES = 64 * 1024 * 1024
 
+PACK_ID = re.compile(r"[0-9a-f]{12}-[0-9a-f]{16}", re.ASCII)
+"""Milliseconds since 1970, and a random part: ids sort by time."""
 _ROOT = re.compile(r"[a-z][a-z0-9_]{0,31}", re.ASCII)
 _KINDS = ("folder", "stem")
 _MOST = 1 << 62
@@ -76,6 +78,8 @@ class PackUnit:
     """``<root>/<unit's path below the cache root>``"""
     kind: str
     members: tuple[Member, ...]
+    origin: str = ""
+    """In a merged pack, the id of the pack that published it; empty if that is the pack it lies in."""
 
     @property
     def size(self) -> int:
@@ -114,6 +118,7 @@ class Index:
                     "name": unit.name,
                     "kind": unit.kind,
                     "members": [[m.path, m.size, m.mode, m.mtime_ns, m.offset, m.sha256] for m in unit.members],
+                    **({"origin": unit.origin} if unit.origin else {}),
                 }
                 for unit in self.units
             ],
@@ -220,12 +225,12 @@ def _units(documents: Any) -> tuple[PackUnit, ...]:
     start = 0
     for name, document in zip(names, documents, strict=True):
         end = start + len(document["members"])
-        units.append(_unit(name, document["kind"], tuple(members[start:end])))
+        units.append(_unit(name, document["kind"], tuple(members[start:end]), document.get("origin", "")))
         start = end
     return tuple(units)
 
 
-def _unit(name: str, kind: Any, members: tuple[Member, ...]) -> PackUnit:
+def _unit(name: str, kind: Any, members: tuple[Member, ...], origin: Any) -> PackUnit:
     if kind not in _KINDS:
         raise ValueError(f"{kind!a:.80} is not a kind of unit")
     if not members or "/" not in name:
@@ -235,7 +240,7 @@ def _unit(name: str, kind: Any, members: tuple[Member, ...]) -> PackUnit:
         inside = member.path.startswith(prefix) or (kind == "stem" and member.path == name)
         if not inside or (kind == "stem" and "/" in member.path[len(name) :]):
             raise ValueError(f"{member.path!a:.120} is not in its unit {name!a:.120}")
-    return PackUnit(name, kind, members)
+    return PackUnit(name, kind, members, _matching(PACK_ID, origin) if origin != "" else "")
 
 
 def _check_paths(index: Index) -> None:

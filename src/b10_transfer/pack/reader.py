@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -18,6 +18,10 @@ from .zstd import ZstdError, unpacked_parts
 
 _TAIL_BYTES = 256 * 1024
 """Fetched at once from the end: the index of some 3,000 files fits, so most packs need one request for it."""
+
+
+_Extent = tuple[int, Frame]
+"""A frame, and where it begins in the pack."""
 
 
 class Piece(NamedTuple):
@@ -74,22 +78,18 @@ class PackReader:
             raise CorruptPackError(self.name, "its frames do not fill the space before its index")
         return index
 
-    def verify_frames(self, index: Index) -> None:
-        """Read every frame, check its digest, and see whether it unpacks to what the index says."""
-        with Pipeline(self._refetch_and_unpack, 1, self._deadline) as pipeline:
-            for _parts in pipeline.map(_extents(index.frames), in_flight=2):
-                self._deadline.check()
-
-    def read_members(self, index: Index, members: Iterable[Member]) -> Iterator[Piece]:
+    def read_members(self, index: Index, members: Iterable[Member], *, every_frame: bool = False) -> Iterator[Piece]:
         """The content of ``members`` in the order in which it lies in the pack.
 
-        Every piece comes from a frame whose digest has been checked. An empty file is one empty piece.
+        Every piece comes from a frame whose digest has been checked. An empty file is one empty piece. With
+        ``every_frame`` the others are read and checked as well, and all of them past any copy.
         """
         wanted = sorted(members, key=lambda member: (member.offset, member.size))
         starts = list(accumulate((frame.raw_bytes for frame in index.frames), initial=0))
-        needed = _frames_holding(wanted, starts)
+        needed = range(len(index.frames)) if every_frame else _frames_holding(wanted, starts)
+        fetch = self._refetch_and_unpack if every_frame else self._fetch_and_unpack
         position = 0
-        for start, content in self._unpacked(index, needed, starts):
+        for start, content in self._unpacked(index, needed, starts, fetch):
             size = len(content)
             view = memoryview(content)
             while position < len(wanted):
@@ -106,42 +106,63 @@ class PackReader:
         for member in wanted[position:]:  # only empty files can be left, at the very end of the stream
             yield Piece(member, memoryview(b""), is_first=True, is_last=True)
 
-    def _unpacked(self, index: Index, needed: Sequence[int], starts: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+    def _unpacked(
+        self,
+        index: Index,
+        needed: Sequence[int],
+        starts: Sequence[int],
+        fetch: Callable[[_Extent], Iterator[bytes]],
+    ) -> Iterator[tuple[int, bytes]]:
         """The content of some frames in small parts, each with its offset in the stream."""
         extents = list(_extents(index.frames))
-        with Pipeline(self._fetch_and_unpack, 1, self._deadline) as pipeline:
-            # One frame is unpacked while another is being consumed. Going further ahead, or in more threads, is slower:
-            # they contend for memory.
-            frames = pipeline.map((extents[number] for number in needed), in_flight=2)
-            for number, parts in zip(needed, frames, strict=True):
-                self._deadline.check()
-                offset = starts[number]
-                for part in parts:
-                    yield offset, part
-                    offset += len(part)
+        frames = self._frames(fetch, [extents[number] for number in needed])
+        for number, parts in zip(needed, frames, strict=True):
+            self._deadline.check()
+            offset = starts[number]
+            for part in parts:
+                yield offset, part
+                offset += len(part)
 
-    def _fetch_and_unpack(self, extent: tuple[int, Frame]) -> list[bytes]:
+    def _frames(
+        self, unpack: Callable[[_Extent], Iterator[bytes]], extents: Sequence[_Extent]
+    ) -> Iterator[Iterable[bytes]]:
+        """The content of each of some frames, in small parts."""
+        if not self._source.waits:
+            # Each part when it is consumed, and is still in the processor's cache. A second thread that unpacks ahead
+            # takes more time than it saves: its parts have left that cache, and both wait for the interpreter's lock.
+            yield from map(unpack, extents)
+            return
+
+        def unpack_whole(extent: _Extent) -> list[bytes]:
+            return list(unpack(extent))
+
+        with Pipeline(unpack_whole, 1, self._deadline) as pipeline:
+            # One frame is fetched and unpacked while another is being consumed. More threads contend for memory.
+            yield from pipeline.map(extents, in_flight=2)
+
+    def _fetch_and_unpack(self, extent: _Extent) -> Iterator[bytes]:
         offset, frame = extent
-        data = self._source.read_at(offset, frame.packed_bytes)
-        if hashlib.sha256(data).hexdigest() != frame.sha256:
-            return self._refetch_and_unpack(extent)  # it may be a copy that is wrong, or what NFS has cached
-        return self._unpack(extent, data)
+        with self._source.lend_at(offset, frame.packed_bytes) as data:
+            if hashlib.sha256(data).hexdigest() == frame.sha256:
+                yield from self._unpack(extent, data)
+                return
+        yield from self._refetch_and_unpack(extent)  # it may be a copy that is wrong, or what NFS has cached
 
-    def _refetch_and_unpack(self, extent: tuple[int, Frame]) -> list[bytes]:
+    def _refetch_and_unpack(self, extent: _Extent) -> Iterator[bytes]:
         offset, frame = extent
         data = self._source.reread_at(offset, frame.packed_bytes)
         if hashlib.sha256(data).hexdigest() != frame.sha256:
             raise CorruptPackError(self.name, f"the frame at byte {offset} does not have the digest that was published")
-        return self._unpack(extent, data)
+        yield from self._unpack(extent, data)
 
-    def _unpack(self, extent: tuple[int, Frame], data: bytes | bytearray) -> list[bytes]:
+    def _unpack(self, extent: _Extent, data: bytes | bytearray | memoryview) -> Iterator[bytes]:
         try:
-            return list(unpacked_parts(data, extent[1].raw_bytes))
+            yield from unpacked_parts(data, extent[1].raw_bytes)
         except ZstdError as error:
             raise CorruptPackError(self.name, f"the frame at byte {extent[0]} cannot be unpacked ({error})") from error
 
 
-def _extents(frames: Sequence[Frame]) -> Iterator[tuple[int, Frame]]:
+def _extents(frames: Sequence[Frame]) -> Iterator[_Extent]:
     """Each frame with its offset in the pack."""
     return zip(accumulate((frame.packed_bytes for frame in frames), initial=0), frames, strict=False)
 

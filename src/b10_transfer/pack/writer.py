@@ -87,9 +87,14 @@ class PackWriter:
         return not self._units
 
     def add_unit(
-        self, name: str, kind: str, files: Sequence[SourceFile], check: Callable[[], None] = lambda: None
+        self,
+        name: str,
+        kind: str,
+        files: Sequence[SourceFile],
+        check: Callable[[], None] = lambda: None,
+        origin: str = "",
     ) -> None:
-        """Append a unit, and call ``check`` when its files have been read.
+        """Append a unit, of another pack's ``origin`` perhaps, and call ``check`` when its files have been read.
 
         If ``check`` or reading a file raises, that is raised and the pack is as if the unit had not been added.
         """
@@ -106,7 +111,7 @@ class PackWriter:
         except BaseException:
             self._roll_back(*start)
             raise
-        self._units.append(PackUnit(name, kind, tuple(sorted(members))))
+        self._units.append(PackUnit(name, kind, tuple(sorted(members)), origin))
         self._members += len(members)
         self._raw_bytes += raw_bytes
 

@@ -45,19 +45,24 @@ def unpack_frame(data: bytes | bytearray, raw_bytes: int) -> bytes:
     return b"".join(unpacked_parts(data, raw_bytes, raw_bytes + 1))
 
 
-def unpacked_parts(data: bytes | bytearray, raw_bytes: int, part_bytes: int = PART_BYTES) -> Iterator[bytes]:
+def unpacked_parts(
+    data: bytes | bytearray | memoryview, raw_bytes: int, part_bytes: int = PART_BYTES
+) -> Iterator[bytes]:
     """The content of exactly one frame of exactly ``raw_bytes``, in parts of at most ``part_bytes``.
 
     Raises ZstdError when it turns out to be anything else, before more than ``raw_bytes`` have been yielded.
     """
     decompressor = ZstdDecompressor(options={DecompressionParameter.window_log_max: _WINDOW_LOG_MAX})
-    left = raw_bytes
+    left, view, fed = raw_bytes, memoryview(data), 0
     while not decompressor.eof:
-        part: bytes = decompressor.decompress(data, max_length=part_bytes)
-        data = b""
+        # What a decompressor is given and does not need yet, it copies: so it is given little.
+        given = view[fed : fed + PART_BYTES] if decompressor.needs_input else view[:0]
+        fed += len(given)
+        part: bytes = decompressor.decompress(given, max_length=part_bytes)
         left -= len(part)
-        if left < 0 or (not part and decompressor.needs_input):
+        if left < 0 or (not part and decompressor.needs_input and fed == len(view)):
             break
-        yield part
-    if left or not decompressor.eof or decompressor.unused_data:
+        if part:
+            yield part
+    if left or not decompressor.eof or decompressor.unused_data or fed < len(view):
         raise ZstdError("the frame does not hold what the index says")

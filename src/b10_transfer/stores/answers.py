@@ -30,6 +30,7 @@ _ADVICE = {
 _REFUSED = "access was refused; check the credentials and what they may do (needed: list, get, put, delete)"
 _IDENTITY_HOSTS = ("//169.254.169.254", "//169.254.170.2", "//metadata.google.internal")
 _LOST = "HTTP error"
+_NOBODY = ("ConnectionRefused", "dns error")
 
 
 class MissingError(StoreError):
@@ -60,6 +61,11 @@ class Translation:
 def is_lost(error: BaseException) -> bool:
     """Whether a connection failed, so that it is not known what became of the request."""
     return _LOST in _first_line(error)
+
+
+def is_unreached(error: BaseException) -> bool:
+    """Whether there was nobody to connect to: the port is closed, or the name of the host unknown."""
+    return is_lost(error) and any(mark in str(error) for mark in _NOBODY)
 
 
 def is_repeatable(error: BaseException) -> bool:

@@ -73,10 +73,27 @@ class StoreFacts:
         """False where the store has found out that two creators of one name may both be told that they created it."""
 
 
+class Loan:
+    """Bytes that are there until this context is left: their memory is then used again."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: bytes | bytearray | memoryview) -> None:
+        self._data = data
+
+    def __enter__(self) -> bytes | bytearray | memoryview:
+        return self._data
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing, for memory that is nobody else's."""
+
+
 class ObjectReader(ABC):
     """An open object. Deleting the object may or may not end what an open reader can read."""
 
     size_bytes: int
+    waits = True
+    """Whether a read may wait for another machine or process, so that it pays to have the next one under way."""
 
     @abstractmethod
     def read_at(self, offset: int, length: int) -> bytes | bytearray:
@@ -85,6 +102,10 @@ class ObjectReader(ABC):
     def reread_at(self, offset: int, length: int) -> bytes | bytearray:
         """The same past any copy in between, for who has found what :meth:`read_at` gave to be wrong."""
         return self.read_at(offset, length)
+
+    def lend_at(self, offset: int, length: int) -> Loan:
+        """The same bytes for a while, where that saves copying them."""
+        return Loan(self.read_at(offset, length))
 
     def views_at(self, offset: int, length: int) -> list[memoryview]:
         """The same bytes in several pieces, where that saves putting them together."""
@@ -121,6 +142,10 @@ class ReadStore(ABC):
         An object whose creation ended before the call is listed, unless the file system itself serves stale listings
         (NFS may, for some seconds). One that is created or deleted meanwhile may or may not be.
         """
+
+    def list_each(self, folders: Sequence[str]) -> Sequence[Sequence[ObjectInfo]]:
+        """What :meth:`list` says of each of some folders that lie in one, where that takes fewer requests."""
+        return [self.list(folder) for folder in folders]
 
     @abstractmethod
     def facts(self) -> StoreFacts:

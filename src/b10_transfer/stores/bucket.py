@@ -5,17 +5,16 @@ creation (``If-None-Match: *``) of small objects, where leases are used. A bucke
 costs work and nothing else.
 
 obstore's runtime does not survive a fork and its calls cannot be interrupted, so this class is used in a worker
-process alone (:mod:`.worker`). Failed requests are repeated, with jitter, for most of the operation's deadline: by
-obstore where repeating one is harmless, here where it creates an object. Credentials, regions and endpoints come from
-each provider's usual variables (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, ``GOOGLE_SERVICE_ACCOUNT``,
-``AZURE_STORAGE_ACCOUNT_NAME`` …), or from the machine's identity.
+process alone (:mod:`.worker`). Failed requests are repeated, with jitter, for most of the operation's deadline, but
+only for a moment where nobody has ever answered. Credentials, regions and endpoints come from each provider's usual
+variables (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, ``GOOGLE_SERVICE_ACCOUNT``, ``AZURE_STORAGE_ACCOUNT_NAME`` …),
+or from the machine's identity.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 
 import obstore
@@ -23,7 +22,8 @@ from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError
 from obstore.store import from_url
 
 from ..errors import StoreError
-from .answers import EmptyObjectError, MissingError, Translation, is_lost, is_repeatable, is_unsupported
+from .answers import EmptyObjectError, MissingError, Translation, is_lost, is_repeatable, is_unreached, is_unsupported
+from .background import Background
 from .base import ObjectInfo, ObjectReader, Store, StoreFacts, is_name
 from .ranges import MB, PARTS_AHEAD, TAIL_BYTES, End, Ends, RangeReader
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any, TypeVar
 
-    from obstore.store import ClientConfig, ObjectStore
+    from obstore.store import BackoffConfig, ClientConfig, ObjectStore, RetryConfig
 
     from .base import Source
 
@@ -48,10 +48,16 @@ _TRIES = 3
 """A request that hangs is given up early enough for so many, whatever the deadline."""
 _REPEATING = 0.7
 """The part of the deadline after which a request is not repeated any more: its error says more than the deadline's."""
+_ABSENT_S = 3.0
+"""Where a connection is refused or a name unknown, and nobody has answered before, a request is repeated for so long:
+the endpoint is wrong, and a start shall not wait for it. A service that has answered and restarts is waited for."""
+_FIRST_PAUSE_S = 0.1
 _MOST_PAUSE_S = 3.0
 _PAUSES = 15
 """A pause is at most this fraction of the deadline: the last one may begin just before repeating ends."""
 _CLOCK = ".clock"
+_WITHOUT_SUFFIXES = ("az://", "abfs://", "abfss://")
+"""Azure gives no range that is counted from an object's end: its size must be asked for first."""
 
 
 class BucketStore(Store):
@@ -60,24 +66,30 @@ class BucketStore(Store):
     def __init__(self, url: str, timeout_s: float) -> None:
         self.location = url
         self._timeout_s = max(timeout_s, 1.0)
-        self._most_pause_s = min(_MOST_PAUSE_S, self._timeout_s / _PAUSES)
-        self._store = self._connected(self._timeout_s * _REPEATING)
-        self._creating: ObjectStore | None = None
+        self._most_pause_s = max(min(_MOST_PAUSE_S, self._timeout_s / _PAUSES), _FIRST_PAUSE_S)
+        # It repeats nothing by itself: what may be repeated, and for how long, it cannot know.
+        self._store = self._connected({"max_retries": 0, "retry_timeout": timedelta(0)})
+        self._has_answered = False
         self._conditional = True
-        self._pool = ThreadPoolExecutor(PARTS_AHEAD)
-        self._ends = Ends(self._end, self._in_background)
+        self._knows_suffixes = not self.location.startswith(_WITHOUT_SUFFIXES)
+        self._background = Background(PARTS_AHEAD)
+        self._ends = Ends(self._end, self._background.start)
 
     def folders(self, folder: str) -> list[str]:
         return sorted(prefix.rstrip("/") for prefix in self._listing(folder)["common_prefixes"])
 
     def list(self, folder: str) -> list[ObjectInfo]:
-        return sorted(
-            (
-                ObjectInfo(found["path"], found["size"], found["last_modified"].timestamp())
-                for found in self._listing(folder)["objects"]
-            ),
-            key=lambda info: info.name,
-        )
+        return sorted(map(_info, self._listing(folder)["objects"]), key=_name_of)
+
+    def list_each(self, folders: Sequence[str]) -> Sequence[Sequence[ObjectInfo]]:
+        [parent] = {folder.rpartition("/")[0] for folder in folders}
+        found: dict[str, list[ObjectInfo]] = {folder: [] for folder in folders}
+        with self._translated("list", parent):
+            # One request for each thousand of objects, and what else lies there is little.
+            for listed in self._repeated(lambda: obstore.list(self._store, parent, chunk_size=1000).collect()):
+                if (folder := listed["path"].rpartition("/")[0]) in found:
+                    found[folder].append(_info(listed))
+        return [sorted(objects, key=_name_of) for objects in found.values()]
 
     def facts(self) -> StoreFacts:
         self._listing(_CLOCK)
@@ -93,9 +105,9 @@ class BucketStore(Store):
 
         def fetch(start: int, before: int) -> memoryview:
             with self._translated("read", name):
-                return memoryview(obstore.get_range(self._store, name, start=start, end=before))
+                return self._repeated(lambda: memoryview(obstore.get_range(self._store, name, start=start, end=before)))
 
-        return RangeReader(f"{self.location}/{name}", end, fetch, self._in_background)
+        return RangeReader(f"{self.location}/{name}", end, fetch, self._background.start)
 
     def create(self, name: str, source: Source) -> bool:
         head = _read(source, _CONDITIONAL_BYTES + 1)
@@ -104,7 +116,15 @@ class BucketStore(Store):
                 return self._create_at_once(name, bytes(head))
             if self._exists(name):
                 return False
-            obstore.put(self._store, name, _parts(head, source), mode="overwrite", use_multipart=True)
+            # Parts are repeated by the one who has them.
+            pauses: BackoffConfig = {
+                "init_backoff": _seconds(_FIRST_PAUSE_S),
+                "max_backoff": _seconds(self._most_pause_s),
+                "base": 2,
+            }
+            patience = _seconds(self._timeout_s * _REPEATING)
+            uploading = self._connected({"max_retries": 1_000_000, "retry_timeout": patience, "backoff": pauses})
+            obstore.put(uploading, name, _parts(head, source), mode="overwrite", use_multipart=True)
             return True
 
     def delete(self, name: str) -> bool:
@@ -113,17 +133,17 @@ class BucketStore(Store):
             # Deleting says nothing about whether there was anything.
             if not self._exists(name):
                 return False
-            obstore.delete(self._store, name)
+            self._repeated(lambda: obstore.delete(self._store, name))
         return True
 
     def now(self) -> float:
         folder = f"{_CLOCK}/{os.urandom(8).hex()}"
         name = f"{folder}/now"
         with self._translated("write", name):
-            obstore.put(self._store, name, b"", use_multipart=False)
+            self._repeated(lambda: obstore.put(self._store, name, b"", use_multipart=False))
             # From a listing, as the times that it is compared with: the object's own header knows whole seconds only.
             found = self.list(folder)
-            obstore.delete(self._store, name)
+            self._repeated(lambda: obstore.delete(self._store, name))
         if not found:
             raise StoreError("read the clock of", self.location, "an object just made is not listed")
         return found[0].modified_s
@@ -138,49 +158,41 @@ class BucketStore(Store):
         names = [info.name for info in found if info.modified_s < oldest.timestamp()]
         return sum(self.delete(name) for name in names)
 
-    def _connected(self, repeating_s: float) -> ObjectStore:
-        """A client that repeats what fails for so long."""
+    def _connected(self, retry_config: RetryConfig) -> ObjectStore:
         silence_s = min(_SILENCE_S, self._timeout_s / _TRIES)
         options: ClientConfig = {
-            "connect_timeout": timedelta(seconds=min(_CONNECT_TIMEOUT_S, silence_s)),
-            "read_timeout": timedelta(seconds=silence_s),
-            "timeout": timedelta(seconds=self._timeout_s),
+            "connect_timeout": _seconds(min(_CONNECT_TIMEOUT_S, silence_s)),
+            "read_timeout": _seconds(silence_s),
+            "timeout": _seconds(self._timeout_s),
         }
         if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
             options["allow_http"] = True
         with self._translated("reach", self.location):
-            return from_url(
-                self.location,
-                client_options=options,
-                retry_config={
-                    # The time decides, not the number.
-                    "max_retries": 1_000_000 if repeating_s else 0,
-                    "retry_timeout": timedelta(seconds=repeating_s),
-                    "backoff": {
-                        "init_backoff": timedelta(seconds=0.1),
-                        "max_backoff": timedelta(seconds=max(self._most_pause_s, 0.1)),
-                        "base": 2,
-                    },
-                },
-            )
+            return from_url(self.location, client_options=options, retry_config=retry_config)
+
+    def _repeated(self, request: Callable[[], T]) -> T:
+        """Make a request that does no harm if it is made again, as long as that may help."""
+        patience = _Patience(self)
+        while True:
+            try:
+                answer = request()
+            except (BaseError, OSError) as error:
+                patience.wait(error)
+            else:
+                self._has_answered = True
+                return answer
 
     def _create_at_once(self, name: str, data: bytes) -> bool:
-        """Create an object by one request, repeated as long as that may help."""
-        if self._creating is None:
-            # A creation cannot be repeated blindly: the first request may have been heard, though not its answer.
-            self._creating = self._connected(0)
-        ends = time.monotonic() + self._timeout_s * _REPEATING
-        pause_s, was_lost = 0.1, False
+        """Create an object by one request. It cannot be repeated blindly: one may have been heard, though not its
+        answer."""
+        patience = _Patience(self)
+        was_lost = False
         while True:
             try:
                 if not self._conditional and self._exists(name):
                     return was_lost and self._holds(name, data)
                 obstore.put(
-                    self._creating,
-                    name,
-                    data,
-                    mode="create" if self._conditional else "overwrite",
-                    use_multipart=False,
+                    self._store, name, data, mode="create" if self._conditional else "overwrite", use_multipart=False
                 )
                 return True
             except AlreadyExistsError:
@@ -191,37 +203,39 @@ class BucketStore(Store):
                 if self._conditional and is_unsupported(error):
                     self._conditional = False
                     continue
-                pause_s = min(pause_s * (1 + 2 * int.from_bytes(os.urandom(1), "big") / 255), self._most_pause_s)
-                if not is_repeatable(error) or time.monotonic() + pause_s > ends:
-                    raise
                 was_lost = was_lost or is_lost(error)
-                time.sleep(pause_s)
+                patience.wait(error)
 
     def _holds(self, name: str, data: bytes) -> bool:
         """Whether an object that exists is the one that this process tried to create."""
         try:
-            return bytes(obstore.get(self._store, name).bytes()) == data
+            return self._repeated(lambda: bytes(obstore.get(self._store, name).bytes())) == data
         except FileNotFoundError:
             return False
 
     def _end(self, name: str) -> End | None:
-        try:
-            with self._translated("open", name):
-                # One request for the size and the end, which is what a reader of packs asks for first.
+        def request() -> End:
+            # One request for the size and the end, which is what a reader of packs asks for first.
+            if self._knows_suffixes:
                 found = obstore.get(self._store, name, options={"range": {"suffix": TAIL_BYTES}})
                 return End(found.meta["size"], memoryview(found.bytes()))
+            size = obstore.head(self._store, name)["size"]
+            start = max(size - TAIL_BYTES, 0)
+            tail = obstore.get_range(self._store, name, start=start, end=size) if size else b""
+            return End(size, memoryview(tail))
+
+        try:
+            with self._translated("open", name):
+                return self._repeated(request)
         except EmptyObjectError:
             return End(0, memoryview(b""))
         except MissingError:
             return None
 
-    def _in_background(self, function: Callable[[], T]) -> Future[T]:
-        return self._pool.submit(function)
-
     def _listing(self, folder: str) -> Any:
         try:
             with self._translated("list", folder):
-                return obstore.list_with_delimiter(self._store, folder)
+                return self._repeated(lambda: obstore.list_with_delimiter(self._store, folder))
         except MissingError as error:
             # A prefix without objects is listed as empty: what is missing here is the bucket.
             raise StoreError(
@@ -230,7 +244,7 @@ class BucketStore(Store):
 
     def _exists(self, name: str) -> bool:
         try:
-            obstore.head(self._store, name)
+            self._repeated(lambda: obstore.head(self._store, name))
         except FileNotFoundError:
             return False
         return True
@@ -239,6 +253,40 @@ class BucketStore(Store):
         if name != self.location and not is_name(name):
             raise StoreError("use", f"the object name {name!r}", "it is not a relative name of plain characters")
         return Translation(operation, name if name == self.location else f"{self.location}/{name}")
+
+
+class _Patience:
+    """How often one request is repeated: with random pauses that grow, until it has cost most of the deadline."""
+
+    def __init__(self, store: BucketStore) -> None:
+        self._store = store
+        self._began_s = time.monotonic()
+        self._pause_s = _FIRST_PAUSE_S
+
+    def wait(self, error: BaseException) -> None:
+        """Pause before the next attempt; raises ``error`` if there shall be none."""
+        store = self._store
+        longest_s = store._timeout_s * _REPEATING
+        if not is_lost(error):
+            store._has_answered = True
+        elif is_unreached(error) and not store._has_answered:
+            longest_s = min(longest_s, _ABSENT_S)
+        self._pause_s = min(self._pause_s * (1 + 2 * int.from_bytes(os.urandom(1), "big") / 255), store._most_pause_s)
+        if not is_repeatable(error) or time.monotonic() + self._pause_s > self._began_s + longest_s:
+            raise error
+        time.sleep(self._pause_s)
+
+
+def _info(listed: Any) -> ObjectInfo:
+    return ObjectInfo(listed["path"], listed["size"], listed["last_modified"].timestamp())
+
+
+def _name_of(info: ObjectInfo) -> str:
+    return info.name
+
+
+def _seconds(seconds: float) -> timedelta:
+    return timedelta(seconds=seconds)
 
 
 def _read(source: Source, most_bytes: int) -> bytearray:

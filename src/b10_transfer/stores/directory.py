@@ -300,6 +300,8 @@ def _sync_folder(folder: str) -> None:
 
 
 class _FileReader(ObjectReader):
+    waits = False
+
     def __init__(self, descriptor: int, path: str, size_bytes: int) -> None:
         self._descriptor = descriptor
         self._path = path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 _DISKS = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "jfs", "reiserfs"}
-_LOCAL = _DISKS | {"tmpfs", "ramfs", "overlay", "erofs", "squashfs"}
+_LOCAL = _DISKS | {"tmpfs", "devtmpfs", "ramfs", "overlay", "erofs", "squashfs"}
 """File systems without a server. NFS is not among them: its reads can be killed, but a wait for writeback cannot."""
 _MOST_LINKS = 40
 

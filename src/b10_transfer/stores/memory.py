@@ -72,6 +72,8 @@ def _checked(name: str) -> str:
 
 
 class _BytesReader(ObjectReader):
+    waits = False
+
     def __init__(self, name: str, data: bytes) -> None:
         self._name = name
         self._data = data

@@ -14,12 +14,13 @@ from .base import ObjectReader
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from concurrent.futures import Future
     from typing import TypeVar
+
+    from .background import Task
 
     T = TypeVar("T")
     Fetch = Callable[[int, int], memoryview]
-    Background = Callable[[Callable[[], T]], Future[T]]
+    Background = Callable[[Callable[[], T]], Task[T]]
 
 MB = 1024 * 1024
 TAIL_BYTES = 1 * MB
@@ -51,7 +52,7 @@ class Ends:
         self._fetch = fetch
         self._in_background = in_background
         self._expected: deque[str] = deque()
-        self._fetching: OrderedDict[str, Future[End | None]] = OrderedDict()
+        self._fetching: OrderedDict[str, Task[End | None]] = OrderedDict()
 
     def expect(self, names: Sequence[str]) -> None:
         """Objects that will be opened soon, in this order."""
@@ -94,9 +95,9 @@ class RangeReader(ObjectReader):
         self._tail_start = end.size_bytes - len(end.tail)
         self._fetch = fetch
         self._in_background = in_background
-        self._parts: dict[int, Future[memoryview]] = {}
-        self._ahead = 1
-        self._next = -1
+        self._parts: dict[int, Task[memoryview]] = {}
+        self._ahead = 2
+        self._next = 0
 
     def read_at(self, offset: int, length: int) -> bytes:
         return b"".join(self.views_at(offset, length))

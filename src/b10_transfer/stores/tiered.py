@@ -3,7 +3,7 @@
 Only the store is believed. The end of an object, where a pack keeps its index, always comes from the store; what comes
 from the node's directory is checked against the digests in that index, and where it does not agree the store is asked
 again (:meth:`ObjectReader.reread_at`). So a directory that is damaged, or that somebody tampers with, costs time and
-nothing else. What it holds that the store no longer has is removed.
+nothing else. What it holds that the store no longer has is removed when something is fetched.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class TieredStore(Store):
                     if copy is None:
                         self._node.create(name, _Remote(remote, self._deadline))
                         copy = self._open_copy(name, remote)
-                        self._remove_others(name.rpartition("/")[0])
+                        self._remove_others(name.partition("/")[0])
         except (StoreError, OSError) as error:
             logger.warning("the node's cache %s is not used: %s", self._folder, error)
             return None
@@ -80,6 +80,9 @@ class TieredStore(Store):
 
     def list(self, folder: str) -> list[ObjectInfo]:
         return self._store.list(folder)
+
+    def list_each(self, folders: Sequence[str]) -> Sequence[Sequence[ObjectInfo]]:
+        return self._store.list_each(folders)
 
     def facts(self) -> StoreFacts:
         return self._store.facts()
@@ -107,11 +110,14 @@ class TieredStore(Store):
         return copy
 
     def _remove_others(self, folder: str) -> None:
-        """Remove copies of what the store no longer has."""
-        there = {info.name for info in self._store.list(folder)}
-        for info in self._node.list(folder):
+        """Remove copies of what the store no longer has, in a folder and those below it."""
+        copies = self._node.list(folder)
+        there = {info.name for info in self._store.list(folder)} if copies else set()
+        for info in copies:
             if info.name not in there:
                 self._node.delete(info.name)
+        for below in self._node.folders(folder):
+            self._remove_others(below)
 
     @contextmanager
     def _fetching(self, name: str) -> Iterator[None]:

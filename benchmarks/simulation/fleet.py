@@ -1,0 +1,235 @@
+"""Replicas: the project's own load, wait and save, in simulated processes.
+
+What is replaced, and nothing else: clocks and threads (:mod:`.scheduler`), the store, the worker process that is
+between them (it costs the same in any fleet), what identifies the machine (looked up once), and the writing of what was
+loaded to a local disk. Digests are computed and frames unpacked once for each range of bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import statistics
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+from unittest import mock
+
+from b10_transfer import compile_once, deadline, leases, loading, operations, repository, restore, saving, workers
+from b10_transfer.adapters import CacheRoot
+from b10_transfer.config import Config
+from b10_transfer.deadline import Deadline
+from b10_transfer.environment import detect
+from b10_transfer.pack import reader, zstd
+from b10_transfer.repository import ReadRepository
+from b10_transfer.restore import Restored
+from b10_transfer.status import LoadReport, OperationStatus, SaveReport
+from b10_transfer.stores.base import Store
+from b10_transfer.union import Union
+from benchmarks.simulation.scheduler import EPOCH_S, Scheduler
+from benchmarks.simulation.service import Service, Terms, Usage
+from benchmarks.simulation.stores import Bucket, Contents, Mount
+
+DEADLINE_S = 600.0
+KERNELS = 48
+COMPILE_S = 60.0
+WAIT_S = 1800.0
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What is simulated."""
+
+    replicas: int
+    kind: str
+    """``mount`` or ``bucket``."""
+    terms: Terms
+    waits: bool
+    """Nothing is saved yet, and all wait while one compiles. Otherwise the store holds a pack."""
+    pack_bytes: int
+    start_within_s: float = 1.0
+    seed: int = 1
+
+
+@dataclass
+class Outcome:
+    """What came of it."""
+
+    pack_bytes: int
+    bound_s: float
+    """The least that any protocol would take to bring every replica one pack, by bandwidth alone."""
+    usage: Usage
+    compiled: int = 0
+    failed: int = 0
+    available_s: float = 0.0
+    """When there was something to load for all: the beginning, or when the compiler's save had ended."""
+    warm_s: list[float] = field(default_factory=list)
+    """When each replica was warm."""
+
+    @property
+    def last_warm_s(self) -> float:
+        """From when there was something to load."""
+        return max(self.warm_s) - self.available_s
+
+    @property
+    def median_warm_s(self) -> float:
+        return statistics.median(self.warm_s) - self.available_s
+
+
+class Replica:
+    """A simulated process."""
+
+    def __init__(self, fleet: Fleet, number: int) -> None:
+        self.lease: leases.Lease | None = None
+        """What a module of this process holds while others run."""
+        self._fleet = fleet
+        self._cache = fleet.folder / f"replica{number}" / "triton"
+        environment = {"TRITON_CACHE_DIR": str(self._cache), "B10_CACHES": "triton", "HOME": str(fleet.folder)}
+        self._config = Config.from_environment(environment, store=fleet.folder / "store")
+
+    def start(self) -> None:
+        """Load, wait if there is nothing, compile if need be."""
+        report = self._attempt()
+        if report.status is OperationStatus.DOES_NOT_EXIST and self._fleet.scenario.waits:
+            report = operations._wait_for_compile(report, WAIT_S, lambda: self._config, self._attempt)
+        if report.status is OperationStatus.ERROR:
+            self._fleet.outcome.failed += 1
+        elif report.status is OperationStatus.DOES_NOT_EXIST:
+            self._fleet.scheduler.sleep(COMPILE_S)
+            self.compile()
+            self.save()
+            self._fleet.outcome.compiled += 1
+            self._fleet.outcome.available_s = self._fleet.scheduler.now_s
+        self._fleet.outcome.warm_s.append(self._fleet.scheduler.now_s)
+
+    def compile(self) -> None:
+        """Leave in the cache what a compiler would have: the same, whoever compiles."""
+        chosen = random.Random(0)
+        for number in range(KERNELS):
+            folder = self._cache / f"KERNEL{number:03d}"
+            folder.mkdir(parents=True)
+            (folder / "kernel.so").write_bytes(chosen.randbytes(self._fleet.scenario.pack_bytes // KERNELS))
+            os.utime(folder / "kernel.so", (EPOCH_S, EPOCH_S))
+
+    def save(self) -> None:
+        def operate(deadline: Deadline) -> SaveReport:
+            try:
+                return saving.save(self._config, deadline)
+            finally:
+                compile_once.release(self._config, deadline)
+
+        report = operations._attempt("save", DEADLINE_S, operate, SaveReport, None)
+        if report.status not in (OperationStatus.SUCCESS, OperationStatus.SKIPPED):
+            raise RuntimeError(f"a save failed: {report.reason}")
+
+    def _attempt(self) -> LoadReport:
+        load = partial(loading.load, self._config)
+        return operations._attempt("load", DEADLINE_S, load, LoadReport, None)
+
+
+class Fleet:
+    """Replicas, and the service that they share."""
+
+    def __init__(self, scenario: Scenario, folder: Path) -> None:
+        self.scenario = scenario
+        self.folder = folder
+        self.scheduler = Scheduler(self._switch_process)
+        self._service = Service(self.scheduler, scenario.terms, scenario.seed)
+        self._contents = Contents(self.scheduler)
+        self._running: Replica | None = None
+        self.outcome = Outcome(0, 0.0, self._service.usage)
+
+    def run(self) -> Outcome:
+        """Start all replicas, and see how they fare."""
+        scenario = self.scenario
+        random.seed(scenario.seed)
+        with _simulated(self.scheduler, self._opened):
+            if not scenario.waits:
+                first = Replica(self, scenario.replicas)
+                first.compile()
+                self.scheduler.start(first.save, first)
+                self.scheduler.run()
+            self._begin()
+            began_s = self.scheduler.now_s
+            for number in range(scenario.replicas):
+                replica = Replica(self, number)
+                moment_s = began_s + random.uniform(0, scenario.start_within_s)
+                self.scheduler.at(moment_s, partial(self.scheduler.start, replica.start, replica))
+            self.scheduler.run()
+        return self._finished()
+
+    def _begin(self) -> None:
+        self._service.usage = Usage()
+        self.outcome = Outcome(0, 0.0, self._service.usage, available_s=self.scheduler.now_s)
+
+    def _finished(self) -> Outcome:
+        outcome, terms = self.outcome, self.scenario.terms
+        [folder] = self._contents.objects.folders("v1/default")
+        outcome.pack_bytes = sum(info.size_bytes for info in self._contents.objects.list(f"{folder}/packs"))
+        outcome.bound_s = outcome.pack_bytes * self.scenario.replicas / terms.bytes_per_s
+        return outcome
+
+    @contextmanager
+    def _opened(self, _config: Config, _deadline: Deadline) -> Iterator[Store]:
+        kind = Mount if self.scenario.kind == "mount" else Bucket
+        yield kind(self._service, self._contents)
+
+    def _switch_process(self, process: object) -> None:
+        """A process has modules of its own: what they hold is exchanged."""
+        if self._running is not None:
+            self._running.lease = compile_once._lease
+        self._running = process if isinstance(process, Replica) else None
+        compile_once._lease = self._running.lease if self._running else None
+
+
+@contextmanager
+def _simulated(scheduler: Scheduler, opened: Callable[[Config, Deadline], Any]) -> Iterator[None]:
+    """Have the project's modules live in simulated time, with a simulated store."""
+    modules = scheduler.modules()
+    environment = detect()
+    replaced: list[tuple[ModuleType, str, Any]] = [
+        *((module, "time", modules["time"]) for module in (deadline, repository, compile_once, operations)),
+        *((module, "threading", modules["threading"]) for module in (deadline, workers, leases)),
+        (workers, "queue", modules["queue"]),
+        *((module, "opened", opened) for module in (loading, saving, compile_once)),
+        *((module, "detect", lambda: environment) for module in (loading, saving, compile_once)),
+        (repository, "secrets", SimpleNamespace(token_hex=lambda size: f"{random.getrandbits(8 * size):0{2 * size}x}")),
+        (loading, "restore", _read),
+        (reader, "hashlib", SimpleNamespace(sha256=_remembered(hashlib.sha256))),
+        (reader, "unpacked_parts", _remembered(lambda data, size: list(zstd.unpacked_parts(data, size, size)))),
+    ]
+    with ExitStack() as stack:
+        for module, name, replacement in replaced:
+            stack.enter_context(mock.patch.object(module, name, replacement))
+        yield
+
+
+def _remembered(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Call a pure function once for each object. The objects are kept, so that no two have one identity."""
+    known: dict[int, tuple[object, Any]] = {}
+
+    def remembered(data: object, *arguments: object) -> Any:
+        if id(data) not in known:
+            known[id(data)] = data, function(data, *arguments)
+        return known[id(data)][1]
+
+    return remembered
+
+
+def _read(
+    repository: ReadRepository, union: Union, names: Iterable[str], _roots: Iterable[CacheRoot], deadline: Deadline
+) -> Restored:
+    """A restore that reads, verifies and unpacks as the real one does, and writes nothing."""
+    result = Restored(union)
+    for pack, units in restore._by_pack({name: union.units[name] for name in names}):
+        with repository.opened(pack) as opened:
+            for _piece in opened.read_members(pack.index, [member for unit in units for member in unit.members]):
+                deadline.check()
+        for unit in units:
+            result.count(pack, unit)
+    return result

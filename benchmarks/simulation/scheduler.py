@@ -1,0 +1,210 @@
+"""Simulated time: ``time``, ``threading`` and ``queue`` for code that shall not notice that it is simulated.
+
+Every thread of every process is a greenlet. One runs at a time, until it waits; when all wait, the clock jumps to the
+next moment at which something is due. What has no wait takes no time. Equal seeds give equal runs.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import queue
+from collections import deque
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+from greenlet import greenlet
+
+EPOCH_S = 1_700_000_000.0
+"""What the clock of the calendar shows at the beginning."""
+
+
+class _Wakeup:
+    """Something that will wake a waiting thread: once."""
+
+    __slots__ = ("is_over", "thread", "timed_out")
+
+    def __init__(self, thread: Thread) -> None:
+        self.thread = thread
+        self.is_over = False
+        self.timed_out = False
+
+
+class Scheduler:
+    """Runs threads in the order of simulated time. ``switch_process`` is told whose thread runs next."""
+
+    def __init__(self, switch_process: Callable[[object], None]) -> None:
+        self.now_s = 0.0
+        self._switch_process = switch_process
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._hub = greenlet.getcurrent()
+        self._current: Thread | None = None
+
+    def at(self, moment_s: float, action: Callable[[], None]) -> None:
+        """Have something done at a moment, by nobody's thread: it must not wait."""
+        heapq.heappush(self._due, (max(moment_s, self.now_s), next(self._order), action))
+
+    def run(self) -> None:
+        """Until nothing is due any more. Raises what any thread raises."""
+        while self._due:
+            self.now_s, _order, action = heapq.heappop(self._due)
+            action()
+
+    def start(self, function: Callable[[], object], process: object) -> None:
+        """A new thread of a process."""
+        Thread(self, function, process).start()
+
+    def sleep(self, seconds: float) -> None:
+        self.wait(deque(), seconds)
+
+    def wait(self, waiting: deque[_Wakeup], timeout_s: float | None) -> bool:
+        """Wait until :meth:`wake` is called for this place; False if the time ran out first."""
+        assert self._current is not None, "only a simulated thread can wait"
+        wakeup = _Wakeup(self._current)
+        waiting.append(wakeup)
+        if timeout_s is not None:
+            self.at(self.now_s + max(timeout_s, 0.0), lambda: self._time_out(wakeup))
+        self._hub.switch()
+        return not wakeup.timed_out
+
+    def wake(self, waiting: deque[_Wakeup], count: int = 1) -> None:
+        """Wake so many who wait at a place, the first first."""
+        while count and waiting:
+            wakeup = waiting.popleft()
+            if not wakeup.is_over:
+                wakeup.is_over = True
+                self.at(self.now_s, wakeup.thread.switch)
+                count -= 1
+
+    def _time_out(self, wakeup: _Wakeup) -> None:
+        if not wakeup.is_over:
+            wakeup.is_over = wakeup.timed_out = True
+            wakeup.thread.switch()
+
+    def modules(self) -> dict[str, Any]:
+        """``time``, ``threading`` and ``queue``, as far as the project uses them."""
+
+        def clock() -> float:
+            return EPOCH_S + self.now_s
+
+        return {
+            "time": SimpleNamespace(
+                monotonic=lambda: self.now_s,
+                perf_counter=lambda: self.now_s,
+                time=clock,
+                time_ns=lambda: int(clock() * 1e9),
+                sleep=self.sleep,
+            ),
+            "threading": SimpleNamespace(
+                Thread=lambda target, **_options: Thread(self, target, self._process()),
+                Lock=lambda: Lock(self),
+                Event=lambda: Event(self),
+            ),
+            "queue": SimpleNamespace(SimpleQueue=_SubscriptedQueue(self), Empty=queue.Empty),
+        }
+
+    def _process(self) -> object:
+        """A thread belongs to the process of the one that starts it."""
+        assert self._current is not None
+        return self._current.process
+
+
+class Thread:
+    """A greenlet that belongs to a simulated process."""
+
+    def __init__(self, scheduler: Scheduler, function: Callable[[], object], process: object) -> None:
+        self.process = process
+        self._scheduler = scheduler
+        self._greenlet = greenlet(function, parent=scheduler._hub)
+
+    def start(self) -> None:
+        self._scheduler.at(self._scheduler.now_s, self.switch)
+
+    def switch(self) -> None:
+        """Run it until it waits or ends. Called by the scheduler alone."""
+        scheduler = self._scheduler
+        if scheduler._current is None or scheduler._current.process is not self.process:
+            scheduler._switch_process(self.process)
+        scheduler._current = self
+        self._greenlet.switch()
+
+
+class Lock:
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._waiting: deque[_Wakeup] = deque()
+        self._is_held = False
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        ends = None if timeout < 0 else self._scheduler.now_s + timeout
+        while self._is_held:
+            left_s = None if ends is None else ends - self._scheduler.now_s
+            if not blocking or (left_s is not None and left_s <= 0) or not self._scheduler.wait(self._waiting, left_s):
+                return False
+        self._is_held = True
+        return True
+
+    def release(self) -> None:
+        self._is_held = False
+        self._scheduler.wake(self._waiting)
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+class Event:
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._waiting: deque[_Wakeup] = deque()
+        self._is_set = False
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def set(self) -> None:
+        self._is_set = True
+        self._scheduler.wake(self._waiting, len(self._waiting))
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if not self._is_set:
+            self._scheduler.wait(self._waiting, timeout)
+        return self._is_set
+
+
+class SimpleQueue:
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._waiting: deque[_Wakeup] = deque()
+        self._items: deque[Any] = deque()
+
+    def put(self, item: Any) -> None:
+        self._items.append(item)
+        self._scheduler.wake(self._waiting)
+
+    def get(self) -> Any:
+        while not self._items:
+            self._scheduler.wait(self._waiting, None)
+        return self._items.popleft()
+
+    def get_nowait(self) -> Any:
+        if not self._items:
+            raise queue.Empty
+        return self._items.popleft()
+
+
+class _SubscriptedQueue:
+    """``SimpleQueue`` as a class that can be subscripted, which annotations at run time do."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+
+    def __getitem__(self, _item: object) -> _SubscriptedQueue:
+        return self
+
+    def __call__(self) -> SimpleQueue:
+        return SimpleQueue(self._scheduler)

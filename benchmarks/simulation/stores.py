@@ -1,0 +1,258 @@
+"""Stores over a simulated service: what they hold is real, what they cost is simulated.
+
+A mount behaves as NFS does: requests of a megabyte, repeated for as long as it takes. A bucket reads through the very
+code that reads from real ones (:mod:`b10_transfer.stores.ranges`), and repeats requests as that is told to.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from b10_transfer.errors import StoreError
+from b10_transfer.stores.base import ObjectInfo, ObjectReader, Store, StoreFacts
+from b10_transfer.stores.memory import MemoryStore
+from b10_transfer.stores.ranges import MB, PARTS_AHEAD, TAIL_BYTES, End, Ends, RangeReader
+from benchmarks.simulation.scheduler import EPOCH_S, Event, Scheduler
+from benchmarks.simulation.service import Service, UnavailableError
+
+if TYPE_CHECKING:
+    from b10_transfer.stores.base import Source
+
+T = TypeVar("T")
+
+_TRANSFER_BYTES = MB
+"""What one request of NFS reads or writes at most, by default."""
+_UPLOAD_PART_BYTES = 5 * MB
+_FIRST_PAUSE_S, _MOST_PAUSE_S, _REPEATING_S = 0.1, 3.0, 42.0
+"""What a bucket's client is told for the default deadline (stores/bucket.py)."""
+
+
+class Contents:
+    """What all clients of a service see. A range is cut out once, so that equal ranges are one object."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.objects = MemoryStore(clock=lambda: EPOCH_S + scheduler.now_s)
+        self._cut: dict[tuple[str, int, int], bytes] = {}
+
+    def cut(self, name: str, offset: int, length: int) -> bytes:
+        if (name, offset, length) not in self._cut:
+            reader = self.objects.open(name)
+            assert reader is not None
+            self._cut[name, offset, length] = bytes(reader.read_at(offset, length))
+        return self._cut[name, offset, length]
+
+
+class SimulatedStore(Store):
+    """One client's connection; a subclass says what its operations cost."""
+
+    def __init__(self, service: Service, contents: Contents) -> None:
+        self.location = "simulated"
+        self._service = service
+        self._contents = contents
+
+    def _pay(self, size_bytes: int = 0, requests: int = 1) -> None:
+        """Ask the service for something, and again until it is had. Raises StoreError."""
+        raise NotImplementedError
+
+    def folders(self, folder: str) -> list[str]:
+        self._pay()
+        return self._contents.objects.folders(folder)
+
+    def list(self, folder: str) -> list[ObjectInfo]:
+        self._pay()
+        return self._contents.objects.list(folder)
+
+    def facts(self) -> StoreFacts:
+        return StoreFacts(exists=True)
+
+    def delete(self, name: str) -> bool:
+        self._pay()
+        return self._contents.objects.delete(name)
+
+    def now(self) -> float:
+        for _ in range(3):  # both make an object, look at its time, and delete it
+            self._pay()
+        return self._contents.objects.now()
+
+    def remove_abandoned(self, older_than_s: float) -> int:
+        self._pay()
+        return 0
+
+
+class Mount(SimulatedStore):
+    """A directory on a network file system."""
+
+    def open(self, name: str) -> ObjectReader | None:
+        self._pay()
+        reader = self._contents.objects.open(name)
+        return None if reader is None else _MountReader(self, self._contents, name, reader.size_bytes)
+
+    def create(self, name: str, source: Source) -> bool:
+        data = _Bytes(source)
+        self.move(len(data.content))
+        for _ in range(4):  # a staging file is made, synced, linked and unlinked
+            self._pay()
+        return self._contents.objects.create(name, data)
+
+    def move(self, size_bytes: int) -> None:
+        self._pay(size_bytes, max(-(-size_bytes // _TRANSFER_BYTES), 1))
+
+    def _pay(self, size_bytes: int = 0, requests: int = 1) -> None:
+        while True:
+            try:
+                return self._service.request(size_bytes, requests)
+            except UnavailableError:
+                self._service.scheduler.sleep(random.uniform(0.05, 0.15))
+
+
+class _MountReader(ObjectReader):
+    def __init__(self, mount: Mount, contents: Contents, name: str, size_bytes: int) -> None:
+        self._mount = mount
+        self._contents = contents
+        self._name = name
+        self.size_bytes = size_bytes
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        self._mount.move(length)
+        return self._contents.cut(self._name, offset, length)
+
+    def close(self) -> None:
+        pass
+
+
+class Bucket(SimulatedStore):
+    """A bucket. Each operation of a load has a worker process of its own, hence a client of its own."""
+
+    def __init__(self, service: Service, contents: Contents) -> None:
+        super().__init__(service, contents)
+        self._pool = _Pool(service.scheduler, PARTS_AHEAD)
+        self._ends = Ends(self._end, self._pool.submit)  # type: ignore[arg-type]
+
+    def list_each(self, folders: Sequence[str]) -> Sequence[Sequence[ObjectInfo]]:
+        self._pay()  # for all of them
+        return self._contents.objects.list_each(folders)
+
+    def expect(self, names: Sequence[str]) -> None:
+        self._ends.expect(names)
+
+    def open(self, name: str) -> ObjectReader | None:
+        end = self._ends.of(name)
+        if end is None:
+            return None
+
+        def fetch(start: int, before: int) -> memoryview:
+            self._pay(before - start)
+            return memoryview(self._contents.cut(name, start, before - start))
+
+        return _BucketReader(name, end, fetch, self._pool, self._contents)
+
+    def create(self, name: str, source: Source) -> bool:
+        data = _Bytes(source)
+        size = len(data.content)
+        if size > 16 * MB:
+            for _ in range(3):  # is it there, begin, complete
+                self._pay()
+            self._pay(size, -(-size // _UPLOAD_PART_BYTES))
+        else:
+            self._pay(size)
+        return self._contents.objects.create(name, data)
+
+    def _end(self, name: str) -> End | None:
+        reader = self._contents.objects.open(name)
+        size = min(reader.size_bytes, TAIL_BYTES) if reader else 0
+        self._pay(size)
+        if reader is None:
+            return None
+        return End(reader.size_bytes, memoryview(self._contents.cut(name, reader.size_bytes - size, size)))
+
+    def _pay(self, size_bytes: int = 0, requests: int = 1) -> None:
+        ends_s = self._service.scheduler.now_s + _REPEATING_S
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                return self._service.request(size_bytes, requests)
+            except UnavailableError:
+                pause_s = min(pause_s * random.uniform(1, 3), _MOST_PAUSE_S)  # as stores/bucket.py does
+                if self._service.scheduler.now_s + pause_s > ends_s:
+                    raise StoreError("use", self.location, "the bucket asks for fewer requests") from None
+                self._service.scheduler.sleep(pause_s)
+
+
+class _BucketReader(RangeReader):
+    """Waits as the real one does, and gives the one copy of what it has waited for."""
+
+    def __init__(
+        self, name: str, end: End, fetch: Callable[[int, int], memoryview], pool: _Pool, contents: Contents
+    ) -> None:
+        super().__init__(name, end, fetch, pool.submit)  # type: ignore[arg-type]
+        self._object = name
+        self._contents = contents
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        self.views_at(offset, length)
+        return self._contents.cut(self._object, offset, length)
+
+
+class _Future(Generic[T]):
+    def __init__(self, scheduler: Scheduler, function: Callable[[], T]) -> None:
+        self._function = function
+        self._done = Event(scheduler)
+        self._values: list[T] = []
+        self._error: StoreError | None = None
+        self.is_cancelled = False
+
+    def run(self) -> None:
+        try:
+            self._values.append(self._function())
+        except StoreError as error:
+            self._error = error
+        self._done.set()
+
+    def result(self) -> T:
+        self._done.wait()
+        if self._error is not None:
+            raise self._error
+        return self._values[0]
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+
+class _Pool:
+    """At most so many things at once, for a client."""
+
+    def __init__(self, scheduler: Scheduler, most: int) -> None:
+        self._scheduler = scheduler
+        self._left = most
+        self._queue: deque[_Future[object]] = deque()
+
+    def submit(self, function: Callable[[], object]) -> _Future[object]:
+        future = _Future(self._scheduler, function)
+        self._queue.append(future)
+        if self._left:
+            self._left -= 1
+            self._scheduler.start(self._work, self)
+        return future
+
+    def _work(self) -> None:
+        while self._queue:
+            future = self._queue.popleft()
+            if not future.is_cancelled:
+                future.run()
+        self._left += 1
+
+
+class _Bytes:
+    """All that a source holds, and a source itself."""
+
+    def __init__(self, source: Source) -> None:
+        parts = []
+        while part := source.read(MB):
+            parts.append(bytes(part))
+        self.content = b"".join(parts)
+
+    def read(self, size: int = -1, /) -> bytes:
+        return self.content

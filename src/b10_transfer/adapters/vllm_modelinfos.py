@@ -1,0 +1,86 @@
+"""What vLLM knows of model classes.
+
+Layout (vLLM 0.32, ``vllm/model_executor/models/registry.py``): ``VLLM_CACHE_ROOT/modelinfos/<module>-<class>.json``
+with ``hash``, of the module's source, and ``modelinfo``, what the class supports; written under another name, then
+renamed. To find that out vLLM imports the class in a process of its own, at every start without such a file: some 10 s.
+
+The hash is of that one source; what the class inherits from others is not in it. So a file travels with vLLM's version,
+and to another version as one whose hash fits nothing, which vLLM writes anew. Those of models that plugins bring do not
+travel: nothing here knows their version.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from ..config.reader import Reader
+from .base import Adapter, Unit, UnitKind, is_transient
+from .vllm_root import VLLM_CACHE_ROOT, vllm_cache_root
+
+_OWN_MODELS = re.compile(r"vllm-[^/]+\.json")
+_VERSION = "vllm"
+"""Where a file that travels says for which version it holds."""
+
+
+class VllmModelInfosAdapter(Adapter):
+    """``VLLM_CACHE_ROOT/modelinfos``."""
+
+    name = "vllm_modelinfos"
+    title = "What vLLM has found out about model classes; goes along with compiled artifacts, counts as none"
+    units = "a file, valid for one version of vLLM"
+    variables = (VLLM_CACHE_ROOT,)
+    accompanies = True
+
+    def locate(self, env: Reader) -> Path:
+        return vllm_cache_root(env) / "modelinfos"
+
+    def unit_of(self, path: str) -> Unit | None:
+        return Unit(path, UnitKind.STEM) if _OWN_MODELS.fullmatch(path) and not is_transient(path) else None
+
+    def may_be_replaced(self, unit: Unit) -> bool:
+        return True
+
+    def is_rewritten(self, path: str) -> bool:
+        return True
+
+    def to_portable(self, path: str, data: bytes, files: Collection[str]) -> bytes:
+        if (version := _installed_version()) is None:
+            raise ValueError("no vLLM is installed for this Python")
+        return json.dumps({_VERSION: version, **_read(data)}).encode()
+
+    def to_local(self, root: Path, path: str, data: bytes) -> bytes:
+        content = _read(data)
+        if content.pop(_VERSION, None) != _installed_version():
+            content["hash"] = ""
+        return json.dumps(content).encode()
+
+
+def _read(data: bytes) -> dict[str, object]:
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("not what vLLM writes about a model class") from error
+    if not isinstance(content, dict) or not {"hash", "modelinfo"} <= content.keys():
+        raise ValueError("not what vLLM writes about a model class")
+    return content
+
+
+def _installed_version() -> str | None:
+    """vLLM's version, from its files; in one built between two releases the commit is part of it."""
+    try:
+        # For a top-level name this looks the module up without importing anything.
+        spec = importlib.util.find_spec("vllm")
+    except (ImportError, ValueError):
+        return None
+    for folder in (spec and spec.submodule_search_locations) or ():
+        try:
+            source = Path(folder, "_version.py").read_text(encoding="utf-8")
+        except OSError:
+            continue
+        if found := re.search(r"^__version__ = .*?['\"]([^'\"]+)['\"]", source, re.MULTILINE):
+            return found.group(1)
+    return None

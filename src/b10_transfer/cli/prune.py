@@ -1,0 +1,147 @@
+"""``b10-compile-cache prune``."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Collection
+from dataclasses import replace
+
+import click
+
+from ..config import Config
+from ..deadline import Deadline
+from ..inspection.bounded import bounded, open_store
+from ..inspection.pruning import DELETE, MARK, Pruning, Rules, prune
+from .console import (
+    ExitCode,
+    count,
+    deadline_option,
+    errors_told,
+    json_option,
+    print_json,
+    print_table,
+    printable,
+    progress,
+    set_up_logging,
+    size,
+)
+
+
+class _Amount(click.ParamType):  # type: ignore[type-arg]
+    """A number with a unit."""
+
+    def __init__(self, name: str, units: dict[str, int]) -> None:
+        self.name = name
+        self._units = units
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        found = re.fullmatch(r"(\d{1,9})\s*([A-Za-z]+)", value, re.ASCII)
+        if found is None or found[2] not in self._units:
+            self.fail(f"{value!r} is no number with one of the units {', '.join(self._units)}", param, ctx)
+        return int(found[1]) * self._units[found[2]]
+
+
+_AGE = _Amount("age", {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400})
+_SIZE = _Amount("size", {"MB": 10**6, "GB": 10**9, "TB": 10**12, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40})
+
+
+@click.command("prune")
+@click.option("--older-than", "older_than_s", type=_AGE, metavar="AGE", help="What appeared longer ago: 30d, 12h.")
+@click.option("--keep", type=click.IntRange(0), metavar="N", help="In each environment all packs but the latest N.")
+@click.option("--max-size", type=_SIZE, metavar="SIZE", help="The oldest packs, until the rest fits: 500MB, 20GB.")
+@click.option(
+    "--grace", type=click.IntRange(0), metavar="SECONDS", help="Until what is marked is deleted. [B10_GRACE_SECONDS]"
+)
+@click.option("--store", metavar="DIR", help="Where packs live. [B10_STORE]")
+@click.option("--namespace", metavar="NAME", help="Only this one. [all]")
+@click.option("-n", "--dry-run", is_flag=True, help="Only say what would go, and why.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@deadline_option
+@json_option
+@click.pass_context
+def command(
+    context: click.Context,
+    older_than_s: int | None,
+    keep: int | None,
+    max_size: int | None,
+    grace: int | None,
+    store: str | None,
+    namespace: str | None,
+    dry_run: bool,
+    yes: bool,
+    deadline_s: float | None,
+    as_json: bool,
+) -> None:
+    """Remove packs from the store: by age, by number, by the room they take.
+
+    \b
+        b10-compile-cache prune --older-than 30d --dry-run
+        b10-compile-cache prune --older-than 30d --max-size 20GB
+
+    In two steps: what a rule names counts as absent at once, for new loads and saves, and is deleted after a period of
+    grace by the next prune or save, so that a pod that is reading it can finish. Until then `restore` takes it back.
+    Also deletes what earlier prunes have marked, what was merged into other packs, and what dead savers left; without a
+    rule it does that alone. Age is the time since a pack appeared: nothing records when one was last used.
+
+    What goes is shown first, and asked about on a terminal; elsewhere it needs --yes. Exits with 0 when it is done (or
+    there was nothing), 1 if something could not be removed, 2 if --yes is missing.
+    """
+    set_up_logging()
+    rules = Rules(older_than_s, keep, max_size)
+
+    def run(*, pretend: bool, only: Collection[str] | None = None) -> Pruning:
+        def work(deadline: Deadline) -> Pruning:
+            config = Config.from_environment(store=store, namespace=namespace)
+            if grace is not None:
+                config = replace(config, grace_s=grace)
+            with open_store(config, deadline) as opened:
+                only_in = None if namespace is None else config.namespace
+                return prune(opened, config, deadline, rules, namespace=only_in, only=only, pretend=pretend)
+
+        with progress() as observe:
+            return bounded("prune", work, deadline_s=deadline_s, observe=observe)
+
+    with errors_told(as_json=as_json):
+        pruning = run(pretend=True)
+        if not dry_run:
+            marked = [pack.pack for pack in pruning.packs if pack.action == MARK]
+            if marked and not yes:
+                _print(pruning, err=True)
+                _confirm(len(marked))
+            pruning = run(pretend=False, only=marked)
+    if as_json:
+        print_json(pruning)
+    else:
+        _print(pruning)
+        _print_sum(pruning, dry_run)
+    for error in pruning.errors:
+        click.echo(f"error: {printable(error)}", err=True)
+    context.exit(ExitCode.ERROR if pruning.errors else ExitCode.OK)
+
+
+def _confirm(packs: int) -> None:
+    """Ask, where there is somebody to answer."""
+    if not sys.stdin.isatty():
+        raise click.UsageError("removing packs from the store needs --yes where nobody can be asked")
+    click.confirm(f"Remove {count(packs, 'pack')}, for every pod that shares the store?", abort=True, err=True)
+
+
+def _print(pruning: Pruning, *, err: bool = False) -> None:
+    if pruning.packs:
+        rows = [
+            (pack.namespace, pack.environment_id[:12], pack.pack, size(pack.packed_bytes), pack.action, pack.why)
+            for pack in pruning.packs
+        ]
+        headings = ("NAMESPACE", "ENVIRONMENT", "PACK", "SIZE", "ACTION", "WHY")
+        print_table(headings, rows, title=pruning.store, err=err)
+
+
+def _print_sum(pruning: Pruning, dry_run: bool) -> None:
+    would = "would be " if dry_run else ""
+    marked = [pack for pack in pruning.packs if pack.action == MARK]
+    deleted = [pack for pack in pruning.packs if pack.action == DELETE]
+    click.echo(
+        f"{count(len(marked), 'pack')} {would}marked, {count(len(deleted), 'pack')} {would}deleted "
+        f"({size(sum(pack.packed_bytes for pack in deleted))}); {pruning.kept_packs} stay ({size(pruning.kept_bytes)})"
+    )

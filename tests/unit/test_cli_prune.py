@@ -1,0 +1,209 @@
+"""``b10-compile-cache prune``: what goes, why, and when."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from b10_transfer import OperationStatus, load, save
+from b10_transfer.environment import detect
+from tests.command import Answer, Publisher, command, damage, pod_like_this
+from tests.conftest import IsolatedEnv
+
+DAY_S = 86400
+
+
+@pytest.fixture
+def pod(isolated_env: IsolatedEnv) -> Publisher:
+    return Publisher(isolated_env.store, detect())
+
+
+def age(path: Path, seconds: float) -> None:
+    """Have an object be older."""
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+def ids(*packs: Path) -> set[str]:
+    return {pack.name.partition(".")[0] for pack in packs}
+
+
+def publish(pod: Publisher, *ages_d: float) -> list[Path]:
+    """Packs of so many days ago, each of a unit of its own."""
+    packs = []
+    for number, days in enumerate(ages_d):
+        packs.append(pod.publish({f"triton/KERNEL{number}/": {"launcher.so": b"x" * 1000 * (number + 1)}}))
+        age(packs[-1], days * DAY_S)
+    return packs
+
+
+def actions(answer: Answer) -> dict[str, str]:
+    return {pack["pack"]: pack["action"] for pack in answer.json["packs"]}
+
+
+def test_empty_store_has_nothing_to_prune(isolated_env: IsolatedEnv) -> None:
+    answer = command("prune", "--older-than", "1d", "--yes")
+    assert (answer.exit_code, answer.stdout) == (0, "0 packs marked, 0 packs deleted (0 B); 0 stay (0 B)\n")
+    assert not isolated_env.store.exists()
+
+
+def test_dry_run_says_what_would_go_and_why_and_changes_nothing(pod: Publisher) -> None:
+    old, new = publish(pod, 40, 1)
+    answer = command("prune", "--older-than", "30d", "--dry-run")
+    assert answer.exit_code == 0
+    [line] = [line for line in answer.stdout.splitlines() if next(iter(ids(old))) in line]
+    assert "mark    it is 40.0 days old" in line
+    assert next(iter(ids(new))) not in answer.stdout
+    assert "1 pack would be marked, 0 packs would be deleted" in answer.stdout
+    assert not list(pod.folder.glob("quarantine/*"))
+
+
+def test_what_is_named_is_absent_at_once_and_deleted_after_the_period_of_grace(
+    pod: Publisher, isolated_env: IsolatedEnv
+) -> None:
+    old, new = publish(pod, 40, 1)
+    assert actions(command("prune", "--older-than", "30d", "--yes", "--json")) == dict.fromkeys(ids(old), "mark")
+    assert old.exists()
+    assert load().units == 1
+    assert actions(command("prune", "--json")) == {}
+    for mark in pod.folder.glob("quarantine/*"):
+        age(mark, 3601)
+    assert actions(command("prune", "--json")) == dict.fromkeys(ids(old), "delete")
+    assert (old.exists(), new.exists()) == (False, True)
+    assert not list(pod.folder.glob("quarantine/*"))
+
+
+def test_save_deletes_what_was_pruned_too(pod: Publisher, isolated_env: IsolatedEnv) -> None:
+    [old] = publish(pod, 40)
+    assert command("prune", "--older-than", "30d", "--yes").exit_code == 0
+    for mark in pod.folder.glob("quarantine/*"):
+        age(mark, 3601)
+    isolated_env.fill(isolated_env.triton, {"NEW/launcher.so": b"new"})
+    assert save().status is OperationStatus.SUCCESS
+    assert not old.exists()
+
+
+def test_pruned_pack_is_restored_within_the_period_of_grace(pod: Publisher) -> None:
+    [old] = publish(pod, 40)
+    command("prune", "--older-than", "30d", "--yes")
+    assert "pruned: it goes after the period of grace" in command("ls", "--packs").stdout
+    assert "1 leaving" in command("ls").stdout
+    assert command("restore", *ids(old)).exit_code == 0
+    assert load().units == 1
+
+
+def test_without_grace_it_is_deleted_at_once(pod: Publisher) -> None:
+    old, _new = publish(pod, 40, 1)
+    answer = command("prune", "--older-than", "30d", "--grace", "0", "--yes", "--json")
+    assert actions(answer) == dict.fromkeys(ids(old), "delete")
+    assert answer.json["packs"][0]["why"] == "it is 40.0 days old"
+    assert not old.exists()
+
+
+def test_latest_packs_of_each_environment_are_kept(pod: Publisher, isolated_env: IsolatedEnv) -> None:
+    packs = publish(pod, 4, 3, 2)
+    other = publish(Publisher(isolated_env.store, pod_like_this(torch="2.12.0")), 9)
+    answer = command("prune", "--keep", "1", "--grace", "0", "--yes", "--json")
+    assert set(actions(answer)) == ids(*packs[:2])
+    assert (answer.json["kept_packs"], packs[2].exists(), other[0].exists()) == (2, True, True)
+
+
+def test_oldest_packs_go_until_the_rest_fits(pod: Publisher, isolated_env: IsolatedEnv) -> None:
+    for number in range(4):
+        units = {f"triton/K{number}/": {"launcher.so": os.urandom(400_000)}}
+        age(pod.publish(units), (10 - number) * DAY_S)
+    answer = command("prune", "--max-size", "1MB", "--grace", "0", "--yes", "--json")
+    packs = sorted(pod.folder.glob("packs/*"))
+    assert (len(actions(answer)), len(packs)) == (2, 2)
+    assert sum(pack.stat().st_size for pack in packs) == answer.json["kept_bytes"] <= 1_000_000
+
+
+def test_where_nobody_can_be_asked_it_needs_yes(pod: Publisher) -> None:
+    [old] = publish(pod, 40)
+    answer = command("prune", "--older-than", "30d")
+    assert (answer.exit_code, "needs --yes" in answer.stderr) == (2, True)
+    assert next(iter(ids(old))) in answer.stderr, "what would go is shown first"
+    assert not list(pod.folder.glob("quarantine/*"))
+
+
+def test_other_namespaces_are_left_alone_if_one_is_named(pod: Publisher, isolated_env: IsolatedEnv) -> None:
+    [old] = publish(Publisher(isolated_env.store, detect(), "other"), 40)
+    publish(pod, 40)
+    answer = command("prune", "--older-than", "1d", "--namespace", "default", "--grace", "0", "--yes", "--json")
+    assert len(actions(answer)) == 1
+    assert old.exists()
+
+
+def test_pruned_merged_pack_goes_with_what_was_merged_into_it(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("B10_MAX_PACKS", "2")
+    for number in range(3):
+        isolated_env.fill(isolated_env.triton, {f"K{number}/launcher.so": b"%d" % number})
+        save()
+    states = [line.split()[-1] for line in command("ls", "--packs").stdout.splitlines()[2:]]
+    assert states[-1] == "usable"
+    answer = command("prune", "--keep", "0", "--grace", "0", "--yes", "--json")
+    assert len(actions(answer)) == 4
+    assert not list(isolated_env.store.glob("v1/*/*/packs/*"))
+    assert load(merge=True).status is OperationStatus.DOES_NOT_EXIST
+
+
+def test_recalled_packs_stay_because_they_say_what_must_not_come_back(pod: Publisher) -> None:
+    [old] = publish(pod, 40)
+    command("quarantine", *ids(old))
+    assert actions(command("prune", "--older-than", "1d", "--grace", "0", "--yes", "--json")) == {}
+    assert old.exists()
+
+
+def test_damaged_packs_go_by_age(pod: Publisher) -> None:
+    old, new = publish(pod, 40, 1)
+    damage(old)
+    damage(new)
+    age(old, 40 * DAY_S)
+    assert set(actions(command("prune", "--older-than", "30d", "--grace", "0", "--yes", "--json"))) == ids(old)
+
+
+def test_what_is_left_of_an_environment_without_packs_goes_after_the_period_of_grace(
+    pod: Publisher, isolated_env: IsolatedEnv
+) -> None:
+    [old] = publish(pod, 40)
+    command("prune", "--older-than", "30d", "--grace", "0", "--yes")
+    assert not old.exists()
+    assert not (pod.folder / "environment.json").exists()
+
+
+def test_description_that_a_saver_has_just_written_stays(pod: Publisher) -> None:
+    [pack] = publish(pod, 1)
+    pack.unlink()
+    assert command("prune").exit_code == 0
+    assert (pod.folder / "environment.json").exists()
+
+
+def test_what_dead_savers_left_goes_too(pod: Publisher, isolated_env: IsolatedEnv) -> None:
+    publish(pod, 1)
+    staged = isolated_env.store / ".staging" / "0123.tmp"
+    staged.write_bytes(b"half")
+    age(staged, 7200)
+    assert command("prune").exit_code == 0
+    assert not staged.exists()
+
+
+def test_read_only_pod_may_look_and_prunes_nothing(pod: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
+    [old] = publish(pod, 40)
+    monkeypatch.setenv("B10_READ_ONLY", "1")
+    before = sorted(pod.store.rglob("*"))
+    assert set(actions(command("prune", "--older-than", "1d", "--dry-run", "--json"))) == ids(old)
+    assert sorted(pod.store.rglob("*")) == before
+    answer = command("prune", "--older-than", "1d", "--yes")
+    assert (answer.exit_code, "B10_READ_ONLY" in answer.stderr) == (1, True)
+    assert old.exists()
+
+
+@pytest.mark.parametrize("option", [("--older-than", "30"), ("--older-than", "x"), ("--max-size", "1kg")])
+def test_amount_without_a_known_unit_is_wrong_usage(isolated_env: IsolatedEnv, option: tuple[str, str]) -> None:
+    answer = command("prune", *option)
+    assert (answer.exit_code, "one of the units" in answer.stderr) == (2, True)
