@@ -49,7 +49,7 @@ def test_a_load_that_is_not_asked_for_an_instant_start_imports_no_torch(tmp_path
 def test_run_tells_its_server_by_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     monkeypatch.setenv("B10_INSTANT", "0")
-    monkeypatch.setattr("b10_transfer.launcher.commands.run", lambda *_a, **_k: found.append(os.environ["B10_INSTANT"]))
+    monkeypatch.setattr("b10_transfer.cli.run.run", lambda *_a, **_k: found.append(os.environ["B10_INSTANT"]))
     monkeypatch.setattr(os, "_exit", lambda _code: None)
     CliRunner().invoke(run.command, ["--instant", "--", "true"])
     assert found == ["1"]
