@@ -6,11 +6,12 @@ TORCH := torch==2.13.0
 BENCH = $(VENV)/bin/python benchmarks/suite.py --peer $(VENV)/peer/bin/python --vllm $(VENV)/vllm/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-nfs test-s3 test-vllm test-vllm-quick hammer fuzz lint format docs bench bench-quick bench-page bench-vllm clean
+.PHONY: help demo test test-instant test-nfs test-s3 test-vllm test-vllm-quick hammer fuzz lint format docs bench bench-quick bench-page bench-vllm clean
 
 help:
 	@echo "make demo    compile a transformer cold, save, and start it warm in a second process"
 	@echo "make test    every test, with real torch and real Triton"
+	@echo "make test-instant  the test matrix of instant starts, which compiles many models"
 	@echo "make test-vllm  tests with the real vLLM server, in an environment of their own"
 	@echo "make test-vllm-quick  the most telling of them"
 	@echo "make test-nfs  tests on real NFS, v3 and v4.2, in a guest of its own (Debian, root)"
@@ -32,7 +33,11 @@ demo: $(VENV)/test-ready
 # Many tests wait for processes and disks rather than compute: more of them at once than there are cores.
 WORKERS := 4
 test: $(VENV)/test-ready
-	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal --ignore=tests/instant
+
+# Pods that compile the same models one after the other: nothing to divide among workers.
+test-instant: $(VENV)/test-ready
+	$(VENV)/bin/python -m pytest tests/instant
 
 # torch, vLLM and a second venv: 1.5 GB. The tests start the server 17 times, two at once; half a minute each, alone.
 test-vllm: $(VENV)/vllm-ready

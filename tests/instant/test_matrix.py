@@ -94,7 +94,7 @@ def test_changed_source_other_scripts_and_threads_are_noticed(pod: Pod, again: d
     programs = tmp_path / "elsewhere"
     shutil.copytree(PROGRAMS, programs)
     models = programs / "models.py"
-    models.write_text('"""Moved down by a line."""\n' + models.read_text().replace("x * 3.0", "x * 4.0"))
+    models.write_text("# Moved down by a line.\n" + models.read_text().replace("x * 3.0", "x * 4.0"))
     told = pod("third", "mlp", "helper", "threads", "graph breaks", "--threads", "2", programs=programs)
     assert_right(told)
     assert told["cases"]["helper"]["traced"] == 1
