@@ -16,7 +16,7 @@ from b10_transfer import config
 from b10_transfer.adapters import ADAPTERS, cache_roots
 from b10_transfer.adapters.inductor import InductorAdapter, default_inductor_dir
 from b10_transfer.adapters.triton import TritonAdapter
-from b10_transfer.config import BucketUrl, Config, read_deadline, read_wait
+from b10_transfer.config import BucketUrl, Config, read_deadline, read_instant, read_wait
 from b10_transfer.config import store as store_location
 from b10_transfer.errors import ConfigurationError
 
@@ -494,6 +494,7 @@ def test_every_variable_that_is_read_is_documented_and_none_else() -> None:
     cache_roots(Config.from_environment(environ))
     read_deadline(environ=environ)
     read_wait(environ=environ)
+    read_instant(environ=environ)
     variables = [*config.VARIABLES, *(variable for adapter in ADAPTERS for variable in adapter.variables)]
     documented = " ".join(f"{variable.name} {variable.default}" for variable in variables)
     of_the_system = {"TMPDIR", "USER", "USERNAME"}
