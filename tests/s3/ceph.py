@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from pathlib import Path
@@ -19,6 +20,7 @@ from pathlib import Path
 ACCESS_KEY, SECRET_KEY = "testkey", "testsecret"
 PROGRAMS = ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "monmaptool", "ceph", "faketime")
 READY_S = 120
+ATTEMPTS = 3
 
 # No replication, no authentication inside the cluster, everything in the foreground and in one folder. Without
 # tcp_nodelay each request takes 40 ms; with the usual timeouts gateways wait half a minute for one that was killed.
@@ -94,8 +96,9 @@ class Gateway:
         self._process = start(self._configuration, "radosgw", "-n", f"client.rgw.{self.port}", "-f", frontend)
         ends = time.monotonic() + READY_S
         while not self._takes_connections():
-            if self._process.poll() is not None or time.monotonic() > ends:
-                raise RuntimeError(f"the gateway did not start; its log is in {self._configuration.parent}/log")
+            if (status := self._process.poll()) is not None or time.monotonic() > ends:
+                how = "takes no connections" if status is None else f"ended with {status}"
+                raise RuntimeError(f"the gateway {how}\n{last_words(self._configuration.parent / 'log')}")
             time.sleep(0.05)
 
     def kill(self) -> None:
@@ -127,9 +130,16 @@ class Gateway:
 
 
 class Ceph:
-    """A cluster with one gateway. Use it as a context manager."""
+    """A cluster with one gateway. Use it as a context manager.
+
+    A cluster that does not start is given up, and another one started in its place: a port may have been taken meanwhile.
+    """
 
     def __init__(self, folder: Path) -> None:
+        self._folders = [folder / str(attempt) for attempt in range(ATTEMPTS)]
+        self._use(self._folders[0])
+
+    def _use(self, folder: Path) -> None:
         self._folder = folder
         self.configuration = folder / "ceph.conf"
         self._daemons: list[subprocess.Popen[bytes]] = []
@@ -145,6 +155,16 @@ class Ceph:
         return self._gateway.endpoint
 
     def __enter__(self) -> Ceph:
+        for folder in self._folders[:-1]:
+            self._use(folder)
+            try:
+                return self._start_all()
+            except (RuntimeError, subprocess.TimeoutExpired) as error:
+                print(f"Ceph did not start, and is tried again: {error}", file=sys.stderr)
+        self._use(self._folders[-1])
+        return self._start_all()
+
+    def _start_all(self) -> Ceph:
         try:
             self._make_cluster()
             self._gateway.start()
@@ -220,6 +240,15 @@ def start(configuration: Path, *command: str) -> subprocess.Popen[bytes]:
         )
 
 
+def last_words(logs: Path, lines: int = 8) -> str:
+    """The end of each file in a folder of logs."""
+    ends = []
+    for path in sorted(logs.iterdir()):
+        last = path.read_text(errors="replace").splitlines()[-lines:]
+        ends.append("\n".join([f"== {path.name}", *(line[:400] for line in last)]))
+    return "\n".join(ends)
+
+
 def free_port() -> int:
     """A port that nothing listens on now."""
     with socket.socket() as probe:
@@ -228,7 +257,11 @@ def free_port() -> int:
         return port
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and sys.argv[1:] == ["--try"]:
+    # Whether this machine can run it at all, for .ci/run; why not, if it can't.
+    with tempfile.TemporaryDirectory(prefix="ceph-") as tried, Ceph(Path(tried)):
+        print("Ceph starts here")
+elif __name__ == "__main__":
     with Ceph(Path(sys.argv[1]).absolute()) as cluster:
         # All that the tests need of it, for a shell.
         print(f"AWS_ENDPOINT_URL={cluster.endpoint} AWS_ACCESS_KEY_ID={ACCESS_KEY} AWS_SECRET_ACCESS_KEY={SECRET_KEY}")
