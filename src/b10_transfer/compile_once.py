@@ -65,7 +65,7 @@ def wait(config: Config, deadline: Deadline, seconds: float, known_packs: int) -
         while True:
             deadline.check("waiting for another replica to compile")
             looked = time.monotonic()
-            if len(repository.usable()) > known_packs:
+            if len(repository.look().usable) > known_packs:
                 return Outcome.PUBLISHED
             rest_s = _REST * (time.monotonic() - looked)
             if time.monotonic() >= claim_at:
