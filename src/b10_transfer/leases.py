@@ -102,8 +102,10 @@ def try_acquire(
     ``renewing`` opens the store once more for the renewals; by default they go through ``store`` itself.
     """
     generations: dict[str, list[tuple[int, ObjectInfo]]] = {name: [] for name in names}
+    began = time.monotonic()
     listing = store.list(folder)
-    now = store.now() if listing else 0.0
+    # When the listing was asked for: a store that is slow to answer makes no lease older than it was then.
+    now = store.now() - (time.monotonic() - began) if listing else 0.0
     forgotten: list[ObjectInfo] = []
     for info in listing:
         found = _LEASE.fullmatch(info.name.rpartition("/")[2])
