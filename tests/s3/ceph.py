@@ -132,7 +132,8 @@ class Gateway:
 class Ceph:
     """A cluster with one gateway. Use it as a context manager.
 
-    A cluster that does not start is given up, and another one started in its place: a port may have been taken meanwhile.
+    A cluster that does not start is given up, and another one started in its place: a port may have been taken
+    meanwhile.
     """
 
     def __init__(self, folder: Path) -> None:
