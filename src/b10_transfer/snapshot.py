@@ -255,12 +255,12 @@ def _as_found(path: str, status: os.stat_result) -> LocalFile:
 
 
 def _sources(unit: LocalUnit) -> list[SourceFile]:
-    root = unit.root
+    name, folder, is_rewritten = unit.root.name, str(unit.root.path), unit.root.adapter.is_rewritten
     return [
         _rewritten(unit, file)
-        if root.adapter.is_rewritten(file.path)
+        if is_rewritten(file.path)
         else SourceFile(
-            f"{root.name}/{file.path}", file.size, file.mode, file.mtime_ns, partial(_UnchangedFile, root, file)
+            f"{name}/{file.path}", file.size, file.mode, file.mtime_ns, partial(_UnchangedFile, folder, file)
         )
         for file in unit.files
     ]
@@ -270,7 +270,7 @@ def _rewritten(unit: LocalUnit, file: LocalFile) -> SourceFile:
     """A file that travels without this machine's paths."""
     root = unit.root
     buffer = memoryview(bytearray(file.size))
-    with _UnchangedFile(root, file) as content:
+    with _UnchangedFile(str(root.path), file) as content:
         read = 0
         while read < file.size:
             read += content.readinto(buffer[read:])
@@ -286,9 +286,9 @@ class _UnchangedFile:
 
     __slots__ = ("_descriptor", "_found", "_path")
 
-    def __init__(self, root: CacheRoot, found: LocalFile) -> None:
+    def __init__(self, folder: str, found: LocalFile) -> None:
         self._found = found
-        self._path = f"{root.path}/{found.path}"
+        self._path = f"{folder}/{found.path}"
         try:
             self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError as error:

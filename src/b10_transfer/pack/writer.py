@@ -1,4 +1,4 @@
-"""Write a pack: files are appended to frames of a few MiB, which are packed in parallel and written in order."""
+"""Write a pack: files are appended to frames of a few MiB, which are packed meanwhile and written in order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ FRAME_RAW_BYTES = 2 * 1024 * 1024
 slower."""
 _HEADER_BYTES = 8 * tar.BLOCK
 """At least what the headers and the padding of one file take."""
-_THREADS = 2
+_THREADS = 1
+"""Reading and hashing take longer than packing does: a second thread would only be in the way."""
 _FRAMES_IN_FLIGHT = 2
 
 
