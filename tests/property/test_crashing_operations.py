@@ -383,7 +383,7 @@ def test_compaction_may_die_at_each_of_its_calls(packs: Packs, way: str) -> None
             compact(packs, below)
             assert packs.read(repository) == expected
         assert len(repository.listing()) == 1
-        assert repository.set_aside() == set()
+        assert repository.look().set_aside == set()
         if mortal.calls <= number:
             assert number > 20
             return
