@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
@@ -52,6 +52,9 @@ class MortalStore(Store):
 
     def list(self, folder: str) -> list[ObjectInfo]:
         return self._call(lambda: self._below.list(folder))  # type: ignore[no-any-return]
+
+    def list_each(self, folders: Sequence[str]) -> Sequence[Sequence[ObjectInfo]]:
+        return self._call(lambda: self._below.list_each(folders))  # type: ignore[no-any-return]
 
     def facts(self) -> StoreFacts:
         return self._call(self._below.facts)  # type: ignore[no-any-return]

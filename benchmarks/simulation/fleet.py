@@ -29,6 +29,7 @@ from b10_transfer.pack import reader, zstd
 from b10_transfer.repository import ReadRepository
 from b10_transfer.restore import Restored
 from b10_transfer.status import LoadReport, OperationStatus, SaveReport
+from b10_transfer.stores import patience
 from b10_transfer.stores.base import Store
 from b10_transfer.union import Union
 from benchmarks.simulation.scheduler import EPOCH_S, Scheduler
@@ -175,9 +176,11 @@ class Fleet:
         return outcome
 
     @contextmanager
-    def _opened(self, _config: Config, _deadline: Deadline) -> Iterator[Store]:
-        kind = Mount if self.scenario.kind == "mount" else Bucket
-        yield kind(self._service, self._contents)
+    def _opened(self, _config: Config, deadline: Deadline) -> Iterator[Store]:
+        if self.scenario.kind == "mount":
+            yield Mount(self._service, self._contents)
+        else:
+            yield Bucket(self._service, self._contents, deadline.remaining_s)
 
     def _switch_process(self, process: object) -> None:
         """A process has modules of its own: what they hold is exchanged."""
@@ -193,7 +196,9 @@ def _simulated(scheduler: Scheduler, opened: Callable[[Config, Deadline], Any]) 
     modules = scheduler.modules()
     environment = detect()
     replaced: list[tuple[ModuleType, str, Any]] = [
-        *((module, "time", modules["time"]) for module in (deadline, repository, compile_once, operations)),
+        *((module, "time", modules["time"]) for module in (deadline, repository, compile_once, operations, patience)),
+        (patience, "chance", random.random),
+        (patience, "allocate_lock", modules["threading"].Lock),
         *((module, "threading", modules["threading"]) for module in (deadline, workers, leases)),
         (workers, "queue", modules["queue"]),
         *((module, "opened", opened) for module in (loading, saving, compile_once)),

@@ -45,6 +45,10 @@ class Usage:
 class UnavailableError(Exception):
     """A request came to nothing; repeating it may help."""
 
+    def __init__(self, *, is_refused: bool) -> None:
+        self.is_refused = is_refused
+        """Because there are too many. Otherwise it was lost."""
+
 
 @dataclass
 class Link:
@@ -111,12 +115,12 @@ class Service:
         if self._free_s - now_s > _BACKLOG_S:
             self.usage.refused += 1
             self.scheduler.sleep(latency_s)
-            raise UnavailableError
+            raise UnavailableError(is_refused=True)
         self._free_s = max(self._free_s, now_s) + requests / self._terms.requests_per_s
         if self._random.random() < self._terms.failures:
             self.usage.failed += 1
             self.scheduler.sleep(self._terms.failure_s)
-            raise UnavailableError
+            raise UnavailableError(is_refused=False)
         self.scheduler.sleep(self._free_s - now_s + latency_s)
         if size_bytes:
             self._link.transfer(size_bytes)

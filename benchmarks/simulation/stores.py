@@ -9,25 +9,25 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from b10_transfer.errors import StoreError
 from b10_transfer.stores.base import ObjectInfo, ObjectReader, Store, StoreFacts
 from b10_transfer.stores.memory import MemoryStore
-from b10_transfer.stores.ranges import MB, PARTS_AHEAD, TAIL_BYTES, End, Ends, RangeReader
+from b10_transfer.stores.patience import Attempts, Pace
+from b10_transfer.stores.ranges import MB, PARTS_AHEAD, TAIL_BYTES, End, RangedStore, RangeReader
 from benchmarks.simulation.scheduler import EPOCH_S, Event, Scheduler
 from benchmarks.simulation.service import Service, UnavailableError
 
 if TYPE_CHECKING:
     from b10_transfer.stores.base import Source
+    from b10_transfer.stores.ranges import Fetch
 
 T = TypeVar("T")
 
 _TRANSFER_BYTES = MB
 """What one request of NFS reads or writes at most, by default."""
 _UPLOAD_PART_BYTES = 5 * MB
-_FIRST_PAUSE_S, _MOST_PAUSE_S, _REPEATING_S = 0.1, 3.0, 42.0
-"""What a bucket's client is told for the default deadline (stores/bucket.py)."""
 
 
 class Contents:
@@ -123,31 +123,18 @@ class _MountReader(ObjectReader):
         pass
 
 
-class Bucket(SimulatedStore):
+class Bucket(RangedStore, SimulatedStore):
     """A bucket. Each operation of a load has a worker process of its own, hence a client of its own."""
 
-    def __init__(self, service: Service, contents: Contents) -> None:
-        super().__init__(service, contents)
-        self._pool = _Pool(service.scheduler, PARTS_AHEAD)
-        self._ends = Ends(self._end, self._pool.submit)  # type: ignore[arg-type]
+    def __init__(self, service: Service, contents: Contents, timeout_s: float) -> None:
+        SimulatedStore.__init__(self, service, contents)
+        self._timeout_s = timeout_s
+        self._pace = Pace(timeout_s)
+        RangedStore.__init__(self, _Pool(service.scheduler, PARTS_AHEAD).submit)  # type: ignore[arg-type]
 
     def list_each(self, folders: Sequence[str]) -> Sequence[Sequence[ObjectInfo]]:
         self._pay()  # for all of them
         return self._contents.objects.list_each(folders)
-
-    def expect(self, names: Sequence[str]) -> None:
-        self._ends.expect(names)
-
-    def open(self, name: str) -> ObjectReader | None:
-        end = self._ends.of(name)
-        if end is None:
-            return None
-
-        def fetch(start: int, before: int) -> memoryview:
-            self._pay(before - start)
-            return memoryview(self._contents.cut(name, start, before - start))
-
-        return _BucketReader(name, end, fetch, self._pool, self._contents)
 
     def create(self, name: str, source: Source) -> bool:
         data = _Bytes(source)
@@ -168,26 +155,33 @@ class Bucket(SimulatedStore):
             return None
         return End(reader.size_bytes, memoryview(self._contents.cut(name, reader.size_bytes - size, size)))
 
+    def _range(self, name: str, start: int, before: int) -> memoryview:
+        self._pay(before - start)
+        return memoryview(self._contents.cut(name, start, before - start))
+
+    def _reader(self, name: str, end: End, fetch: Fetch) -> RangeReader:
+        return _BucketReader(name, end, fetch, self._in_background, self._contents)
+
     def _pay(self, size_bytes: int = 0, requests: int = 1) -> None:
-        ends_s = self._service.scheduler.now_s + _REPEATING_S
-        pause_s = _FIRST_PAUSE_S
+        attempts = Attempts(self._pace, self._timeout_s)
         while True:
+            attempts.begin()
             try:
-                return self._service.request(size_bytes, requests)
-            except UnavailableError:
-                pause_s = min(pause_s * random.uniform(1, 3), _MOST_PAUSE_S)  # as stores/bucket.py does
-                if self._service.scheduler.now_s + pause_s > ends_s:
-                    raise StoreError("use", self.location, "the bucket asks for fewer requests") from None
-                self._service.scheduler.sleep(pause_s)
+                self._service.request(size_bytes, requests)
+            except UnavailableError as error:
+                failure = StoreError("use", self.location, "the bucket asks for fewer requests")
+                attempts.failed(failure, is_refused=error.is_refused)
+            else:
+                return attempts.succeeded()
 
 
 class _BucketReader(RangeReader):
     """Waits as the real one does, and gives the one copy of what it has waited for."""
 
     def __init__(
-        self, name: str, end: End, fetch: Callable[[int, int], memoryview], pool: _Pool, contents: Contents
+        self, name: str, end: End, fetch: Fetch, in_background: Callable[..., Any], contents: Contents
     ) -> None:
-        super().__init__(name, end, fetch, pool.submit)  # type: ignore[arg-type]
+        super().__init__(name, end, fetch, in_background)
         self._object = name
         self._contents = contents
 

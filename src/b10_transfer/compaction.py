@@ -82,23 +82,23 @@ def due(repository: Repository, union: Union, grace_s: float, clock: Callable[[]
 
     ``clock`` is the store's; it is asked only if there is something to ask for.
     """
-    marks = repository.pruned()
-    if not marks and not union.superseded:
+    listed = repository.look()
+    if not listed.pruned and not union.superseded:
         return []
-    listed, now_s = repository.listing(), clock()
+    packs, now_s = listed.packs, clock()
 
     def is_past(info: ObjectInfo | None) -> bool:
         return info is not None and now_s - info.modified_s >= grace_s
 
     found = [
-        Due(pack_id, listed[pack_id].size_bytes, "pruned", None)
-        for pack_id, mark in marks.items()
-        if pack_id in listed and is_past(mark)
+        Due(pack_id, packs[pack_id].size_bytes, "pruned", None)
+        for pack_id, mark in listed.pruned.items()
+        if pack_id in packs and is_past(mark)
     ]
     found += [
-        Due(pack_id, listed[pack_id].size_bytes, f"merged into {pack.id}", pack)
+        Due(pack_id, packs[pack_id].size_bytes, f"merged into {pack.id}", pack)
         for pack_id, pack in union.superseded.items()
-        if pack_id in listed and is_past(listed.get(pack.id))
+        if pack_id in packs and is_past(packs.get(pack.id))
     ]
     return sorted(found, key=lambda one: one.id)
 
@@ -110,13 +110,13 @@ def sweep(repository: Repository, found: Sequence[Due]) -> list[Due]:
     holders = {one.superseded_by.id: one.superseded_by for one in found if one.superseded_by is not None}
     whole = {pack_id for pack_id, pack in holders.items() if repository.is_whole(pack)}
     # Asked last: an operator may have recalled or restored something meanwhile.
-    set_aside, pruned = repository.set_aside(), repository.pruned()
+    listed = repository.look()
     swept = []
     for one in found:
         if one.superseded_by is None:
-            is_gone = one.id in pruned
+            is_gone = one.id in listed.pruned
         else:
-            is_gone = one.superseded_by.id in whole - set_aside and one.id not in set_aside
+            is_gone = one.superseded_by.id in whole - listed.set_aside and one.id not in listed.set_aside
         if is_gone:
             logger.debug("deleting pack %s: %s", one.id, one.why)
             swept.append(one)
@@ -141,7 +141,7 @@ def _merge(repository: Repository, union: Union, config: Config, deadline: Deadl
                 out.seek(0)
                 out.truncate()
                 continue
-            if repository.set_aside().isdisjoint(pack.id for pack in packs):
+            if repository.look().set_aside.isdisjoint(pack.id for pack in packs):
                 pack_id = repository.publish(out, behind=packs[-1].id)
                 logger.info("merged %d packs into %s, %d units", len(packs), pack_id, len(index.units))
             return

@@ -112,7 +112,6 @@ def _packs(current: str, deadline: Deadline) -> list[dict[str, Any]]:
         store.list(LAYOUT)  # raises if the store cannot be reached, where a namespace that is not there would not
         for environment_id in catalogue.environments(config.namespace):
             repository = catalogue.repository(config.namespace, environment_id)
-            set_aside = repository.set_aside()
             found += [
                 {
                     "filename": info.name.rpartition("/")[2],
@@ -121,8 +120,7 @@ def _packs(current: str, deadline: Deadline) -> list[dict[str, Any]]:
                     "is_current_environment": environment_id == current,
                     "created_time": info.modified_s,
                 }
-                for pack_id, info in repository.listing().items()
-                if pack_id not in set_aside
+                for info in repository.look().usable.values()
             ]
     return found
 

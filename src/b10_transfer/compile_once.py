@@ -20,6 +20,7 @@ from .errors import CacheError
 from .leases import Lease
 from .pack import Limits
 from .repository import Repository
+from .stores.base import ReadStore
 from .stores.opening import opened
 
 logger = logging.getLogger(__name__)
@@ -28,9 +29,9 @@ _NAME = "compile"
 _POLL_S = 0.25
 _POLL_MOST_S = 1.0
 """A listing a second for each waiter: so late, at most, is a pack noticed …"""
-_REST = 5
-"""… except where the store is slow to answer: a waiter rests so many times as long as its last look took. So thousands
-that wait keep a store busy but not swamped, and what they wait for gets through."""
+_REST, _REST_KEPT = 5, 0.9
+"""… except where the store is slow to answer: a waiter rests so many times as long as its last look took, and hardly
+less the next time. So thousands that wait keep a store busy but not swamped, and what they wait for gets through."""
 _HELD_AT_MOST_S = 86_400.0
 
 _lease: Lease | None = None
@@ -50,27 +51,57 @@ class Outcome(Enum):
     """Somebody still compiles."""
 
 
-def wait(config: Config, deadline: Deadline, seconds: float, known_packs: int) -> Outcome:
+class Waiter:
+    """What a replica remembers while it waits, over all the parts of its wait."""
+
+    def __init__(self) -> None:
+        self._pause_s = _POLL_S
+        self._rest_s = 0.0
+        self._claim_at = 0.0
+        self._lease: str | None = None
+        self._unchanged_since = 0.0
+
+    def pause_s(self, look_s: float) -> float:
+        """How long to pause after a look that took so long."""
+        self._rest_s = max(_REST * look_s, _REST_KEPT * self._rest_s)
+        pause_s = random.uniform(0.5, 1.0) * max(self._pause_s, self._rest_s)
+        self._pause_s = min(2 * self._pause_s, _POLL_MOST_S)
+        return pause_s
+
+    def may_claim(self, store: ReadStore, repository: Repository, timeout_s: float) -> bool:
+        """Whether nobody may hold the lease any more: so it seems at first, and when it has not been renewed for long.
+
+        Looking costs one request, and claiming five: of ten thousand waiters those would keep a bucket busy.
+        """
+        now = time.monotonic()
+        if now < self._claim_at:
+            return False
+        self._claim_at = now + random.uniform(0.5, 1.0) * timeout_s / 2
+        names = [info.name.rpartition("/")[2] for info in store.list(repository.lease_folder)]
+        newest = max((name for name in names if name.startswith(f"{_NAME}.")), default="")
+        is_first = self._lease is None
+        if newest != self._lease:
+            self._lease, self._unchanged_since = newest, now
+        return is_first or not newest or now - self._unchanged_since > timeout_s
+
+
+def wait(config: Config, deadline: Deadline, seconds: float, known_packs: int, waiter: Waiter) -> Outcome:
     """Wait for the replica that compiles, at most for so long. ``known_packs`` were there before.
 
     Raises CacheError if the store does not allow it.
     """
     global _lease
     ends = time.monotonic() + seconds
-    claim_at = 0.0
-    pause_s = _POLL_S
     with opened(config, deadline) as store:
         limits = Limits.for_packs_of(config.max_pack_bytes)
         repository = Repository(store, config.namespace, detect(), limits, deadline)
         while True:
             deadline.check("waiting for another replica to compile")
             looked = time.monotonic()
-            if len(repository.usable()) > known_packs:
+            if len(repository.look().usable) > known_packs:
                 return Outcome.PUBLISHED
-            rest_s = _REST * (time.monotonic() - looked)
-            if time.monotonic() >= claim_at:
-                # Claiming writes to the store, and a lease dies but slowly.
-                claim_at = time.monotonic() + config.lock_timeout_s / 3
+            look_s = time.monotonic() - looked
+            if waiter.may_claim(store, repository, config.lock_timeout_s):
                 if config.read_only:
                     if not leases.is_held(store, repository.lease_folder, _NAME, config.lock_timeout_s):
                         return Outcome.NOBODY
@@ -86,8 +117,7 @@ def wait(config: Config, deadline: Deadline, seconds: float, known_packs: int) -
             left_s = ends - time.monotonic()
             if left_s <= 0:
                 return Outcome.WAITING
-            deadline.sleep(min(left_s, random.uniform(0.5, 1.0) * max(pause_s, rest_s)))
-            pause_s = min(2 * pause_s, _POLL_MOST_S)
+            deadline.sleep(min(left_s, waiter.pause_s(look_s)))
 
 
 def release(config: Config, deadline: Deadline) -> None:

@@ -144,9 +144,9 @@ def _wait_for_compile(
 ) -> LoadReport:
     """Wait while another replica compiles, if that was asked for. Whatever goes wrong: this one compiles, too."""
     try:
-        ends = time.monotonic() + read_wait(wait_s)
+        ends, waiter = time.monotonic() + read_wait(wait_s), compile_once.Waiter()
         while report.status is OperationStatus.DOES_NOT_EXIST and (left_s := ends - time.monotonic()) > 0:
-            outcome = _wait_a_while(read_config, left_s, len(report.rejected_packs))
+            outcome = _wait_a_while(read_config, left_s, len(report.rejected_packs), waiter)
             if outcome is Outcome.NOBODY:
                 break
             if outcome is Outcome.WAITING:
@@ -166,14 +166,16 @@ def _give_lease_back(read_config: Callable[[], Config]) -> None:
     run_within(deadline, lambda: compile_once.release(read_config(), deadline))
 
 
-def _wait_a_while(read_config: Callable[[], Config], left_s: float, known_packs: int) -> Outcome:
+def _wait_a_while(
+    read_config: Callable[[], Config], left_s: float, known_packs: int, waiter: compile_once.Waiter
+) -> Outcome:
     """A wait in parts, so that a mount that hangs meanwhile is noticed."""
     window_s = min(left_s, _WINDOW_S)
     deadline = Deadline("waiting for another replica to compile", window_s + _WINDOW_S)
     config = run_within(deadline, read_config)
     if not config.locks:
         return Outcome.NOBODY
-    return run_within(deadline, lambda: compile_once.wait(config, deadline, window_s, known_packs))
+    return run_within(deadline, lambda: compile_once.wait(config, deadline, window_s, known_packs, waiter))
 
 
 def save(

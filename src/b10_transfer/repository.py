@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import re
 import secrets
 import time
 from collections.abc import Iterator, Sequence
@@ -28,7 +27,8 @@ from .errors import (
     StoreError,
     UnreadablePackError,
 )
-from .pack import PACK_ID, Limits, PackReader
+from .listing import FOLDERS, PRUNED, Listed, marked, packs_by_id
+from .pack import Limits, PackReader
 from .signing import SigningKey, Trust
 from .stores.base import ObjectInfo, ReadStore, Store
 from .union import Pack, Rejected, Union, published_ms
@@ -37,14 +37,10 @@ from .workers import Pipeline
 logger = logging.getLogger(__name__)
 
 LAYOUT = "v1"
-_PACK_NAME = re.compile(rf"(?P<id>{PACK_ID.pattern})\.tar\.zst", re.ASCII)
 _DESCRIPTION = "environment.json"
 _MOST_DESCRIBED_BYTES = 64 * 1024
 Content = frozenset[tuple[str, str]]
 """What a unit holds: path in the pack and SHA-256 of each file."""
-_MARKS = ("quarantine", "recalled")
-"""Folders of what sets a pack aside."""
-_PRUNED = ".pruned"
 _BEHIND = 1 << 32
 """A merged pack's id follows that of its last input by at most so much: another pack of the same millisecond will
 hardly lie in between, and two compactors will hardly choose the same."""
@@ -79,8 +75,8 @@ class ReadRepository:
         A pack that cannot be used is in ``rejected``. Raises StoreError if the store cannot be read.
         """
         self._deadline.check(f"listing the packs in {self._store.location}")
-        listed, set_aside, recalled = self._look()
-        ids = [pack_id for pack_id in listed if pack_id not in set_aside]
+        listed = self.look()
+        ids = list(listed.usable)
         packs: list[Pack] = []
         rejected: list[Rejected] = []
         self._deadline.check(f"reading the packs in {self._store.location}")
@@ -95,12 +91,12 @@ class ReadRepository:
                     packs.append(found)
                 elif found is not None:
                     rejected.append(found)
-        return Union(tuple(packs), tuple(rejected), frozenset(recalled))
+        return Union(tuple(packs), tuple(rejected), listed.recalled)
 
     def is_current(self, union: Union) -> bool:
         """Whether no pack has come or gone since a union was read."""
         known = {pack.id for pack in union.packs} | {pack.id for pack in union.rejected}
-        return self.usable().keys() == known
+        return self.look().usable.keys() == known
 
     @contextmanager
     def opened(self, pack: Pack) -> Iterator[PackReader]:
@@ -115,32 +111,14 @@ class ReadRepository:
         except StoreError as error:
             raise UnreadablePackError(pack.id, str(error)) from error
 
+    def look(self) -> Listed:
+        """Every pack's object, and what sets packs aside, in one listing where the store can do that; none is read."""
+        packs, quarantine, recalled = self._store.list_each([f"{self._folder}/{name}" for name in FOLDERS])
+        return Listed.of(packs, quarantine, recalled)
+
     def listing(self) -> dict[str, ObjectInfo]:
         """Every pack's object by the pack's id, oldest first: those that are set aside as well, and none is read."""
-        return _by_id(self._list("packs"))
-
-    def usable(self) -> dict[str, ObjectInfo]:
-        """The same without those that are set aside."""
-        listed, set_aside, _recalled = self._look()
-        return {pack_id: info for pack_id, info in listed.items() if pack_id not in set_aside}
-
-    def _look(self) -> tuple[dict[str, ObjectInfo], set[str], set[str]]:
-        """Every pack's object by its id, and the ids of those set aside and of those recalled, in one listing."""
-        packs, *marks = self._store.list_each([f"{self._folder}/{name}" for name in ("packs", *_MARKS)])
-        quarantined, recalled = ({_marked(info) for info in marked} for marked in marks)
-        return _by_id(packs), quarantined | recalled, recalled
-
-    def set_aside(self) -> set[str]:
-        """Ids of the packs that count as absent: a saver found them damaged, an operator recalled or pruned them."""
-        return self._quarantined() | self.recalled()
-
-    def recalled(self) -> set[str]:
-        """Ids of the packs that an operator recalled."""
-        return {_marked(info) for info in self._list("recalled")}
-
-    def pruned(self) -> dict[str, ObjectInfo]:
-        """The marks of packs that somebody wants gone, by the pack's id."""
-        return {_marked(info): info for info in self._list("quarantine") if info.name.endswith(_PRUNED)}
+        return packs_by_id(self._list("packs"))
 
     def recalled_content(self, union: Union) -> dict[str, set[Content]]:
         """What the recalled packs hold, by unit: it must not be published again by pods that have restored it.
@@ -178,9 +156,6 @@ class ReadRepository:
     def is_whole(self, pack: Pack) -> bool:
         """Whether every byte of a pack is still there, and as it was published."""
         return isinstance(self._read(pack.id, verify_frames=True), Pack)
-
-    def _quarantined(self) -> set[str]:
-        return {_marked(info) for info in self._list("quarantine")}
 
     def described_parts(self) -> dict[str, str] | None:
         """The environment's parts as its ``environment.json`` names them; None if that is missing or not as written."""
@@ -236,20 +211,6 @@ class ReadRepository:
             raise UnreadablePackError(pack_id, str(error)) from error
 
 
-def _by_id(listed: Sequence[ObjectInfo]) -> dict[str, ObjectInfo]:
-    found = ((_PACK_NAME.fullmatch(_last(info.name)), info) for info in listed)
-    return {match.group("id"): info for match, info in found if match}
-
-
-def _last(name: str) -> str:
-    return name.rpartition("/")[2]
-
-
-def _marked(mark: ObjectInfo) -> str:
-    """The id of the pack that a mark is about."""
-    return _last(mark.name).removesuffix(_PRUNED)
-
-
 class Repository(ReadRepository):
     """Reads packs and publishes more."""
 
@@ -299,14 +260,14 @@ class Repository(ReadRepository):
 
     def reinstate(self, pack_id: str) -> bool:
         """Remove whatever mark sets a pack aside; False if there was none."""
-        marks = (f"quarantine/{pack_id}", f"quarantine/{pack_id}{_PRUNED}", f"recalled/{pack_id}")
+        marks = (f"quarantine/{pack_id}", f"quarantine/{pack_id}{PRUNED}", f"recalled/{pack_id}")
         removed = [self._writable.delete(f"{self._folder}/{mark}") for mark in marks]
         return any(removed)
 
     def prune(self, pack_id: str, why: str) -> bool:
         """Have a pack count as absent until it is deleted; False if it was marked so already."""
         note = {"pack": pack_id, "why": why}
-        mark = f"{self._folder}/quarantine/{pack_id}{_PRUNED}"
+        mark = f"{self._folder}/quarantine/{pack_id}{PRUNED}"
         return self._writable.create(mark, io.BytesIO(json.dumps(note).encode()))
 
     def delete(self, pack_ids: Sequence[str]) -> None:
@@ -320,7 +281,7 @@ class Repository(ReadRepository):
         if pack_ids and (marks := self._list("quarantine")):
             there = set(self._ids())  # somebody may have died here before
             for mark in marks:
-                if _marked(mark) not in there:
+                if marked(mark) not in there:
                     self._writable.delete(mark.name)
 
     def remove(self) -> None:

@@ -132,7 +132,7 @@ class Gateway:
 class Ceph:
     """A cluster with one gateway. Use it as a context manager.
 
-    A cluster that does not start is given up, and another one started in its place: a port may have been taken meanwhile.
+    A cluster that does not start is given up, and another one started in its place: a port may have been taken.
     """
 
     def __init__(self, folder: Path) -> None:

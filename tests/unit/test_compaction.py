@@ -300,7 +300,7 @@ def test_pruned_pack_goes_after_the_period_of_grace_and_its_mark_with_it(full: S
     full.now_s += GRACE_S
     full.tidy()
     assert ids[1] not in full.ids()
-    assert full.repository.set_aside() == set()
+    assert full.repository.look().set_aside == set()
 
 
 def test_pruned_pack_that_was_restored_stays(full: Store) -> None:

@@ -297,7 +297,7 @@ def test_listing_names_packs_that_are_set_aside_too(packs: Packs, repository: Re
     first, second = publish(packs, repository), publish(packs, repository, b"other")
     repository.quarantine(Rejected(first, CorruptPackError(first, "damaged")))
     assert list(repository.listing()) == [first, second]
-    assert repository.set_aside() == {first}
+    assert repository.look().set_aside == {first}
 
 
 def test_description_names_the_parts_of_the_environment(packs: Packs, repository: Repository) -> None:

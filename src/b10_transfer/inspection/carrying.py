@@ -87,7 +87,10 @@ def import_(path: Path, store: Store, config: Config, deadline: Deadline) -> lis
 
 
 def copy(source: Store, target: Store, config: Config, deadline: Deadline, wanted: Choice) -> list[Carried]:
-    """Publish in ``target`` every usable pack of ``source`` that it lacks, under the same name. Raises CacheError."""
+    """Publish in ``target`` every usable pack of ``source`` that it lacks, under the same name. Raises CacheError.
+
+    Packs that were merged into another stay behind: the union is the same without them.
+    """
     carried = []
     catalogue, there = Catalogue(source, config, deadline), Catalogue(target, config, deadline)
     for namespace in catalogue.namespaces():
@@ -96,6 +99,8 @@ def copy(source: Store, target: Store, config: Config, deadline: Deadline, wante
             union = repository.union(verify_frames=True)
             present = there.repository(namespace, environment_id).listing()
             for pack in union.packs:
+                if pack.id in union.superseded:  # on its way to be deleted: another one holds all of it
+                    continue
                 state = "there already"
                 if pack.id not in present:
                     reader = source.open(pack.name)

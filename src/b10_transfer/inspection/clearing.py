@@ -157,8 +157,9 @@ def clear_store(
                     continue
                 environment = KnownById({}, known_id=environment_id)
                 repository = Repository(opened, config.namespace, environment, limits, deadline)
-                packs = repository.listing().values()
-                if not packs and not repository.set_aside():
+                listed = repository.look()
+                packs = listed.packs.values()
+                if not packs and not listed.set_aside:
                     continue
                 size = sum(info.size_bytes for info in packs)
                 if not pretend:

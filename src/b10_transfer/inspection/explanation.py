@@ -113,8 +113,8 @@ def _explain(config: Config, deadline: Deadline) -> Explanation:
         catalogue = Catalogue(store, config, deadline)
         repository = catalogue.repository(config.namespace, pod.id)
         union = repository.union()
-        recalled = repository.recalled()
-        set_aside = repository.set_aside() - recalled
+        listed = repository.look()
+        recalled, set_aside = listed.recalled, listed.set_aside - listed.recalled
         errors: list[str] = []
         selected = {root.name for root in roots}
         usable = [unit for name, (_pack, unit) in union.units.items() if name.partition("/")[0] in selected]
@@ -186,8 +186,7 @@ def _neighbour(catalogue: Catalogue, namespace: str, environment_id: str, pod: E
 def _live_packs(catalogue: Catalogue, namespace: str, environment_id: str) -> list[float]:
     """When each pack of an environment appeared that is not set aside. None of them is read."""
     repository = catalogue.repository(namespace, environment_id)
-    set_aside = repository.set_aside()
-    return [info.modified_s for pack_id, info in repository.listing().items() if pack_id not in set_aside]
+    return [info.modified_s for info in repository.look().usable.values()]
 
 
 def compare(store: Mapping[str, str], pod: Mapping[str, str]) -> tuple[Difference, ...]:
@@ -231,8 +230,8 @@ def _verdict(
     config: Config,
     union: Union,
     usable: Amount,
-    set_aside: set[str],
-    recalled: set[str],
+    set_aside: frozenset[str],
+    recalled: frozenset[str],
     nearest: Sequence[Neighbour],
     elsewhere: Sequence[str],
     exists: bool,

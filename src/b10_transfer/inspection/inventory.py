@@ -164,17 +164,17 @@ class Catalogue:
     ) -> StoredEnvironment | None:
         """Everything about an environment; None if nothing is left of it but folders."""
         repository = self.repository(namespace, environment_id)
-        objects = repository.listing()
-        if not objects:
+        listed = repository.look()
+        if not listed.packs:
             return None
-        known: dict[str, Pack | Rejected | str] = dict.fromkeys(repository.set_aside(), SET_ASIDE)
-        known |= dict.fromkeys(repository.pruned(), PRUNED)
-        known |= dict.fromkeys(repository.recalled(), RECALLED)
+        known: dict[str, Pack | Rejected | str] = dict.fromkeys(listed.set_aside, SET_ASIDE)
+        known |= dict.fromkeys(listed.pruned, PRUNED)
+        known |= dict.fromkeys(listed.recalled, RECALLED)
         union = repository.union(verify_frames=verify_frames)
         known |= {pack.id: pack for pack in union.packs}
         known |= {rejected.id: rejected for rejected in union.rejected}
         # What was listed and is not known has been deleted meanwhile.
-        packs = tuple(_described(id_, info, known[id_], union) for id_, info in objects.items() if id_ in known)
+        packs = tuple(_described(id_, info, known[id_], union) for id_, info in listed.packs.items() if id_ in known)
         stored = [unit for _pack, unit in union.units.values()]
         caches = sorted({unit.name.partition("/")[0] for unit in stored})
         together = Amount.of(stored)

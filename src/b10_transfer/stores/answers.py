@@ -68,9 +68,14 @@ def is_unreached(error: BaseException) -> bool:
     return is_lost(error) and any(mark in str(error) for mark in _NOBODY)
 
 
+def is_refused(error: BaseException) -> bool:
+    """Whether the bucket asks for fewer requests."""
+    return _status(error).startswith(("503", "429"))
+
+
 def is_repeatable(error: BaseException) -> bool:
     """Whether the same request may succeed later: nobody answered, or somebody who is in trouble or in demand."""
-    status = _first_line(error).partition("non-2xx status code: ")[2]
+    status = _status(error)
     return is_lost(error) or status[:1] == "5" or status.startswith(("429", "408", "409"))
 
 
@@ -89,7 +94,7 @@ def _meaning(error: BaseException) -> tuple[type[StoreError], str]:
         return MissingError, "there is no such object"
     if code == "InvalidRange":
         return EmptyObjectError, "it is empty"
-    answered = line.partition("non-2xx status code: ")[2].rstrip(": ")
+    answered = _status(error).rstrip(": ")
     if isinstance(error, PermissionDeniedError | UnauthenticatedError):
         return StoreError, f"{_REFUSED} ({code or answered or 'no reason was given'})"
     if answered:
@@ -99,6 +104,11 @@ def _meaning(error: BaseException) -> tuple[type[StoreError], str]:
     if "redirect" in line:
         return StoreError, _ADVICE["PermanentRedirect"]
     return StoreError, _without_addresses(line)
+
+
+def _status(error: BaseException) -> str:
+    """The HTTP status that was answered, as obstore words it; empty if there is none."""
+    return _first_line(error).partition("non-2xx status code: ")[2]
 
 
 def _code(error: BaseException) -> str:

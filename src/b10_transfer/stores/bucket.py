@@ -14,7 +14,6 @@ or from the machine's identity.
 from __future__ import annotations
 
 import os
-import time
 from datetime import datetime, timedelta, timezone
 
 import obstore
@@ -22,10 +21,20 @@ from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError
 from obstore.store import from_url
 
 from ..errors import StoreError
-from .answers import EmptyObjectError, MissingError, Translation, is_lost, is_repeatable, is_unreached, is_unsupported
+from .answers import (
+    EmptyObjectError,
+    MissingError,
+    Translation,
+    is_lost,
+    is_refused,
+    is_repeatable,
+    is_unreached,
+    is_unsupported,
+)
 from .background import Background
-from .base import ObjectInfo, ObjectReader, Store, StoreFacts, is_name
-from .ranges import MB, PARTS_AHEAD, TAIL_BYTES, End, Ends, RangeReader
+from .base import ObjectInfo, StoreFacts, is_name
+from .patience import FIRST_PAUSE_S, REPEATING, Attempts, Pace, most_pause_s
+from .ranges import MB, PARTS_AHEAD, TAIL_BYTES, End, RangedStore
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,34 +55,27 @@ _SILENCE_S = 20
 """A connection on which nothing comes for so long is given up: 16 MB must be uploaded in that time."""
 _TRIES = 3
 """A request that hangs is given up early enough for so many, whatever the deadline."""
-_REPEATING = 0.7
-"""The part of the deadline after which a request is not repeated any more: its error says more than the deadline's."""
 _ABSENT_S = 3.0
 """Where a connection is refused or a name unknown, and nobody has answered before, a request is repeated for so long:
 the endpoint is wrong, and a start shall not wait for it. A service that has answered and restarts is waited for."""
-_FIRST_PAUSE_S = 0.1
-_MOST_PAUSE_S = 3.0
-_PAUSES = 15
-"""A pause is at most this fraction of the deadline: the last one may begin just before repeating ends."""
 _CLOCK = ".clock"
 _WITHOUT_SUFFIXES = ("az://", "abfs://", "abfss://")
 """Azure gives no range that is counted from an object's end: its size must be asked for first."""
 
 
-class BucketStore(Store):
+class BucketStore(RangedStore):
     """Objects below ``<scheme>://<bucket>/<prefix>``. ``timeout_s`` is what is left of the operation's deadline."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
         self.location = url
         self._timeout_s = max(timeout_s, 1.0)
-        self._most_pause_s = max(min(_MOST_PAUSE_S, self._timeout_s / _PAUSES), _FIRST_PAUSE_S)
         # It repeats nothing by itself: what may be repeated, and for how long, it cannot know.
         self._store = self._connected({"max_retries": 0, "retry_timeout": timedelta(0)})
         self._has_answered = False
+        self._pace = Pace(self._timeout_s)
         self._conditional = True
         self._knows_suffixes = not self.location.startswith(_WITHOUT_SUFFIXES)
-        self._background = Background(PARTS_AHEAD)
-        self._ends = Ends(self._end, self._background.start)
+        super().__init__(Background(PARTS_AHEAD).start)
 
     def folders(self, folder: str) -> list[str]:
         return sorted(prefix.rstrip("/") for prefix in self._listing(folder)["common_prefixes"])
@@ -95,20 +97,6 @@ class BucketStore(Store):
         self._listing(_CLOCK)
         return StoreFacts(exists=True, exclusive=None if self._conditional else False)
 
-    def expect(self, names: Sequence[str]) -> None:
-        self._ends.expect(names)
-
-    def open(self, name: str) -> ObjectReader | None:
-        end = self._ends.of(name)
-        if end is None:
-            return None
-
-        def fetch(start: int, before: int) -> memoryview:
-            with self._translated("read", name):
-                return self._repeated(lambda: memoryview(obstore.get_range(self._store, name, start=start, end=before)))
-
-        return RangeReader(f"{self.location}/{name}", end, fetch, self._background.start)
-
     def create(self, name: str, source: Source) -> bool:
         head = _read(source, _CONDITIONAL_BYTES + 1)
         with self._translated("write", name):
@@ -118,11 +106,11 @@ class BucketStore(Store):
                 return False
             # Parts are repeated by the one who has them.
             pauses: BackoffConfig = {
-                "init_backoff": _seconds(_FIRST_PAUSE_S),
-                "max_backoff": _seconds(self._most_pause_s),
+                "init_backoff": _seconds(FIRST_PAUSE_S),
+                "max_backoff": _seconds(most_pause_s(self._timeout_s)),
                 "base": 2,
             }
-            patience = _seconds(self._timeout_s * _REPEATING)
+            patience = _seconds(self._timeout_s * REPEATING)
             uploading = self._connected({"max_retries": 1_000_000, "retry_timeout": patience, "backoff": pauses})
             obstore.put(uploading, name, _parts(head, source), mode="overwrite", use_multipart=True)
             return True
@@ -172,28 +160,41 @@ class BucketStore(Store):
 
     def _repeated(self, request: Callable[[], T]) -> T:
         """Make a request that does no harm if it is made again, as long as that may help."""
-        patience = _Patience(self)
+        attempts = Attempts(self._pace, self._timeout_s)
         while True:
+            attempts.begin()
             try:
                 answer = request()
             except (BaseError, OSError) as error:
-                patience.wait(error)
+                self._repeat(attempts, error)
             else:
+                attempts.succeeded()
                 self._has_answered = True
                 return answer
+
+    def _repeat(self, attempts: Attempts, error: BaseException) -> None:
+        """Pause before the next attempt; raises ``error`` if there shall be none."""
+        if not is_lost(error):
+            self._has_answered = True
+        if not is_repeatable(error):
+            raise error
+        is_absent = is_unreached(error) and not self._has_answered
+        attempts.failed(error, is_refused=is_refused(error), most_s=_ABSENT_S if is_absent else None)
 
     def _create_at_once(self, name: str, data: bytes) -> bool:
         """Create an object by one request. It cannot be repeated blindly: one may have been heard, though not its
         answer."""
-        patience = _Patience(self)
+        attempts = Attempts(self._pace, self._timeout_s)
         was_lost = False
         while True:
+            attempts.begin()
             try:
                 if not self._conditional and self._exists(name):
                     return was_lost and self._holds(name, data)
                 obstore.put(
                     self._store, name, data, mode="create" if self._conditional else "overwrite", use_multipart=False
                 )
+                attempts.succeeded()
                 return True
             except AlreadyExistsError:
                 return was_lost and self._holds(name, data)
@@ -204,7 +205,7 @@ class BucketStore(Store):
                     self._conditional = False
                     continue
                 was_lost = was_lost or is_lost(error)
-                patience.wait(error)
+                self._repeat(attempts, error)
 
     def _holds(self, name: str, data: bytes) -> bool:
         """Whether an object that exists is the one that this process tried to create."""
@@ -232,6 +233,10 @@ class BucketStore(Store):
         except MissingError:
             return None
 
+    def _range(self, name: str, start: int, before: int) -> memoryview:
+        with self._translated("read", name):
+            return self._repeated(lambda: memoryview(obstore.get_range(self._store, name, start=start, end=before)))
+
     def _listing(self, folder: str) -> Any:
         try:
             with self._translated("list", folder):
@@ -253,28 +258,6 @@ class BucketStore(Store):
         if name != self.location and not is_name(name):
             raise StoreError("use", f"the object name {name!r}", "it is not a relative name of plain characters")
         return Translation(operation, name if name == self.location else f"{self.location}/{name}")
-
-
-class _Patience:
-    """How often one request is repeated: with random pauses that grow, until it has cost most of the deadline."""
-
-    def __init__(self, store: BucketStore) -> None:
-        self._store = store
-        self._began_s = time.monotonic()
-        self._pause_s = _FIRST_PAUSE_S
-
-    def wait(self, error: BaseException) -> None:
-        """Pause before the next attempt; raises ``error`` if there shall be none."""
-        store = self._store
-        longest_s = store._timeout_s * _REPEATING
-        if not is_lost(error):
-            store._has_answered = True
-        elif is_unreached(error) and not store._has_answered:
-            longest_s = min(longest_s, _ABSENT_S)
-        self._pause_s = min(self._pause_s * (1 + 2 * int.from_bytes(os.urandom(1), "big") / 255), store._most_pause_s)
-        if not is_repeatable(error) or time.monotonic() + self._pause_s > self._began_s + longest_s:
-            raise error
-        time.sleep(self._pause_s)
 
 
 def _info(listed: Any) -> ObjectInfo:
