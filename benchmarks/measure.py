@@ -88,7 +88,8 @@ def published(python: str) -> Program:
         "MIN_LOCAL_SPACE_MB": "1",
         "MIN_B10FS_SPACE_MB": "1",
     }
-    return Program("published", python, "B10FS_CACHE_DIR", settings)
+    # Its processes run in folders of their own. A link stays one: it is how Python finds its environment.
+    return Program("published", os.path.abspath(python), "B10FS_CACHE_DIR", settings)
 
 
 class Bench:

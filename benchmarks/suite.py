@@ -53,6 +53,7 @@ BENCHMARKS = (
     Benchmark("simulate", "Fleets in simulated time"),
     Benchmark("object_store", "Loads from a bucket", in_quick=False, needs="ceph"),
     Benchmark("first_call", "The first call of a compiled model"),
+    Benchmark("instant", "Instant starts", in_quick=False),
     Benchmark("core", "What the core promises of its load and its save", in_quick=False),
     Benchmark("cli_ready", "How soon the command is ready", in_quick=False),
     Benchmark("launcher", "The command in front of a server", in_quick=False),

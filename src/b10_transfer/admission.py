@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .adapters import ADAPTERS, Adapter, Unit, UnitKind
-from .adapters.base import is_transient
+from .adapters.base import any_transient
 from .errors import CorruptPackError, UnsupportedPackError
 from .pack import Index, Member, PackReader
 
@@ -25,6 +25,10 @@ def check_place(pack_id: str, index: Index, namespace: str, environment_id: str)
         )
     if unknown := [root for root in index.roots if root not in _ADAPTERS]:
         raise UnsupportedPackError(pack_id, f"holds caches this version does not know: {', '.join(unknown)!a:.120}")
+    folders = [unit for unit in index.units if unit.kind == UnitKind.FOLDER.value]
+    if any_transient(member.path for unit in folders for member in unit.members):
+        culprit = next(unit for unit in folders if any_transient(member.path for member in unit.members))
+        raise CorruptPackError(pack_id, f"{culprit.name!a:.120} holds files that are no artifacts")
     for unit in index.units:
         if unit.origin >= pack_id:
             raise CorruptPackError(pack_id, f"{unit.name!a:.120} is said to come from a later pack, {unit.origin}")
@@ -59,7 +63,5 @@ def check_content(pack_id: str, reader: PackReader, index: Index) -> None:
 def _is_unit(adapter: Adapter, expected: Unit, members: Sequence[Member]) -> bool:
     """Whether an adapter would group these files so: only then do units of two packs never get in each other's way."""
     if expected.kind is UnitKind.FOLDER:
-        if any(is_transient(member.path) for member in members):
-            return False
         members = members[:1]  # the others are below the same folder
     return all(adapter.unit_of(member.path.partition("/")[2]) == expected for member in members)

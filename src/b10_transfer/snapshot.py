@@ -88,13 +88,14 @@ def take(roots: Iterable[CacheRoot], deadline: Deadline) -> Snapshot:
         except LocalCacheError as error:
             failures.append(error)
             continue
-        distinct = DistinctPaths()
+        complete = []
         for unit, files in units.items():
             files.sort()
-            if not root.adapter.is_complete(root.path, unit, [file.path for file in files]):
+            if root.adapter.is_complete(root.path, unit, [file.path for file in files]):
+                complete.append(LocalUnit(root, unit, tuple(files)))
+            else:
                 incomplete += 1
-            elif _fits(root, files, distinct):
-                found.append(LocalUnit(root, unit, tuple(files)))
+        found += _fitting(complete)
     say_left_out(failures)
     if failures and not found:
         raise failures[0]
@@ -110,23 +111,38 @@ def say_left_out(failures: Sequence[LocalCacheError]) -> None:
 
 def _group(root: CacheRoot) -> dict[Unit, list[LocalFile]]:
     units: dict[Unit, list[LocalFile]] = {}
+    unit_of = root.adapter.unit_of
     for file in _walk(root):
-        unit = root.adapter.unit_of(file.path)
-        if unit is not None:
-            units.setdefault(unit, []).append(file)
+        unit = unit_of(file.path)
+        if unit in units:
+            units[unit].append(file)
+        elif unit is not None:
+            units[unit] = [file]
     return units
 
 
-def _fits(root: CacheRoot, files: list[LocalFile], distinct: DistinctPaths) -> bool:
-    """Whether the format has room for a unit's paths, beside those that were taken before."""
-    paths = [f"{root.name}/{file.path}" for file in files]
-    try:
+def _fitting(units: list[LocalUnit]) -> list[LocalUnit]:
+    """Those of one root whose paths the format has room for, beside those before them."""
+    distinct = DistinctPaths()
+    with suppress(ValueError):  # nearly always all of them, and at once they take a fraction of the time
+        _check_fit(units, DistinctPaths())
+        return units
+    found = []
+    for unit in units:
+        try:
+            _check_fit([unit], distinct)
+            found.append(unit)
+        except ValueError as error:
+            logger.warning("%s/%s is not saved: %s", unit.root.path, unit.files[0].path, error)
+    return found
+
+
+def _check_fit(units: Iterable[LocalUnit], distinct: DistinctPaths) -> None:
+    """Raise ValueError unless the format has room for some units' paths, beside ``distinct``."""
+    paths = [f"{unit.root.name}/{file.path}" for unit in units for file in unit.files]
+    if paths:
         check_paths(paths)
         distinct.add(paths)
-    except ValueError as error:
-        logger.warning("%s/%s is not saved: %s", root.path, files[0].path, error)
-        return False
-    return True
 
 
 def lacking(
@@ -219,8 +235,11 @@ def _walk(root: CacheRoot) -> Iterator[LocalFile]:
                 for entry in entries:
                     path = prefix + entry.name
                     if entry.is_file(follow_symlinks=False):
-                        with suppress(FileNotFoundError):
-                            yield _as_found(path, entry.stat(follow_symlinks=False))
+                        try:
+                            status = entry.stat(follow_symlinks=False)
+                        except FileNotFoundError:
+                            continue
+                        yield _as_found(path, status)
                     elif entry.is_dir(follow_symlinks=False) and not (
                         entry.path in skipped or root.adapter.skips_folder(path)
                     ):
@@ -236,12 +255,12 @@ def _as_found(path: str, status: os.stat_result) -> LocalFile:
 
 
 def _sources(unit: LocalUnit) -> list[SourceFile]:
-    root = unit.root
+    name, folder, is_rewritten = unit.root.name, str(unit.root.path), unit.root.adapter.is_rewritten
     return [
         _rewritten(unit, file)
-        if root.adapter.is_rewritten(file.path)
+        if is_rewritten(file.path)
         else SourceFile(
-            f"{root.name}/{file.path}", file.size, file.mode, file.mtime_ns, partial(_UnchangedFile, root, file)
+            f"{name}/{file.path}", file.size, file.mode, file.mtime_ns, partial(_UnchangedFile, folder, file)
         )
         for file in unit.files
     ]
@@ -251,12 +270,12 @@ def _rewritten(unit: LocalUnit, file: LocalFile) -> SourceFile:
     """A file that travels without this machine's paths."""
     root = unit.root
     buffer = memoryview(bytearray(file.size))
-    with _UnchangedFile(root, file) as content:
+    with _UnchangedFile(str(root.path), file) as content:
         read = 0
-        while count := content.readinto(buffer[read:]):
-            read += count
+        while read < file.size:
+            read += content.readinto(buffer[read:])
     try:
-        data = root.adapter.to_portable(file.path, bytes(buffer[:read]), {sibling.path for sibling in unit.files})
+        data = root.adapter.to_portable(file.path, bytes(buffer), {sibling.path for sibling in unit.files})
     except ValueError as error:
         raise UnitChangedError(f"{file.path} is not as its compiler writes it ({error})") from error
     return SourceFile(f"{root.name}/{file.path}", len(data), file.mode, file.mtime_ns, partial(io.BytesIO, data))
@@ -267,9 +286,9 @@ class _UnchangedFile:
 
     __slots__ = ("_descriptor", "_found", "_path")
 
-    def __init__(self, root: CacheRoot, found: LocalFile) -> None:
+    def __init__(self, folder: str, found: LocalFile) -> None:
         self._found = found
-        self._path = f"{root.path}/{found.path}"
+        self._path = f"{folder}/{found.path}"
         try:
             self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError as error:
@@ -307,7 +326,10 @@ def _check_folder(unit: LocalUnit) -> None:
         path = file.path
         while path != unit.unit.path:
             folder, _, name = path.rpartition("/")
-            expected.setdefault(folder, set()).add(name)
+            if folder in expected:
+                expected[folder].add(name)
+                break  # and so are the folders above it
+            expected[folder] = {name}
             path = folder
     for folder, names in expected.items():
         found = set(os.listdir(f"{unit.root.path}/{folder}"))

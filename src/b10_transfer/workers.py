@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from .deadline import Deadline
@@ -14,6 +16,15 @@ from .errors import NoThreadError
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+def has_idle_processor() -> bool:
+    """Whether a second thread of this process would probably run beside this one, as of this moment."""
+    try:
+        running = int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0])
+    except (OSError, ValueError, IndexError):
+        return False
+    return len(os.sched_getaffinity(0)) > 1 and running < (os.cpu_count() or 1)
 
 
 class _Task(Generic[T, R]):

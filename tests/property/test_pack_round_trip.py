@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
@@ -171,6 +172,15 @@ def test_any_part_of_a_pack_reads_as_it_does_in_the_whole(
     paths = {member.path for member in wanted}
     contents = packs.contents(reader, index, wanted)
     assert contents == {path: content for path, content in expected(units).items() if path in paths}
+
+
+@given(unit_lists(), FRAME_SIZES, st.booleans())
+def test_a_pack_reads_the_same_with_one_thread_and_with_two(
+    packs: Packs, units: list[Unit], frame_bytes: int, is_idle: bool
+) -> None:
+    reader, index = opened(packs, write(packs, units, frame_bytes))
+    with mock.patch("b10_transfer.pack.reader.has_idle_processor", lambda: is_idle):
+        assert packs.contents(reader, index, members_of(index)) == expected(units)
 
 
 @given(unit_lists(), FRAME_SIZES, st.data())

@@ -6,10 +6,10 @@ import fcntl
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
 from enum import Enum
 from pathlib import Path
+from typing import NamedTuple
 
 from ..config.reader import Reader, Variable
 
@@ -38,9 +38,10 @@ class UnitKind(str, Enum):
     STEM = "stem"
     """Files in one folder that share the beginning of their name; each is linked into place by itself."""
 
+    __hash__ = str.__hash__
 
-@dataclass(frozen=True)
-class Unit:
+
+class Unit(NamedTuple):
     """The smallest thing that is published, restored or replaced whole.
 
     ``path`` is relative to the cache root, ``/``-separated. The unit's files are those below it (FOLDER), or those
@@ -114,9 +115,18 @@ class Adapter(ABC):
 
 def is_transient(path: str) -> bool:
     """Whether any component of a path names something that is never an artifact."""
-    # Nearly every path is dismissed by the hints, in a fraction of the expression's time.
-    hinted = "lock" in path or "tmp" in path or ".nfs" in path or ".b10-" in path or "__pycache__" in path
-    return hinted and _TRANSIENT.search(path) is not None
+    return _is_hinted(path) and _TRANSIENT.search(path) is not None
+
+
+def any_transient(paths: Iterable[str]) -> bool:
+    """The same of many paths at once."""
+    lines = "\n".join(paths)
+    return _is_hinted(lines) and any(map(is_transient, lines.split("\n")))
+
+
+def _is_hinted(text: str) -> bool:
+    # Nearly every path is dismissed by this, in a fraction of the expression's time.
+    return "lock" in text or "tmp" in text or ".nfs" in text or ".b10-" in text or "__pycache__" in text
 
 
 def is_locked(lock: Path) -> bool:

@@ -64,8 +64,7 @@ class TritonAdapter(Adapter):
         return bool(files) and (has_group or not any(file.endswith(_INTERMEDIATE) for file in files))
 
     def is_rewritten(self, path: str) -> bool:
-        name = path.rpartition("/")[2]
-        return name.startswith(_GROUP) and name.endswith(".json")
+        return path.endswith(".json") and path.rpartition("/")[2].startswith(_GROUP)
 
     def to_portable(self, path: str, data: bytes, files: Collection[str]) -> bytes:
         folder = path.rpartition("/")[0]

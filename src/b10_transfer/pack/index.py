@@ -22,7 +22,8 @@ MAX_INDEX_RAW_BYTES = 64 * 1024 * 1024
 PACK_ID = re.compile(r"[0-9a-f]{12}-[0-9a-f]{16}", re.ASCII)
 """Milliseconds since 1970, and a random part: ids sort by time."""
 _ROOT = re.compile(r"[a-z][a-z0-9_]{0,31}", re.ASCII)
-_KINDS = ("folder", "stem")
+_FOLLOWED_BY = {"folder": "/", "stem": "."}
+"""Kinds of units, and what comes behind a unit's name in its files' paths (a stem may also be a file by itself)."""
 _MOST = 1 << 62
 _MOST_HEADER_BYTES = 8 * 512
 """In the tar stream: two headers and the padding of one file, whose path takes three blocks at most."""
@@ -117,7 +118,7 @@ class Index:
                 {
                     "name": unit.name,
                     "kind": unit.kind,
-                    "members": [[m.path, m.size, m.mode, m.mtime_ns, m.offset, m.sha256] for m in unit.members],
+                    "members": unit.members,  # each a list of its fields, in JSON
                     **({"origin": unit.origin} if unit.origin else {}),
                 }
                 for unit in self.units
@@ -231,25 +232,24 @@ def _units(documents: Any) -> tuple[PackUnit, ...]:
 
 
 def _unit(name: str, kind: Any, members: tuple[Member, ...], origin: Any) -> PackUnit:
-    if kind not in _KINDS:
+    if _text(kind) not in _FOLLOWED_BY:
         raise ValueError(f"{kind!a:.80} is not a kind of unit")
     if not members or "/" not in name:
         raise ValueError(f"unit {name!a:.80} is empty or outside all roots")
-    prefix = name + ("/" if kind == "folder" else ".")
-    for member in members:
-        inside = member.path.startswith(prefix) or (kind == "stem" and member.path == name)
-        if not inside or (kind == "stem" and "/" in member.path[len(name) :]):
-            raise ValueError(f"{member.path!a:.120} is not in its unit {name!a:.120}")
+    outside = [member.path for member in members if not member.path.startswith(name + _FOLLOWED_BY[kind])]
+    if outside and (kind == "folder" or outside != [name]):
+        raise ValueError(f"{outside[0]!a:.120} is not in its unit {name!a:.120}")
+    if kind == "stem" and any("/" in member.path[len(name) :] for member in members):
+        raise ValueError(f"a file of unit {name!a:.120} is in a folder of its own")
     return PackUnit(name, kind, members, _matching(PACK_ID, origin) if origin != "" else "")
 
 
 def _check_paths(index: Index) -> None:
     """No file outside the roots, twice, in the way of another, or differing from another by case alone."""
-    distinct = rules.DistinctPaths()
     for unit in index.units:
         if unit.name.partition("/")[0] not in index.roots:
             raise ValueError(f"unit {unit.name!a:.120} is outside the roots {index.roots!a:.120}")
-        distinct.add(member.path for member in unit.members)
+    rules.DistinctPaths().add(member.path for unit in index.units for member in unit.members)
     _check_nesting(index.units)
 
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+_CHARACTERS = bytes(set(range(0x20, 0x7F)) - {ord("\\")})
+"""Of which a path consists: printable ASCII without a backslash."""
+_HEXADECIMAL = b"0123456789abcdef"
 _NOT_PLAIN = ("//", "/./", "/../", "/ ", " /")
 """What a path between two slashes must not hold: an empty component, ``.``, ``..``, a blank at an end of one."""
 
@@ -30,9 +33,9 @@ def check_paths(paths: Sequence[Any]) -> None:
 
 def check_digests(values: Sequence[Any]) -> None:
     """Raise ValueError unless every value is a SHA-256 in lower-case hexadecimal."""
-    for value in values:
-        if type(value) is not str or len(value) != 64 or value.strip("0123456789abcdef"):
-            raise ValueError(f"{value!a:.80} is not a SHA-256")
+    if not _all_digests(values):
+        culprit = next(value for value in values if not _all_digests([value]))
+        raise ValueError(f"{culprit!a:.80} is not a SHA-256")
 
 
 def check_numbers(values: Sequence[Any], smallest: int, largest: int) -> None:
@@ -42,17 +45,24 @@ def check_numbers(values: Sequence[Any], smallest: int, largest: int) -> None:
         raise ValueError(f"{culprit!a:.80} is not a number from {smallest} to {largest}")
 
 
+def _all_digests(values: Sequence[Any]) -> bool:
+    if not set(map(type, values)) <= {str} or not set(map(len, values)) <= {64}:
+        return False
+    text = "".join(values)
+    return text.isascii() and not text.encode().translate(None, _HEXADECIMAL)
+
+
 def _all_plain(paths: Sequence[str]) -> bool:
     lines = "\n".join(paths)
+    if not lines.isascii() or len(lines.encode().translate(None, _CHARACTERS)) != len(paths) - 1:
+        return False
     framed = "/" + lines.replace("\n", "/\n/") + "/"
+    longest = max(map(len, paths))
     return (
         lines.count("\n") == len(paths) - 1
-        and lines.isascii()
-        and lines.replace("\n", "").isprintable()
-        and "\\" not in lines
         and not any(fragment in framed for fragment in _NOT_PLAIN)
-        and max(map(len, paths)) <= 1024
-        and max(map(len, framed.split("/"))) <= 255
+        and longest <= 1024
+        and (longest <= 255 or max(map(len, framed.split("/"))) <= 255)
     )
 
 
@@ -65,12 +75,23 @@ class DistinctPaths:
 
     def add(self, paths: Iterable[str]) -> None:
         """Take paths in. Raises ValueError if one is there already, or is a folder, or lies in a file, of another."""
+        paths = list(paths)
+        files = {path.lower() for path in paths}
+        if len(files) < len(paths) or not self._files.isdisjoint(files) or not self._folders.keys().isdisjoint(files):
+            raise ValueError(f"{self._culprit(paths)!a:.120} is there twice (upper and lower case count as equal)")
+        self._files |= files
+        for folder in dict.fromkeys(path.rpartition("/")[0] for path in paths):
+            self._enter(folder)
+
+    def _culprit(self, paths: Iterable[str]) -> str:
+        """The first of some paths that is there already."""
+        seen: set[str] = set()
         for path in paths:
             lowered = path.lower()
-            if lowered in self._files or lowered in self._folders:
-                raise ValueError(f"{path!a:.120} is there twice (upper and lower case count as equal)")
-            self._files.add(lowered)
-            self._enter(path.rpartition("/")[0])
+            if lowered in seen or lowered in self._files or lowered in self._folders:
+                return path
+            seen.add(lowered)
+        raise AssertionError("none of these paths is there twice")
 
     def _enter(self, folder: str) -> None:
         """Note a folder and those above it, by their lower-case spelling."""

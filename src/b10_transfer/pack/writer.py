@@ -1,4 +1,4 @@
-"""Write a pack: files are appended to frames of a few MiB, which are packed in parallel and written in order."""
+"""Write a pack: files are appended to frames of a few MiB, which are packed meanwhile and written in order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ FRAME_RAW_BYTES = 2 * 1024 * 1024
 slower."""
 _HEADER_BYTES = 8 * tar.BLOCK
 """At least what the headers and the padding of one file take."""
-_THREADS = 2
+_THREADS = 1
+"""Reading and hashing take longer than packing does: a second thread would only be in the way."""
 _FRAMES_IN_FLIGHT = 2
 
 
@@ -142,11 +143,11 @@ class PackWriter:
         left = file.size
         with file.open() as content:
             while left:
-                part = self._frame.memory[self._frame.filled :][:left]
+                part = self._frame.memory[self._frame.filled : self._frame.filled + left]  # or to the frame's end
                 count = content.readinto(part)
                 if not count:
                     raise ValueError(f"{file.path} ended {left} bytes before the {file.size} that were announced")
-                digest.update(part[:count])
+                digest.update(part if count == len(part) else part[:count])
                 left -= count
                 self._advance(count)
         self._append(tar.padding(file.size))
@@ -154,10 +155,11 @@ class PackWriter:
 
     def _append(self, data: bytes) -> None:
         while data:
-            part = data[: FRAME_RAW_BYTES - self._frame.filled]
-            self._frame.memory[self._frame.filled : self._frame.filled + len(part)] = part
-            data = data[len(part) :]
+            start, room = self._frame.filled, FRAME_RAW_BYTES - self._frame.filled
+            part = data if len(data) <= room else data[:room]
+            self._frame.memory[start : start + len(part)] = part
             self._advance(len(part))
+            data = data[len(part) :]
 
     def _advance(self, count: int) -> None:
         """So much more of the open frame is filled."""
