@@ -289,3 +289,19 @@ def test_lease_that_is_renewed_while_a_slow_store_answers_a_claimant_is_not_brok
     monkeypatch.setattr(store, "now", now)
     assert try_acquire(store, FOLDER, ["save"], TIMEOUT_S) is None
     assert names(store) == ["save.00000005"]
+
+
+def test_lease_that_another_got_and_renewed_while_a_slow_store_created_it_is_not_held(
+    store: MemoryStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "monotonic", clock)
+    create = store.create
+
+    def create_late(name: str, source: io.BytesIO) -> bool:
+        clock.now_s += TIMEOUT_S
+        create(f"{FOLDER}/save.00000002", io.BytesIO(b"{}"))
+        return create(name, source)
+
+    monkeypatch.setattr(store, "create", create_late)
+    assert try_acquire(store, FOLDER, ["save"], TIMEOUT_S) is None
+    assert names(store) == ["save.00000002"]
