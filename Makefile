@@ -6,7 +6,7 @@ TORCH := torch==2.13.0
 BENCH = $(VENV)/bin/python benchmarks/suite.py --peer $(VENV)/peer/bin/python --vllm $(VENV)/vllm/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-instant test-nfs test-s3 test-vllm test-vllm-quick hammer fuzz lint format docs bench bench-quick bench-page bench-vllm clean
+.PHONY: help demo test test-instant test-nfs test-nfs-v3 test-nfs-v4.2 test-s3 test-vllm test-vllm-quick hammer fuzz lint format docs bench bench-quick bench-page bench-vllm clean
 
 help:
 	@echo "make demo    compile a transformer cold, save, and start it warm and instantly in other processes"
@@ -14,7 +14,7 @@ help:
 	@echo "make test-instant  the test matrix of instant starts, which compiles many models"
 	@echo "make test-vllm  tests with the real vLLM server, in an environment of their own"
 	@echo "make test-vllm-quick  the most telling of them"
-	@echo "make test-nfs  tests on real NFS, v3 and v4.2, in a guest of its own (Debian, root)"
+	@echo "make test-nfs  tests on real NFS, v3 and v4.2, in a guest each (Debian, root)"
 	@echo "make test-s3   the tests that need a real S3, with a Ceph of their own (Debian, root)"
 	@echo "make hammer  load, save, compact and prune one store from eight processes, for a minute with locks and one without"
 	@echo "make fuzz    look for inputs that break the reader of packs (INPUTS=100000, Python 3.11 to 3.13)"
@@ -48,10 +48,15 @@ test-vllm-quick: $(VENV)/vllm-ready
 	$(VENV)/vllm/bin/python -m pytest -n 2 tests/vllm \
 		-k '(run-stock or background-gpu_mode or cannot_be_reached) and not another_workload'
 
-# The guest sees this machine's files read-only, and its own /tmp is small.
+# A guest has one processor: each version has a guest of its own. The first boot installs what they need.
 test-nfs: $(VENV)/test-ready
-	$(VENV)/bin/python tests/nfs/boot.py --timeout 1800 $(VENV)/bin/python -m pytest \
-		-p no:cacheprovider -o tmp_path_retention_policy=failed --store-on /mnt/v3 --store-on /mnt/v4.2 \
+	$(VENV)/bin/python tests/nfs/boot.py true
+	$(MAKE) --jobs=2 --output-sync=target test-nfs-v3 test-nfs-v4.2
+
+# The guest sees this machine's files read-only, and its own /tmp is small.
+test-nfs-v3 test-nfs-v4.2: test-nfs-%: $(VENV)/test-ready
+	$(VENV)/bin/python tests/nfs/boot.py --timeout 2400 $(VENV)/bin/python -m pytest \
+		-p no:cacheprovider -o tmp_path_retention_policy=failed --store-on /mnt/$* \
 		tests/nfs tests/contract tests/concurrency
 
 test-s3: $(VENV)/test-ready

@@ -50,7 +50,7 @@ BENCHMARKS = (
     Benchmark("load", "Save and load of one tree"),
     Benchmark("breakdown", "Where the time of a load goes"),
     Benchmark("fleet", "Many replicas at once"),
-    Benchmark("simulate", "Fleets in simulated time", in_quick=False),
+    Benchmark("simulate", "Fleets in simulated time"),
     Benchmark("object_store", "Loads from a bucket", in_quick=False, needs="ceph"),
     Benchmark("first_call", "The first call of a compiled model"),
     Benchmark("instant", "Instant starts", in_quick=False),

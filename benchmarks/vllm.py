@@ -210,7 +210,11 @@ def measure(options: argparse.Namespace, folder: Path) -> int:
         file_system=file_system(folder),
         notes=f"`{SetUp.GPU_MODE.value}`: on a CPU, with the test-only plugin of tests/vllm/plugin.",
     )
-    suites = [Suite(folder, set_up, make_model(folder / f"m{set_up.name[:1]}"), peer) for set_up in SetUp]
+    suites = [
+        Suite(folder, set_up, make_model(folder / f"m{set_up.name[:1]}"), peer)
+        for set_up in SetUp
+        if options.set_up in (None, set_up.name.lower())
+    ]
     missed = 0
     for suite in suites:
         for _ in range(options.rounds):
@@ -240,6 +244,8 @@ def main() -> int:
     parser.add_argument("--peer", help="Python interpreter that has the published b10-transfer installed")
     parser.add_argument("--rounds", type=int, default=2, help="of all starts (%(default)s)")
     parser.add_argument("--quick", action="store_const", const=1, dest="rounds", help="one round")
+    set_ups = [set_up.name.lower() for set_up in SetUp]
+    parser.add_argument("--set-up", choices=set_ups, help="only this one, half of the time")
     parser.add_argument("--results", type=Path, metavar="FILE", help="also write the results to a file")
     options = parser.parse_args()
     if options.peer:

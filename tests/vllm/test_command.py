@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.vllm.conftest import CASES, GPU_MODE, STOCK, Case, Neighbours, Start, Starts
-from tests.vllm.log import cache_lines, compile_s, graphs_compiled, lines_with, loaded_artifacts
+from tests.vllm.log import cache_lines, graphs_compiled, lines_with, loaded_artifacts
 from tests.vllm.server import Way
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
@@ -51,13 +51,6 @@ def test_what_vllm_knows_of_the_models_class_is_restored_and_believed(restored_s
     """Otherwise vLLM would import the class in a process of its own, and write the file anew."""
     [file] = (restored_start(case).pod.cache_root / "modelinfos").iterdir()
     assert file.stat().st_mtime_ns < restored_start(case).began_ns
-
-
-@stock
-def test_stock_server_compiles_for_a_quarter_of_the_time_at_most(
-    cold_start: Starts, restored_start: Starts, case: Case
-) -> None:
-    assert compile_s(restored_start(case).server.log) <= 0.25 * compile_s(cold_start(case).server.log)
 
 
 @gpu_mode
