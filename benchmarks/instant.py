@@ -18,39 +18,65 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs 
 
 from benchmarks import session
 from benchmarks.measure import OperationFailed
+from benchmarks.results import Label
 from benchmarks.session import Session
 
 REPLICA = Path(__file__).resolve().with_name("instant_replica.py")
 KINDS = ("eager", "warm", "instant")
 TOLERANCE = 1e-4
+MEASURES = {
+    "first_call_s": "first call",
+    "compile_s": "torch.compile(model)",
+    "load_s": "load",
+    "import_s": "import torch",
+    "to_first_result_s": "exec to first result",
+}
 _NOTES = """\
-Width 256, 24 layers, 64 tokens. “First call” follows the load and `torch.compile`; in an instant start that is where
-restored traces are put in place, so it is part of “to the first result” alone. What an instant start adds to an eager
-one is nearly all imports: of Dynamo, of Inductor and of what they need."""
+A decoder of 24 layers of width 256, 64 tokens. “First call” follows the load and `torch.compile(model)`, in which
+restored traces are put in place. What an instant start adds to an eager one is nearly all imports, of Dynamo and of
+Inductor; a row below says what a process pays that does nothing but these. “Uncovered call” is one of a length that
+nobody has compiled: it is compiled at once, in the foreground, as in a warm start ([why](instant.md))."""
+_IMPORTS = "import torch, torch._dynamo.guards, torch._inductor.async_compile, torch._inductor.select_algorithm"
 
 
 def measure(the: Session) -> str:
     folder = the.bench.fresh()
     start(the, folder, "save", 0)
+    rounds = 2 if the.quick else 5
     values: dict[tuple[str, str], list[float]] = {}
-    for number in range(2 if the.quick else 5):
+    for number in range(rounds):
         for kind in KINDS:
-            told = start(the, folder, kind, number)
-            for name in ("first_call_s", "to_first_result_s", "compile_s", "import_s", "load_s"):
+            is_last = number == rounds - 1 and not the.quick
+            told = start(the, folder, kind, number, uncovered=is_last)
+            for name in MEASURES:
                 values.setdefault((kind, name), []).append(told[name])
+            if "uncovered_call_s" in told:
+                values[kind, "uncovered_call_s"] = [told["uncovered_call_s"]]
     for (kind, name), measured in values.items():
-        title = f"{kind}: {name.removesuffix('_s').replace('_', ' ')}"
-        the.results.add(title, "s", measured, labels={"program": kind, "measure": name.removesuffix("_s")})
+        labels: dict[str, Label] = {"program": kind, "measure": MEASURES.get(name, "uncovered call")}
+        the.results.add(f"{kind}: {labels['measure']}", "s", measured, labels=labels)
+    imports = [imported(the) for _ in range(rounds)]
+    the.results.add("import of Dynamo and Inductor alone", "s", imports, command=f'python -c "{_IMPORTS}"')
     for title, over, under in (
         ("first call, warm over instant", ("warm", "first_call_s"), ("instant", "first_call_s")),
-        ("to the first result, instant over eager", ("instant", "to_first_result_s"), ("eager", "to_first_result_s")),
+        ("exec to first result, instant over eager", ("instant", "to_first_result_s"), ("eager", "to_first_result_s")),
+        ("exec to first result, warm over instant", ("warm", "to_first_result_s"), ("instant", "to_first_result_s")),
     ):
         ratios = [a / b for a, b in zip(values[over], values[under], strict=True)]
         the.results.add(title, "x", ratios, labels={"measure": "ratio"})
+    ratios = [a / b for a, b in zip(imports, values["eager", "to_first_result_s"], strict=True)]
+    the.results.add("import of Dynamo and Inductor alone over an eager start", "x", ratios, labels={"measure": "ratio"})
     return _NOTES
 
 
-def start(the: Session, folder: Path, kind: str, number: int) -> dict[str, Any]:
+def imported(the: Session) -> float:
+    """Seconds of a process that only imports what every restored trace needs."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", _IMPORTS], env=the.bench.bare_environment, check=True)
+    return time.perf_counter() - began
+
+
+def start(the: Session, folder: Path, kind: str, number: int, *, uncovered: bool = False) -> dict[str, Any]:
     """What a replica told. Raises OperationFailed if it crashed, or was not what it should have been."""
     home = folder / f"{kind}-{number}"
     home.mkdir()
@@ -62,6 +88,7 @@ def start(the: Session, folder: Path, kind: str, number: int) -> dict[str, Any]:
         "TMPDIR": str(home),
     }
     command = [sys.executable, str(REPLICA), kind, str(folder / "output.pt"), repr(time.time())]
+    command += ["uncovered"] if uncovered and kind != "eager" else []
     done = subprocess.run(command, env=environ, cwd=home, capture_output=True, text=True)
     if done.returncode:
         raise OperationFailed(f"{kind}: a replica crashed: {done.stderr[-1500:]}")

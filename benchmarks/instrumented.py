@@ -31,8 +31,7 @@ def main() -> None:
     import_seconds = time.perf_counter() - before
     watch.watch(loading, "detect", "environment")
     watch.watch(loading, "cache_roots", "environment")
-    watch.watch(ReadRepository, "listing", "list")
-    watch.watch(ReadRepository, "set_aside", "list")
+    watch.watch(ReadRepository, "look", "list")
     watch.watch(ReadRepository, "_read_once", "index")
     watch.watch(directory._FileReader, "read_at", "fetch")
     digests = SimpleNamespace(sha256=hashlib.sha256)  # the reader's own use of it, nobody else's

@@ -54,6 +54,7 @@ ORDER = (
     "simulate",
     "object_store",
     "first_call",
+    "instant",
     "gpu_cold_start",
     "vllm",
     "launcher",

@@ -181,11 +181,16 @@ def _breakdown(results: Results) -> str:
     return pivot(rows, "step", "kernels", "work of a step", lambda kernels: f"{kernels:,} kernels")
 
 
+def _instant(results: Results) -> str:
+    return pivot(results.rows, "program", "measure", "start")
+
+
 _SUMMARIES = {
     "load": _load,
     "fleet": _fleet,
     "simulate": _simulate,
     "object_store": _object_store,
     "first_call": _first_call,
+    "instant": _instant,
     "breakdown": _breakdown,
 }

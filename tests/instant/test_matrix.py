@@ -86,6 +86,13 @@ def test_a_second_process_traces_nothing(again: dict[str, Any]) -> None:
     assert traced <= COMPILED_ANEW, again["log"]
 
 
+def test_a_warm_start_finds_every_graph_that_an_instant_one_saved(pod: Pod, saved: dict[str, Any]) -> None:
+    told = pod("warm", "mlp", "graph breaks", "dynamic", "block", B10_INSTANT="0")
+    assert_right(told)
+    found = {name: (case["graphs_found"] > 0, case["graphs_missed"]) for name, case in told["cases"].items()}
+    assert found == dict.fromkeys(told["cases"], (True, 0))
+
+
 def test_whatever_has_changed_is_computed_as_eager_computes_it(pod: Pod, again: dict[str, Any]) -> None:
     assert_right(pod("changed", "--changed"))
 

@@ -32,6 +32,26 @@ def test_one_of_fifty_compiles_and_all_are_warm_soon_after_its_save(tmp_path: Pa
     assert outcome.last_warm_s < 3
 
 
+def crowded(folder: Path, *, waits: bool) -> Outcome:
+    """200 replicas at a bucket that takes as many requests a second as that of ``TERMS`` does for 10,000."""
+    terms = replace(TERMS["bucket"], requests_per_s=TERMS["bucket"].requests_per_s / 50, bytes_per_s=250e6)
+    return Fleet(Scenario(200, "bucket", terms, waits, pack_bytes=48_000_000), folder).run()
+
+
+def test_crowded_bucket_is_asked_little_more_and_no_later(tmp_path: Path) -> None:
+    outcome = crowded(tmp_path, waits=False)
+    assert outcome.failed == 0
+    assert 0 < outcome.usage.refused < 5 * 200
+    assert outcome.usage.bytes / 200 <= 1.05 * outcome.pack_bytes
+    assert outcome.last_warm_s < 1.1 * outcome.bound_s
+
+
+def test_one_compiles_though_the_bucket_is_crowded_with_waiters(tmp_path: Path) -> None:
+    outcome = crowded(tmp_path, waits=True)
+    assert (outcome.compiled, outcome.failed) == (1, 0)
+    assert outcome.last_warm_s < 1.1 * outcome.bound_s
+
+
 def test_every_replica_of_a_failing_service_is_warm_in_the_end(tmp_path: Path) -> None:
     outcome = simulated(tmp_path, "bucket", 50, waits=True, failures=0.2)
     assert (outcome.failed, len(outcome.warm_s)) == (0, 50)

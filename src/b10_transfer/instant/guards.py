@@ -14,7 +14,6 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-import torch
 from torch._dynamo.guards import CheckFunctionManager, GuardsStatePickler
 from torch._dynamo.output_graph import OutputGraphCommon
 from torch._dynamo.package import load_guards_state
@@ -51,11 +50,7 @@ class Manager(CheckFunctionManager):
 
     def __init__(self, f_code: types.CodeType, *arguments: Any, **options: Any) -> None:
         self._code = f_code
-        if recording.get() is None:
-            super().__init__(f_code, *arguments, **options)
-            return
-        with torch._dynamo.config.patch(caching_precompile=False):
-            super().__init__(f_code, *arguments, **options)
+        super().__init__(f_code, *arguments, **options)
 
     def serialize_guards(self, builder: Any, sorted_guards: Any, output_graph: Any) -> bytes:
         """The guards, checked by restoring them; empty if they cannot be kept, which the package is told."""

@@ -21,6 +21,7 @@ from torch._dynamo import guards as dynamo_guards
 from torch._dynamo.guards import CheckFunctionManager
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 
+from . import graphs
 from .binding import key_of
 from .guards import Manager, Pickler
 from .package import Package
@@ -50,6 +51,7 @@ def install() -> str:
         for module in (dynamo_guards, convert_frame):
             module.CheckFunctionManager = Manager  # type: ignore[attr-defined]
         dynamo_guards.GuardsStatePickler = Pickler  # type: ignore[misc]
+        graphs.install()
         torch._dynamo.optimize = _instant_optimize
         _installed = True
         return ""
@@ -66,7 +68,7 @@ def _lacking() -> str:
     parameters = inspect.signature(CheckFunctionManager).parameters
     if not {"save_guards", "runtime_global_scope", "shape_code_parts"} <= set(parameters):
         return "this torch's guards cannot be restored"
-    return ""
+    return graphs.lacking()
 
 
 @functools.wraps(_optimize)
@@ -91,8 +93,8 @@ def _package_for(function: Any, arguments: tuple[Any, ...], options: dict[str, A
     reason = _unsupported(options, arguments) if isinstance(code, types.CodeType) else "it is no Python function"
     with _lock:
         if reason:
-            if code in _keys:
-                _contest(code)
+            if code in _keys:  # what was restored for the function must not serve a way that we do not carry
+                _reset_precompile_entries(code)
             if not isinstance(options.get("backend"), str) and not options.get("disable"):
                 logger.info("instant start: %s is compiled as usual: %s", _name_of(function), reason)
             return None
@@ -120,11 +122,6 @@ def _restore(package: Package, function: Any) -> None:
         return
     reason = f" ({'; '.join(package.refusals)})" if package.refusals else ""
     logger.info("instant start: %d traces of %s restored%s", restored, _name_of(function), reason)
-
-
-def _contest(code: types.CodeType) -> None:
-    """A function that is compiled in ways we do not carry: what was restored for it must not serve those."""
-    _reset_precompile_entries(code)
 
 
 def _unsupported(options: dict[str, Any], arguments: tuple[Any, ...]) -> str:

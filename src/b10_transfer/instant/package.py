@@ -32,12 +32,13 @@ from torch._dynamo.package import (
 from torch._dynamo.precompile_context import PrecompileContext
 
 from .binding import CodeName, UnresolvableError, digest_of, process_state
+from .graphs import probing_in_this_process
 from .guards import recording
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
-_STRICT: Any = {"skip_nnmodule_hook_guards": False}
+_STRICT: Any = {"skip_nnmodule_hook_guards": False, "caching_precompile": False}
 """Dynamo's default is not to guard on whether a module has hooks. Between two processes that may well differ."""
 _disable: Any = torch._dynamo.disable
 
@@ -81,8 +82,7 @@ class Package(CompilePackage):
         outer, self._current_entry = self._current_entry, None
         token = recording.set(self)
         try:
-            # Has AOTAutograd hand over what it compiles; our guards see to it that it changes nothing else.
-            with torch._dynamo.config.patch(caching_precompile=True, **_STRICT), super().code_context(code):
+            with torch._dynamo.config.patch(**_STRICT), super().code_context(code):
                 if code in self._nameless:
                     self.refuse(f"{code.co_name} cannot be found by name")
                 yield
@@ -191,7 +191,7 @@ class Package(CompilePackage):
         entries: list[Callable[[], object]] = []
         for target, entry, backends in merged:
             context = _compile_frame_context(target) if entry.has_compile_id else contextlib.nullcontext()
-            with context, torch._dynamo.config.patch(**_STRICT):
+            with context, torch._dynamo.config.patch(**_STRICT), probing_in_this_process():
                 self._make_ready(target, entry, backends, installs, entries)
         for install in [*installs, *entries]:
             install()

@@ -179,6 +179,9 @@ def run(name: str, registry: dict[str, Case]) -> dict[str, Any]:
         act()
     told["traced"] = counters["stats"]["unique_graphs"] - traced
     told["frames"] = counters["frames"]["total"]
+    told["graphs_found"], told["graphs_missed"] = (
+        counters["aot_autograd"][f"autograd_cache_{e}"] for e in ("hit", "miss")
+    )
     return told
 
 
