@@ -196,7 +196,10 @@ def _simulated(scheduler: Scheduler, opened: Callable[[Config, Deadline], Any]) 
     modules = scheduler.modules()
     environment = detect()
     replaced: list[tuple[ModuleType, str, Any]] = [
-        *((module, "time", modules["time"]) for module in (deadline, repository, compile_once, operations, patience)),
+        *(
+            (module, "time", modules["time"])
+            for module in (deadline, repository, compile_once, leases, operations, patience)
+        ),
         (patience, "chance", random.random),
         (patience, "allocate_lock", modules["threading"].Lock),
         *((module, "threading", modules["threading"]) for module in (deadline, workers, leases)),

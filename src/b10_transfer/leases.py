@@ -102,8 +102,10 @@ def try_acquire(
     ``renewing`` opens the store once more for the renewals; by default they go through ``store`` itself.
     """
     generations: dict[str, list[tuple[int, ObjectInfo]]] = {name: [] for name in names}
+    began = time.monotonic()
     listing = store.list(folder)
-    now = store.now() if listing else 0.0
+    # When the listing was asked for: a store that is slow to answer makes no lease older than it was then.
+    now = store.now() - (time.monotonic() - began) if listing else 0.0
     forgotten: list[ObjectInfo] = []
     for info in listing:
         found = _LEASE.fullmatch(info.name.rpartition("/")[2])
@@ -117,10 +119,20 @@ def try_acquire(
         if newest is not None and abs(now - newest.modified_s) <= timeout_s:  # a clock may have been set back
             continue
         if _create(store, f"{folder}/{name}", latest + 1):
+            if time.monotonic() - began > timeout_s / 4 and _is_overtaken(store, folder, name, latest + 1):
+                # So slow a store that somebody has held the lease meanwhile, renewed it, and deleted this generation.
+                store.delete(f"{folder}/{name}.{latest + 1:08d}")
+                continue
             for dead in {info.name for info in forgotten} | {info.name for _generation, info in generations[name]}:
                 store.delete(dead)
             return Lease(store, f"{folder}/{name}", latest + 1, timeout_s, renewing or (lambda: nullcontext(store)))
     return None
+
+
+def _is_overtaken(store: Store, folder: str, name: str, generation: int) -> bool:
+    """Whether there is a later generation of a lease."""
+    found = (_LEASE.fullmatch(info.name.rpartition("/")[2]) for info in store.list(folder))
+    return any(match and match["name"] == name and int(match["generation"]) > generation for match in found)
 
 
 def is_held(store: ReadStore, folder: str, name: str, timeout_s: float, clock: Callable[[], float] = time.time) -> bool:

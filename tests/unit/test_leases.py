@@ -270,3 +270,38 @@ def test_lease_is_renewed_through_a_store_of_its_own(store: MemoryStore) -> None
 
     with held(store, FOLDER, ["save"], 0.0, Deadline("save", 60), "waiting", renewing=renewing):
         assert opened.wait(60)
+
+
+def test_lease_that_is_renewed_while_a_slow_store_answers_a_claimant_is_not_broken(
+    store: MemoryStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave(store, "save.00000003")
+    monkeypatch.setattr(time, "monotonic", clock)
+    tell = store.now
+
+    def now() -> float:
+        for generation in (4, 5):
+            clock.now_s += TIMEOUT_S / 2 + 1
+            leave(store, f"save.{generation:08d}")
+            store.delete(f"{FOLDER}/save.{generation - 1:08d}")
+        return tell()
+
+    monkeypatch.setattr(store, "now", now)
+    assert try_acquire(store, FOLDER, ["save"], TIMEOUT_S) is None
+    assert names(store) == ["save.00000005"]
+
+
+def test_lease_that_another_got_and_renewed_while_a_slow_store_created_it_is_not_held(
+    store: MemoryStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "monotonic", clock)
+    create = store.create
+
+    def create_late(name: str, source: io.BytesIO) -> bool:
+        clock.now_s += TIMEOUT_S
+        create(f"{FOLDER}/save.00000002", io.BytesIO(b"{}"))
+        return create(name, source)
+
+    monkeypatch.setattr(store, "create", create_late)
+    assert try_acquire(store, FOLDER, ["save"], TIMEOUT_S) is None
+    assert names(store) == ["save.00000002"]
