@@ -9,7 +9,7 @@ BENCH = $(VENV)/bin/python benchmarks/suite.py --peer $(VENV)/peer/bin/python --
 .PHONY: help demo test test-instant test-nfs test-nfs-v3 test-nfs-v4.2 test-s3 test-vllm test-vllm-quick hammer fuzz lint format docs bench bench-quick bench-page bench-vllm clean
 
 help:
-	@echo "make demo    compile a transformer cold, save, and start it warm in a second process"
+	@echo "make demo    compile a transformer cold, save, and start it warm and instantly in other processes"
 	@echo "make test    every test, with real torch and real Triton"
 	@echo "make test-instant  the test matrix of instant starts, which compiles many models"
 	@echo "make test-vllm  tests with the real vLLM server, in an environment of their own"

@@ -1,10 +1,11 @@
-"""A transformer is compiled cold in one process, and starts warm in another that has never compiled anything.
+"""A transformer is compiled cold in one process; two that have never compiled anything start it warm, and instantly.
 
     python examples/demo.py [--layers N] [--store DIR]
 
-Both processes, the "replicas", run the same function, :func:`replica`, as a service would when it starts. Each has
-cache directories of its own, empty at first; all they share is the store. What Torch itself counts, hits and misses
-of its FX-graph and AOTAutograd caches, shows whether the second one compiled anything.
+The processes, the "replicas", run the same function, :func:`replica`, as a service would when it starts. Each has
+cache directories of its own, empty at first; all they share is the store. What Torch itself counts, graphs traced and
+hits and misses of its FX-graph and AOTAutograd caches, shows whether the second one compiled anything, and whether the
+third one so much as traced anything.
 """
 
 from __future__ import annotations
@@ -75,6 +76,8 @@ class Transformer(nn.Module):
 class Outcome:
     """What one replica reports to the demo."""
 
+    compile_s: float
+    """Of ``torch.compile(model)``, which in an instant start puts in place what was traced."""
     first_call_s: float
     loaded: str
     why_loaded: str
@@ -84,24 +87,33 @@ class Outcome:
     fx_graph: list[int]
     """Hits and misses, as Torch counts them."""
     aot_autograd: list[int]
+    traced: int
+    """Graphs that Dynamo has traced."""
 
     @property
     def is_all_hits(self) -> bool:
         return all(hits > 0 and misses == 0 for hits, misses in (self.fx_graph, self.aot_autograd))
+
+    @property
+    def is_nothing_traced(self) -> bool:
+        return self.traced == 0 and not any(self.fx_graph + self.aot_autograd)
 
 
 class DemoError(Exception):
     """The demo did not show what it is there to show."""
 
 
-def replica(folder: Path, layers: int) -> None:
+def replica(folder: Path, layers: int, *, instant: bool) -> None:
     """The start of a service: load, compile, warm up, save if there was nothing to load."""
     _announce("looks for artifacts in the store")
-    loaded = load()  # load_compile_cache() is the same, and returns the status alone
+    loaded = load(instant=instant)  # load_compile_cache() is the same, and returns the status alone
 
     _announce("builds its model")
     torch.manual_seed(0)
-    model = torch.compile(Transformer(layers).eval())
+    transformer = Transformer(layers).eval()
+    started = time.perf_counter()
+    model = torch.compile(transformer)
+    compile_s = time.perf_counter() - started
     tokens = torch.randint(VOCABULARY, (2, CONTEXT))
 
     _announce("calls the model for the first time")
@@ -117,15 +129,17 @@ def replica(folder: Path, layers: int) -> None:
 
     done = saved or loaded
     outcome = Outcome(
+        compile_s=compile_s,
         first_call_s=first_call_s,
         loaded=loaded.status.name,
         why_loaded=loaded.reason,
         saved=saved.status.name if saved else "",
         why_saved=saved.reason if saved else "",
-        artifacts=f"{'saved' if saved else 'restored'} {done.units} units in {done.seconds:.2f} s\n"
-        f"({done.files} files, {done.bytes / 1e6:.1f} MB)",
+        artifacts=f"{'saved' if saved else 'restored'} {done.units} units\n"
+        f"{done.bytes / 1e6:.0f} MB in {done.seconds:.2f} s",
         fx_graph=_hits_and_misses("inductor", "fxgraph_cache"),
         aot_autograd=_hits_and_misses("aot_autograd", "autograd_cache"),
+        traced=counters["stats"]["unique_graphs"],
     )
     torch.save(output, folder / "output.pt")
     (folder / "outcome.json").write_text(json.dumps(asdict(outcome)))
@@ -140,7 +154,9 @@ def _hits_and_misses(group: str, cache: str) -> list[int]:
     return [counters[group][f"{cache}_hit"], counters[group][f"{cache}_miss"]]
 
 
-def run_replica(folder: Path, layers: int, shared: dict[str, str], show: Callable[[str], None]) -> Outcome:
+def run_replica(
+    folder: Path, layers: int, shared: dict[str, str], show: Callable[[str], None], *, instant: bool
+) -> Outcome:
     """Run :func:`replica` in a process that shares with this one and with other replicas nothing but the store."""
     folder.mkdir()
     own = {
@@ -149,7 +165,7 @@ def run_replica(folder: Path, layers: int, shared: dict[str, str], show: Callabl
         "LOCAL_WORK_DIR": str(folder),
         "TMPDIR": str(folder),
     }
-    command = [sys.executable, __file__, "replica", str(folder), str(layers)]
+    command = [sys.executable, __file__, "replica", str(folder), str(layers), "instant" if instant else "warm"]
     environment = os.environ | shared | own
     log = folder / "stderr.txt"
     with log.open("w") as stderr, Popen(command, env=environment, stdout=PIPE, stderr=stderr, text=True) as run:
@@ -178,48 +194,63 @@ def display(name: str, console: Console) -> Iterator[Callable[[str], None]]:
 
 
 def table(outcomes: dict[str, Outcome]) -> Table:
-    heads = ("start", "first call", "artifacts", "FX graph\nhits/misses", "AOTAutograd\nhits/misses")
-    rows = Table(*heads, box=SIMPLE)
+    heads = ("start", "torch.\ncompile", "first\ncall", "artifacts", "graphs\ntraced", "FX graph\nhit/miss")
+    rows = Table(*heads, "AOT\nhit/miss", box=SIMPLE, pad_edge=False)
     for name, outcome in outcomes.items():
         looked_up = ("{}/{}".format(*counts) for counts in (outcome.fx_graph, outcome.aot_autograd))
-        rows.add_row(name, f"{outcome.first_call_s:.1f} s", outcome.artifacts, *looked_up)
+        seconds = f"{outcome.compile_s:.1f} s", f"{outcome.first_call_s:.2f} s"
+        rows.add_row(name, *seconds, outcome.artifacts, str(outcome.traced), *looked_up)
     return rows
 
 
 def demonstrate(store: Path, work: Path, layers: int, console: Console) -> None:
-    """Run both replicas. Raises :class:`DemoError` unless the second started warm and computed the same."""
+    """Run the replicas. Raises :class:`DemoError` unless the others compiled nothing and computed the same."""
     shared = {
         "B10_STORE": str(store),
         # Of its own for each run, so that the first replica starts cold in a store that was kept, too.
         "B10_NAMESPACE": f"demo-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}",
     }
-    with display("cold", console) as show:
-        cold = run_replica(work / "cold", layers, shared, show)
-    if cold.saved != "SUCCESS":
-        raise DemoError(f"the cold replica saved nothing ({cold.saved}): {cold.why_saved}")
-    with display("warm", console) as show:
-        warm = run_replica(work / "warm", layers, shared, show)
-    console.print(table({"cold": cold, "warm": warm}))
-    if warm.loaded != "SUCCESS":
-        raise DemoError(f"the warm replica loaded nothing ({warm.loaded}): {warm.why_loaded}")
+    outcomes = {}
+    # The cold one records what it traces, for the instant one; the warm one has no use for that.
+    for name, instant in (("cold", True), ("warm", False), ("instant", True)):
+        with display(name, console) as show:
+            outcomes[name] = run_replica(work / name, layers, shared, show, instant=instant)
+        if name == "cold" and outcomes[name].saved != "SUCCESS":
+            raise DemoError(f"the cold replica saved nothing ({outcomes[name].saved}): {outcomes[name].why_saved}")
+    console.print(table(outcomes))
+    cold, warm, instantly = outcomes.values()
+    for name in ("warm", "instant"):
+        if outcomes[name].loaded != "SUCCESS":
+            raise DemoError(f"the {name} replica loaded nothing ({outcomes[name].loaded}): {outcomes[name].why_loaded}")
     if not warm.is_all_hits:
         raise DemoError("the warm replica had to compile: not all of its cache look-ups were hits")
-    first, second = (torch.load(work / name / "output.pt") for name in ("cold", "warm"))
-    difference = float((first - second).abs().max())
-    if not difference <= TOLERANCE:
-        raise DemoError(f"the two replicas computed different outputs: they are up to {difference:g} apart")
-    equal = "bitwise equal" if torch.equal(first, second) else f"equal to within {difference:.0e}"
+    if not instantly.is_nothing_traced:
+        raise DemoError("the instant replica had to trace; its log says why (docs/instant.md)")
+    faster = {name: f"{cold.first_call_s / outcomes[name].first_call_s:,.0f} times as fast" for name in outcomes}
     print(
-        f"The warm start compiled nothing and was {cold.first_call_s / warm.first_call_s:.1f} times as fast; "
-        f"the outputs are {equal}."
+        f"The warm start compiled nothing, and its first call was {faster['warm']}. The instant start traced nothing\n"
+        f"either: {faster['instant']}. The outputs are {compare(work, tuple(outcomes))}."
+    )
+
+
+def compare(work: Path, names: tuple[str, ...]) -> str:
+    """How equal the replicas' outputs are. Raises :class:`DemoError` if they are not."""
+    first, *others = (torch.load(work / name / "output.pt") for name in names)
+    difference = max(float((first - other).abs().max()) for other in others)
+    if not difference <= TOLERANCE:
+        raise DemoError(f"the replicas computed different outputs: they are up to {difference:g} apart")
+    return (
+        "bitwise equal" if all(torch.equal(first, other) for other in others) else f"equal to within {difference:.0e}"
     )
 
 
 def main(arguments: list[str]) -> int:
     if arguments[:1] == ["replica"]:
-        replica(Path(arguments[1]), int(arguments[2]))
+        replica(Path(arguments[1]), int(arguments[2]), instant=arguments[3] == "instant")
         return 0
-    parser = argparse.ArgumentParser(description="Compile a transformer cold, save, and start it warm elsewhere.")
+    parser = argparse.ArgumentParser(
+        description="Compile a transformer cold, save, and start it warm and instantly elsewhere."
+    )
     parser.add_argument("--layers", type=int, default=8, help="depth of the transformer (%(default)s)")
     parser.add_argument("--store", type=Path, help="a directory to use as store and keep (default: a temporary one)")
     options = parser.parse_args(arguments)

@@ -54,12 +54,15 @@ def test_demo_starts_warm(tmp_path: Path) -> None:
     store = tmp_path / "kept" / "store"
     done = run_demo(tmp_path, "--store", str(store))
     assert done.returncode == 0, done.stderr
-    cold = re.search(r"(?m)^ *cold +([\d.]+) s +saved [1-9]\d* units in [\d.]+ s +0/1 +0/1 *$", done.stdout)
-    warm = re.search(r"(?m)^ *warm +([\d.]+) s +restored [1-9]\d* units in [\d.]+ s +1/0 +1/0 *$", done.stdout)
+    times = r"[\d.]+ s +([\d.]+) s"
+    cold = re.search(rf"(?m)^ *cold +{times} +saved [1-9]\d* units +1 +0/1 +0/1 *$", done.stdout)
+    warm = re.search(rf"(?m)^ *warm +{times} +restored [1-9]\d* units +1 +1/0 +1/0 *$", done.stdout)
+    instant = re.search(rf"(?m)^ *instant +{times} +restored [1-9]\d* units +0 +0/0 +0/0 *$", done.stdout)
     assert cold, done.stdout
     assert warm, done.stdout
-    assert float(warm[1]) < float(cold[1])
-    assert "the outputs are bitwise equal" in done.stdout or "the outputs are equal to within" in done.stdout
+    assert instant, done.stdout
+    assert float(instant[1]) < float(warm[1]) < float(cold[1])
+    assert "The outputs are bitwise equal" in done.stdout or "The outputs are equal to within" in done.stdout
     assert f"The store is kept: {store}" in done.stdout
     assert list(store.rglob("*.tar.zst"))
     # No terminal, so no terminal control sequences: plain lines.
