@@ -29,7 +29,7 @@ _NAME = "compile"
 _POLL_S = 0.25
 _POLL_MOST_S = 1.0
 """A listing a second for each waiter: so late, at most, is a pack noticed …"""
-_REST, _REST_KEPT = 5, 0.9
+_REST, _REST_KEPT, _REST_MOST_S = 5, 0.9, 10.0
 """… except where the store is slow to answer: a waiter rests so many times as long as its last look took, and hardly
 less the next time. So thousands that wait keep a store busy but not swamped, and what they wait for gets through."""
 _HELD_AT_MOST_S = 86_400.0
@@ -63,7 +63,7 @@ class Waiter:
 
     def pause_s(self, look_s: float) -> float:
         """How long to pause after a look that took so long."""
-        self._rest_s = max(_REST * look_s, _REST_KEPT * self._rest_s)
+        self._rest_s = min(max(_REST * look_s, _REST_KEPT * self._rest_s), _REST_MOST_S)
         pause_s = random.uniform(0.5, 1.0) * max(self._pause_s, self._rest_s)
         self._pause_s = min(2 * self._pause_s, _POLL_MOST_S)
         return pause_s

@@ -104,19 +104,25 @@ def try_acquire(
     generations: dict[str, list[tuple[int, ObjectInfo]]] = {name: [] for name in names}
     began = time.monotonic()
     listing = store.list(folder)
-    # When the listing was asked for: a store that is slow to answer makes no lease older than it was then.
-    now = store.now() - (time.monotonic() - began) if listing else 0.0
+    now = store.now() if listing else 0.0
+    elapsed_s = time.monotonic() - began
+
+    def age_s(info: ObjectInfo) -> float:
+        """How old a lease was at least when it was listed, at some moment since ``began``. Or, if that is more, how far
+        it is ahead of the store's clock, which may have been set back."""
+        return max(now - elapsed_s - info.modified_s, info.modified_s - now)
+
     forgotten: list[ObjectInfo] = []
     for info in listing:
         found = _LEASE.fullmatch(info.name.rpartition("/")[2])
         if found and found["name"] in generations:
             generations[found["name"]].append((int(found["generation"]), info))
-        if abs(now - info.modified_s) > _FORGOTTEN_TIMEOUTS * timeout_s:
+        if age_s(info) > _FORGOTTEN_TIMEOUTS * timeout_s:
             forgotten.append(info)
     # In any order, so that claimants of many leases seldom meet.
     for name in random.sample(list(names), len(names)):
         latest, newest = max(generations[name], key=lambda entry: entry[0], default=(0, None))
-        if newest is not None and abs(now - newest.modified_s) <= timeout_s:  # a clock may have been set back
+        if newest is not None and age_s(newest) <= timeout_s:
             continue
         if _create(store, f"{folder}/{name}", latest + 1):
             if time.monotonic() - began > timeout_s / 4 and _is_overtaken(store, folder, name, latest + 1):

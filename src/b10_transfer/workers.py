@@ -24,7 +24,8 @@ def has_idle_processor() -> bool:
         running = int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0])
     except (OSError, ValueError, IndexError):
         return False
-    return len(os.sched_getaffinity(0)) > 1 and running < (os.cpu_count() or 1)
+    # This machine's threads against this process's processors: in doubt the answer is no.
+    return running < len(os.sched_getaffinity(0))
 
 
 class _Task(Generic[T, R]):

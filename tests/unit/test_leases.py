@@ -272,23 +272,25 @@ def test_lease_is_renewed_through_a_store_of_its_own(store: MemoryStore) -> None
         assert opened.wait(60)
 
 
+@pytest.mark.parametrize("answer", ["list", "now"])
 def test_lease_that_is_renewed_while_a_slow_store_answers_a_claimant_is_not_broken(
-    store: MemoryStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    store: MemoryStore, clock: Clock, monkeypatch: pytest.MonkeyPatch, answer: str
 ) -> None:
     leave(store, "save.00000003")
     monkeypatch.setattr(time, "monotonic", clock)
-    tell = store.now
+    tell = getattr(store, answer)
 
-    def now() -> float:
-        for generation in (4, 5):
+    def late(*arguments: str) -> object:
+        for generation in (4, 5, 6):
             clock.now_s += TIMEOUT_S / 2 + 1
             leave(store, f"save.{generation:08d}")
             store.delete(f"{FOLDER}/save.{generation - 1:08d}")
-        return tell()
+        monkeypatch.setattr(store, answer, tell)
+        return tell(*arguments)
 
-    monkeypatch.setattr(store, "now", now)
+    monkeypatch.setattr(store, answer, late)
     assert try_acquire(store, FOLDER, ["save"], TIMEOUT_S) is None
-    assert names(store) == ["save.00000005"]
+    assert names(store) == ["save.00000006"]
 
 
 def test_lease_that_another_got_and_renewed_while_a_slow_store_created_it_is_not_held(

@@ -89,7 +89,7 @@ def import_(path: Path, store: Store, config: Config, deadline: Deadline) -> lis
 def copy(source: Store, target: Store, config: Config, deadline: Deadline, wanted: Choice) -> list[Carried]:
     """Publish in ``target`` every usable pack of ``source`` that it lacks, under the same name. Raises CacheError.
 
-    Packs that were merged into another stay behind: the union is the same without them.
+    Those that were merged into another, too: what counts here may not count there, by trust, limits or marks.
     """
     carried = []
     catalogue, there = Catalogue(source, config, deadline), Catalogue(target, config, deadline)
@@ -99,8 +99,6 @@ def copy(source: Store, target: Store, config: Config, deadline: Deadline, wante
             union = repository.union(verify_frames=True)
             present = there.repository(namespace, environment_id).listing()
             for pack in union.packs:
-                if pack.id in union.superseded:  # on its way to be deleted: another one holds all of it
-                    continue
                 state = "there already"
                 if pack.id not in present:
                     reader = source.open(pack.name)

@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import inspect
 import logging
+import pickle
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -24,6 +25,7 @@ from torch._functorch._aot_autograd import autograd_cache
 from torch._functorch._aot_autograd.aot_autograd_result import BundledAOTAutogradCacheArtifact
 from torch._functorch._aot_autograd.autograd_cache import AOTAutogradCache
 from torch._inductor.cpu_vec_isa import VecISA
+from torch.utils._python_dispatch import _disable_current_modes
 
 from .guards import recording
 
@@ -85,6 +87,8 @@ def _entry(*arguments: Any, **options: Any) -> Any:
         with functorch_config.patch(bundled_autograd_cache=True):
             bundled = _make_entry(**given)
         bundled.pre_save()
+        with _disable_current_modes():
+            pickle.dumps(bundled)  # what cannot be written refuses one trace now, and not all of them later
         PrecompileContext.record_artifact(BundledAOTAutogradCacheArtifact(backend, bundled))
     except Exception:  # the trace is then not kept, and says so when it is written
         logger.debug("instant start: a graph cannot be bundled", exc_info=True)

@@ -177,6 +177,8 @@ class BucketStore(RangedStore):
         if not is_lost(error):
             self._has_answered = True
         if not is_repeatable(error):
+            if not is_lost(error):
+                attempts.succeeded()
             raise error
         is_absent = is_unreached(error) and not self._has_answered
         attempts.failed(error, is_refused=is_refused(error), most_s=_ABSENT_S if is_absent else None)
@@ -197,6 +199,7 @@ class BucketStore(RangedStore):
                 attempts.succeeded()
                 return True
             except AlreadyExistsError:
+                attempts.succeeded()
                 return was_lost and self._holds(name, data)
             except (NotSupportedError, NotImplementedError):
                 self._conditional = False

@@ -73,6 +73,7 @@ class Attempts:
         self._began_s = time.monotonic()
 
     def succeeded(self) -> None:
+        """It was answered, be it with the news that there is no such object."""
         self._pace.answered()
 
     def failed(self, error: BaseException, *, is_refused: bool = False, most_s: float | None = None) -> None:
