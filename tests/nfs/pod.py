@@ -28,7 +28,8 @@ def pausing(function, counts):
     return paused
 
 if sys.argv[1] == "load":
-    worker._WorkerReader.read_at = pausing(worker._WorkerReader.read_at, lambda arguments: True)
+    for name in ("read_at", "lend_at"):
+        setattr(worker._WorkerReader, name, pausing(getattr(worker._WorkerReader, name), lambda arguments: True))
 else:
     worker.WorkerStore._send = pausing(worker.WorkerStore._send, lambda arguments: len(arguments[-1]) == 1 << 20)
 report = getattr(b10_transfer, sys.argv[1])()
