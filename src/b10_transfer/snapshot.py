@@ -123,10 +123,10 @@ def _group(root: CacheRoot) -> dict[Unit, list[LocalFile]]:
 
 def _fitting(units: list[LocalUnit]) -> list[LocalUnit]:
     """Those of one root whose paths the format has room for, beside those before them."""
-    distinct = DistinctPaths()
     with suppress(ValueError):  # nearly always all of them, and at once they take a fraction of the time
         _check_fit(units, DistinctPaths())
         return units
+    distinct = DistinctPaths()
     found = []
     for unit in units:
         try:

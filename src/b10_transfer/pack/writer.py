@@ -155,11 +155,10 @@ class PackWriter:
 
     def _append(self, data: bytes) -> None:
         while data:
-            start, room = self._frame.filled, FRAME_RAW_BYTES - self._frame.filled
-            part = data if len(data) <= room else data[:room]
-            self._frame.memory[start : start + len(part)] = part
-            self._advance(len(part))
+            part = data[: FRAME_RAW_BYTES - self._frame.filled]
+            self._frame.memory[self._frame.filled : self._frame.filled + len(part)] = part
             data = data[len(part) :]
+            self._advance(len(part))
 
     def _advance(self, count: int) -> None:
         """So much more of the open frame is filled."""
