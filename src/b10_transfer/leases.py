@@ -21,7 +21,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from .deadline import Deadline
@@ -112,13 +112,10 @@ def try_acquire(
         it is ahead of the store's clock, which may have been set back."""
         return max(now - elapsed_s - info.modified_s, info.modified_s - now)
 
-    forgotten: list[ObjectInfo] = []
-    for info in listing:
-        found = _LEASE.fullmatch(info.name.rpartition("/")[2])
-        if found and found["name"] in generations:
-            generations[found["name"]].append((int(found["generation"]), info))
-        if age_s(info) > _FORGOTTEN_TIMEOUTS * timeout_s:
-            forgotten.append(info)
+    for name, generation, info in _leases(listing):
+        if name in generations:
+            generations[name].append((generation, info))
+    forgotten = [info for info in listing if age_s(info) > _FORGOTTEN_TIMEOUTS * timeout_s]
     # In any order, so that claimants of many leases seldom meet.
     for name in random.sample(list(names), len(names)):
         latest, newest = max(generations[name], key=lambda entry: entry[0], default=(0, None))
@@ -137,17 +134,21 @@ def try_acquire(
 
 def _is_overtaken(store: Store, folder: str, name: str, generation: int) -> bool:
     """Whether there is a later generation of a lease."""
-    found = (_LEASE.fullmatch(info.name.rpartition("/")[2]) for info in store.list(folder))
-    return any(match and match["name"] == name and int(match["generation"]) > generation for match in found)
+    return any(found == name and other > generation for found, other, _info in _leases(store.list(folder)))
+
+
+def _leases(listing: Iterable[ObjectInfo]) -> Iterator[tuple[str, int, ObjectInfo]]:
+    """The leases of a listing: name, generation, and the object."""
+    for info in listing:
+        if found := _LEASE.fullmatch(info.name.rpartition("/")[2]):
+            yield found["name"], int(found["generation"]), info
 
 
 def is_held(store: ReadStore, folder: str, name: str, timeout_s: float, clock: Callable[[], float] = time.time) -> bool:
     """Whether somebody seems to hold a lease, for those who may not write: told by this machine's own clock."""
     return any(
-        (found := _LEASE.fullmatch(info.name.rpartition("/")[2])) is not None
-        and found["name"] == name
-        and abs(clock() - info.modified_s) <= timeout_s
-        for info in store.list(folder)
+        found == name and abs(clock() - info.modified_s) <= timeout_s
+        for found, _generation, info in _leases(store.list(folder))
     )
 
 
