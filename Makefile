@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/pip --disable-pip-version-check --quiet
 TORCH := torch==2.13.0
+# What an installed package is built from, but for what an editable one finds in its place.
+PACKAGE := pyproject.toml setup.py src/b10_transfer/bulk/_native.c
 BENCH = $(VENV)/bin/python benchmarks/suite.py --peer $(VENV)/peer/bin/python --vllm $(VENV)/vllm/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-instant test-nfs test-nfs-v3 test-nfs-v4.2 test-s3 test-vllm test-vllm-quick hammer fuzz lint format docs bench bench-quick bench-page bench-vllm clean
+.PHONY: help demo test test-instant test-nfs test-nfs-v3 test-nfs-v4.2 test-s3 test-vllm test-vllm-quick sanitize hammer fuzz lint format docs bench bench-quick bench-page bench-vllm clean
 
 help:
 	@echo "make demo    compile a transformer cold, save, and start it warm and instantly in other processes"
@@ -16,6 +18,7 @@ help:
 	@echo "make test-vllm-quick  the most telling of them"
 	@echo "make test-nfs  tests on real NFS, v3 and v4.2, in a guest each (Debian, root)"
 	@echo "make test-s3   the tests that need a real S3, with a Ceph of their own (Debian, root)"
+	@echo "make sanitize  tests of the module in C with gcc's address and undefined-behaviour sanitizers"
 	@echo "make hammer  load, save, compact and prune one store from eight processes, for a minute with locks and one without"
 	@echo "make fuzz    look for inputs that break the reader of packs (INPUTS=100000, Python 3.11 to 3.13)"
 	@echo "make lint    ruff, mypy, import-linter, generated docs up to date"
@@ -62,6 +65,15 @@ test-nfs-v3 test-nfs-v4.2: test-nfs-%: $(VENV)/test-ready
 test-s3: $(VENV)/test-ready
 	$(VENV)/bin/python -m tests.s3
 
+# The module in C once more, with gcc's sanitizers, in a copy of the package.
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined
+sanitize: $(VENV)/test-ready
+	rm -rf build/sanitize && mkdir -p build/sanitize && cp -r src/b10_transfer tests/unit/test_bulk.py build/sanitize
+	cd build/sanitize && gcc -g -O1 $(SANITIZE) -shared -fPIC b10_transfer/bulk/_native.c -o b10_transfer/bulk/_native.abi3.so \
+		$$($(CURDIR)/$(VENV)/bin/python -c 'import sysconfig; print("-I" + sysconfig.get_paths()["include"])')
+	cd build/sanitize && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+		ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=. $(CURDIR)/$(VENV)/bin/python -m pytest -q -p no:cacheprovider -k 'not leaks' test_bulk.py
+
 hammer: $(VENV)/test-ready
 	B10_HAMMER_SECONDS=60 $(VENV)/bin/python -m pytest -s tests/concurrency/test_hammer.py
 
@@ -103,7 +115,7 @@ bench-page: $(VENV)/bench-ready
 	$(VENV)/bin/python benchmarks/page.py
 
 # torch first, by its exact version: our own dependencies must find it there and leave it alone.
-$(VENV)/test-ready: pyproject.toml
+$(VENV)/test-ready: $(PACKAGE)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --upgrade pip
 	$(PIP) install $(TORCH)
@@ -130,10 +142,10 @@ $(VENV)/peer-ready: $(VENV)/test-ready
 	$(VENV)/peer/bin/pip --disable-pip-version-check --quiet install b10-transfer==0.4.1
 	@touch $@
 
-$(VENV)/vllm-ready: pyproject.toml tests/vllm/install.py tests/vllm/plugin/pyproject.toml tests/vllm/plugin/b10_test_compile_mode.py
+$(VENV)/vllm-ready: $(PACKAGE) tests/vllm/install.py tests/vllm/plugin/pyproject.toml tests/vllm/plugin/b10_test_compile_mode.py
 	$(PYTHON) -m venv $(VENV)/vllm
 	$(VENV)/vllm/bin/python tests/vllm/install.py $(TORCH)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build src/*.egg-info src/b10_transfer/bulk/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

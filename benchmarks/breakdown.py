@@ -25,13 +25,13 @@ INSTRUMENTED = Path(__file__).resolve().with_name("instrumented.py")
 SIZES, QUICK_SIZES = (300, 3000), (30, 300)
 ROUNDS, QUICK_ROUNDS = 7, 3
 _NOTES = """\
-The work of a step is the CPU time that its threads spend on it. Where a core is idle, fetching, verifying and
-decompressing go on in a second thread while the first one places files, and a load elapses in less than the sum.
+The work of a step is the CPU time that its threads spend on it. Where a core is idle a second thread places files while
+the first one fetches, verifies and decompresses, and a load elapses in less than the sum.
 *environment*: torch, Triton, Python, CPU and device are found out; *list*: folders of the store; *index*: a pack's
 index is checked; *fetch*: the pack is read; *verify*: SHA-256; *decompress*: zstd; *place*: folders and files are
 created, written, given their times and renamed. Not in the bars: the interpreter's start and the imports, which have
-rows of their own. From a store with a latency, fetch and list are waits and cost no work: there the second thread
-hides them as far as it can."""
+rows of their own. From a store with a latency, fetch and list are waits and cost no work: there another thread hides
+them as far as it can."""
 
 
 def measure(the: Session) -> str:

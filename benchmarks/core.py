@@ -1,7 +1,8 @@
 """Measures what the product promises of its load and its save, and fails if a promise is not kept.
 
 Everything is a ratio of two things measured in this one run, taken in turns, on one file system, each in a fresh
-process and a fresh folder; medians are compared. Absolute times of another run or machine say nothing.
+process and a fresh folder: the median of each round's ratio, because a shared machine runs now faster and now slower.
+Absolute times of another run or machine say nothing.
 
 Takes some minutes, 60 MB of disk for the caches to measure (kept for the next run) and up to 5 GB of memory: as root
 it works on a tmpfs of its own. Exit status 1 if a bound is missed.
@@ -41,7 +42,7 @@ NEW_PERCENT = 4.0
 times the room in a small pack that it takes among hundreds of its like."""
 HUGE_BYTES = 600_000_000
 PUBLISHED = "0.4.1"
-_NOTES = "Each row is a ratio, or a figure, of medians in one run; the detail has the medians, smallest and largest."
+_NOTES = "A ratio is the median of one run's rounds; the detail has the medians of both sides, smallest and largest."
 
 
 class Suite:
@@ -93,7 +94,7 @@ class Suite:
         yield self._equal(trees["tenfold"], folder / "restored-tenfold")
         for operation in ("load", "save"):
             once, tenfold = (self._bench.series[f"{name} {operation} ours"] for name in trees)
-            row = at_most(f"{operation}, tenfold / once", tenfold.seconds / once.seconds, "x", TENFOLD)
+            row = at_most(f"{operation}, tenfold / once", tenfold.over(once), "x", TENFOLD)
             yield row.with_detail(f"{tenfold} / {once}")
         yield from self._load_in_itself("tenfold load ours")
 
@@ -146,7 +147,7 @@ class Suite:
 
     def _against_copy(self, name: str, bound: float | None) -> Row:
         load, copy = self._bench.series[f"{name} load ours"], self._bench.series[f"{name} cp -r"]
-        return at_most("load / cp -r", load.seconds / copy.seconds, "x", bound).with_detail(f"{load} / {copy}")
+        return at_most("load / cp -r", load.over(copy), "x", bound).with_detail(f"{load} / {copy}")
 
     def _against_peer(self, name: str, folder: Path) -> Iterator[Row]:
         if not self._peer:
@@ -154,7 +155,7 @@ class Suite:
             return
         for operation in ("load", "save"):
             mine, theirs = (self._bench.series[f"{name} {operation} {whose}"] for whose in ("ours", "published"))
-            row = at_least(f"published {operation} / ours", theirs.seconds / mine.seconds, "x", SPEEDUP)
+            row = at_least(f"published {operation} / ours", theirs.over(mine), "x", SPEEDUP)
             yield row.with_detail(f"{theirs} / {mine}")
         mine_bytes, their_bytes = (extent(folder / f"store-{whose}").bytes for whose in ("ours", "published"))
         row = at_most("our bytes stored / published", mine_bytes / their_bytes, "x", STORED)

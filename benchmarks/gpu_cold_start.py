@@ -29,7 +29,7 @@ not FLUX.1's. Without a GPU a tiny configuration is run on the CPU: that tests t
 What it needs: torch 2.11 or later with its Triton, a C compiler, and b10_transfer with what that needs. From a plain
 checkout on a machine without internet, bring the small ones along, made where there is internet::
 
-    pip install --target vendor --no-deps --python-version 3.12 --only-binary=:all: backports.zstd nvidia-ml-py
+    pip install --target vendor --no-deps --python-version 3.12 --only-binary=:all: zstandard nvidia-ml-py
     pip install --target vendor-peer --no-deps b10-transfer==0.4.1          # for --peer, if wanted
     PYTHONPATH=src:vendor python benchmarks/gpu_cold_start.py --peer vendor-peer --results FILE
 
@@ -73,8 +73,7 @@ PARTS = ("transformer", "decoder")
 
 def missing() -> list[str]:
     """What has to be brought along before anything can be measured, each as one would install it."""
-    zstd = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
-    modules = {"torch": "torch>=2.11", zstd: "backports.zstd", "pynvml": "nvidia-ml-py"}
+    modules = {"torch": "torch>=2.11", "zstandard": "zstandard", "pynvml": "nvidia-ml-py"}
     lacking = [package for module, package in modules.items() if not _is_there(module)]
     if not _is_there("b10_transfer"):
         lacking.append("b10-transfer itself (install it, or set PYTHONPATH=src)")

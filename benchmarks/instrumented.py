@@ -26,6 +26,7 @@ def main() -> None:
     from b10_transfer import load, loading, restore
     from b10_transfer.pack import reader
     from b10_transfer.repository import ReadRepository
+    from b10_transfer.staging import StagedTree
     from b10_transfer.stores import directory
 
     import_seconds = time.perf_counter() - before
@@ -37,11 +38,12 @@ def main() -> None:
     digests = SimpleNamespace(sha256=hashlib.sha256)  # the reader's own use of it, nobody else's
     watch.watch(digests, "sha256", "verify")
     setattr(reader, "hashlib", digests)  # noqa: B010 - a module's own name for another module
-    watch.watch_iterator(reader, "unpacked_parts", "decompress")
+    watch.watch(reader, "unpack_into", "decompress")
     watch.watch(restore, "_stage", "place")
+    watch.watch(StagedTree, "write", "place")  # in a thread of its own, where a processor is idle
     watch.watch(restore, "_place", "place")
     # What the placing thread does to get the content is not placing.
-    watch.watch_iterator(reader.PackReader, "read_members", "rest")
+    watch.watch_iterator(reader.PackReader, "read_slices", "rest")
     work_before, began = time.process_time(), time.perf_counter()
     report = load()
     elapsed = time.perf_counter() - began

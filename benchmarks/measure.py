@@ -48,6 +48,11 @@ class Series:
         """The median."""
         return statistics.median(run.seconds for run in self.runs)
 
+    def over(self, other: Series) -> float:
+        """The median ratio to what was measured in the same rounds."""
+        pairs = zip(self.runs, other.runs, strict=True)
+        return statistics.median(mine.seconds / theirs.seconds for mine, theirs in pairs)
+
     @property
     def peak_bytes(self) -> int:
         return max(run.peak_bytes for run in self.runs)

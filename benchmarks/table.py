@@ -23,7 +23,7 @@ def version(name):
         return m.version(name)
     except m.PackageNotFoundError:
         return None
-print(json.dumps({name: version(name) for name in ("b10-transfer", "torch", "triton", "backports.zstd")}))
+print(json.dumps({name: version(name) for name in ("b10-transfer", "torch", "triton", "zstandard")}))
 """
 
 

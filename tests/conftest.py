@@ -214,7 +214,7 @@ class Packs:
 
 
 def _source(path: str, data: bytes, mode: int, mtime_ns: int) -> SourceFile:
-    return SourceFile(path, len(data), mode, mtime_ns, lambda: io.BytesIO(data))
+    return SourceFile(path, len(data), mode, mtime_ns, lambda _: io.BytesIO(data))
 
 
 @pytest.fixture(scope="session")

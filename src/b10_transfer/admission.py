@@ -29,12 +29,13 @@ def check_place(pack_id: str, index: Index, namespace: str, environment_id: str)
     if any_transient(member.path for unit in folders for member in unit.members):
         culprit = next(unit for unit in folders if any_transient(member.path for member in unit.members))
         raise CorruptPackError(pack_id, f"{culprit.name!a:.120} holds files that are no artifacts")
-    for unit in index.units:
-        if unit.origin >= pack_id:
-            raise CorruptPackError(pack_id, f"{unit.name!a:.120} is said to come from a later pack, {unit.origin}")
-        root, _, path = unit.name.partition("/")
-        if not _is_unit(_ADAPTERS[root], Unit(path, UnitKind(unit.kind)), unit.members):
-            raise CorruptPackError(pack_id, f"{unit.name!a:.120} is no unit of the {root} cache")
+    kinds = {kind.value: kind for kind in UnitKind}
+    for name, kind, members, origin in index.units:
+        if origin >= pack_id:
+            raise CorruptPackError(pack_id, f"{name!a:.120} is said to come from a later pack, {origin}")
+        root, _, path = name.partition("/")
+        if not _is_unit(_ADAPTERS[root], Unit(path, kinds[kind]), members):
+            raise CorruptPackError(pack_id, f"{name!a:.120} is no unit of the {root} cache")
 
 
 def check_content(pack_id: str, reader: PackReader, index: Index) -> None:
@@ -62,6 +63,6 @@ def check_content(pack_id: str, reader: PackReader, index: Index) -> None:
 
 def _is_unit(adapter: Adapter, expected: Unit, members: Sequence[Member]) -> bool:
     """Whether an adapter would group these files so: only then do units of two packs never get in each other's way."""
-    if expected.kind is UnitKind.FOLDER:
-        members = members[:1]  # the others are below the same folder
+    if expected.kind is UnitKind.FOLDER:  # the others are below the same folder
+        return adapter.unit_of(members[0].path.partition("/")[2]) == expected
     return all(adapter.unit_of(member.path.partition("/")[2]) == expected for member in members)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from itertools import pairwise
 from typing import BinaryIO
 
@@ -82,7 +81,7 @@ def _add(repository: ReadRepository, pack: Pack, units: list[PackUnit], writer: 
     with repository.opened(pack) as reader:
         content = _Content(reader.read_members(pack.index, [m for of_unit in members for m in of_unit]))
         for of_unit, unit in sorted(zip(members, units, strict=True), key=lambda pair: _position(pair[0][0])):
-            files = [SourceFile(m.path, m.size, m.mode, m.mtime_ns, partial(content.of, m)) for m in of_unit]
+            files = [SourceFile(m.path, m.size, m.mode, m.mtime_ns, content.of) for m in of_unit]
             writer.add_unit(unit.name, unit.kind, files, origin=pack.origin(unit))
 
 
@@ -99,13 +98,13 @@ class _Content:
 
     def __init__(self, pieces: Iterator[Piece]) -> None:
         self._pieces = pieces
-        self._member: Member | None = None
+        self._path = ""
         self._left = memoryview(b"")
 
-    def of(self, member: Member) -> _Content:
+    def of(self, file: SourceFile) -> _Content:
         """The next file, which must be this one."""
-        self._member = member
-        if not member.size:
+        self._path = file.path
+        if not file.size:
             self._next()
         return self
 
@@ -113,7 +112,7 @@ class _Content:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._member = None
+        self._path = ""
 
     def readinto(self, buffer: memoryview, /) -> int:
         while not self._left:
@@ -125,5 +124,5 @@ class _Content:
 
     def _next(self) -> None:
         piece = next(self._pieces)
-        assert piece.member is self._member, "files are asked for in their order"
+        assert piece.member.path == self._path, "files are asked for in their order"
         self._left = piece.data

@@ -10,20 +10,23 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .adapters import CacheRoot, Unit, UnitKind
 from .adapters.base import is_transient
+from .bulk import FilePart, is_native
 from .deadline import Deadline
 from .errors import CorruptPackError, LocalCacheError, NoSpaceError, PackError, explained
 from .ownership import check_private
-from .pack import PackUnit
+from .pack import PackUnit, Slice
 from .repository import ReadRepository
 from .staging import StagedTree, lies_inside, staged_tree
 from .union import Pack, Union
+from .workers import beside, has_idle_processor
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +75,8 @@ class Restored:
 
 
 Wanted = Mapping[str, tuple[Pack, PackUnit]]
+_Frame = tuple[bytearray, list[Slice]]
+"""The content of a frame, and where in it which files lie."""
 
 
 def missing(units: Wanted, roots: Iterable[CacheRoot]) -> list[str]:
@@ -206,37 +211,51 @@ def _stage(
     """Write the units' files to staging. Raises PackError if the pack cannot be used."""
     deadline.check(f"reading pack {pack.id}")
     members = [member for unit in units for member in unit.members]
-    targets = {name: (roots[name], tree.create, roots[name].adapter.is_rewritten) for name, tree in trees.items()}
-    descriptor = -1
-    rewritten = False
-    gathered = bytearray()
-    with repository.opened(pack) as reader:
-        try:
-            # Thousands of times, and a microsecond each is a millisecond of a start: nothing is done twice in here.
-            for member, data, is_first, is_last in reader.read_members(pack.index, members):
-                if is_first:
-                    root_name, _, path = member.path.partition("/")
-                    root, create, is_rewritten = targets[root_name]
-                    rewritten = is_rewritten(path)
-                    try:
-                        descriptor = create(path, member.mode)
-                    except (FileExistsError, NotADirectoryError) as error:
-                        raise CorruptPackError(pack.id, f"{path} is in the way of another pack's files") from error
-                if rewritten:
-                    gathered += data
-                    if not is_last:
-                        continue
-                    data = memoryview(_localised(root, path, bytes(gathered), pack))
-                    gathered.clear()
-                while data and (written := os.write(descriptor, data)) < len(data):
-                    data = data[written:]
+    writer = _Writer(pack, roots, trees)
+    with ExitStack() as stack:
+        reader = stack.enter_context(repository.opened(pack))
+        write: Callable[[_Frame], None] = writer.write
+        if is_native and has_idle_processor():  # in Python it would only wait for the interpreter's lock
+            write = stack.enter_context(beside(writer.write, deadline))
+        for frame in reader.read_slices(pack.index, members):
+            write(frame)
+
+
+class _Writer:
+    """Writes a pack's files to their trees."""
+
+    def __init__(self, pack: Pack, roots: Mapping[str, CacheRoot], trees: Mapping[str, StagedTree]) -> None:
+        self._pack = pack
+        self._trees = trees
+        self._roots = {name: (roots[name], roots[name].adapter.is_rewritten) for name in trees}
+        self._gathered = bytearray()
+        """Of a file that is to be rewritten, what earlier frames held of it."""
+
+    def write(self, frame: _Frame) -> None:
+        """Write what a frame holds. Raises CorruptPackError if a file is not sound or in the way of another."""
+        content, slices = frame
+        parts: dict[str, list[FilePart]] = {name: [] for name in self._trees}
+        # Thousands of times, and a microsecond each is a millisecond of a start: nothing is done twice in here.
+        for (path_in_pack, size, mode, mtime_ns, _offset, _sha256), first, last, at in slices:
+            root_name, _, path = path_in_pack.partition("/")
+            root, is_rewritten = self._roots[root_name]
+            is_last = at + last - first == size
+            if is_rewritten(path):
+                self._gathered += content[first:last]
                 if is_last:
-                    os.utime(descriptor, ns=(member.mtime_ns, member.mtime_ns))
-                    finished, descriptor = descriptor, -1
-                    os.close(finished)
-        finally:
-            if descriptor >= 0:
-                os.close(descriptor)
+                    data = _localised(root, path, bytes(self._gathered), self._pack)
+                    parts[root_name].append((path, mode, mtime_ns, data, 0, len(data), 0))
+                    self._gathered.clear()
+            else:
+                # The last part takes the owner's permission to write away again, if it must not be there.
+                mode = mode if is_last else mode | stat.S_IWUSR
+                parts[root_name].append((path, mode, mtime_ns, content, first, last, at))
+        for name, of_root in parts.items():
+            try:
+                self._trees[name].write(of_root)
+            except (FileExistsError, NotADirectoryError) as error:
+                reason = f"{error.filename} is in the way of another pack's files"
+                raise CorruptPackError(self._pack.id, reason) from error
 
 
 def _localised(root: CacheRoot, path: str, data: bytes, pack: Pack) -> bytes:

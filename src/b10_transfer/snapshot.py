@@ -17,10 +17,11 @@ from functools import partial
 from typing import NamedTuple
 
 from .adapters import CacheRoot, Unit, UnitKind
+from .bulk import FileFound, read_files
 from .deadline import Deadline
 from .errors import LocalCacheError
 from .ownership import check_private
-from .pack import PackUnit, PackWriter, SourceFile
+from .pack import Content, PackUnit, PackWriter, SourceFile
 from .pack.rules import DistinctPaths, check_paths
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,11 @@ class LocalFile(NamedTuple):
     mode: int
     mtime_ns: int
     inode: int
+
+    @property
+    def as_read(self) -> FileFound:
+        """What reading it whole tells of it, if it still is as it was found."""
+        return (self.size, self.size, self.mtime_ns, self.inode)
 
 
 @dataclass(frozen=True)
@@ -188,9 +194,9 @@ def content(unit: LocalUnit) -> frozenset[tuple[str, str]]:
     found = set()
     buffer = memoryview(bytearray(_BUFFER_BYTES))
     try:
-        for source in _sources(unit):
+        for source in _Sources(unit).files:
             digest = hashlib.sha256()
-            with source.open() as file:
+            with source.open(source) as file:
                 left = source.size
                 while left and (count := file.readinto(buffer[:left])):
                     digest.update(buffer[:count])
@@ -206,7 +212,9 @@ def pack(units: Iterable[LocalUnit], writer: PackWriter) -> int:
     changed = 0
     for unit in sorted(units, key=_likeness):
         try:
-            writer.add_unit(unit.name, unit.unit.kind.value, _sources(unit), partial(_check_folder, unit))
+            sources = _Sources(unit)
+            check = partial(_check_folder, unit)
+            writer.add_unit(unit.name, unit.unit.kind.value, sources.files, check, read=sources.read)
         except (UnitChangedError, FileNotFoundError) as change:
             logger.debug("%s is left for the next save: %s", unit.name, change)
             changed += 1
@@ -254,31 +262,55 @@ def _as_found(path: str, status: os.stat_result) -> LocalFile:
     return LocalFile(path, status.st_size, status.st_mode & 0o777, status.st_mtime_ns, status.st_ino)
 
 
-def _sources(unit: LocalUnit) -> list[SourceFile]:
-    name, folder, is_rewritten = unit.root.name, str(unit.root.path), unit.root.adapter.is_rewritten
-    return [
-        _rewritten(unit, file)
-        if is_rewritten(file.path)
-        else SourceFile(
-            f"{name}/{file.path}", file.size, file.mode, file.mtime_ns, partial(_UnchangedFile, folder, file)
-        )
-        for file in unit.files
-    ]
+class _Sources:
+    """The files of a unit as they travel, to be read one by one or all at once."""
 
+    def __init__(self, unit: LocalUnit) -> None:
+        self._unit = unit
+        self._folder = str(unit.root.path)
+        self._rewritten: dict[str, bytes] = {}
+        """Contents without this machine's paths, by the path in a pack."""
+        self.files: list[SourceFile] = []
+        paths = {file.path for file in unit.files}
+        name, is_rewritten = unit.root.name, unit.root.adapter.is_rewritten
+        for file in unit.files:
+            path, size, mode, mtime_ns, _inode = file
+            path_in_pack = f"{name}/{path}"
+            if is_rewritten(path):
+                data = self._rewritten[path_in_pack] = self._portable(file, paths)
+                size = len(data)
+            self.files.append(SourceFile(path_in_pack, size, mode, mtime_ns, self._open))
 
-def _rewritten(unit: LocalUnit, file: LocalFile) -> SourceFile:
-    """A file that travels without this machine's paths."""
-    root = unit.root
-    buffer = memoryview(bytearray(file.size))
-    with _UnchangedFile(str(root.path), file) as content:
-        read = 0
-        while read < file.size:
-            read += content.readinto(buffer[read:])
-    try:
-        data = root.adapter.to_portable(file.path, bytes(buffer), {sibling.path for sibling in unit.files})
-    except ValueError as error:
-        raise UnitChangedError(f"{file.path} is not as its compiler writes it ({error})") from error
-    return SourceFile(f"{root.name}/{file.path}", len(data), file.mode, file.mtime_ns, partial(io.BytesIO, data))
+    def read(self, offsets: Sequence[int], memory: bytearray) -> None:
+        """Read each file to its offset. Raises UnitChangedError if one is not as it was found, OSError as it comes."""
+        places, found = [], []
+        for source, file, offset in zip(self.files, self._unit.files, offsets, strict=True):
+            data = self._rewritten.get(source.path)
+            if data is not None:
+                memory[offset : offset + len(data)] = data
+            else:
+                places.append((file.path, file.size, offset))
+                found.append(file.as_read)
+        if read_files(self._folder, places, memory) != found:
+            raise UnitChangedError("a file was written to")
+
+    def _open(self, source: SourceFile) -> Content:
+        if source.path in self._rewritten:
+            return io.BytesIO(self._rewritten[source.path])
+        return _UnchangedFile(self._folder, self._unit.files[self.files.index(source)])
+
+    def _portable(self, file: LocalFile, siblings: Collection[str]) -> bytes:
+        """The content of a file without this machine's paths."""
+        buffer = bytearray(file.size)
+        try:
+            [found] = read_files(self._folder, [(file.path, file.size, 0)], buffer)
+            if found != file.as_read:
+                raise UnitChangedError(f"{file.path} was written to")
+            return self._unit.root.adapter.to_portable(file.path, bytes(buffer), siblings)
+        except OSError as error:
+            raise UnitChangedError(f"{error.filename} can no longer be read ({error.strerror})") from error
+        except ValueError as error:
+            raise UnitChangedError(f"{file.path} is not as its compiler writes it ({error})") from error
 
 
 class _UnchangedFile:

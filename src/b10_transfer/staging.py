@@ -9,14 +9,14 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import resource
 import secrets
 import shutil
-from collections import OrderedDict
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from .bulk import FilePart, write_files
 from .deadline import Deadline
 from .errors import LocalCacheError, explained
 from .stores.locality import is_mount_point
@@ -24,16 +24,13 @@ from .stores.locality import is_mount_point
 logger = logging.getLogger(__name__)
 
 _POLL_S = 0.02
-_OPEN_FOLDERS = 64
-_OPEN_FOLDERS_SHARE = 32
-"""Of the limit of open files a tree takes one part in so many for its folders: a restore has up to twenty trees."""
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class StagedTree:
     """A folder, private to this process, that is filled with files by their relative paths.
 
-    Files are created relative to descriptors of folders that were made here, so that no link can lead elsewhere.
+    Files are created relative to descriptors of folders of the tree, name by name, so that no link can lead elsewhere.
     """
 
     def __init__(self, path: Path) -> None:
@@ -47,23 +44,12 @@ class StagedTree:
         except OSError:
             os.close(self._descriptor)
             raise
-        self._made: set[str] = set()
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        share = limit // _OPEN_FOLDERS_SHARE if limit != resource.RLIM_INFINITY else _OPEN_FOLDERS
-        self._most_open = min(max(share, 2), _OPEN_FOLDERS)
-        self._open: OrderedDict[str, int] = OrderedDict()
-        self._last = ("", self._descriptor)
-        """The folder that was asked for last, and its descriptor: files mostly come folder by folder."""
+        self._writing = threading.Lock()
 
-    def create(self, path: str, mode: int) -> int:
-        """Create the file ``path`` and the folders above it; the descriptor is the caller's to close."""
-        folder, _, name = path.rpartition("/")
-        if folder != self._last[0]:
-            self._last = (folder, self._folder(folder))
-        descriptor = os.open(name, _CREATE, mode, dir_fd=self._last[1])
-        if mode & self._masked:
-            os.fchmod(descriptor, mode)
-        return descriptor
+    def write(self, parts: Sequence[FilePart]) -> None:
+        """Write files, or parts of them, and make the folders above them (see :func:`bulk.write_files`)."""
+        with self._writing:
+            write_files(self._descriptor, parts, self._masked)
 
     def remove(self, path: str) -> None:
         """Remove a file of this tree, if it is there."""
@@ -72,11 +58,11 @@ class StagedTree:
 
     def close(self) -> None:
         """Release the descriptors; the files stay."""
-        while self._open:
-            os.close(self._open.popitem()[1])
-        if self._descriptor >= 0:
+        # A thread that hangs in a write goes on with it some day: its descriptor must not mean another folder then.
+        if self._descriptor >= 0 and self._writing.acquire(blocking=False):
             os.close(self._descriptor)
             self._descriptor = -1
+            self._writing.release()
 
     def _find_masked(self) -> int:
         """The permissions that creating a file here does not give: by the umask, which cannot be read, or by an ACL."""
@@ -87,26 +73,6 @@ class StagedTree:
         finally:
             os.close(descriptor)
             os.unlink(name, dir_fd=self._descriptor)
-
-    def _folder(self, path: str) -> int:
-        """A descriptor of a folder of the tree, which is made if need be. The most recent ones stay open."""
-        if not path:
-            return self._descriptor
-        if path in self._open:
-            self._open.move_to_end(path)
-            return self._open[path]
-        parent, _, name = path.rpartition("/")
-        parent_descriptor = self._folder(parent)
-        if path not in self._made:
-            os.mkdir(name, 0o755, dir_fd=parent_descriptor)
-            self._made.add(path)
-        descriptor = os.open(
-            name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_descriptor
-        )
-        self._open[path] = descriptor
-        if len(self._open) > self._most_open:
-            os.close(self._open.popitem(last=False)[1])
-        return descriptor
 
 
 def lies_inside(root: Path) -> bool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
-from functools import partial
+from collections.abc import Callable
 
 from b10_transfer.deadline import Deadline
-from b10_transfer.pack import PackWriter, SourceFile, trailer
+from b10_transfer.pack import Content, PackWriter, SourceFile, trailer
 
 from . import targets
 from .anatomy import Anatomy
@@ -60,12 +60,15 @@ def _write(units: dict[str, dict[str, bytes]], origin: str = "") -> bytes:
     with PackWriter(out, targets.LIMITS, Deadline("seed", 60)) as writer:
         for prefix, files in units.items():
             sources = [
-                SourceFile(prefix + name, len(data), 0o644, _MTIME_NS, partial(io.BytesIO, data))
-                for name, data in files.items()
+                SourceFile(prefix + name, len(data), 0o644, _MTIME_NS, _opened(data)) for name, data in files.items()
             ]
             writer.add_unit(prefix[:-1], "folder" if prefix.endswith("/") else "stem", sources, origin=origin)
         writer.finish(targets.NAMESPACE, targets.ENVIRONMENT)
     return out.getvalue()
+
+
+def _opened(data: bytes) -> Callable[[SourceFile], Content]:
+    return lambda _: io.BytesIO(data)
 
 
 def _signed(pack: bytes) -> bytes:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from b10_transfer.bulk import FilePart
 from b10_transfer.pack import trailer
 from b10_transfer.repository import ReadRepository
 from b10_transfer.staging import StagedTree
@@ -72,21 +73,25 @@ def accepted(data: bytes) -> bool:
 
 
 def test_file_too_many_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    create = StagedTree.create
+    write = StagedTree.write
 
-    def create_two(tree: StagedTree, path: str, mode: int) -> int:
-        os.close(create(tree, f"{path}.more", mode))
-        return create(tree, path, mode)
+    def write_two(tree: StagedTree, parts: Sequence[FilePart]) -> None:
+        write(tree, [(f"{part[0]}.more", *part[1:]) for part in parts])
+        write(tree, parts)
 
-    monkeypatch.setattr(StagedTree, "create", create_two)
+    monkeypatch.setattr(StagedTree, "write", write_two)
     monkeypatch.setattr(targets, "_restored", set())
     with pytest.raises(KeyError, match="more"):
         targets.pack(seeds.packs()[3])
 
 
 def test_wrong_mode_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    create = StagedTree.create
-    monkeypatch.setattr(StagedTree, "create", lambda tree, path, mode: create(tree, path, mode | 0o022))
+    write = StagedTree.write
+
+    def write_for_all(tree: StagedTree, parts: Sequence[FilePart]) -> None:
+        write(tree, [(part[0], part[1] | 0o022, *part[2:]) for part in parts])
+
+    monkeypatch.setattr(StagedTree, "write", write_for_all)
     monkeypatch.setattr(targets, "_restored", set())
     with pytest.raises(AssertionError, match="KERNEL"):
         targets.pack(seeds.packs()[3])

@@ -60,7 +60,7 @@ def test_what_is_missing_is_said_before_anything_is_measured(tmp_path: Path) -> 
     command = [sys.executable, "-S", "-E", str(PROGRAM), "--results", str(tmp_path / "results.json")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.startswith("Missing here: torch>=2.11, backports.zstd, nvidia-ml-py, b10-transfer itself (")
+    assert done.stderr.startswith("Missing here: torch>=2.11, zstandard, nvidia-ml-py, b10-transfer itself (")
     assert not list(tmp_path.iterdir())
 
 

@@ -34,7 +34,7 @@ class File:
     mtime_ns: int
 
     def source(self) -> SourceFile:
-        return SourceFile(self.path, len(self.data), self.mode, self.mtime_ns, lambda: InParts(self.data))
+        return SourceFile(self.path, len(self.data), self.mode, self.mtime_ns, lambda _: InParts(self.data))
 
 
 class InParts(io.BytesIO):
@@ -176,10 +176,10 @@ def test_any_part_of_a_pack_reads_as_it_does_in_the_whole(
 
 @given(unit_lists(), FRAME_SIZES, st.booleans())
 def test_a_pack_reads_the_same_with_one_thread_and_with_two(
-    packs: Packs, units: list[Unit], frame_bytes: int, is_idle: bool
+    packs: Packs, units: list[Unit], frame_bytes: int, waits: bool
 ) -> None:
     reader, index = opened(packs, write(packs, units, frame_bytes))
-    with mock.patch("b10_transfer.pack.reader.has_idle_processor", lambda: is_idle):
+    with mock.patch.object(reader._source, "waits", waits):
         assert packs.contents(reader, index, members_of(index)) == expected(units)
 
 
@@ -233,7 +233,7 @@ def test_unit_that_is_taken_back_leaves_no_trace(
 
 def add_changing(pack: PackWriter, unit: Unit, final_size: int) -> None:
     changed = [
-        SourceFile(file.path, len(file.data), file.mode, file.mtime_ns, lambda: Changing(final_size))
+        SourceFile(file.path, len(file.data), file.mode, file.mtime_ns, lambda _: Changing(final_size))
         for file in unit.files[-1:]
     ]
     with pytest.raises((ChangedError, ValueError)):

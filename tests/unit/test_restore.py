@@ -7,13 +7,17 @@ import io
 import json
 import os
 import stat
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from b10_transfer import bulk, staging
+from b10_transfer import restore as module
 from b10_transfer.adapters import ADAPTERS, CacheRoot
+from b10_transfer.bulk import portable
 from b10_transfer.deadline import Deadline
 from b10_transfer.errors import DeadlineExceededError, LocalCacheError, NoSpaceError
 from b10_transfer.repository import Repository
@@ -45,6 +49,13 @@ def inductor(roots: list[CacheRoot]) -> Path:
 def repository(packs: Packs) -> Repository:
     repository = packs.repository()
     repository.publish(io.BytesIO(packs.write(UNITS)))
+    return repository
+
+
+def published(packs: Packs, *data: bytes) -> Repository:
+    repository = packs.repository()
+    for pack in data:
+        repository.publish(io.BytesIO(pack))
     return repository
 
 
@@ -237,13 +248,75 @@ def test_nothing_is_placed_where_there_is_no_room(
 def test_disk_that_fills_up_meanwhile_is_an_error_that_leaves_nothing(
     repository: Repository, roots: list[CacheRoot], inductor: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_descriptor: int, _data: object) -> int:
+    def fail(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "write", fail)
+    monkeypatch.setattr(staging, "write_files", fail)
     with pytest.raises(LocalCacheError, match="No space left on device"):
         load(repository, roots)
     assert os.listdir(inductor.parent) == []
+
+
+@pytest.fixture(params=["in Python", "in C", "in C, beside"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The ways in which files are written to staging."""
+    way: str = request.param
+    is_native = way != "in Python"
+    monkeypatch.setattr(staging, "write_files", bulk.write_files if is_native else portable.write_files)
+    monkeypatch.setattr(module, "is_native", is_native)
+    monkeypatch.setattr(module, "has_idle_processor", lambda: way == "in C, beside")
+    return way
+
+
+@pytest.mark.usefixtures("way")
+def test_files_of_any_size_are_restored(
+    packs: Packs, roots: list[CacheRoot], inductor: Path, read_tree: ReadTree
+) -> None:
+    """Larger than a frame, and than several: those are continued, and must not be writable in the end."""
+    sizes = [0, 1, 100_000, 2_000_000, 2_500_000, 7_000_000]
+    files = {f"key{number}.so": os.urandom(size) for number, size in enumerate(sizes)}
+    units = {f"inductor/bb/{name.partition('.')[0]}.": {"so": content} for name, content in files.items()}
+    load(published(packs, packs.write(units, mode=0o444)), roots[:1])
+    assert read_tree(inductor) == {f"bb/{name}": content for name, content in files.items()}
+    assert {stat.S_IMODE((inductor / "bb" / name).stat().st_mode) for name in files} == {0o444}
+
+
+@pytest.mark.usefixtures("way")
+def test_pack_that_turns_out_damaged_leaves_nothing_in_staging(
+    packs: Packs, roots: list[CacheRoot], inductor: Path, read_tree: ReadTree
+) -> None:
+    """Its first frames are being written when a later one is found to be wrong; an earlier one has one of its units."""
+    noise = {f"inductor/aa/key{number}.": {"so": os.urandom(1_500_000)} for number in range(6)}
+    older = packs.write({"inductor/aa/key0.": {"so": b"older"}})
+    damaged = bytearray(packs.write(noise))
+    damaged[5 * 1_500_000] ^= 1
+    restored = load(published(packs, older, bytes(damaged)), roots[:1])
+    assert len(restored.union.rejected) == 1
+    assert read_tree(inductor) == {"aa/key0.so": b"older"}
+    assert os.listdir(inductor.parent) == [inductor.name]
+
+
+def test_write_that_hangs_ends_with_the_deadline_and_goes_on_nowhere_else(
+    packs: Packs, roots: list[CacheRoot], inductor: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tree's descriptor stays open: the next file that this process opens must not get the number."""
+    goes_on, trees = threading.Event(), []
+
+    def hang(tree: int, parts: Any, masked: int) -> None:
+        trees.append(tree)
+        goes_on.wait(60)
+
+    monkeypatch.setattr(staging, "write_files", hang)
+    monkeypatch.setattr(module, "is_native", True)
+    monkeypatch.setattr(module, "has_idle_processor", lambda: True)
+    noise = {f"inductor/aa/key{number}.": {"so": os.urandom(1_500_000)} for number in range(6)}
+    with pytest.raises(DeadlineExceededError):
+        load(published(packs, packs.write(noise)), roots[:1], Deadline("load", 0.5))
+    other = os.open(tmp_path, os.O_RDONLY)
+    assert other not in trees
+    os.close(other)
+    goes_on.set()
+    os.close(trees[0])
 
 
 def test_nothing_is_placed_behind_the_deadline(repository: Repository, roots: list[CacheRoot], inductor: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from b10_transfer import snapshot
 from b10_transfer.adapters import ADAPTERS, CacheRoot
+from b10_transfer.bulk import portable
 from b10_transfer.deadline import Deadline
 from b10_transfer.errors import LocalCacheError
 from b10_transfer.pack import Member, PackUnit, PackWriter
@@ -280,6 +281,7 @@ def test_file_that_changes_while_it_is_read_is_left_out_and_harms_no_other(
         return readv(descriptor, buffers)
 
     monkeypatch.setattr(os, "readv", read)
+    monkeypatch.setattr(snapshot, "read_files", portable.read_files)
     assert packed(packs, units) == ({"triton/AAAA/launcher.so": b"sound" * 1000}, 1)
     assert changed
 

@@ -19,7 +19,7 @@ MB = 1024 * 1024
 
 
 def file(path: str, data: bytes, size: int | None = None) -> SourceFile:
-    return SourceFile(path, len(data) if size is None else size, 0o644, 1, lambda: io.BytesIO(data))
+    return SourceFile(path, len(data) if size is None else size, 0o644, 1, lambda _: io.BytesIO(data))
 
 
 def test_pack_over_the_limit_of_packed_bytes_is_given_up_on_the_way(packs: Packs) -> None:
@@ -43,7 +43,7 @@ def test_pack_over_the_limit_with_its_index_is_given_up_at_the_end(packs: Packs)
 
 
 def test_unit_over_the_limit_of_raw_bytes_is_not_read() -> None:
-    def refuse() -> io.BytesIO:
+    def refuse(_: SourceFile) -> io.BytesIO:
         pytest.fail("it was read")
 
     huge = SourceFile("triton/KEY/file", 2 * MB, 0o644, 1, refuse)

@@ -94,26 +94,27 @@ def cache_roots(config: Config) -> list[CacheRoot]:
         known = ", ".join(adapter.name for adapter in ADAPTERS)
         raise ConfigurationError("B10_CACHES", ", ".join(sorted(unknown)), f"the caches are {known}")
     found: list[CacheRoot] = []
+    claimed: list[tuple[str, Adapter]] = []
     for adapter in ADAPTERS:
         if adapter.name not in config.caches:
             continue
         path = adapter.locate(config.reader)
-        if path is not None and not any(root.adapter.covers(root.path, path) for root in found):
+        if path is not None and not any(outer.covers(root, str(path)) for root, outer in claimed):
             found.append(CacheRoot(adapter, path))
+            claimed.append((str(path), adapter))
     # A store in a cache would otherwise save its own packs, again and again.
     # Compared as text: with ``Path.parents`` the places of twenty caches take 8 ms.
     foreign = {
         f"{path}/": path for path in (config.store, config.work_dir, config.node_cache) if isinstance(path, Path)
     }
     places = {f"{root.path}/": root.path for root in found}
+    by_length = sorted(places, key=len)
     return [
         CacheRoot(
             root.adapter,
             root.path,
             nested=tuple(path for text, path in (places | foreign).items() if text.startswith(own) and text != own),
-            outer=next(
-                (places[text] for text in sorted(places, key=len) if own.startswith(text) and text != own), None
-            ),
+            outer=next((places[text] for text in by_length if own.startswith(text) and text != own), None),
             may_be_shared=config.shared_roots,
         )
         for own, root in zip(places, found, strict=True)

@@ -93,8 +93,11 @@ class Adapter(ABC):
         """Whether the compiler may find a unit out of date and write it anew under the same name."""
         return False
 
-    def covers(self, root: Path, other: Path) -> bool:
-        """Whether the cache at ``other`` lies in this ``root`` in a place where this adapter takes it along."""
+    def covers(self, root: str, other: str) -> bool:
+        """Whether the cache at path ``other`` lies in this ``root`` in a place where this adapter takes it along.
+
+        Paths are text here: comparing those of all caches as ``Path`` takes milliseconds.
+        """
         return root == other
 
     def is_rewritten(self, path: str) -> bool:

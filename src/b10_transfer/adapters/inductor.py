@@ -71,13 +71,14 @@ class InductorAdapter(Adapter):
 
     def unit_of(self, path: str) -> Unit | None:
         parts = path.split("/")
-        if parts[0] in _SKIPPED or "_CxxBuild/" in path or is_transient(path):
+        top = parts[0]
+        if top in _SKIPPED or "_CxxBuild/" in path or is_transient(path):
             return None
-        depth = _triton_depth(parts) if parts[0] == "triton" else _FOLDER_DEPTH.get(parts[0])
+        depth = _triton_depth(parts) if top == "triton" else _FOLDER_DEPTH.get(top)
         if depth is not None:
             return Unit("/".join(parts[:depth]), UnitKind.FOLDER) if len(parts) > depth else None
-        if len(parts) == 2 and _CODE_FOLDER.fullmatch(parts[0]):
-            return Unit(f"{parts[0]}/{parts[1].partition('.')[0]}", UnitKind.STEM) if parts[1][0] != "." else None
+        if len(parts) == 2 and _CODE_FOLDER.fullmatch(top):
+            return Unit(f"{top}/{parts[1].partition('.')[0]}", UnitKind.STEM) if parts[1][0] != "." else None
         return Unit(path, UnitKind.STEM)
 
     def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
@@ -89,9 +90,9 @@ class InductorAdapter(Adapter):
         lock = root / "locks" / f"{unit.path.rpartition('/')[2]}.lock"
         return not is_locked(lock) and not any(is_being_built(root / file) for file in binaries)
 
-    def covers(self, root: Path, other: Path) -> bool:
+    def covers(self, root: str, other: str) -> bool:
         """Inductor points ``TRITON_CACHE_DIR`` at ``<its own>/triton/<device>``."""
-        return other in (root, root / "triton") or is_below(other, [root / "triton"])
+        return other == root or f"{other}/".startswith(f"{root}/triton/")
 
     def is_rewritten(self, path: str) -> bool:
         return path.startswith("triton/") and self._triton.is_rewritten(path)

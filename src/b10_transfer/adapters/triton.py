@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection
+from json.encoder import encode_basestring_ascii as quoted
 from pathlib import Path
 
 from ..config.reader import Reader, Variable, resolve
@@ -76,7 +77,7 @@ class TritonAdapter(Adapter):
     def to_local(self, root: Path, path: str, data: bytes) -> bytes:
         folder = f"{root}/{path}".rpartition("/")[0]
         names = _child_paths(data)
-        if any("/" in name or name in ("", ".", "..") for name in names.values()):
+        if "/" in "".join(names.values()) or not {"", ".", ".."}.isdisjoint(names.values()):
             raise ValueError("a Triton group file names files outside its folder")
         return _group({child: f"{folder}/{name}" for child, name in names.items()})
 
@@ -84,16 +85,18 @@ class TritonAdapter(Adapter):
 def _child_paths(data: bytes) -> dict[str, str]:
     """What a group file says; ValueError if it says anything else than Triton writes."""
     try:
-        group = json.loads(data)
+        group = json.loads(data.decode())
     except RecursionError as error:
         raise ValueError("not a Triton group file") from error
-    if not isinstance(group, dict) or set(group) != {"child_paths"} or not isinstance(group["child_paths"], dict):
+    if not isinstance(group, dict) or group.keys() != {"child_paths"} or not isinstance(group["child_paths"], dict):
         raise ValueError("not a Triton group file")
     paths = group["child_paths"]
-    if not paths or not all(isinstance(path, str) for path in paths.values()):
+    if set(map(type, paths.values())) != {str}:  # nor is one a group that names nothing
         raise ValueError("not a Triton group file")
     return paths
 
 
 def _group(paths: dict[str, str]) -> bytes:
-    return json.dumps({"child_paths": paths}).encode()
+    # As json.dumps writes it, which takes three times as long, and there are hundreds.
+    items = ", ".join(map("{}: {}".format, map(quoted, paths), map(quoted, paths.values())))
+    return f'{{"child_paths": {{{items}}}}}'.encode()

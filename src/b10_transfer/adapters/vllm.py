@@ -34,7 +34,7 @@ import pprint
 from collections.abc import Callable, Collection
 from pathlib import Path, PurePosixPath
 
-from ..config.reader import Reader, is_below
+from ..config.reader import Reader
 from .base import Adapter, Unit, UnitKind, is_transient
 from .inductor import InductorAdapter
 from .triton import TritonAdapter
@@ -104,11 +104,11 @@ class VllmAdapter(Adapter):
     def may_be_replaced(self, unit: Unit) -> bool:
         return unit.path.startswith(f"{_AOT}/") and unit.path.count("/") == 2  # sources are no part of its hash
 
-    def covers(self, root: Path, other: Path) -> bool:
+    def covers(self, root: str, other: str) -> bool:
         """vLLM points ``TORCHINDUCTOR_CACHE_DIR`` and ``TRITON_CACHE_DIR`` into its cache once it compiles."""
-        if not is_below(other, [root]):
+        if not other.startswith(f"{root}/"):
             return root == other
-        return bool(_nested(other.relative_to(root).as_posix())[1])
+        return bool(_nested(other[len(root) + 1 :])[1])
 
     def is_rewritten(self, path: str) -> bool:
         return _is_index(path) or self._triton.is_rewritten(path)

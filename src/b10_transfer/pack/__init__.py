@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from .index import PACK_ID, Frame, Index, Limits, Member, PackUnit
-from .reader import PackReader, Piece
-from .writer import PackWriter, SourceFile
+from .reader import PackReader, Piece, Slice
+from .writer import Content, PackWriter, SourceFile
 
 __all__ = [
     "PACK_ID",
+    "Content",
     "Frame",
     "Index",
     "Limits",
@@ -16,5 +17,6 @@ __all__ = [
     "PackUnit",
     "PackWriter",
     "Piece",
+    "Slice",
     "SourceFile",
 ]

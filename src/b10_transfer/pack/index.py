@@ -10,6 +10,8 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain, repeat
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from ..errors import CorruptPackError, PackTooLargeError, SaveTooLargeError, UnsupportedPackError
@@ -58,7 +60,7 @@ class Frame:
 
 
 class Member(NamedTuple):
-    """One file. (A named tuple, because a load makes thousands: a frozen dataclass takes three times as long.)"""
+    """One file. (A named tuple because a load makes thousands: a frozen dataclass takes three times as long.)"""
 
     path: str
     """``<root>/<path below the cache root>``"""
@@ -71,8 +73,10 @@ class Member(NamedTuple):
     """Of its content, hexadecimal."""
 
 
-@dataclass(frozen=True)
-class PackUnit:
+_SIZE, _OFFSET = attrgetter("size"), attrgetter("offset")
+
+
+class PackUnit(NamedTuple):
     """One unit and its files, sorted by path."""
 
     name: str
@@ -85,7 +89,7 @@ class PackUnit:
     @property
     def size(self) -> int:
         """Bytes of its files together."""
-        return sum(member.size for member in self.members)
+        return sum(map(_SIZE, self.members))
 
 
 @dataclass(frozen=True)
@@ -102,8 +106,8 @@ class Index:
     units: tuple[PackUnit, ...]
     roots: tuple[str, ...]
 
-    def encode(self) -> bytes:
-        """The same bytes for the same index."""
+    def encode(self, units: str | None = None) -> bytes:
+        """The same bytes for the same index. ``units`` are its units, if they have been encoded before."""
         document = {
             "format": FORMAT,
             "namespace": self.namespace,
@@ -114,17 +118,9 @@ class Index:
             },
             "roots": list(self.roots),
             "frames": [[frame.packed_bytes, frame.raw_bytes, frame.sha256] for frame in self.frames],
-            "units": [
-                {
-                    "name": unit.name,
-                    "kind": unit.kind,
-                    "members": unit.members,  # each a list of its fields, in JSON
-                    **({"origin": unit.origin} if unit.origin else {}),
-                }
-                for unit in self.units
-            ],
         }
-        return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
+        # The keys are sorted, so the units come last.
+        return f'{_json(document)[:-1]},"units":{units or encode_units(self.units)}}}'.encode()
 
     @classmethod
     def decode(cls, pack: str, data: bytes, limits: Limits) -> Index:
@@ -159,9 +155,28 @@ class Index:
         return index
 
 
+def encode_units(units: Iterable[PackUnit]) -> str:
+    """The part of an index that grows with the number of files."""
+    return _json(
+        [
+            {
+                "name": unit.name,
+                "kind": unit.kind,
+                "members": unit.members,  # each a list of its fields, in JSON
+                **({"origin": unit.origin} if unit.origin else {}),
+            }
+            for unit in units
+        ]
+    )
+
+
+def _json(document: Any) -> str:
+    return json.dumps(document, separators=(",", ":"), sort_keys=True)
+
+
 def _check_amount(pack: str, data: bytes, limits: Limits) -> None:
     """Refuse JSON that would take far more memory than an index within the limits, before it is parsed."""
-    if (
+    if len(data) > 3 * limits.members and (
         data.count(b"[") + data.count(b"{") > 3 * limits.members + 100_000
         or data.count(b",") > 12 * limits.members + 500_000
     ):
@@ -212,7 +227,9 @@ def _frame(packed_bytes: Any, raw_bytes: Any, sha256: Any) -> Frame:
 def _units(documents: Any) -> tuple[PackUnit, ...]:
     """All units; their members are checked together, a column at a time, because a load checks thousands."""
     rows = [row for document in documents for row in document["members"]]
-    members = list(map(Member._make, rows))
+    members = list(map(tuple.__new__, repeat(Member), rows))  # as Member._make, which is a call of Python's each
+    if set(map(len, members)) - {len(Member._fields)}:
+        raise ValueError("a file does not have as many fields as it must")
     names = [document["name"] for document in documents]
     if members:
         columns = dict(zip(Member._fields, zip(*members, strict=True), strict=True))
@@ -236,7 +253,8 @@ def _unit(name: str, kind: Any, members: tuple[Member, ...], origin: Any) -> Pac
         raise ValueError(f"{kind!a:.80} is not a kind of unit")
     if not members or "/" not in name:
         raise ValueError(f"unit {name!a:.80} is empty or outside all roots")
-    outside = [member.path for member in members if not member.path.startswith(name + _FOLLOWED_BY[kind])]
+    inside = name + _FOLLOWED_BY[kind]
+    outside = [member.path for member in members if not member.path.startswith(inside)]
     if outside and (kind == "folder" or outside != [name]):
         raise ValueError(f"{outside[0]!a:.120} is not in its unit {name!a:.120}")
     if kind == "stem" and any("/" in member.path[len(name) :] for member in members):
@@ -249,7 +267,7 @@ def _check_paths(index: Index) -> None:
     for unit in index.units:
         if unit.name.partition("/")[0] not in index.roots:
             raise ValueError(f"unit {unit.name!a:.120} is outside the roots {index.roots!a:.120}")
-    rules.DistinctPaths().add(member.path for unit in index.units for member in unit.members)
+    rules.DistinctPaths().add([member.path for unit in index.units for member in unit.members])
     _check_nesting(index.units)
 
 
@@ -270,8 +288,8 @@ def _check_nesting(units: Iterable[PackUnit]) -> None:
 
 def _check_extents(index: Index, limits: Limits, pack: str) -> None:
     """Every file lies in the stream, none overlaps another, and all keep to the limits."""
-    members = sorted((member for unit in index.units for member in unit.members), key=lambda m: m.offset)
-    raw_bytes = sum(member.size for member in members)
+    members = sorted(chain.from_iterable(unit.members for unit in index.units), key=_OFFSET)
+    raw_bytes = sum(map(_SIZE, members))
     stream_bytes = sum(frame.raw_bytes for frame in index.frames)
     if len(members) > limits.members or raw_bytes > limits.raw_bytes:
         raise PackTooLargeError(
@@ -280,10 +298,10 @@ def _check_extents(index: Index, limits: Limits, pack: str) -> None:
             f"{limits.members} and {_mb(limits.raw_bytes)} (MAX_CACHE_SIZE_MB)",
         )
     end = 0
-    for member in members:
-        if member.offset < end:
-            raise ValueError(f"{member.path!r} overlaps another file")
-        end = member.offset + member.size
+    for path, size, _mode, _mtime_ns, offset, _sha256 in members:
+        if offset < end:
+            raise ValueError(f"{path!r} overlaps another file")
+        end = offset + size
     if end > stream_bytes:
         raise ValueError(f"{members[-1].path!r} ends behind the last frame")
     # Zeros pack ten-thousandfold: otherwise a small pack with few files could keep its readers unpacking for hours.

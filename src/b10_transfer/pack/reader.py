@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
-from typing import NamedTuple
+from operator import attrgetter
+from typing import NamedTuple, TypeAlias
 
 from ..deadline import Deadline
 from ..errors import CorruptPackError, PackTooLargeError
 from ..stores.base import ObjectReader
-from ..workers import Pipeline, has_idle_processor
+from ..workers import Pipeline
 from .index import Frame, Index, Limits, Member
 from .trailer import FOOTER_BYTES, Approval, decode_footer, decode_index
-from .zstd import ZstdError, unpacked_parts
+from .zstd import ZstdError, unpack_into
 
 _TAIL_BYTES = 256 * 1024
 """Fetched at once from the end: the index of some 3,000 files fits, so most packs need one request for it."""
@@ -22,6 +23,13 @@ _TAIL_BYTES = 256 * 1024
 
 _Extent = tuple[int, Frame]
 """A frame, and where it begins in the pack."""
+_Fetch = Callable[[_Extent, memoryview], None]
+"""Gets a frame from the source and unpacks it to some memory of its size."""
+
+
+Slice: TypeAlias = tuple[Member, int, int, int]
+"""A file, where in a frame's content what the frame holds of it begins and ends, and where that begins in the file.
+(A plain tuple, because a load makes thousands.)"""
 
 
 class Piece(NamedTuple):
@@ -79,97 +87,103 @@ class PackReader:
         return index
 
     def read_members(self, index: Index, members: Iterable[Member], *, every_frame: bool = False) -> Iterator[Piece]:
-        """The content of ``members`` in the order in which it lies in the pack.
+        """The content of ``members``, piece by piece, in the order in which it lies in the pack.
 
-        Every piece comes from a frame whose digest has been checked. An empty file is one empty piece. With
-        ``every_frame`` the others are read and checked as well, and all of them past any copy.
+        An empty file is one empty piece. Everything else is as :meth:`read_slices` says.
         """
-        wanted = sorted(members, key=lambda member: (member.offset, member.size))
+        for content, slices in self.read_slices(index, members, every_frame=every_frame):
+            view = memoryview(content)
+            for member, first, last, at in slices:
+                yield Piece(member, view[first:last], is_first=not at, is_last=at + last - first == member.size)
+
+    def read_slices(
+        self, index: Index, members: Iterable[Member], *, every_frame: bool = False
+    ) -> Iterator[tuple[bytearray, list[Slice]]]:
+        """The content of ``members``, frame by frame in the order of the pack, and where in it which of them lie.
+
+        Every frame's digest has been checked. Its content is there until the one after the next is asked for: then the
+        memory is used again. With ``every_frame`` the others are read and checked, too, and all of them past any copy.
+        """
+        wanted = sorted(members, key=attrgetter("offset", "size"))
+        offsets = [member.offset for member in wanted]
         starts = list(accumulate((frame.raw_bytes for frame in index.frames), initial=0))
         needed = range(len(index.frames)) if every_frame else _frames_holding(wanted, starts)
         fetch = self._refetch_and_unpack if every_frame else self._fetch_and_unpack
-        rest = iter(wanted)
-        member = next(rest, None)
-        for start, content in self._unpacked(index, needed, starts, fetch):
-            size = len(content)
-            view = memoryview(content)
-            while member is not None:
-                first = member.offset - start
-                last = first + member.size
-                if first >= 0 and last <= size:
-                    yield Piece(member, view[first:last], True, True)
-                elif not member.size:
-                    # It may lie before or behind this part, where nothing was needed: it is whole anywhere.
-                    yield _whole_empty(member)
-                elif first >= size:
-                    break
-                else:
-                    yield Piece(member, view[max(first, 0) : last], is_first=first >= 0, is_last=last <= size)
-                    if last > size:
-                        break
-                member = next(rest, None)
-        while member is not None:  # only empty files can be left, at the very end of the stream
-            yield _whole_empty(member)
-            member = next(rest, None)
+        first = 0
+        """Of the members that are not done with."""
+        for number, content in zip(needed, self._unpacked(index, needed, fetch), strict=True):
+            start, end = starts[number], starts[number] + index.frames[number].raw_bytes
+            within, behind = bisect_left(offsets, start, first), bisect_left(offsets, end, first)
+            slices = [_slice(member, start, end) for member in wanted[first:within]]
+            for member in wanted[within:behind]:  # which begin here
+                at = member.offset - start
+                slices.append((member, at, at + member.size, 0))
+            first = behind
+            if slices and wanted[behind - 1].offset + wanted[behind - 1].size > end:
+                first = behind - 1
+                slices[-1] = _slice(wanted[first], start, end)
+            if slices:
+                yield content, slices
+        if left := wanted[first:]:  # only empty files, at the very end of the stream
+            yield bytearray(), [(member, 0, 0, 0) for member in left]
 
-    def _unpacked(
-        self,
-        index: Index,
-        needed: Sequence[int],
-        starts: Sequence[int],
-        fetch: Callable[[_Extent], Iterator[bytes]],
-    ) -> Iterator[tuple[int, bytes]]:
-        """The content of some frames in small parts, each with its offset in the stream."""
+    def _unpacked(self, index: Index, needed: Sequence[int], fetch: _Fetch) -> Iterator[bytearray]:
+        """The content of some frames, each until the one after the next is asked for."""
         extents = list(_extents(index.frames))
-        frames = self._frames(fetch, [extents[number] for number in needed])
-        for number, parts in zip(needed, frames, strict=True):
-            self._deadline.check()
-            offset = starts[number]
-            for part in parts:
-                yield offset, part
-                offset += len(part)
+        wanted = [extents[number] for number in needed]
+        largest = max((frame.raw_bytes for _offset, frame in wanted), default=0)
+        spare: list[bytearray] = []
 
-    def _frames(
-        self, unpack: Callable[[_Extent], Iterator[bytes]], extents: Sequence[_Extent]
-    ) -> Iterator[Iterable[bytes]]:
-        """The content of each of some frames, in small parts."""
-        if not self._source.waits and not has_idle_processor():
-            # Each part when it is consumed, and is still in the processor's cache: the least work. A second thread
-            # saves a fifth of the time if it runs beside this one, and costs a third if it has to wait for a processor.
+        def unpack(extent: _Extent) -> bytearray:
+            memory = spare.pop() if spare else bytearray(largest)
+            with memoryview(memory)[: extent[1].raw_bytes] as room:
+                fetch(extent, room)
+            return memory
+
+        before: bytearray | None = None
+        for content in self._mapped(unpack, wanted):
+            self._deadline.check()
+            yield content
+            if before is not None:
+                spare.append(before)
+            before = content
+
+    def _mapped(self, unpack: Callable[[_Extent], bytearray], extents: Sequence[_Extent]) -> Iterator[bytearray]:
+        if not self._source.waits:
             yield from map(unpack, extents)
             return
-
-        def unpack_whole(extent: _Extent) -> list[bytes]:
-            return list(unpack(extent))
-
-        with Pipeline(unpack_whole, 1, self._deadline) as pipeline:
+        with Pipeline(unpack, 1, self._deadline) as pipeline:
             # One frame is fetched and unpacked while another is being consumed. More threads contend for memory.
             yield from pipeline.map(extents, in_flight=2)
 
-    def _fetch_and_unpack(self, extent: _Extent) -> Iterator[bytes]:
+    def _fetch_and_unpack(self, extent: _Extent, room: memoryview) -> None:
         offset, frame = extent
         with self._source.lend_at(offset, frame.packed_bytes) as data:
             if hashlib.sha256(data).hexdigest() == frame.sha256:
-                yield from self._unpack(extent, data)
+                self._unpack(extent, data, room)
                 return
-        yield from self._refetch_and_unpack(extent)  # it may be a copy that is wrong, or what NFS has cached
+        self._refetch_and_unpack(extent, room)  # it may be a copy that is wrong, or what NFS has cached
 
-    def _refetch_and_unpack(self, extent: _Extent) -> Iterator[bytes]:
+    def _refetch_and_unpack(self, extent: _Extent, room: memoryview) -> None:
         offset, frame = extent
         data = self._source.reread_at(offset, frame.packed_bytes)
         if hashlib.sha256(data).hexdigest() != frame.sha256:
             raise CorruptPackError(self.name, f"the frame at byte {offset} does not have the digest that was published")
-        yield from self._unpack(extent, data)
+        self._unpack(extent, data, room)
 
-    def _unpack(self, extent: _Extent, data: bytes | bytearray | memoryview) -> Iterator[bytes]:
+    def _unpack(self, extent: _Extent, data: bytes | bytearray | memoryview, room: memoryview) -> None:
         try:
-            yield from unpacked_parts(data, extent[1].raw_bytes)
+            unpack_into(room, data)
         except ZstdError as error:
             raise CorruptPackError(self.name, f"the frame at byte {extent[0]} cannot be unpacked ({error})") from error
 
 
-def _whole_empty(member: Member) -> Piece:
-    return Piece(member, memoryview(b""), is_first=True, is_last=True)
+def _slice(member: Member, start: int, end: int) -> Slice:
+    """What a frame from ``start`` to ``end`` holds of a file. An empty one may lie anywhere."""
+    if not member.size:
+        return member, 0, 0, 0
+    first, last = max(member.offset, start), min(member.offset + member.size, end)
+    return member, first - start, last - start, first - member.offset
 
 
 def _extents(frames: Sequence[Frame]) -> Iterator[_Extent]:
@@ -180,12 +194,15 @@ def _extents(frames: Sequence[Frame]) -> Iterator[_Extent]:
 def _frames_holding(members: Sequence[Member], starts: Sequence[int]) -> list[int]:
     """Numbers of the frames that hold any content of ``members`` (sorted by offset), in order."""
     needed: list[int] = []
-    for member in members:
-        if not member.size:
+    covered = 0
+    """Where the last of them ends."""
+    for _path, size, _mode, _mtime_ns, offset, _sha256 in members:
+        end = offset + size
+        if end <= covered or not size:
             continue
-        number = bisect_right(starts, member.offset) - 1
-        while number < len(starts) - 1 and starts[number] < member.offset + member.size:
-            if not needed or needed[-1] < number:
-                needed.append(number)
+        number = bisect_right(starts, max(offset, covered)) - 1
+        while number < len(starts) - 1 and starts[number] < end:
+            needed.append(number)
             number += 1
+            covered = starts[number]
     return needed

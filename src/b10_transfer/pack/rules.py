@@ -26,7 +26,7 @@ def storable(path: str) -> bool:
 
 def check_paths(paths: Sequence[Any]) -> None:
     """Raise ValueError unless every value is a :func:`storable` path."""
-    if not all(isinstance(path, str) for path in paths) or not _all_plain(paths):
+    if set(map(type, paths)) != {str} or not _all_plain(paths):
         culprit = next(path for path in paths if not isinstance(path, str) or not storable(path))
         raise ValueError(f"{culprit!a:.80} is not an allowed path")
 
@@ -73,10 +73,9 @@ class DistinctPaths:
         self._files: set[str] = set()
         self._folders: dict[str, str] = {}
 
-    def add(self, paths: Iterable[str]) -> None:
+    def add(self, paths: Sequence[str]) -> None:
         """Take paths in. Raises ValueError if one is there already, or is a folder, or lies in a file, of another."""
-        paths = list(paths)
-        files = {path.lower() for path in paths}
+        files = set("\n".join(paths).lower().split("\n")) if paths else set()
         if len(files) < len(paths) or not self._files.isdisjoint(files) or not self._folders.keys().isdisjoint(files):
             raise ValueError(f"{self._culprit(paths)!a:.120} is there twice (upper and lower case count as equal)")
         self._files |= files

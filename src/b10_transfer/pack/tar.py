@@ -12,9 +12,12 @@ END = bytes(2 * BLOCK)
 """Two zero blocks end an archive."""
 
 
+_PADDINGS = [bytes(size) for size in range(BLOCK)]
+
+
 def padding(size: int) -> bytes:
     """What fills the last block of ``size`` bytes."""
-    return bytes(-size % BLOCK)
+    return _PADDINGS[-size % BLOCK]
 
 
 def header(path: str, size: int, mode: int, mtime_ns: int) -> bytes:
@@ -23,13 +26,13 @@ def header(path: str, size: int, mode: int, mtime_ns: int) -> bytes:
     Python's tarfile takes six times as long, which thousands of files would notice.
     """
     seconds, nanoseconds = divmod(abs(mtime_ns), 1_000_000_000)
-    sign = b"-" if mtime_ns < 0 else b""
-    records = _record(b"mtime", b"%b%d.%09d" % (sign, seconds, nanoseconds))
+    sign = "-" if mtime_ns < 0 else ""
+    records = _record("mtime", f"{sign}{seconds}.{nanoseconds:09d}")
     name = path.encode()
     if len(name) > 100:
-        records += _record(b"path", name)
+        records += _record("path", path)
     if size > _MOST:
-        records += _record(b"size", b"%d" % size)
+        records += _record("size", str(size))
     return b"%b%b%b%b" % (
         _pax_block(len(records)),
         records,
@@ -38,15 +41,17 @@ def header(path: str, size: int, mode: int, mtime_ns: int) -> bytes:
     )
 
 
-def _record(key: bytes, value: bytes) -> bytes:
-    """``<length> <key>=<value>\\n``, where the length counts its own digits."""
-    rest = b" %s=%s\n" % (key, value)
-    length = len(rest) + 1
-    while length != len(rest) + len(str(length)):
+def _record(key: str, value: str) -> bytes:
+    """``<length> <key>=<value>\\n``, in ASCII, where the length counts its own digits."""
+    rest = len(key) + len(value) + 3
+    length = rest + 2  # none is so short that one digit would do
+    while length != rest + len(str(length)):
         length += 1
-    return b"%d%s" % (length, rest)
+    return f"{length} {key}={value}\n".encode()
 
 
+_NOBODY = b"0000000\0" * 2
+"""Owner and group 0: whoever restores owns."""
 _TAIL = bytes(100) + b"ustar\00000" + bytes(64) + b"0000000\0" + b"0000000\0" + bytes(167)
 """What follows a header's type: no link, the magic, owner and group 0, no device, no prefix. Whoever restores owns."""
 _TAIL_SUM = sum(_TAIL) + 8 * ord(" ")
@@ -64,8 +69,13 @@ def _sum(data: bytes) -> int:
     return (adler32(data) & 0xFFFF) - 1
 
 
+@lru_cache(maxsize=256)
+def _octal(number: int, digits: int) -> bytes:
+    """A field of a header. Most files of a save have one of few modes and times."""
+    return b"%0*o\0" % (digits, number)
+
+
 def _block(name: bytes, size: int, mode: int, mtime: int, kind: bytes) -> bytes:
     """One ustar header."""
-    fields = b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (mode, 0, 0, size, mtime)
-    checksum = _sum(name + fields + kind) + _TAIL_SUM
-    return b"%b%b%06o\0 %b%b" % (name.ljust(100, b"\0"), fields, checksum, kind, _TAIL)
+    start = b"%b%b%b%011o\0%b" % (name.ljust(100, b"\0"), _octal(mode, 7), _NOBODY, size, _octal(mtime, 11))
+    return b"%b%06o\0 %b%b" % (start, _sum(start + kind) + _TAIL_SUM, kind, _TAIL)

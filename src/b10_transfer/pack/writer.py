@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from ..deadline import Deadline
 from ..environment import Environment
 from ..workers import Pipeline
 from . import tar, trailer
-from .index import Frame, Index, Limits, Member, PackUnit, check_writable
+from .index import Frame, Index, Limits, Member, PackUnit, check_writable, encode_units
 from .zstd import pack_frame
 
 FRAME_RAW_BYTES = 2 * 1024 * 1024
@@ -32,20 +33,28 @@ class Content(Protocol):
 
 
 class SourceFile(NamedTuple):
-    """A file to be packed. ``open`` gives its content, ``size`` bytes in all; ``path`` begins with its root's name."""
+    """A file to be packed. ``path`` begins with its root's name."""
 
     path: str
     size: int
     mode: int
     mtime_ns: int
-    open: Callable[[], Content]
+    open: Callable[[SourceFile], Content]
+    """Given this, its content: ``size`` bytes in all."""
+
+
+class ReadAtOnce(Protocol):
+    """Reads all files of a unit, each whole to its offset in ``memory``. Raises OSError if one cannot be read so."""
+
+    def __call__(self, offsets: Sequence[int], memory: bytearray, /) -> None: ...
 
 
 class _OpenFrame:
     """A frame that is being filled. Its memory is used again: fresh memory costs as much as packing."""
 
     def __init__(self) -> None:
-        self.memory = memoryview(bytearray(FRAME_RAW_BYTES))
+        self.content = bytearray(FRAME_RAW_BYTES)
+        self.memory = memoryview(self.content)
         self.filled = 0
 
 
@@ -94,10 +103,12 @@ class PackWriter:
         files: Sequence[SourceFile],
         check: Callable[[], None] = lambda: None,
         origin: str = "",
+        read: ReadAtOnce | None = None,
     ) -> None:
         """Append a unit, of another pack's ``origin`` perhaps, and call ``check`` when its files have been read.
 
-        If ``check`` or reading a file raises, that is raised and the pack is as if the unit had not been added.
+        With ``read`` that happens in one call if the unit fits into a frame, as nearly all do. If ``check`` or reading
+        a file raises, that is raised and the pack is as if the unit had not been added.
         """
         self._deadline.check("packing artifacts")
         raw_bytes = sum(file.size for file in files)
@@ -107,7 +118,8 @@ class PackWriter:
         # From here the unit either fits into the open frame or begins a new one, so that it can be taken back.
         start = (self._submitted, self._submitted_raw_bytes, self._frame.filled)
         try:
-            members = [self._add_file(file) for file in files]
+            at_once = read is not None and self._add_at_once(files, read)
+            members = at_once or [self._add_file(file) for file in files]
             check()
         except BaseException:
             self._roll_back(*start)
@@ -120,6 +132,8 @@ class PackWriter:
         """Write what is left, the index and the footer; returns the index."""
         self._append(tar.END)
         self._flush()
+        units = tuple(sorted(self._units, key=attrgetter("name")))
+        encoded_units = encode_units(units)  # while the last frames are being packed
         self._drain()
         index = Index(
             namespace=namespace,
@@ -127,21 +141,47 @@ class PackWriter:
             parts=environment.parts,
             recorded=environment.recorded,
             frames=tuple(self._frames),
-            units=tuple(sorted(self._units, key=lambda unit: unit.name)),
-            roots=tuple(sorted({unit.name.partition("/")[0] for unit in self._units})),
+            units=units,
+            roots=tuple(sorted({unit.name.partition("/")[0] for unit in units})),
         )
-        end = trailer.encode(index.encode(), self._packed_bytes)
+        end = trailer.encode(index.encode(encoded_units), self._packed_bytes)
         check_writable(self._members, self._raw_bytes, self._packed_bytes + len(end), self._limits)
         self._out.write(end)
         return index
 
+    def _add_at_once(self, files: Sequence[SourceFile], read: ReadAtOnce) -> list[Member]:
+        """Append files that are read together; none are if there is no room, or if one cannot be read like that."""
+        frame, position = self._frame, self._frame.filled
+        if position + sum(file.size + _HEADER_BYTES for file in files) > FRAME_RAW_BYTES:
+            return []
+        offsets = []
+        tail = b""
+        for path, size, mode, mtime_ns, _open in files:
+            between = tail + tar.header(path, size, mode, mtime_ns)
+            offset = position + len(between)
+            frame.memory[position:offset] = between
+            position, tail = offset + size, tar.padding(size)
+            offsets.append(offset)
+        frame.memory[position : position + len(tail)] = tail
+        position += len(tail)
+        try:
+            read(offsets, frame.content)
+        except OSError:  # one by one it shows which, and why
+            return []
+        members = []
+        for (path, size, mode, mtime_ns, _open), offset in zip(files, offsets, strict=True):
+            # Hashed here: handing thousands of small files to another thread and back takes longer than hashing them.
+            digest = hashlib.sha256(frame.memory[offset : offset + size]).hexdigest()
+            members.append(Member(path, size, mode, mtime_ns, self._submitted_raw_bytes + offset, digest))
+        self._advance(position - frame.filled)
+        return members
+
     def _add_file(self, file: SourceFile) -> Member:
         self._append(tar.header(file.path, file.size, file.mode, file.mtime_ns))
         offset = self._submitted_raw_bytes + self._frame.filled
-        # Hashed here: handing thousands of small files to another thread and back takes longer than hashing them.
         digest = hashlib.sha256()
         left = file.size
-        with file.open() as content:
+        with file.open(file) as content:
             while left:
                 part = self._frame.memory[self._frame.filled : self._frame.filled + left]  # or to the frame's end
                 count = content.readinto(part)

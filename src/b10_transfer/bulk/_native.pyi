@@ -1,0 +1,6 @@
+from collections.abc import Sequence
+
+from .portable import FileFound, FilePart, FilePlace
+
+def write_files(tree: int, parts: Sequence[FilePart], masked: int) -> None: ...
+def read_files(folder: str, places: Sequence[FilePlace], memory: bytearray) -> list[FileFound]: ...

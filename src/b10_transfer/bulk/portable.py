@@ -1,0 +1,124 @@
+"""What ``_native.c`` does, in Python: where there is no C compiler, and to hold the other to."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TypeAlias
+
+FilePart: TypeAlias = "tuple[str, int, int, bytes | bytearray, int, int, int]"
+"""Path, permissions, time in nanoseconds, some bytes, where in them its content begins and ends, and where that begins
+in the file."""
+FilePlace: TypeAlias = "tuple[str, int, int]"
+"""Path, size in bytes, where its content goes in the memory."""
+FileFound: TypeAlias = "tuple[int, int, int, int]"
+"""Bytes read, and then of the open file: size in bytes, time in nanoseconds, inode."""
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATED = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_CONTINUED = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def write_files(tree: int, parts: Sequence[FilePart], masked: int) -> None:
+    """Write parts of files, or whole ones, below the folder that is open as ``tree``.
+
+    Folders that are missing are made. A part that begins at 0 creates its file, any other continues one, and each gives
+    it the permissions and the time that it names. Nothing that is there is replaced, and no link is followed.
+    ``masked`` are the permissions that creating a file does not give. Raises OSError, with the path, at the first that
+    cannot be written; ValueError if a part does not lie in its bytes.
+    """
+    for _path, _mode, _mtime_ns, content, first, last, at in parts:
+        if not (0 <= first <= last <= len(content) and at >= 0):
+            raise ValueError("a file's content does not lie in its bytes")
+    descriptor = -1
+    opened: list[str] = []
+    path = ""
+    try:
+        for path, mode, mtime_ns, content, first, last, at in parts:
+            *folders, name = path.split("/")
+            _check_plain(name)
+            if descriptor < 0 or folders != opened:
+                if descriptor >= 0:
+                    closed, descriptor = descriptor, -1
+                    os.close(closed)
+                descriptor, opened = _open_folder(tree, folders), folders
+            _write(descriptor, name, mode, mtime_ns, memoryview(content)[first:last], at, masked)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def read_files(folder: str, places: Sequence[FilePlace], memory: bytearray) -> list[FileFound]:
+    """Read files of a folder to their places in ``memory``, and tell of each what it was afterwards.
+
+    A file that has become shorter fills less of its place. No link is followed at a path's end. Raises OSError, with
+    the path, at the first that cannot be read; ValueError if a place is not in the memory.
+    """
+    found: list[FileFound] = []
+    for _path, size, offset in places:
+        if size < 0 or not 0 <= offset <= len(memory) - size:
+            raise ValueError("a file does not fit into the memory")
+    path = folder
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with memoryview(memory) as view:
+            for path, size, offset in places:
+                with view[offset : offset + size] as room:
+                    found.append(_read(descriptor, path, room))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error
+    finally:
+        os.close(descriptor)
+    return found
+
+
+def _read(folder: int, path: str, room: memoryview) -> FileFound:
+    descriptor = os.open(path, _READ, dir_fd=folder)
+    try:
+        count = 0
+        while count < len(room) and (got := os.readv(descriptor, [room[count:]])):
+            count += got
+        status = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+    return count, status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def _check_plain(name: str) -> None:
+    if name in ("", ".", ".."):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+
+def _open_folder(tree: int, names: Sequence[str]) -> int:
+    """A descriptor of a folder of the tree; what is missing of it is made. Name by name: no link leads elsewhere."""
+    descriptor = os.dup(tree)
+    for name in names:
+        above = descriptor
+        try:
+            _check_plain(name)
+            with suppress(FileExistsError):
+                os.mkdir(name, 0o755, dir_fd=above)
+            descriptor = os.open(name, _FOLDER, dir_fd=above)
+        finally:
+            os.close(above)
+    return descriptor
+
+
+def _write(folder: int, name: str, mode: int, mtime_ns: int, data: memoryview, at: int, masked: int) -> None:
+    descriptor = os.open(name, _CONTINUED if at else _CREATED, mode, dir_fd=folder)
+    try:
+        if at or mode & masked:
+            os.fchmod(descriptor, mode)
+        while data:
+            count = os.pwrite(descriptor, data, at)
+            if not count:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            data, at = data[count:], at + count
+        os.utime(descriptor, ns=(mtime_ns, mtime_ns))
+    finally:
+        os.close(descriptor)
