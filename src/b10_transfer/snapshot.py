@@ -270,12 +270,14 @@ class _Sources:
         self._folder = str(unit.root.path)
         self._rewritten: dict[str, bytes] = {}
         """Contents without this machine's paths, by the path in a pack."""
+        self._found: dict[str, LocalFile] = {}
         self.files: list[SourceFile] = []
         paths = {file.path for file in unit.files}
         name, is_rewritten = unit.root.name, unit.root.adapter.is_rewritten
         for file in unit.files:
             path, size, mode, mtime_ns, _inode = file
             path_in_pack = f"{name}/{path}"
+            self._found[path_in_pack] = file
             if is_rewritten(path):
                 data = self._rewritten[path_in_pack] = self._portable(file, paths)
                 size = len(data)
@@ -297,7 +299,7 @@ class _Sources:
     def _open(self, source: SourceFile) -> Content:
         if source.path in self._rewritten:
             return io.BytesIO(self._rewritten[source.path])
-        return _UnchangedFile(self._folder, self._unit.files[self.files.index(source)])
+        return _UnchangedFile(self._folder, self._found[source.path])
 
     def _portable(self, file: LocalFile, siblings: Collection[str]) -> bytes:
         """The content of a file without this machine's paths."""
@@ -306,9 +308,12 @@ class _Sources:
             [found] = read_files(self._folder, [(file.path, file.size, 0)], buffer)
             if found != file.as_read:
                 raise UnitChangedError(f"{file.path} was written to")
+        except OSError:  # once more, to tell a file that is gone from one that cannot be read
+            with _UnchangedFile(self._folder, file) as content, memoryview(buffer) as left:
+                while left:
+                    left = left[content.readinto(left) :]
+        try:
             return self._unit.root.adapter.to_portable(file.path, bytes(buffer), siblings)
-        except OSError as error:
-            raise UnitChangedError(f"{error.filename} can no longer be read ({error.strerror})") from error
         except ValueError as error:
             raise UnitChangedError(f"{file.path} is not as its compiler writes it ({error})") from error
 

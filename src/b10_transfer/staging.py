@@ -45,11 +45,17 @@ class StagedTree:
             os.close(self._descriptor)
             raise
         self._writing = threading.Lock()
+        self._is_over = False
 
     def write(self, parts: Sequence[FilePart]) -> None:
         """Write files, or parts of them, and make the folders above them (see :func:`bulk.write_files`)."""
-        with self._writing:
-            write_files(self._descriptor, parts, self._masked)
+        try:
+            with self._writing:
+                write_files(self._descriptor, parts, self._masked)
+        finally:
+            if self._is_over:  # whoever closed the tree did not wait for this
+                self.close()
+                shutil.rmtree(self.path, ignore_errors=True)
 
     def remove(self, path: str) -> None:
         """Remove a file of this tree, if it is there."""
@@ -58,10 +64,12 @@ class StagedTree:
 
     def close(self) -> None:
         """Release the descriptors; the files stay."""
+        self._is_over = True
         # A thread that hangs in a write goes on with it some day: its descriptor must not mean another folder then.
-        if self._descriptor >= 0 and self._writing.acquire(blocking=False):
-            os.close(self._descriptor)
-            self._descriptor = -1
+        if self._writing.acquire(blocking=False):
+            closed, self._descriptor = self._descriptor, -1
+            if closed >= 0:
+                os.close(closed)
             self._writing.release()
 
     def _find_masked(self) -> int:

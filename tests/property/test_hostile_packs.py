@@ -549,8 +549,10 @@ def frame_only(packs: Packs, sound: bytes, frame: bytes, raw_bytes: int, size: i
         pack_frame(b""),
         struct.pack("<II", 0x184D2A50, 4092) + bytes(4092),
         b"not zstd",
+        # The content in one raw block, behind as many empty ones: each is looked at.
+        pack_frame(b"x" * 4096)[:7] + bytes(3 * 5000) + struct.pack("<I", 4096 << 3 | 1)[:3] + b"x" * 4096,
     ],
-    ids=["bomb", "two frames", "rubbish behind", "cut short", "empty", "skippable", "no frame"],
+    ids=["bomb", "two frames", "rubbish behind", "cut short", "empty", "skippable", "no frame", "many blocks"],
 )
 def test_frame_that_does_not_unpack_to_what_it_says_is_refused(
     packs: Packs, sound: bytes, tmp_path: Path, read_tree: ReadTree, frame: bytes

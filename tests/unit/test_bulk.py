@@ -136,6 +136,13 @@ def test_path_that_is_not_plain_is_refused(module: Any, tree: int, folder: Path,
     assert [name for _folder, _folders, names in os.walk(folder.parent) for name in names] == []
 
 
+def test_tree_that_is_closed_is_an_error(module: Any) -> None:
+    for path in ("file", "folder/file"):
+        with pytest.raises(OSError) as raised:
+            module.write_files(-1, [part(path)], 0)
+        assert raised.value.errno == errno.EBADF
+
+
 def test_name_that_is_too_long_is_an_error_of_the_system(module: Any, tree: int) -> None:
     for path in ("x" * 256, f"{'x' * 256}/file", f"{'x' * 5000}/file"):
         with pytest.raises(OSError) as raised:
@@ -228,7 +235,10 @@ def test_place_outside_the_memory_is_refused(module: Any, folder: Path, size: in
         lambda module, tree: module.write_files(tree, [("file", 0o600, 1, "text", 0, 1, 0)], 0),
         lambda module, tree: module.write_files(tree, [(b"file", 0o600, 1, b"x", 0, 1, 0)], 0),
         lambda module, tree: module.write_files(tree, [("file", None, 1, b"x", 0, 1, 0)], 0),
-        lambda module, tree: module.write_files(tree, [("a\0b", 0o600, 1, b"x", 0, 1, 0)], 0),
+        lambda module, tree: module.write_files(tree, [part("before"), part("a\0b")], 0),
+        lambda module, tree: module.write_files(
+            tree, [part("before"), ("file", 0o600, 1, memoryview(b"x"), 0, 1, 0)], 0
+        ),
         lambda module, tree: module.read_files("/", 5, bytearray(1)),
         lambda module, tree: module.read_files("/", [5], bytearray(1)),
         lambda module, tree: module.read_files("/", [("file", "1", 0)], bytearray(1)),

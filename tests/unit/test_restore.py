@@ -8,6 +8,8 @@ import json
 import os
 import stat
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -299,12 +301,16 @@ def test_pack_that_turns_out_damaged_leaves_nothing_in_staging(
 def test_write_that_hangs_ends_with_the_deadline_and_goes_on_nowhere_else(
     packs: Packs, roots: list[CacheRoot], inductor: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its tree's descriptor stays open: the next file that this process opens must not get the number."""
+    """Its tree's descriptor stays open: the next file that this process opens must not get the number.
+
+    When it ends after all, it closes that and removes what it wrote.
+    """
     goes_on, trees = threading.Event(), []
 
     def hang(tree: int, parts: Any, masked: int) -> None:
         trees.append(tree)
         goes_on.wait(60)
+        portable.write_files(tree, parts, masked)
 
     monkeypatch.setattr(staging, "write_files", hang)
     monkeypatch.setattr(module, "is_native", True)
@@ -316,7 +322,17 @@ def test_write_that_hangs_ends_with_the_deadline_and_goes_on_nowhere_else(
     assert other not in trees
     os.close(other)
     goes_on.set()
-    os.close(trees[0])
+    while os.listdir(inductor.parent) or opened_below(inductor.parent):
+        time.sleep(0.01)
+
+
+def opened_below(folder: Path) -> list[str]:
+    """What this process has open there."""
+    links = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):
+            links.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+    return [link for link in links if link.startswith(str(folder))]
 
 
 def test_nothing_is_placed_behind_the_deadline(repository: Repository, roots: list[CacheRoot], inductor: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import json
 import logging
 import os
 from collections.abc import Callable
@@ -284,6 +286,28 @@ def test_file_that_changes_while_it_is_read_is_left_out_and_harms_no_other(
     monkeypatch.setattr(snapshot, "read_files", portable.read_files)
     assert packed(packs, units) == ({"triton/AAAA/launcher.so": b"sound" * 1000}, 1)
     assert changed
+
+
+@pytest.mark.parametrize("name", ["kernel.cubin", "__grp__kernel.json"])
+def test_file_that_cannot_be_read_is_an_error_and_no_change(
+    packs: Packs, triton: CacheRoot, fill: FillTree, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A disk that fails: the next save would not find it any better."""
+    group = json.dumps({"child_paths": {"kernel.cubin": f"{triton.path}/KERNEL/kernel.cubin"}}).encode()
+    fill(triton.path, {"KERNEL/kernel.cubin": b"binary", "KERNEL/__grp__kernel.json": group})
+    units = list(take([triton], Deadline("save", 60)).units)
+    failing = os.stat(triton.path / "KERNEL" / name)
+    readv = os.readv
+
+    def read(descriptor: int, buffers: Any) -> int:
+        if os.path.samestat(os.fstat(descriptor), failing):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return readv(descriptor, buffers)
+
+    monkeypatch.setattr(os, "readv", read)
+    monkeypatch.setattr(snapshot, "read_files", portable.read_files)
+    with pytest.raises(LocalCacheError, match="Input/output error"):
+        packed(packs, units)
 
 
 def test_what_is_no_artifact_does_not_make_a_unit_changed(packs: Packs, triton: CacheRoot, fill: FillTree) -> None:

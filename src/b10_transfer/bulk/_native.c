@@ -18,6 +18,8 @@
 #define st_mtim st_mtimespec
 #endif
 
+/* A call that a signal has interrupted is made again, as Python does. */
+#define RETRIED(call) ({ int result_; do result_ = (call); while (result_ < 0 && errno == EINTR); result_; })
 #define NANOSECONDS 1000000000LL
 #define FOLDER (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
 #define CREATED (O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC)
@@ -57,8 +59,10 @@ static int enter(struct folder *folder, const char *path, const char **name)
         errno = EINVAL;
         return -1;
     }
-    if (!slash)
+    if (!slash) {
+        errno = EBADF; /* in case it is none */
         return folder->tree;
+    }
     if (folder->descriptor >= 0 && folder->length == length && memcmp(folder->path, path, length) == 0)
         return folder->descriptor;
     leave(folder);
@@ -78,7 +82,7 @@ static int enter(struct folder *folder, const char *path, const char **name)
             if (!is_plain(component))
                 errno = EINVAL;
             else if (mkdirat(descriptor, component, 0755) == 0 || errno == EEXIST)
-                next = openat(descriptor, component, FOLDER);
+                next = RETRIED(openat(descriptor, component, FOLDER));
         }
         if (descriptor != folder->tree) {
             int failed = errno;
@@ -112,11 +116,14 @@ static int write_part(struct folder *folder, const struct part *part, int masked
     int parent = enter(folder, part->path, &name);
     if (parent < 0)
         return -1;
-    int descriptor = openat(parent, name, part->at ? CONTINUED : CREATED, part->mode);
+    int descriptor = RETRIED(openat(parent, name, part->at ? CONTINUED : CREATED, part->mode));
     if (descriptor < 0)
         return -1;
 
-    int result = part->at || part->mode & masked ? fchmod(descriptor, (mode_t)part->mode) : 0;
+    /* A part that continues a file could only if its owner may write it: the last one takes that away again. */
+    int result = 0;
+    if (part->at ? !(part->mode & S_IWUSR) : part->mode & masked)
+        result = RETRIED(fchmod(descriptor, (mode_t)part->mode));
     const char *data = part->content + part->first;
     size_t left = (size_t)(part->last - part->first);
     off_t at = (off_t)part->at;
@@ -144,7 +151,7 @@ static int write_part(struct folder *folder, const struct part *part, int masked
         result = futimens(descriptor, times);
     }
     int failed = errno;
-    if (close(descriptor) != 0 && result == 0)
+    if (close(descriptor) != 0 && result == 0 && errno != EINTR)
         return -1;
     errno = failed;
     return result;
@@ -264,7 +271,7 @@ struct found {
 
 static int read_file(int folder, char *memory, struct found *found)
 {
-    int descriptor = openat(folder, found->path, READ);
+    int descriptor = RETRIED(openat(folder, found->path, READ));
     if (descriptor < 0)
         return -1;
     int result = 0;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TypeAlias
@@ -25,14 +26,19 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 def write_files(tree: int, parts: Sequence[FilePart], masked: int) -> None:
     """Write parts of files, or whole ones, below the folder that is open as ``tree``.
 
-    Folders that are missing are made. A part that begins at 0 creates its file, any other continues one, and each gives
-    it the permissions and the time that it names. Nothing that is there is replaced, and no link is followed.
-    ``masked`` are the permissions that creating a file does not give. Raises OSError, with the path, at the first that
-    cannot be written; ValueError if a part does not lie in its bytes.
+    Folders that are missing are made. A part that begins at 0 creates its file with the permissions it names; any other
+    continues one that its owner may write, and takes that permission away if it does not name it. Each gives the file
+    its time. Nothing that is there is replaced, and no link is followed. ``masked`` are the permissions that creating a
+    file does not give. Raises OSError, with the path, at the first that cannot be written; ValueError or TypeError,
+    before anything is written, if a part does not lie in its bytes or is none.
     """
-    for _path, _mode, _mtime_ns, content, first, last, at in parts:
+    for path, _mode, _mtime_ns, content, first, last, at in parts:
         if not (0 <= first <= last <= len(content) and at >= 0):
             raise ValueError("a file's content does not lie in its bytes")
+        if not isinstance(content, (bytes, bytearray)):
+            raise TypeError("a file's content must be bytes or a bytearray")
+        if "\0" in path:
+            raise ValueError("embedded null character")
     descriptor = -1
     opened: list[str] = []
     path = ""
@@ -112,7 +118,8 @@ def _open_folder(tree: int, names: Sequence[str]) -> int:
 def _write(folder: int, name: str, mode: int, mtime_ns: int, data: memoryview, at: int, masked: int) -> None:
     descriptor = os.open(name, _CONTINUED if at else _CREATED, mode, dir_fd=folder)
     try:
-        if at or mode & masked:
+        # A part that continues a file could only if its owner may write it: the last one takes that away again.
+        if not mode & stat.S_IWUSR if at else mode & masked:
             os.fchmod(descriptor, mode)
         while data:
             count = os.pwrite(descriptor, data, at)

@@ -102,7 +102,8 @@ class PackReader:
         """The content of ``members``, frame by frame in the order of the pack, and where in it which of them lie.
 
         Every frame's digest has been checked. Its content is there until the one after the next is asked for: then the
-        memory is used again. With ``every_frame`` the others are read and checked, too, and all of them past any copy.
+        memory is used again. With ``every_frame`` the others are read and checked, too, and all of them past any copy;
+        content is then there until the next is asked for.
         """
         wanted = sorted(members, key=attrgetter("offset", "size"))
         offsets = [member.offset for member in wanted]
