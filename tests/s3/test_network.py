@@ -42,7 +42,8 @@ def every_other(harm: Pass | Answer | Reset) -> Rule:
 
 HARMS = {
     "throttled": every_other(SLOW_DOWN),
-    "throttled at first": first(12, SLOW_DOWN),
+    # At worst 30 s of the 42 that it goes on: windows of 2, 4 and three times 8 s. Twelve refusals can be too many.
+    "throttled at first": first(5, SLOW_DOWN),
     "failing inside": every_other(Answer("500 Internal Server Error", "InternalError")),
     "reset": every_other(Reset()),
     "reset within the answer's head": every_other(Pass(answer_bytes=10)),
