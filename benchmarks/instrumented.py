@@ -26,7 +26,6 @@ def main() -> None:
     from b10_transfer import load, loading, restore
     from b10_transfer.pack import reader
     from b10_transfer.repository import ReadRepository
-    from b10_transfer.staging import StagedTree
     from b10_transfer.stores import directory
 
     import_seconds = time.perf_counter() - before
@@ -40,7 +39,7 @@ def main() -> None:
     setattr(reader, "hashlib", digests)  # noqa: B010 - a module's own name for another module
     watch.watch(reader, "unpack_into", "decompress")
     watch.watch(restore, "_stage", "place")
-    watch.watch(StagedTree, "write", "place")  # in a thread of its own, where a processor is idle
+    watch.watch(restore._Writer, "write", "place")  # in a thread of its own, where a processor is idle
     watch.watch(restore, "_place", "place")
     # What the placing thread does to get the content is not placing.
     watch.watch_iterator(reader.PackReader, "read_slices", "rest")
