@@ -61,12 +61,21 @@ ORDER = (
     "cli_ready",
     "core",
 )
-GPU_OPEN = """\
+OPEN = {
+    "gpu_cold_start": """\
 ## On a GPU
 
 Open: no GPU has run `python benchmarks/gpu_cold_start.py` for this page yet.
 
-"""
+""",
+    "vllm": """\
+## A restart of vLLM
+
+Open: `make bench ONLY=vllm` has not been run for this page yet. [vllm.md](vllm.md) has figures of single runs.
+
+""",
+}
+"""What stands where there are no results."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +103,8 @@ def text(found: Mapping[str, Results], plots: Mapping[str, Iterable[str]], folde
     for name in [*ORDER, *sorted(found.keys() - set(ORDER))]:
         if name in found:
             parts.append(section(found[name], plots.get(name, ()), folder))
-        elif name == "gpu_cold_start":
-            parts.append(GPU_OPEN)
+        elif name in OPEN:
+            parts.append(OPEN[name])
     return "".join([*parts, CORPUS]).rstrip() + "\n"
 
 
