@@ -29,12 +29,11 @@ def check_place(pack_id: str, index: Index, namespace: str, environment_id: str)
     if any_transient(member.path for unit in folders for member in unit.members):
         culprit = next(unit for unit in folders if any_transient(member.path for member in unit.members))
         raise CorruptPackError(pack_id, f"{culprit.name!a:.120} holds files that are no artifacts")
-    kinds = {kind.value: kind for kind in UnitKind}
     for name, kind, members, origin in index.units:
         if origin >= pack_id:
             raise CorruptPackError(pack_id, f"{name!a:.120} is said to come from a later pack, {origin}")
         root, _, path = name.partition("/")
-        if not _is_unit(_ADAPTERS[root], Unit(path, kinds[kind]), members):
+        if not _is_unit(_ADAPTERS[root], Unit(path, UnitKind(kind)), members):
             raise CorruptPackError(pack_id, f"{name!a:.120} is no unit of the {root} cache")
 
 

@@ -286,11 +286,12 @@ class _Sources:
     def read(self, offsets: Sequence[int], memory: bytearray) -> None:
         """Read each file to its offset. Raises UnitChangedError if one is not as it was found, OSError as it comes."""
         places, found = [], []
-        for source, file, offset in zip(self.files, self._unit.files, offsets, strict=True):
+        for source, offset in zip(self.files, offsets, strict=True):
             data = self._rewritten.get(source.path)
             if data is not None:
                 memory[offset : offset + len(data)] = data
             else:
+                file = self._found[source.path]
                 places.append((file.path, file.size, offset))
                 found.append(file.as_read)
         if read_files(self._folder, places, memory) != found:

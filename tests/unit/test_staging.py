@@ -91,6 +91,16 @@ def test_link_that_is_planted_in_the_tree_is_not_followed(root: Path, tmp_path: 
     assert os.listdir(tmp_path / "elsewhere") == []
 
 
+def test_tree_keeps_none_of_its_folders_open(root: Path) -> None:
+    paths = [f"{number:03d}/{level}/file" for level in "ab" for number in range(200)]
+    with staged_tree(root) as tree:
+        before = len(os.listdir("/proc/self/fd"))
+        for path in paths:
+            write(tree, path, path.encode())
+        assert len(os.listdir("/proc/self/fd")) == before
+        assert all((tree.path / path).read_text() == path for path in paths)
+
+
 def test_descriptors_are_released(root: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     with staged_tree(root) as tree:

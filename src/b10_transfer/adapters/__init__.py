@@ -94,14 +94,12 @@ def cache_roots(config: Config) -> list[CacheRoot]:
         known = ", ".join(adapter.name for adapter in ADAPTERS)
         raise ConfigurationError("B10_CACHES", ", ".join(sorted(unknown)), f"the caches are {known}")
     found: list[CacheRoot] = []
-    claimed: list[tuple[str, Adapter]] = []
     for adapter in ADAPTERS:
         if adapter.name not in config.caches:
             continue
         path = adapter.locate(config.reader)
-        if path is not None and not any(outer.covers(root, str(path)) for root, outer in claimed):
+        if path is not None and not any(root.adapter.covers(str(root.path), str(path)) for root in found):
             found.append(CacheRoot(adapter, path))
-            claimed.append((str(path), adapter))
     # A store in a cache would otherwise save its own packs, again and again.
     # Compared as text: with ``Path.parents`` the places of twenty caches take 8 ms.
     foreign = {

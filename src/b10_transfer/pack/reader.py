@@ -102,8 +102,7 @@ class PackReader:
         """The content of ``members``, frame by frame in the order of the pack, and where in it which of them lie.
 
         Every frame's digest has been checked. Its content is there until the one after the next is asked for: then the
-        memory is used again. With ``every_frame`` the others are read and checked, too, and all of them past any copy;
-        content is then there until the next is asked for.
+        memory is used again. With ``every_frame`` the others are read and checked, too, and all of them past any copy.
         """
         wanted = sorted(members, key=attrgetter("offset", "size"))
         offsets = [member.offset for member in wanted]
@@ -123,8 +122,7 @@ class PackReader:
             if slices and wanted[behind - 1].offset + wanted[behind - 1].size > end:
                 first = behind - 1
                 slices[-1] = _slice(wanted[first], start, end)
-            if slices:
-                yield content, slices
+            yield content, slices
         if left := wanted[first:]:  # only empty files, at the very end of the stream
             yield bytearray(), [(member, 0, 0, 0) for member in left]
 

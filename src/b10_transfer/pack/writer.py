@@ -113,12 +113,14 @@ class PackWriter:
         self._deadline.check("packing artifacts")
         raw_bytes = sum(file.size for file in files)
         check_writable(self._members + len(files), self._raw_bytes + raw_bytes, self._packed_bytes, self._limits)
-        if self._frame.filled and self._frame.filled + raw_bytes + len(files) * _HEADER_BYTES > FRAME_RAW_BYTES:
+        room = raw_bytes + len(files) * _HEADER_BYTES
+        if self._frame.filled + room > FRAME_RAW_BYTES:
             self._flush()
         # From here the unit either fits into the open frame or begins a new one, so that it can be taken back.
         start = (self._submitted, self._submitted_raw_bytes, self._frame.filled)
         try:
-            at_once = read is not None and self._add_at_once(files, read)
+            fits = self._frame.filled + room <= FRAME_RAW_BYTES
+            at_once = self._add_at_once(files, read) if read is not None and fits else []
             members = at_once or [self._add_file(file) for file in files]
             check()
         except BaseException:
@@ -150,10 +152,8 @@ class PackWriter:
         return index
 
     def _add_at_once(self, files: Sequence[SourceFile], read: ReadAtOnce) -> list[Member]:
-        """Append files that are read together; none are if there is no room, or if one cannot be read like that."""
+        """Append files, for which there is room, that are read together; none if one cannot be read like that."""
         frame, position = self._frame, self._frame.filled
-        if position + sum(file.size + _HEADER_BYTES for file in files) > FRAME_RAW_BYTES:
-            return []
         offsets = []
         tail = b""
         for path, size, mode, mtime_ns, _open in files:
