@@ -13,11 +13,11 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import NamedTuple
 
 from .adapters import CacheRoot, Unit, UnitKind
-from .bulk import FileFound, read_files
+from .bulk import read_files
 from .deadline import Deadline
 from .errors import LocalCacheError
 from .ownership import check_private
@@ -38,11 +38,6 @@ class LocalFile(NamedTuple):
     mode: int
     mtime_ns: int
     inode: int
-
-    @property
-    def as_read(self) -> FileFound:
-        """What reading it whole tells of it, if it still is as it was found."""
-        return (self.size, self.size, self.mtime_ns, self.inode)
 
 
 @dataclass(frozen=True)
@@ -268,46 +263,47 @@ class _Sources:
     def __init__(self, unit: LocalUnit) -> None:
         self._unit = unit
         self._folder = str(unit.root.path)
-        self._rewritten: dict[str, bytes] = {}
-        """Contents without this machine's paths, by the path in a pack."""
-        self._found: dict[str, LocalFile] = {}
         self.files: list[SourceFile] = []
+        self._contents: list[LocalFile | bytes] = []
+        """Of each its place on this machine, or its content without this machine's paths."""
         paths = {file.path for file in unit.files}
-        name, is_rewritten = unit.root.name, unit.root.adapter.is_rewritten
+        prefix, is_rewritten = f"{unit.root.name}/", unit.root.adapter.is_rewritten
         for file in unit.files:
             path, size, mode, mtime_ns, _inode = file
-            path_in_pack = f"{name}/{path}"
-            self._found[path_in_pack] = file
+            content: LocalFile | bytes = file
             if is_rewritten(path):
-                data = self._rewritten[path_in_pack] = self._portable(file, paths)
-                size = len(data)
-            self.files.append(SourceFile(path_in_pack, size, mode, mtime_ns, self._open))
+                content = self._portable(file, paths)
+                size = len(content)
+            self.files.append(SourceFile(prefix + path, size, mode, mtime_ns, self._open))
+            self._contents.append(content)
 
     def read(self, offsets: Sequence[int], memory: bytearray) -> None:
         """Read each file to its offset. Raises UnitChangedError if one is not as it was found, OSError as it comes."""
         places, found = [], []
-        for source, offset in zip(self.files, offsets, strict=True):
-            data = self._rewritten.get(source.path)
-            if data is not None:
-                memory[offset : offset + len(data)] = data
+        for content, offset in zip(self._contents, offsets, strict=True):
+            if isinstance(content, bytes):
+                memory[offset : offset + len(content)] = content
             else:
-                file = self._found[source.path]
-                places.append((file.path, file.size, offset))
-                found.append(file.as_read)
+                path, size, _mode, mtime_ns, inode = content
+                places.append((path, size, offset))
+                found.append((size, size, mtime_ns, inode))
         if read_files(self._folder, places, memory) != found:
             raise UnitChangedError("a file was written to")
 
     def _open(self, source: SourceFile) -> Content:
-        if source.path in self._rewritten:
-            return io.BytesIO(self._rewritten[source.path])
-        return _UnchangedFile(self._folder, self._found[source.path])
+        content = self._by_path[source.path]
+        return io.BytesIO(content) if isinstance(content, bytes) else _UnchangedFile(self._folder, content)
+
+    @cached_property
+    def _by_path(self) -> dict[str, LocalFile | bytes]:
+        return {source.path: content for source, content in zip(self.files, self._contents, strict=True)}
 
     def _portable(self, file: LocalFile, siblings: Collection[str]) -> bytes:
         """The content of a file without this machine's paths."""
         buffer = bytearray(file.size)
         try:
             [found] = read_files(self._folder, [(file.path, file.size, 0)], buffer)
-            if found != file.as_read:
+            if found != (file.size, file.size, file.mtime_ns, file.inode):
                 raise UnitChangedError(f"{file.path} was written to")
         except OSError:  # once more, to tell a file that is gone from one that cannot be read
             with _UnchangedFile(self._folder, file) as content, memoryview(buffer) as left:
@@ -359,6 +355,9 @@ def _check_folder(unit: LocalUnit) -> None:
     """Raise UnitChangedError if the files of a folder are no longer those that were found."""
     if unit.unit.kind is not UnitKind.FOLDER:
         return
+    inside = len(unit.unit.path) + 1
+    if {file.path[inside:] for file in unit.files} == set(os.listdir(f"{unit.root.path}/{unit.unit.path}")):
+        return  # nearly always: these files and nothing else
     expected: dict[str, set[str]] = {}
     for file in unit.files:
         path = file.path

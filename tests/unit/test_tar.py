@@ -39,6 +39,16 @@ def test_python_reads_what_was_written(path: str, size: int, mode: int, mtime_ns
     assert (entry.uid, entry.gid, entry.linkname) == (0, 0, "")
 
 
+@given(PATHS, st.integers(0, 1 << 35), st.integers(0, 0o777), st.integers(-(1 << 62), 1 << 62))
+@example("a" * 100, 8**11 - 1, 0o644, 10**18)
+@example("a", 0, 0o644, 10**18 - 1)
+@example("a", 0, 0o644, 10**19 - 1)
+@example("a", 0, 0o644, 10**19)
+@example("é" * 60, 0, 0o644, 10**18)
+def test_short_way_to_a_header_leads_to_the_same(path: str, size: int, mode: int, mtime_ns: int) -> None:
+    assert tar.header(path, size, mode, mtime_ns) == tar._any_header(path, size, mode, mtime_ns)
+
+
 @given(st.integers(-(1 << 62), 1 << 62))
 @example(0)
 @example(1)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
 from pathlib import Path
 
@@ -32,6 +33,10 @@ _INTERMEDIATE = (
     ".hsaco",
 )
 """Stages of one compilation: a folder with any of these is finished by its group file."""
+
+
+_MOST_KEPT_BYTES = 4096
+"""Larger group files are not remembered: there are none, but who knows what a store holds."""
 
 
 class TritonAdapter(Adapter):
@@ -72,14 +77,13 @@ class TritonAdapter(Adapter):
         names = {child: where.rpartition("/")[2] for child, where in _child_paths(data).items()}
         if missing := [name for name in names.values() if f"{folder}/{name}" not in files]:
             raise ValueError(f"{path} names {missing[0]}, which is not beside it")
-        return _group(names)
+        return _group({quoted(child): quoted(name) for child, name in names.items()}).encode()
 
     def to_local(self, root: Path, path: str, data: bytes) -> bytes:
         folder = f"{root}/{path}".rpartition("/")[0]
-        names = _child_paths(data)
-        if "/" in "".join(names.values()) or not {"", ".", ".."}.isdisjoint(names.values()):
-            raise ValueError("a Triton group file names files outside its folder")
-        return _group({child: f"{folder}/{name}" for child, name in names.items()})
+        # Of hundreds of kernels most groups are alike, and taking one apart takes longer than all the rest.
+        pieces = _around_folder(data) if len(data) <= _MOST_KEPT_BYTES else _around_folder.__wrapped__(data)
+        return quoted(f"{folder}/")[1:-1].encode().join(pieces)
 
 
 def _child_paths(data: bytes) -> dict[str, str]:
@@ -96,7 +100,17 @@ def _child_paths(data: bytes) -> dict[str, str]:
     return paths
 
 
-def _group(paths: dict[str, str]) -> bytes:
+def _group(paths: dict[str, str]) -> str:
+    """A group file of children's names and their paths, both in JSON."""
     # As json.dumps writes it, which takes three times as long, and there are hundreds.
-    items = ", ".join(map("{}: {}".format, map(quoted, paths), map(quoted, paths.values())))
-    return f'{{"child_paths": {{{items}}}}}'.encode()
+    return f'{{"child_paths": {{{", ".join(map("{}: {}".format, paths, paths.values()))}}}}}'
+
+
+@lru_cache(maxsize=128)
+def _around_folder(portable: bytes) -> tuple[bytes, ...]:
+    """A portable group file without the places where its folder's path goes. Raises ValueError if it is not sound."""
+    names = _child_paths(portable)
+    if "/" in "".join(names.values()) or not {"", ".", ".."}.isdisjoint(names.values()):
+        raise ValueError("a Triton group file names files outside its folder")
+    marked = {quoted(child): f'"\0{quoted(name)[1:]}' for child, name in names.items()}  # no JSON holds that character
+    return tuple(_group(marked).encode().split(b"\0"))

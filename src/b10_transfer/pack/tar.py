@@ -12,6 +12,8 @@ END = bytes(2 * BLOCK)
 """Two zero blocks end an archive."""
 
 
+_SECOND_NS, _BILLION = 10**9, 10**9
+"""Nanoseconds of a second; the first time, in 2001, that takes ten digits."""
 _PADDINGS = [bytes(size) for size in range(BLOCK)]
 
 
@@ -23,9 +25,19 @@ def padding(size: int) -> bytes:
 def header(path: str, size: int, mode: int, mtime_ns: int) -> bytes:
     """The headers of a regular file: a POSIX.1-2001 (pax) one for the exact time, then a plain one.
 
-    Python's tarfile takes six times as long, which thousands of files would notice.
+    Python's tarfile takes many times as long, which thousands of files would notice.
     """
-    seconds, nanoseconds = divmod(abs(mtime_ns), 1_000_000_000)
+    name = path.encode()
+    seconds, nanoseconds = divmod(mtime_ns, _SECOND_NS)
+    if _BILLION <= seconds <= _MOST and size <= _MOST and len(name) <= 100:  # nearly always, and in half the time
+        time = b"30 mtime=%d.%09d\n" % (seconds, nanoseconds)
+        return _PLAIN_PAX + time.ljust(BLOCK, b"\0") + _block(name, size, mode, seconds, b"0")
+    return _any_header(path, size, mode, mtime_ns)
+
+
+def _any_header(path: str, size: int, mode: int, mtime_ns: int) -> bytes:
+    """The same for a long path, a huge file, or a time that is not of these centuries."""
+    seconds, nanoseconds = divmod(abs(mtime_ns), _SECOND_NS)
     sign = "-" if mtime_ns < 0 else ""
     records = _record("mtime", f"{sign}{seconds}.{nanoseconds:09d}")
     name = path.encode()
@@ -79,3 +91,6 @@ def _block(name: bytes, size: int, mode: int, mtime: int, kind: bytes) -> bytes:
     """One ustar header."""
     start = b"%b%b%b%011o\0%b" % (name.ljust(100, b"\0"), _octal(mode, 7), _NOBODY, size, _octal(mtime, 11))
     return b"%b%06o\0 %b%b" % (start, _sum(start + kind) + _TAIL_SUM, kind, _TAIL)
+
+
+_PLAIN_PAX = _pax_block(len("30 mtime=1234567890.123456789\n"))
