@@ -26,7 +26,7 @@ SIZES, QUICK_SIZES = (300, 3000), (30, 300)
 ROUNDS, QUICK_ROUNDS = 7, 3
 _NOTES = """\
 The work of a step is the CPU time that its threads spend on it. Where a core is idle a second thread places files while
-the first one fetches, verifies and decompresses, and a load elapses in less than the sum.
+the first one fetches, verifies, decompresses and then lends a hand: a load elapses in less than the sum.
 *environment*: torch, Triton, Python, CPU and device are found out; *list*: folders of the store; *index*: a pack's
 index is checked; *fetch*: the pack is read; *verify*: SHA-256; *decompress*: zstd; *place*: folders and files are
 created, written, given their times and renamed. Not in the bars: the interpreter's start and the imports, which have

@@ -39,7 +39,7 @@ def main() -> None:
     setattr(reader, "hashlib", digests)  # noqa: B010 - a module's own name for another module
     watch.watch(reader, "unpack_into", "decompress")
     watch.watch(restore, "_stage", "place")
-    watch.watch(restore._Writer, "write", "place")  # in a thread of its own, where a processor is idle
+    watch.watch(restore._Writer, "write", "place")  # in two threads, where a processor is idle
     watch.watch(restore, "_place", "place")
     # What the placing thread does to get the content is not placing.
     watch.watch_iterator(reader.PackReader, "read_slices", "rest")

@@ -187,7 +187,7 @@ class Packs:
     def index_of(self, pack: bytes) -> bytes:
         """The index of a sound pack, as JSON."""
         footer = decode_footer("sound", pack[-FOOTER_BYTES:], len(pack))
-        return decode_index("sound", footer, pack[-footer.trailer_bytes :])
+        return bytes(decode_index("sound", footer, pack[-footer.trailer_bytes :]))
 
     def with_index(self, pack: bytes, index: bytes) -> bytes:
         """A pack with the frames of ``pack`` and another index, whose digest is right."""

@@ -11,7 +11,7 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,7 @@ from .pack import PackUnit, Slice
 from .repository import ReadRepository
 from .staging import StagedTree, lies_inside, staged_tree
 from .union import Pack, Union
-from .workers import beside, has_idle_processor
+from .workers import has_idle_processor, shared
 
 logger = logging.getLogger(__name__)
 
@@ -75,8 +75,10 @@ class Restored:
 
 
 Wanted = Mapping[str, tuple[Pack, PackUnit]]
-_Frame = tuple[bytearray, list[Slice]]
-"""The content of a frame, and where in it which files lie."""
+_Batch = tuple[str, list[FilePart]]
+"""The name of a root, and files to write there in one call."""
+_BATCH_FILES = 32
+"""A frame of kernels holds some hundred files, which two threads divide among themselves."""
 
 
 def missing(units: Wanted, roots: Iterable[CacheRoot]) -> list[str]:
@@ -214,11 +216,11 @@ def _stage(
     writer = _Writer(pack, roots, trees)
     with ExitStack() as stack:
         reader = stack.enter_context(repository.opened(pack))
-        write: Callable[[_Frame], None] = writer.write
+        write: Callable[[Iterable[_Batch]], None] = writer.write_all
         if is_native and has_idle_processor():  # in Python it would only wait for the interpreter's lock
-            write = stack.enter_context(beside(writer.write, deadline))
-        for frame in reader.read_slices(pack.index, members):
-            write(frame)
+            write = stack.enter_context(shared(writer.write, deadline))
+        for content, slices in reader.read_slices(pack.index, members):
+            write(writer.batches(content, slices))
 
 
 class _Writer:
@@ -231,9 +233,8 @@ class _Writer:
         self._gathered = bytearray()
         """Of a file that is to be rewritten, what earlier frames held of it."""
 
-    def write(self, frame: _Frame) -> None:
-        """Write what a frame holds. Raises CorruptPackError if a file is not sound or in the way of another."""
-        content, slices = frame
+    def batches(self, content: bytearray, slices: Sequence[Slice]) -> Iterator[_Batch]:
+        """What to write of a frame. Raises CorruptPackError if a file is not sound."""
         parts: dict[str, list[FilePart]] = {name: [] for name in self._trees}
         # Thousands of times, and a microsecond each is a millisecond of a start: nothing is done twice in here.
         for (path_in_pack, size, mode, mtime_ns, _offset, _sha256), first, last, at in slices:
@@ -251,11 +252,22 @@ class _Writer:
                 mode = mode if is_last else mode | stat.S_IWUSR
                 parts[root_name].append((path, mode, mtime_ns, content, first, last, at))
         for name, of_root in parts.items():
-            try:
-                self._trees[name].write(of_root)
-            except (FileExistsError, NotADirectoryError) as error:
-                reason = f"{error.filename} is in the way of another pack's files"
-                raise CorruptPackError(self._pack.id, reason) from error
+            for start in range(0, len(of_root), _BATCH_FILES):
+                yield name, of_root[start : start + _BATCH_FILES]
+
+    def write(self, batch: _Batch) -> None:
+        """Write some files. Raises CorruptPackError if one is in the way of another."""
+        root_name, parts = batch
+        try:
+            self._trees[root_name].write(parts)
+        except (FileExistsError, NotADirectoryError) as error:
+            reason = f"{error.filename} is in the way of another pack's files"
+            raise CorruptPackError(self._pack.id, reason) from error
+
+    def write_all(self, batches: Iterable[_Batch]) -> None:
+        """Write them one after the other."""
+        for batch in batches:
+            self.write(batch)
 
 
 def _localised(root: CacheRoot, path: str, data: bytes, pack: Pack) -> bytes:

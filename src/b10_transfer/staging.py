@@ -44,15 +44,19 @@ class StagedTree:
         except OSError:
             os.close(self._descriptor)
             raise
-        self._writing = threading.Lock()
+        self._guard = threading.Lock()
+        self._writers = 0
         self._is_over = False
 
     def write(self, parts: Sequence[FilePart]) -> None:
         """Write files, or parts of them, and make the folders above them (see :func:`bulk.write_files`)."""
+        with self._guard:
+            self._writers += 1
         try:
-            with self._writing:
-                write_files(self._descriptor, parts, self._masked)
+            write_files(self._descriptor, parts, self._masked)
         finally:
+            with self._guard:
+                self._writers -= 1
             if self._is_over:  # whoever closed the tree did not wait for this
                 self.close()
                 shutil.rmtree(self.path, ignore_errors=True)
@@ -65,12 +69,11 @@ class StagedTree:
     def close(self) -> None:
         """Release the descriptors; the files stay."""
         self._is_over = True
-        # A thread that hangs in a write goes on with it some day: its descriptor must not mean another folder then.
-        if self._writing.acquire(blocking=False):
-            closed, self._descriptor = self._descriptor, -1
-            if closed >= 0:
-                os.close(closed)
-            self._writing.release()
+        with self._guard:
+            # A thread that hangs in a write goes on with it some day: its descriptor must not mean another folder then.
+            if self._writers == 0 and self._descriptor >= 0:
+                os.close(self._descriptor)
+                self._descriptor = -1
 
     def _find_masked(self) -> int:
         """The permissions that creating a file here does not give: by the umask, which cannot be read, or by an ACL."""

@@ -117,36 +117,50 @@ class Pipeline(Generic[T, R]):
         while self.in_flight:
             yield self.take()
 
+    def help(self) -> None:
+        """Do in this thread what no other has begun."""
+        with suppress(queue.Empty):
+            while (task := self._queue.get_nowait()) is not None:
+                self._do(task)
+
     def _work(self) -> None:
         while (task := self._queue.get()) is not None:
-            try:
-                task.result = self._function(task.item)
-            except BaseException as error:  # noqa: BLE001 - raised again by take()
-                task.error = error
-            finally:
-                task.done.release()
+            self._do(task)
+
+    def _do(self, task: _Task[T, R]) -> None:
+        try:
+            task.result = self._function(task.item)
+        except BaseException as error:  # noqa: BLE001 - raised again by take()
+            task.error = error
+        finally:
+            task.done.release()
 
 
 @contextmanager
-def beside(function: Callable[[T], R], deadline: Deadline) -> Iterator[Callable[[T], None]]:
-    """Calls of a function that happen in another thread: each returns when the one before it is done.
+def shared(function: Callable[[T], object], deadline: Deadline) -> Iterator[Callable[[Iterable[T]], None]]:
+    """Calls of a function that this thread and another one divide among themselves.
 
-    Leaving the context waits for the last. What a call raises is raised by the next, or there.
+    Given items, it sees to those of the time before and returns while the other thread begins with these. Leaving the
+    context sees to the last. What a call raises is raised by the next time, or there.
     """
     with Pipeline(function, 1, deadline) as pipeline:
 
         def finish() -> None:
-            if pipeline.in_flight:
+            pipeline.help()
+            while pipeline.in_flight:
                 pipeline.take()
 
-        def call(item: T) -> None:
+        def call(items: Iterable[T]) -> None:
+            ready = list(items)  # which may take some work: meanwhile the other thread has its own
             finish()
-            pipeline.submit(item)
+            for item in ready:
+                pipeline.submit(item)
 
         try:
             yield call
+            finish()
         except BaseException:
-            with suppress(Exception):
-                finish()  # whoever undoes what has failed must not find it going on
+            while pipeline.in_flight:  # whoever undoes what has failed must not find it going on
+                with suppress(Exception):
+                    pipeline.take()
             raise
-        finish()

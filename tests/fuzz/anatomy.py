@@ -42,7 +42,7 @@ class Anatomy:
                 start += size
         except (PackError, ValueError, TypeError, KeyError, IndexError, RecursionError):
             return None
-        return cls(frames, index, document, extensions[0]) if isinstance(document, dict) else None
+        return cls(frames, bytes(index), document, extensions[0]) if isinstance(document, dict) else None
 
     def stream(self) -> bytes | None:
         """What the frames hold; None if one cannot be unpacked."""

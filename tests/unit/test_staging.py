@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from b10_transfer import staging
+from b10_transfer import bulk, staging
 from b10_transfer.deadline import Deadline
 from b10_transfer.errors import DeadlineExceededError, LocalCacheError
 from b10_transfer.staging import lies_inside, locked, staged_tree, wait_for_restore
@@ -301,3 +301,44 @@ def test_restore_in_progress_is_waited_for_within_the_deadline(root: Path) -> No
     with locked(root, Deadline("load", 60)), pytest.raises(DeadlineExceededError, match="to restore"):
         wait_for_restore(root, Deadline("load", 0.05))
     wait_for_restore(root, Deadline("load", 0.05))
+
+
+def test_two_threads_write_at_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    both_have_begun = threading.Barrier(2)
+
+    def meet(*arguments: Any) -> None:
+        both_have_begun.wait(60)
+        bulk.write_files(*arguments)
+
+    monkeypatch.setattr(staging, "write_files", meet)
+    with staged_tree(root) as tree:
+        other = threading.Thread(target=write, args=(tree, "same/folder/a", b"a"))
+        other.start()
+        write(tree, "same/folder/b", b"b")
+        other.join()
+        assert sorted(os.listdir(tree.path / "same" / "folder")) == ["a", "b"]
+
+
+def test_last_of_two_writers_that_outlive_the_tree_clears_up(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until then the descriptor stays open: its number must not come to mean another folder."""
+    goes_on, begun = [threading.Event(), threading.Event()], threading.Barrier(3)
+
+    def hang(_tree: int, parts: Any, _masked: int) -> None:
+        begun.wait(60)
+        goes_on[int(parts[0][0])].wait(60)
+
+    monkeypatch.setattr(staging, "write_files", hang)
+    with staged_tree(root) as tree:
+        descriptor, path = tree._descriptor, tree.path
+        writers = [threading.Thread(target=write, args=(tree, str(number), b"")) for number in range(2)]
+        for writer in writers:
+            writer.start()
+        begun.wait(60)
+    for number, writer in enumerate(writers):
+        os.fstat(descriptor)
+        path.mkdir(exist_ok=True)  # as one that writes would have it
+        goes_on[number].set()
+        writer.join()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+    assert os.listdir(root.parent) == []

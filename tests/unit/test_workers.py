@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from b10_transfer.deadline import Deadline
 from b10_transfer.errors import DeadlineExceededError
-from b10_transfer.workers import Pipeline
+from b10_transfer.workers import Pipeline, shared
 
 
 def test_results_come_in_the_order_of_the_items(deadline: Deadline) -> None:
@@ -112,3 +113,48 @@ def test_threads_end_after_an_error_too(deadline: Deadline) -> None:
 def test_no_items_give_no_results(deadline: Deadline) -> None:
     with Pipeline(str, 1, deadline) as pipeline:
         assert list(pipeline.map([], 4)) == []
+
+
+def test_two_threads_share_the_work(deadline: Deadline) -> None:
+    """Each item is done once, and those of one time before any of the time after the next are asked for."""
+    done: list[int] = []
+    threads = set()
+
+    def work(item: int) -> None:
+        threads.add(threading.current_thread())
+        done.append(item)
+
+    with shared(work, deadline) as share:
+        for first in range(0, 1000, 10):
+            share(range(first, first + 10))
+            assert set(range(first)) <= set(done)
+    assert sorted(done) == list(range(1000))
+    assert threads - {threading.current_thread()}
+
+
+def test_who_shares_works_rather_than_wait(deadline: Deadline) -> None:
+    """Neither item ends before the other has begun, which takes two threads."""
+    both_have_begun = threading.Barrier(2)
+    with shared(lambda _item: both_have_begun.wait(60), deadline) as share:
+        share([0, 1])
+
+
+@pytest.mark.parametrize("times_after", [0, 1])
+def test_error_is_raised_the_next_time_or_at_the_end(deadline: Deadline, times_after: int) -> None:
+    going_on = 0
+
+    def work(item: int) -> None:
+        nonlocal going_on
+        going_on += 1
+        time.sleep(0.001)
+        going_on -= 1
+        if item == 3:
+            raise ValueError("three")
+
+    times = 0
+    with pytest.raises(ValueError, match="three"), shared(work, deadline) as share:
+        share(range(10))
+        for times in range(1, times_after + 1):  # noqa: B007
+            share([])
+    assert times == times_after
+    assert not going_on

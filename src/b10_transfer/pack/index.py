@@ -123,7 +123,7 @@ class Index:
         return f'{_json(document)[:-1]},"units":{units or encode_units(self.units)}}}'.encode()
 
     @classmethod
-    def decode(cls, pack: str, data: bytes, limits: Limits) -> Index:
+    def decode(cls, pack: str, data: bytes | bytearray, limits: Limits) -> Index:
         """Read and check an index.
 
         Raises :class:`CorruptPackError` if it breaks a rule, :class:`UnsupportedPackError` if it is of a newer format
@@ -174,7 +174,7 @@ def _json(document: Any) -> str:
     return json.dumps(document, separators=(",", ":"), sort_keys=True)
 
 
-def _check_amount(pack: str, data: bytes, limits: Limits) -> None:
+def _check_amount(pack: str, data: bytes | bytearray, limits: Limits) -> None:
     """Refuse JSON that would take far more memory than an index within the limits, before it is parsed."""
     if len(data) > 3 * limits.members and (
         data.count(b"[") + data.count(b"{") > 3 * limits.members + 100_000

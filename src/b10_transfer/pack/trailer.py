@@ -101,7 +101,7 @@ def decode_footer(pack: str, data: bytes | bytearray, pack_bytes: int) -> Footer
     return footer
 
 
-def decode_index(pack: str, footer: Footer, trailer: bytes | bytearray, approve: Approval | None = None) -> bytes:
+def decode_index(pack: str, footer: Footer, trailer: bytes | bytearray, approve: Approval | None = None) -> bytearray:
     """The index out of a whole trailer, checked against the footer's digest; raises CorruptPackError.
 
     ``approve`` is given the packed index and the extension before anything is unpacked, and raises if they will not do.
