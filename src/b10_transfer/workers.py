@@ -80,9 +80,7 @@ class Pipeline(Generic[T, R]):
 
     def _stop(self, threads: int) -> None:
         """Drop what has not been begun, and let so many threads end."""
-        with suppress(queue.Empty):
-            while True:
-                self._queue.get_nowait()
+        self.drop()
         for _thread in range(threads):
             self._queue.put(None)
 
@@ -118,10 +116,24 @@ class Pipeline(Generic[T, R]):
             yield self.take()
 
     def help(self) -> None:
-        """Do in this thread what no other has begun."""
-        with suppress(queue.Empty):
-            while (task := self._queue.get_nowait()) is not None:
-                self._do(task)
+        """Do in this thread what no other has begun, up to the first that fails. Raises DeadlineExceededError."""
+        while (task := self._next()) is not None:
+            self._do(task)
+            if task.error is not None:
+                break  # take() raises it
+            self._deadline.check()
+
+    def drop(self) -> None:
+        """Forget what no thread has begun."""
+        while (task := self._next()) is not None:
+            with suppress(ValueError):  # somebody has waited for it in vain
+                self._pending.remove(task)
+
+    def _next(self) -> _Task[T, R] | None:
+        try:
+            return self._queue.get_nowait()
+        except queue.Empty:
+            return None
 
     def _work(self) -> None:
         while (task := self._queue.get()) is not None:
@@ -160,7 +172,8 @@ def shared(function: Callable[[T], object], deadline: Deadline) -> Iterator[Call
             yield call
             finish()
         except BaseException:
+            pipeline.drop()
             while pipeline.in_flight:  # whoever undoes what has failed must not find it going on
-                with suppress(Exception):
+                with suppress(BaseException):
                     pipeline.take()
             raise

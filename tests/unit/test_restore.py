@@ -298,8 +298,9 @@ def test_pack_that_turns_out_damaged_leaves_nothing_in_staging(
     assert os.listdir(inductor.parent) == [inductor.name]
 
 
+@pytest.mark.parametrize("batches", [1, 2])
 def test_write_that_hangs_ends_with_the_deadline_and_goes_on_nowhere_else(
-    packs: Packs, roots: list[CacheRoot], inductor: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    packs: Packs, roots: list[CacheRoot], inductor: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches: int
 ) -> None:
     """Its tree's descriptor stays open: the next file that this process opens must not get the number.
 
@@ -315,11 +316,13 @@ def test_write_that_hangs_ends_with_the_deadline_and_goes_on_nowhere_else(
     monkeypatch.setattr(staging, "write_files", hang)
     monkeypatch.setattr(module, "is_native", True)
     monkeypatch.setattr(module, "has_idle_processor", lambda: True)
-    noise = {f"inductor/aa/key{number}.": {"so": os.urandom(1_500_000)} for number in range(6)}
+    monkeypatch.setattr(module, "_BATCH_FILES", 1)
+    noise = {f"inductor/aa/key{number}.": {"so": os.urandom(1_500_000 // batches)} for number in range(6)}
     repository, deadline = published(packs, packs.write(noise)), Deadline("load", 0.5)
     with pytest.raises(DeadlineExceededError):
-        # As the public calls do it: both threads hang, and are left behind.
+        # As the public calls do it: if both threads hang they are left behind.
         run_within(deadline, lambda: load(repository, roots[:1], deadline))
+    assert len(trees) == batches
     other = os.open(tmp_path, os.O_RDONLY)
     assert other not in trees
     os.close(other)

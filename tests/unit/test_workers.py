@@ -115,21 +115,14 @@ def test_no_items_give_no_results(deadline: Deadline) -> None:
         assert list(pipeline.map([], 4)) == []
 
 
-def test_two_threads_share_the_work(deadline: Deadline) -> None:
-    """Each item is done once, and those of one time before any of the time after the next are asked for."""
+def test_each_item_is_done_once_and_in_time(deadline: Deadline) -> None:
+    """Those of one time before the next time returns."""
     done: list[int] = []
-    threads = set()
-
-    def work(item: int) -> None:
-        threads.add(threading.current_thread())
-        done.append(item)
-
-    with shared(work, deadline) as share:
+    with shared(done.append, deadline) as share:
         for first in range(0, 1000, 10):
             share(range(first, first + 10))
             assert set(range(first)) <= set(done)
     assert sorted(done) == list(range(1000))
-    assert threads - {threading.current_thread()}
 
 
 def test_who_shares_works_rather_than_wait(deadline: Deadline) -> None:
@@ -158,3 +151,54 @@ def test_error_is_raised_the_next_time_or_at_the_end(deadline: Deadline, times_a
             share([])
     assert times == times_after
     assert not going_on
+
+
+def test_after_a_failure_nothing_more_is_begun(deadline: Deadline) -> None:
+    """Neither if an item fails, in whichever thread, nor if the caller does."""
+    other_has_one, done = threading.Event(), []
+
+    def work(item: int) -> None:
+        done.append(item)
+        other_has_one.set()
+        time.sleep(0.05)
+        if item < 2:
+            raise ValueError(item)
+
+    with pytest.raises(ValueError, match="0"), shared(work, deadline) as share:
+        share(range(1000))
+        share([])
+    with pytest.raises(KeyError), shared(work, deadline) as share:
+        other_has_one.clear()
+        share(range(2000, 3000))
+        assert other_has_one.wait(60)
+        raise KeyError
+    assert len(done) < 10
+
+
+def test_who_shares_does_no_more_than_the_deadline_allows() -> None:
+    deadline, done = Deadline("load", 60), []
+
+    def work(item: int) -> None:
+        done.append(item)
+        time.sleep(0.02)
+        deadline.cancel()
+
+    with pytest.raises(DeadlineExceededError), shared(work, deadline) as share:
+        share(range(1000))
+    assert len(done) < 10
+
+
+def test_item_that_was_waited_for_in_vain_can_be_dropped() -> None:
+    goes_on = threading.Event()
+
+    def wait(_item: int) -> bool:
+        return goes_on.wait(60)
+
+    with Pipeline(wait, 1, Deadline("load", 0.05)) as pipeline:
+        for item in range(3):
+            pipeline.submit(item)
+        for _ in range(2):
+            with pytest.raises(DeadlineExceededError):
+                pipeline.take()
+    assert pipeline.in_flight == 0
+    goes_on.set()

@@ -12,8 +12,9 @@ END = bytes(2 * BLOCK)
 """Two zero blocks end an archive."""
 
 
-_SECOND_NS, _BILLION = 10**9, 10**9
-"""Nanoseconds of a second; the first time, in 2001, that takes ten digits."""
+_SECOND_NS = 10**9
+_TEN_DIGITS = 10**9
+"""The first time in seconds that has so many, in 2001; eleven come in 2286."""
 _PADDINGS = [bytes(size) for size in range(BLOCK)]
 
 
@@ -29,7 +30,7 @@ def header(path: str, size: int, mode: int, mtime_ns: int) -> bytes:
     """
     name = path.encode()
     seconds, nanoseconds = divmod(mtime_ns, _SECOND_NS)
-    if _BILLION <= seconds <= _MOST and size <= _MOST and len(name) <= 100:  # nearly always, and in half the time
+    if _TEN_DIGITS <= seconds <= _MOST and size <= _MOST and len(name) <= 100:  # nearly always, and in half the time
         time = b"30 mtime=%d.%09d\n" % (seconds, nanoseconds)
         return _PLAIN_PAX + time.ljust(BLOCK, b"\0") + _block(name, size, mode, seconds, b"0")
     return _any_header(path, size, mode, mtime_ns)

@@ -38,11 +38,11 @@ def pack_frame(data: bytes | bytearray | memoryview) -> bytes:
     return _of_this_thread.compressor.compress(data)
 
 
-def unpack_frame(data: bytes | bytearray | memoryview, raw_bytes: int) -> bytes:
+def unpack_frame(data: bytes | bytearray | memoryview, raw_bytes: int) -> bytearray:
     """The content of exactly one frame of exactly ``raw_bytes``; raises ZstdError for anything else."""
     memory = bytearray(raw_bytes)
     unpack_into(memoryview(memory), data)
-    return bytes(memory)
+    return memory
 
 
 def unpack_into(memory: memoryview, data: bytes | bytearray | memoryview) -> None:
