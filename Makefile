@@ -8,11 +8,12 @@ PACKAGE := pyproject.toml setup.py src/b10_transfer/bulk/_native.c
 BENCH = $(VENV)/bin/python benchmarks/suite.py --peer $(VENV)/peer/bin/python --vllm $(VENV)/vllm/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-instant test-nfs test-nfs-v3 test-nfs-v4.2 test-s3 test-vllm test-vllm-quick sanitize hammer fuzz lint format docs bench bench-quick bench-page bench-vllm clean
+.PHONY: help demo test test-benchmarks test-instant test-nfs test-nfs-v3 test-nfs-v4.2 test-s3 test-vllm test-vllm-quick sanitize hammer fuzz lint format docs bench bench-quick bench-page bench-vllm clean
 
 help:
 	@echo "make demo    compile a transformer cold, save, and start it warm and instantly in other processes"
 	@echo "make test    every test, with real torch and real Triton"
+	@echo "make test-benchmarks  the benchmarks' own tests"
 	@echo "make test-instant  the test matrix of instant starts, which compiles many models"
 	@echo "make test-vllm  tests with the real vLLM server, in an environment of their own"
 	@echo "make test-vllm-quick  the most telling of them"
@@ -36,7 +37,10 @@ demo: $(VENV)/test-ready
 # Many tests wait for processes and disks rather than compute: more of them at once than there are cores.
 WORKERS := 4
 test: $(VENV)/test-ready
-	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal --ignore=tests/instant
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal --ignore=tests/instant --ignore=tests/benchmarks
+
+test-benchmarks: $(VENV)/test-ready
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal tests/benchmarks
 
 # Pods that compile the same models one after the other: nothing to divide among workers.
 test-instant: $(VENV)/test-ready
