@@ -13,11 +13,11 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import NamedTuple
 
 from .adapters import CacheRoot, Unit, UnitKind
-from .bulk import read_files
+from .bulk import FileFound, read_files
 from .deadline import Deadline
 from .errors import LocalCacheError
 from .ownership import check_private
@@ -38,6 +38,11 @@ class LocalFile(NamedTuple):
     mode: int
     mtime_ns: int
     inode: int
+
+    @property
+    def as_read(self) -> FileFound:
+        """What reading it whole tells of it, if it still is as it was found."""
+        return (self.size, self.size, self.mtime_ns, self.inode)
 
 
 @dataclass(frozen=True)
@@ -274,7 +279,7 @@ class _Sources:
             if is_rewritten(path):
                 content = self._portable(file, paths)
                 size = len(content)
-            self.files.append(SourceFile(prefix + path, size, mode, mtime_ns, self._open))
+            self.files.append(SourceFile(prefix + path, size, mode, mtime_ns, partial(self._open, content)))
             self._contents.append(content)
 
     def read(self, offsets: Sequence[int], memory: bytearray) -> None:
@@ -284,26 +289,20 @@ class _Sources:
             if isinstance(content, bytes):
                 memory[offset : offset + len(content)] = content
             else:
-                path, size, _mode, mtime_ns, inode = content
-                places.append((path, size, offset))
-                found.append((size, size, mtime_ns, inode))
+                places.append((content.path, content.size, offset))
+                found.append(content.as_read)
         if read_files(self._folder, places, memory) != found:
             raise UnitChangedError("a file was written to")
 
-    def _open(self, source: SourceFile) -> Content:
-        content = self._by_path[source.path]
+    def _open(self, content: LocalFile | bytes, _source: SourceFile) -> Content:
         return io.BytesIO(content) if isinstance(content, bytes) else _UnchangedFile(self._folder, content)
-
-    @cached_property
-    def _by_path(self) -> dict[str, LocalFile | bytes]:
-        return {source.path: content for source, content in zip(self.files, self._contents, strict=True)}
 
     def _portable(self, file: LocalFile, siblings: Collection[str]) -> bytes:
         """The content of a file without this machine's paths."""
         buffer = bytearray(file.size)
         try:
             [found] = read_files(self._folder, [(file.path, file.size, 0)], buffer)
-            if found != (file.size, file.size, file.mtime_ns, file.inode):
+            if found != file.as_read:
                 raise UnitChangedError(f"{file.path} was written to")
         except OSError:  # once more, to tell a file that is gone from one that cannot be read
             with _UnchangedFile(self._folder, file) as content, memoryview(buffer) as left:

@@ -32,7 +32,7 @@ def header(path: str, size: int, mode: int, mtime_ns: int) -> bytes:
     seconds, nanoseconds = divmod(mtime_ns, _SECOND_NS)
     if _TEN_DIGITS <= seconds <= _MOST and size <= _MOST and len(name) <= 100:  # nearly always, and in half the time
         time = b"30 mtime=%d.%09d\n" % (seconds, nanoseconds)
-        return _PLAIN_PAX + time.ljust(BLOCK, b"\0") + _block(name, size, mode, seconds, b"0")
+        return _pax_block(len(time)) + time.ljust(BLOCK, b"\0") + _block(name, size, mode, seconds, b"0")
     return _any_header(path, size, mode, mtime_ns)
 
 
@@ -92,6 +92,3 @@ def _block(name: bytes, size: int, mode: int, mtime: int, kind: bytes) -> bytes:
     """One ustar header."""
     start = b"%b%b%b%011o\0%b" % (name.ljust(100, b"\0"), _octal(mode, 7), _NOBODY, size, _octal(mtime, 11))
     return b"%b%06o\0 %b%b" % (start, _sum(start + kind) + _TAIL_SUM, kind, _TAIL)
-
-
-_PLAIN_PAX = _pax_block(len("30 mtime=1234567890.123456789\n"))
