@@ -202,7 +202,7 @@ def content(unit: LocalUnit) -> frozenset[tuple[str, str]]:
                     digest.update(buffer[:count])
                     left -= count
             found.add((source.path, digest.hexdigest()))
-    except (UnitChangedError, FileNotFoundError):
+    except UnitChangedError:
         return frozenset()
     return frozenset(found)
 
@@ -215,7 +215,7 @@ def pack(units: Iterable[LocalUnit], writer: PackWriter) -> int:
             sources = _Sources(unit)
             check = partial(_check_folder, unit)
             writer.add_unit(unit.name, unit.unit.kind.value, sources.files, check, read=sources.read)
-        except (UnitChangedError, FileNotFoundError) as change:
+        except UnitChangedError as change:
             logger.debug("%s is left for the next save: %s", unit.name, change)
             changed += 1
     return changed
@@ -355,7 +355,7 @@ def _check_folder(unit: LocalUnit) -> None:
     if unit.unit.kind is not UnitKind.FOLDER:
         return
     inside = len(unit.unit.path) + 1
-    if {file.path[inside:] for file in unit.files} == set(os.listdir(f"{unit.root.path}/{unit.unit.path}")):
+    if {file.path[inside:] for file in unit.files} == _names_in(f"{unit.root.path}/{unit.unit.path}"):
         return  # nearly always: these files and nothing else
     expected: dict[str, set[str]] = {}
     for file in unit.files:
@@ -368,7 +368,7 @@ def _check_folder(unit: LocalUnit) -> None:
             expected[folder] = {name}
             path = folder
     for folder, names in expected.items():
-        found = set(os.listdir(f"{unit.root.path}/{folder}"))
+        found = _names_in(f"{unit.root.path}/{folder}")
         if names - found or any(_holds_artifacts(unit.root, f"{folder}/{name}") for name in found - names):
             raise UnitChangedError("files were added or removed")
 
@@ -376,6 +376,15 @@ def _check_folder(unit: LocalUnit) -> None:
 def _holds_artifacts(root: CacheRoot, path: str) -> bool:
     """Whether there is an artifact at or below a path; links, locks and empty folders are none."""
     if not os.path.islink(root.path / path) and os.path.isdir(root.path / path):
-        children = [] if root.adapter.skips_folder(path) else os.listdir(root.path / path)
+        children = () if root.adapter.skips_folder(path) else _names_in(f"{root.path}/{path}")
         return any(_holds_artifacts(root, f"{path}/{name}") for name in children)
     return not os.path.islink(root.path / path) and root.adapter.unit_of(path) is not None
+
+
+def _names_in(folder: str) -> set[str]:
+    try:
+        return set(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UnitChangedError(f"{folder} is gone") from error
+    except OSError as error:
+        raise LocalCacheError("look through", folder, error.strerror or str(error)) from error

@@ -30,6 +30,20 @@ def test_whatever_torch_lacks_is_said_and_the_load_goes_on(monkeypatch: pytest.M
     assert report.status is OperationStatus.DOES_NOT_EXIST
 
 
+@pytest.mark.torch
+def test_a_torch_that_names_a_parameter_in_another_way_has_no_instant_start(tmp_path: Path) -> None:
+    program = f"""
+import torch._functorch._aot_autograd.autograd_cache as cache
+key = cache.autograd_cache_key
+cache.autograd_cache_key = lambda graph, example_inputs, config: key(graph, example_inputs, config)
+import b10_transfer
+print(b10_transfer.load(store={str(tmp_path)!r}, instant=True).instant)
+"""
+    environment = os.environ | {"HOME": str(tmp_path)}
+    said = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert "this torch's AOTAutograd makes or names its cache entries in another way" in said.stdout
+
+
 def test_a_wrong_value_of_the_variable_is_said_and_the_load_goes_on(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -266,6 +266,37 @@ def test_folder_that_vanished_since_it_was_found_is_left_out(packs: Packs, trito
     assert packed(packs, units) == ({"triton/SOUND/launcher.so": b"sound"}, 1)
 
 
+@pytest.mark.parametrize("error", [errno.ENOENT, errno.ENOTDIR])
+def test_folder_that_vanishes_behind_its_files_is_left_out(
+    packs: Packs, triton: CacheRoot, fill: FillTree, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    fill(triton.path, {"KERNEL/launcher.so": b"library", "SOUND/launcher.so": b"sound"})
+    units = list(take([triton], Deadline("save", 60)).units)
+    refuse_listing(monkeypatch, triton.path / "KERNEL", error)
+    assert packed(packs, units) == ({"triton/SOUND/launcher.so": b"sound"}, 1)
+
+
+def test_folder_that_cannot_be_listed_is_an_error_that_names_it(
+    packs: Packs, triton: CacheRoot, fill: FillTree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(triton.path, {"KERNEL/launcher.so": b"library"})
+    units = list(take([triton], Deadline("save", 60)).units)
+    refuse_listing(monkeypatch, triton.path / "KERNEL", errno.EIO)
+    with pytest.raises(LocalCacheError, match=r"triton/KERNEL.*Input/output error"):
+        packed(packs, units)
+
+
+def refuse_listing(monkeypatch: pytest.MonkeyPatch, folder: Path, error: int) -> None:
+    listdir = os.listdir
+
+    def refuse(path: str) -> list[str]:
+        if path == str(folder):
+            raise OSError(error, os.strerror(error))
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+
+
 @pytest.mark.parametrize("change", ["grown", "cut", "rewritten"])
 def test_file_that_changes_while_it_is_read_is_left_out_and_harms_no_other(
     packs: Packs, triton: CacheRoot, fill: FillTree, monkeypatch: pytest.MonkeyPatch, change: str

@@ -45,8 +45,8 @@ def install() -> None:
 
 def lacking() -> str:
     """What this torch lacks of what is touched here."""
-    for function, needed in ((_make_entry, "sanitized_aot_config"), (_key, "config")):
-        if needed not in inspect.signature(function).parameters:
+    for function, needed in ((_make_entry, {"sanitized_aot_config"}), (_key, {"mod", "config"})):
+        if not needed <= set(inspect.signature(function).parameters):
             return "this torch's AOTAutograd makes or names its cache entries in another way"
     return ""
 
