@@ -198,10 +198,26 @@ class Ceph:
         osd = str(uuid.uuid4())
         self._run("ceph", "osd", "new", osd, "0")
         self._run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", osd)
-        self._daemons.append(self._start("ceph-osd", "-i", "0", "-f"))
+        self._start_osd()
 
-    def _run(self, *command: str) -> None:
-        run(self.configuration, *command)
+    def _start_osd(self) -> None:
+        """Start the OSD, and wait until the monitor counts it as up.
+
+        It ends itself if it asks the monitor for something before it has got its map ("wrong fsid"): then once more.
+        """
+        ends = time.monotonic() + READY_S
+        osd = self._start("ceph-osd", "-i", "0", "-f")
+        while "1 up" not in self._run("ceph", "osd", "stat"):
+            if time.monotonic() > ends:
+                osd.kill()
+                raise RuntimeError(f"the OSD does not come up\n{last_words(self._folder / 'log')}")
+            if osd.poll() is not None:
+                osd = self._start("ceph-osd", "-i", "0", "-f")
+            time.sleep(0.1)
+        self._daemons.append(osd)
+
+    def _run(self, *command: str) -> str:
+        return run(self.configuration, *command)
 
     def _start(self, *command: str) -> subprocess.Popen[bytes]:
         return start(self.configuration, *command)
@@ -213,8 +229,8 @@ def make_user(configuration: Path, name: str, access_key: str, secret_key: str) 
     run(configuration, "radosgw-admin", "user", "create", *user)
 
 
-def run(configuration: Path, *command: str) -> None:
-    """Run one of Ceph's programs until it ends. Raises RuntimeError if it fails."""
+def run(configuration: Path, *command: str) -> str:
+    """Run one of Ceph's programs until it ends; returns what it has printed. Raises RuntimeError if it fails."""
     result = subprocess.run(
         [*command, "-c", str(configuration)] if command[0] != "monmaptool" else command,
         env=os.environ | {"CEPH_CONF": str(configuration)},
@@ -225,6 +241,7 @@ def run(configuration: Path, *command: str) -> None:
     )
     if result.returncode:
         raise RuntimeError(f"{' '.join(command)} failed: {result.stderr[-2000:]}")
+    return result.stdout
 
 
 def start(configuration: Path, *command: str) -> subprocess.Popen[bytes]:
