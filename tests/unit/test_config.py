@@ -360,7 +360,17 @@ def test_bucket_that_is_none_is_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["file://mnt/store", "file://host/mnt/store", "file://", "file:///mnt/%00", "/mnt/\0"], ids=ascii
+    "url",
+    [
+        "file://mnt/store",
+        "file://host/mnt/store",
+        "file://",
+        "file:///mnt/%00",
+        "/mnt/\0",
+        "/mnt/store\n",
+        "/mnt/\tstore",
+    ],
+    ids=ascii,
 )
 def test_store_that_names_no_directory_here_is_refused(url: str) -> None:
     refusal(B10_STORE=url)

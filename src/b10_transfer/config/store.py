@@ -59,8 +59,8 @@ def origin(env: Reader, override: str | os.PathLike[str] | None) -> str:
 
 def _store_path(name: str, text: str) -> Path:
     path = _path_of_url(name, text) if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) else text
-    if not path or "\0" in path:
-        raise ConfigurationError(name, text, "it must be a directory or a file:// URL")
+    if not path or re.search(r"[\0-\x1f]", path):  # a value from a file that ends in a line break, say
+        raise ConfigurationError(name, text, "it must be a directory or a file:// URL, without line breaks or the like")
     return Path(os.path.normpath(from_working_directory(name, os.path.expanduser(path))))
 
 
