@@ -30,6 +30,8 @@ _ADVICE = {
 _REFUSED = "access was refused; check the credentials and what they may do (needed: list, get, put, delete)"
 _IDENTITY_HOSTS = ("//169.254.169.254", "//169.254.170.2", "//metadata.google.internal")
 _LOST = "HTTP error"
+_UNSENT = "builder error"
+"""What obstore says of a request that it does not even send."""
 _NOBODY = ("ConnectionRefused", "dns error")
 
 
@@ -60,7 +62,8 @@ class Translation:
 
 def is_lost(error: BaseException) -> bool:
     """Whether a connection failed, so that it is not known what became of the request."""
-    return _LOST in _first_line(error)
+    line = _first_line(error)
+    return _LOST in line and _UNSENT not in line
 
 
 def is_unreached(error: BaseException) -> bool:
@@ -99,6 +102,8 @@ def _meaning(error: BaseException) -> tuple[type[StoreError], str]:
         return StoreError, f"{_REFUSED} ({code or answered or 'no reason was given'})"
     if answered:
         return StoreError, f"the bucket answered {answered}" + (f" ({code})" if code else "")
+    if _UNSENT in line:
+        return StoreError, f"no request can be made{_endpoint(line)}; check the endpoint and the credentials"
     if _LOST in line:
         return StoreError, f"{_failure(error)}{_endpoint(line)}; check the endpoint, the network and the service"
     if "redirect" in line:

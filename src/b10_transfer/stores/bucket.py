@@ -34,6 +34,7 @@ from .answers import (
 from .background import Background
 from .base import ObjectInfo, StoreFacts, is_name
 from .patience import FIRST_PAUSE_S, REPEATING, Attempts, Pace, most_pause_s
+from .provider import check_variables, is_plain_http
 from .ranges import MB, PARTS_AHEAD, TAIL_BYTES, End, RangedStore
 
 TYPE_CHECKING = False
@@ -67,6 +68,7 @@ class BucketStore(RangedStore):
     """Objects below ``<scheme>://<bucket>/<prefix>``. ``timeout_s`` is what is left of the operation's deadline."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
+        check_variables(url, os.environ)
         self.location = url
         self._timeout_s = max(timeout_s, 1.0)
         # It repeats nothing by itself: what may be repeated, and for how long, it cannot know.
@@ -153,7 +155,7 @@ class BucketStore(RangedStore):
             "read_timeout": _seconds(silence_s),
             "timeout": _seconds(self._timeout_s),
         }
-        if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
+        if is_plain_http(self.location, os.environ):
             options["allow_http"] = True
         with self._translated("reach", self.location):
             return from_url(self.location, client_options=options, retry_config=retry_config)

@@ -71,7 +71,7 @@ class Server:
                 answer, payload = {"error": [error.operation, error.target, error.detail]}, []
             except _AbortedError:
                 answer, payload = {"error": ["write", header["name"], "its source could not be read"]}, []
-            except Exception as error:  # noqa: BLE001 - one request must not end the worker for the others
+            except BaseException as error:  # noqa: BLE001 - nor must a panic of obstore, which is no Exception
                 answer, payload = {"error": [header["do"], "the store", f"{type(error).__name__}: {error}"]}, []
             send(self._connection, answer, *payload)
 
