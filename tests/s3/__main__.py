@@ -1,7 +1,11 @@
-"""Starts a real S3 on loopback, runs the tests that need one, and ends it: ``make test-s3``. Arguments go to pytest."""
+"""Starts a real S3 on loopback, runs the tests that need one, and ends it: ``make test-s3``. Arguments go to pytest.
+
+Without any, the contract of a store is tried in Google's protocol as well.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,11 +13,12 @@ import tempfile
 from pathlib import Path
 
 from .ceph import ACCESS_KEY, SECRET_KEY, Ceph
+from .google import google
 
-BUCKET = "test-bucket"
+BUCKET, OPEN_BUCKET = "test-bucket", "open-bucket"
 AT_ONCE = ["-n", "4", "--dist", "worksteal"]
 """Most of these tests wait."""
-TESTS = ["tests/contract/test_stores.py", "tests/s3"]
+CONTRACT = "tests/contract/test_stores.py"
 
 
 def main() -> int:
@@ -36,15 +41,35 @@ def main() -> int:
         }
         os.environ.update(environment)
         make_bucket(BUCKET)
-        command = [sys.executable, "-m", "pytest", *(sys.argv[1:] or [*AT_ONCE, *TESTS])]
-        return subprocess.run(command, check=False).returncode
+        if sys.argv[1:]:
+            return _test(*sys.argv[1:])
+        make_bucket(OPEN_BUCKET, is_open=True)
+        with google(int(cluster.endpoint.rpartition(":")[2])) as environment:
+            environment["B10_TEST_BUCKET"] = f"gs://{OPEN_BUCKET}/tests"
+            by_google = _test(*AT_ONCE, CONTRACT, **environment)
+        return _test(*AT_ONCE, CONTRACT, "tests/s3") or by_google
 
 
-def make_bucket(name: str) -> None:
-    """Create a bucket where the environment says that S3 is."""
+def _test(*arguments: str, **environment: str) -> int:
+    command = [sys.executable, "-m", "pytest", *arguments]
+    return subprocess.run(command, env=os.environ | environment, check=False).returncode
+
+
+def make_bucket(name: str, *, is_open: bool = False) -> None:
+    """Create a bucket where the environment says that S3 is, perhaps one in which everybody may do everything."""
     import boto3
 
-    boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"]).create_bucket(Bucket=name)
+    client = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+    client.create_bucket(Bucket=name)
+    if is_open:
+        everything = {
+            "Effect": "Allow",
+            "Principal": "*",
+            "Action": "s3:*",
+            "Resource": [f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"],
+        }
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [everything]})
+        client.put_bucket_policy(Bucket=name, Policy=policy)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,8 @@ class Pass:
 
     without_headers: tuple[str, ...] = ()
     """Names, in lower case, of headers that are dropped."""
+    with_headers: tuple[str, ...] = ()
+    """Lines that are added."""
     body_bytes: int | None = None
     """After so much of the request's body: call ``then``, and cut the connection."""
     answer_bytes: int | None = None
@@ -130,7 +132,8 @@ class Proxy:
     def _pass(self, client: socket.socket, request: Request, rest: bytes, action: Pass) -> None:
         dropped = {"connection", *action.without_headers}
         kept = [line for line in request.headers if line.partition(":")[0].lower() not in dropped]
-        lines = [f"{request.method} {request.path} HTTP/1.1", *kept, "Connection: close", "", ""]
+        kept += [*action.with_headers, "Connection: close"]
+        lines = [f"{request.method} {request.path} HTTP/1.1", *kept, "", ""]
         try:
             gateway = socket.create_connection(self._upstream, timeout=60)
         except OSError:
