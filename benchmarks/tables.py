@@ -89,6 +89,9 @@ _NAMES = {
     "stored": "in the store",
     "save peak": "peak memory, save",
     "load peak": "peak memory, load",
+    "compile_s": "compile phase",
+    "ready_s": "ready after",
+    "cpu_s": "CPU until then",
 }
 
 
@@ -185,6 +188,15 @@ def _instant(results: Results) -> str:
     return pivot(results.rows, "program", "measure", "start")
 
 
+def _vllm(results: Results) -> str:
+    parts = []
+    for set_up in dict.fromkeys(str(row.labels["set-up"]) for row in results.rows):
+        rows = [row for row in results.rows if row.labels["set-up"] == set_up]
+        if table := pivot(rows, "start", "measure", "", _named):
+            parts.append(f"**{set_up[:1].upper()}{set_up[1:]}**\n\n{table}")
+    return "\n\n".join(parts)
+
+
 _SUMMARIES = {
     "load": _load,
     "fleet": _fleet,
@@ -193,4 +205,5 @@ _SUMMARIES = {
     "first_call": _first_call,
     "instant": _instant,
     "breakdown": _breakdown,
+    "vllm": _vllm,
 }
