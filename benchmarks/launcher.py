@@ -21,11 +21,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs as a script
 
 from benchmarks import corpus
+from benchmarks.results import Results
 
 SERVER = Path(__file__).resolve().parents[1] / "tests" / "launcher" / "fake_server.py"
 COMMAND = str(Path(sys.executable).with_name("b10-compile-cache"))
@@ -34,6 +37,10 @@ PEAK_MB = 60.0
 IDLE_PERCENT = 1.0
 """Of a core, while the server serves and nothing is compiled."""
 _PATIENCE_S = 120.0
+_NOTES = """\
+A server that does nothing, and beside it the command, which has saved the cache of 300 kernels, or has restored it. Of
+the command alone: what it has in memory then, had at most, and how much of a core it takes while nothing is
+compiled."""
 
 
 class Pod:
@@ -95,8 +102,34 @@ def processor_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def measure(pod: Pod, *, background: bool, awaited: str, seconds: float) -> bool:
-    """Print one row; whether it keeps the bounds."""
+@dataclass(frozen=True)
+class Cost:
+    """What our process cost."""
+
+    what: str
+    now_mb: float
+    peak_mb: float
+    idle_percent: float
+    """Of a core."""
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether no bound is missed."""
+        return self.peak_mb < PEAK_MB and self.idle_percent < IDLE_PERCENT
+
+    def __str__(self) -> str:
+        figures = f"{self.now_mb:6.1f} MB{self.peak_mb:8.1f} MB{self.idle_percent:8.2f} % of a core"
+        return f"  {self.what:<34}{figures}{'' if self.is_kept else '  MISSED'}"
+
+    def add_to(self, results: Results) -> None:
+        bounds = {"in memory": "", "at most": f"under {PEAK_MB:.0f} MB", "idle": f"under {IDLE_PERCENT:g} % of a core"}
+        figures = (("in memory", "MB", self.now_mb), ("at most", "MB", self.peak_mb), ("idle", "%", self.idle_percent))
+        for measure, unit, figure in figures:
+            labels = {"start": self.what, "measure": measure}
+            results.add(f"{self.what}: {measure}", unit, [figure], labels=labels, detail=bounds[measure])
+
+
+def measure(pod: Pod, *, background: bool, awaited: str, seconds: float) -> Cost:
     with pod.kept(background=background) as pid:
         pod.says("the server serves")
         pod.says(awaited)
@@ -105,32 +138,43 @@ def measure(pod: Pod, *, background: bool, awaited: str, seconds: float) -> bool
         used_s, began = processor_s(pid), time.monotonic()
         time.sleep(seconds)
         percent = (processor_s(pid) - used_s) / (time.monotonic() - began) * 100
-        peak_mb, now_mb = memory_mb(pid, "VmHWM"), memory_mb(pid, "VmRSS")
-    kept = peak_mb < PEAK_MB and percent < IDLE_PERCENT
-    name = f"{'background' if background else 'run'}, after {awaited.rstrip(':').lower()}"
-    verdict = "" if kept else "  MISSED"
-    print(f"  {name:<34}{now_mb:6.1f} MB{peak_mb:8.1f} MB{percent:8.2f} % of a core{verdict}", flush=True)
-    return kept
+        what = f"{'background' if background else 'run'}, after a {awaited.partition(':')[0]}"
+        return Cost(what, memory_mb(pid, "VmRSS"), memory_mb(pid, "VmHWM"), percent)
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=20, help="how long to watch an idle command")
+    parser.add_argument("--quick", action="store_const", const=5, dest="seconds", help="5 s")
     parser.add_argument("--cache", type=Path, default=corpus.DEFAULT_CACHE, help="where the kernels are kept")
+    parser.add_argument("--peer", help="of no use here: the published command ends when it has loaded")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="also write the results to a file")
     arguments = parser.parse_args()
     kernels = corpus.triton_corpus(arguments.cache)
+    results = Results.begin(
+        "launcher",
+        "The command in front of a server",
+        versions={"b10-transfer": version("b10-transfer")},
+        file_system="",
+        notes=_NOTES,
+    )
     print(f"  {'':<34}{'now':>9}{'peak':>11}{'idle':>8}")
-    kept = []
+    costs = []
     for background in (False, True):
         with tempfile.TemporaryDirectory(prefix="b10-launcher-") as name:
             pod = Pod(Path(name))
             corpus.install_triton(kernels, pod.cache)
-            kept.append(measure(pod, background=background, awaited="save: SUCCESS", seconds=arguments.seconds))
-            shutil.rmtree(pod.cache)
-            kept.append(measure(pod, background=background, awaited="load: SUCCESS", seconds=arguments.seconds))
+            for awaited in ("save: SUCCESS", "load: SUCCESS"):
+                costs.append(measure(pod, background=background, awaited=awaited, seconds=arguments.seconds))
+                print(costs[-1], flush=True)
+                shutil.rmtree(pod.cache)
     print(f"  bounds: {PEAK_MB:.0f} MB, {IDLE_PERCENT:g} % of a core")
-    sys.exit(0 if all(kept) else 1)
+    for cost in costs:
+        cost.add_to(results)
+    if arguments.results:
+        results.write(arguments.results)
+    return 0 if all(cost.is_kept for cost in costs) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

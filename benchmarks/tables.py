@@ -188,6 +188,10 @@ def _instant(results: Results) -> str:
     return pivot(results.rows, "program", "measure", "start")
 
 
+def _launcher(results: Results) -> str:
+    return pivot(results.rows, "start", "measure", "")
+
+
 def _vllm(results: Results) -> str:
     parts = []
     for set_up in dict.fromkeys(str(row.labels["set-up"]) for row in results.rows):
@@ -206,4 +210,5 @@ _SUMMARIES = {
     "instant": _instant,
     "breakdown": _breakdown,
     "vllm": _vllm,
+    "launcher": _launcher,
 }
