@@ -206,15 +206,13 @@ class Ceph:
         It ends itself if it asks the monitor for something before it has got its map ("wrong fsid"): then once more.
         """
         ends = time.monotonic() + READY_S
-        osd = self._start("ceph-osd", "-i", "0", "-f")
+        self._daemons.append(self._start("ceph-osd", "-i", "0", "-f"))
         while "1 up" not in self._run("ceph", "osd", "stat"):
             if time.monotonic() > ends:
-                osd.kill()
                 raise RuntimeError(f"the OSD does not come up\n{last_words(self._folder / 'log')}")
-            if osd.poll() is not None:
-                osd = self._start("ceph-osd", "-i", "0", "-f")
+            if self._daemons[-1].poll() is not None:
+                self._daemons.append(self._start("ceph-osd", "-i", "0", "-f"))
             time.sleep(0.1)
-        self._daemons.append(osd)
 
     def _run(self, *command: str) -> str:
         return run(self.configuration, *command)

@@ -1,4 +1,7 @@
-"""The provider's own variables, where obstore would stumble over what is in them: it panics, or says nothing useful."""
+"""The provider's own variables, where obstore would panic at what is in them, or say nothing that helps.
+
+Only what cannot work is refused, and no value is repeated: it may be a secret, or hold one.
+"""
 
 from __future__ import annotations
 
@@ -8,57 +11,68 @@ from ..errors import StoreError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 _PREFIXES = {"s3": "AWS_", "s3a": "AWS_", "gs": "GOOGLE_", "az": "AZURE_", "abfs": "AZURE_", "abfss": "AZURE_"}
 """Of the variables that are read for a URL of this scheme."""
-_ENDPOINTS = (
-    "AWS_ENDPOINT",
-    "AWS_ENDPOINT_URL",
-    "AWS_ENDPOINT_URL_S3",
-    "AZURE_ENDPOINT",
-    "AZURE_STORAGE_ENDPOINT",
-    "GOOGLE_BASE_URL",
-)
 _IN_REQUESTS = (
     "AWS_ACCESS_KEY_ID",
-    "AWS_DEFAULT_REGION",
     "AWS_REGION",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
-    "AZURE_CLIENT_ID",
+    "AWS_TOKEN",
+    "AZURE_AUTHORITY_ID",
     "AZURE_CLIENT_SECRET",
+    "AZURE_STORAGE_ACCESS_KEY",
     "AZURE_STORAGE_ACCOUNT_KEY",
-    "AZURE_STORAGE_ACCOUNT_NAME",
-    "AZURE_STORAGE_SAS_KEY",
+    "AZURE_STORAGE_AUTHORITY_ID",
+    "AZURE_STORAGE_MASTER_KEY",
+    "AZURE_STORAGE_TENANT_ID",
+    "AZURE_STORAGE_TOKEN",
     "AZURE_TENANT_ID",
     "GOOGLE_BEARER_TOKEN",
 )
-"""What becomes part of a request, or of what it is signed with."""
-_PLAIN = re.compile(r"[!-~]([ -~]*[!-~])?")
-_URL = re.compile(r"https?://[!-~]+")
+"""What becomes part of a request or signs it."""
+_ENDPOINTS = (
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT",
+    "AZURE_STORAGE_ENDPOINT",
+    "AZURE_ENDPOINT",
+    "GOOGLE_BASE_URL",
+)
+_CONTROL = re.compile(r"[\0-\x1f\x7f]")
+_URL = re.compile(r"https?://[!-~]+", re.IGNORECASE)
 
 
 def check_variables(url: str, environ: Mapping[str, str]) -> None:
-    """Raise StoreError, which names the variable, if one for this URL cannot be meant. No secret is repeated."""
+    """Raise StoreError, which names the variable, if one that is read for this URL cannot be meant."""
+    prefix = _PREFIXES[url.partition("://")[0]]
     for name in _IN_REQUESTS:
-        if _concerns(name, url) and (value := environ.get(name)) and not _PLAIN.fullmatch(value):
+        if name.startswith(prefix) and _CONTROL.search(environ.get(name, "")):
             raise StoreError(
                 "reach",
                 url,
-                f"{name} has a line break or a blank at an end, or a character that no request can hold; set it to the "
-                "value alone (a secret that was made with echo ends in a line break)",
+                f"{name} has a line break in it, or the like, which no request can hold; set it to the value alone "
+                "(what was made with echo ends in a line break)",
             )
-    for name in _ENDPOINTS:
-        if _concerns(name, url) and (value := environ.get(name)) and not _URL.fullmatch(value):
-            shown = repr(value.rpartition("@")[2])
-            raise StoreError("reach", url, f"{name} is {shown}; it must be a URL: https://host or http://host:port")
+    for name, endpoint in _endpoints(url, environ):
+        if not _URL.fullmatch(endpoint):
+            rule = "it must be a URL and nothing else, https://host or http://host:port, or not be set"
+            raise StoreError("reach", url, f"{name} is no endpoint; {rule}")
 
 
 def is_plain_http(url: str, environ: Mapping[str, str]) -> bool:
     """Whether an endpoint is asked for that is to be spoken to without encryption."""
-    return any(_concerns(name, url) and environ.get(name, "").startswith("http://") for name in _ENDPOINTS)
+    return any(endpoint.lower().startswith("http://") for _name, endpoint in _endpoints(url, environ))
 
 
-def _concerns(name: str, url: str) -> bool:
-    return name.startswith(_PREFIXES[url.partition("://")[0]])
+def _endpoints(url: str, environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """The variables that are set, and what they name."""
+    prefix = _PREFIXES[url.partition("://")[0]]
+    for name in _ENDPOINTS:
+        if name.startswith(prefix) and name in environ:
+            # Azure's client takes no notice of a line break here.
+            yield name, environ[name].strip() if prefix == "AZURE_" else environ[name]
+            if name == "AWS_ENDPOINT_URL_S3":
+                return  # where it is set the others are not looked at

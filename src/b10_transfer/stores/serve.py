@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     _Answer = tuple[dict[str, Any], list[memoryview]]
 
 
+_GAVE_UP = "its client gave up; check credentials, region and endpoint for line breaks and other odd characters"
+
+
 class _AbortedError(Exception):
     """The client's source failed, or the client is gone."""
 
@@ -71,8 +74,10 @@ class Server:
                 answer, payload = {"error": [error.operation, error.target, error.detail]}, []
             except _AbortedError:
                 answer, payload = {"error": ["write", header["name"], "its source could not be read"]}, []
-            except BaseException as error:  # noqa: BLE001 - nor must a panic of obstore, which is no Exception
+            except Exception as error:  # noqa: BLE001 - one request must not end the worker for the others
                 answer, payload = {"error": [header["do"], "the store", f"{type(error).__name__}: {error}"]}, []
+            except BaseException as error:  # noqa: BLE001 - a panic of obstore is no Exception
+                answer, payload = {"error": [header["do"], "the store", f"{_GAVE_UP} ({error})"]}, []
             send(self._connection, answer, *payload)
 
     @property
