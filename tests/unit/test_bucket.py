@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from b10_transfer.deadline import Deadline
 from b10_transfer.errors import StoreError
-from b10_transfer.stores.answers import is_repeatable
+from b10_transfer.stores.answers import is_identity, is_repeatable
 from b10_transfer.stores.worker import bucket_store
 
 # In a process of its own: obstore's threads do not survive forks of this one.
@@ -144,6 +152,85 @@ def test_request_that_is_not_even_sent_is_told_at_once(
     assert is_repeatable(OSError(f"Error performing GET http://{host}/bucket in 9 µs - HTTP error: error sending"))
 
 
+@pytest.mark.timeout(60)
+def test_pod_without_credentials_that_is_kept_from_asking_for_its_identity_does_not_wait_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on EKS, where a pod's requests for the node's identity are dropped."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY", raising=False)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as full:
+        for _ in range(3):
+            client = full.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname())
+        monkeypatch.setenv("AWS_METADATA_ENDPOINT", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        with (
+            bucket_store("s3://bucket/prefix", deadline=Deadline("load", 600)) as store,
+            pytest.raises(StoreError, match="there are no credentials"),
+        ):
+            store.list("folder")
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("http://169.254.169.254/latest/api/token", True),
+        ("http://169.254.170.23/v1/credentials", True),
+        ("http://metadata.google.internal/computeMetadata/v1/instance/service-accounts/default/token", True),
+        ("http://169.254.169.254/metadata/identity/oauth2/token?api-version=2019-08-01", True),
+        ("https://oauth2.googleapis.com/token", False),
+        ("https://bucket.s3.amazonaws.com/latest/object", False),
+        ("https://s3.amazonaws.com/bucket/latest/meta-data/", False),
+    ],
+)
+def test_whose_failure_it_was_is_told_by_the_address(address: str, expected: bool) -> None:
+    error = OSError(f"Generic error: Error performing GET {address} in 1.0s - HTTP error: error sending request")
+    assert is_identity(error) is expected
+
+
+@pytest.mark.timeout(60)
+def test_endpoint_whose_certificate_is_not_trusted_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As of a store in a company's own network. With the authority's certificate it is spoken to."""
+    authority = make_certificates(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.pem")
+    with socket.create_server(("127.0.0.1", 0)) as plain, context.wrap_socket(plain, server_side=True) as listener:
+        threading.Thread(target=answer_418, args=(listener,), daemon=True).start()
+        variables = {"AWS_ENDPOINT_URL": f"https://localhost:{listener.getsockname()[1]}"}
+        patient = Deadline("load", 600)
+        error = refused(monkeypatch, patient, "s3://bucket/prefix", variables)
+        assert "is not trusted (UnknownIssuer)" in error
+        assert "SSL_CERT_FILE" in error
+        variables["SSL_CERT_FILE"] = str(authority)
+        assert "answered 418" in refused(monkeypatch, patient, "s3://bucket/prefix", variables)
+
+
+def make_certificates(folder: Path) -> Path:
+    """A certificate of localhost with its key, ``server.pem``, and that of the authority which has signed it."""
+    begins = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(hours=1)
+    ends = begins + datetime.timedelta(days=1)
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in ("authority", "localhost")]
+    extensions: list[x509.ExtensionType] = [
+        x509.BasicConstraints(ca=True, path_length=None),
+        x509.SubjectAlternativeName([x509.DNSName("localhost")]),
+    ]
+    made = [
+        x509.CertificateBuilder(names[0], name, key.public_key(), x509.random_serial_number(), begins, ends)
+        .add_extension(extension, critical=True)
+        .sign(keys[0], hashes.SHA256())
+        .public_bytes(Encoding.PEM)
+        for name, key, extension in zip(names, keys, extensions, strict=True)
+    ]
+    private = keys[1].private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "server.pem").write_bytes(private + made[1])
+    (folder / "authority.pem").write_bytes(made[0])
+    return folder / "authority.pem"
+
+
 def test_panic_of_a_client_is_told_and_ends_nothing(
     monkeypatch: pytest.MonkeyPatch, deadline: Deadline, host: str
 ) -> None:
@@ -184,8 +271,8 @@ def refused(monkeypatch: pytest.MonkeyPatch, deadline: Deadline, url: str, varia
 
 
 def answer_418(listener: socket.socket) -> None:
-    with suppress(OSError):  # closed
-        while True:
+    while listener.fileno() >= 0:
+        with suppress(OSError):  # closed, or a client that does not trust this
             client, _address = listener.accept()
             with client:
                 client.recv(65536)

@@ -6,6 +6,8 @@ structures that obstore prints below its first line.
 
 from __future__ import annotations
 
+import re
+
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
 from ..errors import StoreError
@@ -28,11 +30,17 @@ _ADVICE = {
 }
 """What to do, by the code that a bucket answers."""
 _REFUSED = "access was refused; check the credentials and what they may do (needed: list, get, put, delete)"
-_IDENTITY_HOSTS = ("//169.254.169.254", "//169.254.170.2", "//metadata.google.internal")
+_IDENTITY = re.compile(
+    r"//169\.254\.(?:169|170)\.|//metadata\.google\.internal"
+    r"|//[^/ ]+/(?:computeMetadata/|latest/api/token|latest/meta-data/)"
+)
+"""In addresses of the services that tell a machine or pod who it is."""
 _LOST = "HTTP error"
 _UNSENT = "builder error"
 """What obstore says of a request that it does not even send."""
 _NOBODY = ("ConnectionRefused", "dns error")
+_UNTRUSTED = re.compile(r"InvalidCertificate\(\s*(?:Other\(\s*OtherError\(\s*)?(\w+)")
+"""What is wrong with a certificate, in the structure that obstore prints."""
 
 
 class MissingError(StoreError):
@@ -63,12 +71,17 @@ class Translation:
 def is_lost(error: BaseException) -> bool:
     """Whether a connection failed, so that it is not known what became of the request."""
     line = _first_line(error)
-    return _LOST in line and _UNSENT not in line
+    return _LOST in line and _UNSENT not in line and not _UNTRUSTED.search(str(error))
 
 
 def is_unreached(error: BaseException) -> bool:
     """Whether there was nobody to connect to: the port is closed, or the name of the host unknown."""
     return is_lost(error) and any(mark in str(error) for mark in _NOBODY)
+
+
+def is_identity(error: BaseException) -> bool:
+    """Whether it was not the bucket that failed, but whoever tells this machine who it is."""
+    return _IDENTITY.search(_first_line(error)) is not None
 
 
 def is_refused(error: BaseException) -> bool:
@@ -88,10 +101,10 @@ def is_unsupported(error: BaseException) -> bool:
 
 
 def _meaning(error: BaseException) -> tuple[type[StoreError], str]:
-    code, line = _code(error), _first_line(error)
+    code = _code(error)
     if code in _ADVICE:
         return StoreError, f"{_ADVICE[code]} ({code})"
-    if any(host in line for host in _IDENTITY_HOSTS):
+    if is_identity(error):
         return StoreError, "there are no credentials: neither in the environment nor as this machine's identity"
     if isinstance(error, FileNotFoundError):
         return MissingError, "there is no such object"
@@ -102,13 +115,22 @@ def _meaning(error: BaseException) -> tuple[type[StoreError], str]:
         return StoreError, f"{_REFUSED} ({code or answered or 'no reason was given'})"
     if answered:
         return StoreError, f"the bucket answered {answered}" + (f" ({code})" if code else "")
+    return StoreError, _unanswered(error)
+
+
+def _unanswered(error: BaseException) -> str:
+    """What to say where the bucket has answered nothing."""
+    line = _first_line(error)
     if _UNSENT in line:
-        return StoreError, f"no request can be made{_endpoint(line)}; check the endpoint and the credentials"
+        return f"no request can be made{_endpoint(line)}; check the endpoint and the credentials"
+    if wrong := _UNTRUSTED.search(str(error)):
+        advice = "if an authority of your own has signed it, name that one's certificate in SSL_CERT_FILE"
+        return f"the certificate of the endpoint{_endpoint(line)} is not trusted ({wrong[1]}); {advice}"
     if _LOST in line:
-        return StoreError, f"{_failure(error)}{_endpoint(line)}; check the endpoint, the network and the service"
+        return f"{_failure(error)}{_endpoint(line)}; check the endpoint, the network and the service"
     if "redirect" in line:
-        return StoreError, _ADVICE["PermanentRedirect"]
-    return StoreError, _without_addresses(line)
+        return _ADVICE["PermanentRedirect"]
+    return _without_addresses(line)
 
 
 def _status(error: BaseException) -> str:

@@ -25,6 +25,7 @@ from .answers import (
     EmptyObjectError,
     MissingError,
     Translation,
+    is_identity,
     is_lost,
     is_refused,
     is_repeatable,
@@ -59,6 +60,9 @@ _TRIES = 3
 _ABSENT_S = 3.0
 """Where a connection is refused or a name unknown, and nobody has answered before, a request is repeated for so long:
 the endpoint is wrong, and a start shall not wait for it. A service that has answered and restarts is waited for."""
+_NO_IDENTITY_S = 10.0
+"""The same where whoever should tell this machine's identity says nothing, because pods are kept from asking it: a pod
+without credentials. Longer, because it may be busy when a node starts."""
 _CLOCK = ".clock"
 _WITHOUT_SUFFIXES = ("az://", "abfs://", "abfss://")
 """Azure gives no range that is counted from an object's end: its size must be asked for first."""
@@ -182,8 +186,10 @@ class BucketStore(RangedStore):
             if not is_lost(error):
                 attempts.succeeded()
             raise error
-        is_absent = is_unreached(error) and not self._has_answered
-        attempts.failed(error, is_refused=is_refused(error), most_s=_ABSENT_S if is_absent else None)
+        most_s = None
+        if not self._has_answered:
+            most_s = _ABSENT_S if is_unreached(error) else _NO_IDENTITY_S if is_identity(error) else None
+        attempts.failed(error, is_refused=is_refused(error), most_s=most_s)
 
     def _create_at_once(self, name: str, data: bytes) -> bool:
         """Create an object by one request. It cannot be repeated blindly: one may have been heard, though not its
