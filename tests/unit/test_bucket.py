@@ -208,6 +208,13 @@ def test_endpoint_whose_certificate_is_not_trusted_is_told_at_once(
         assert "answered 418" in refused(monkeypatch, patient, "s3://bucket/prefix", variables)
 
 
+@pytest.mark.timeout(60)
+def test_endpoint_that_does_not_speak_tls_is_told_at_once(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    variables = {"AWS_ENDPOINT_URL": f"https://{host}"}
+    error = refused(monkeypatch, Deadline("load", 600), "s3://bucket/prefix", variables)
+    assert f"(https://{host}) does not speak TLS" in error
+
+
 def make_certificates(folder: Path) -> Path:
     """A certificate of localhost with its key, ``server.pem``, and that of the authority which has signed it."""
     begins = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(hours=1)

@@ -41,6 +41,7 @@ _UNSENT = "builder error"
 _NOBODY = ("ConnectionRefused", "dns error")
 _UNTRUSTED = re.compile(r"InvalidCertificate\(\s*(?:Other\(\s*OtherError\(\s*)?(\w+)")
 """What is wrong with a certificate, in the structure that obstore prints."""
+_NOT_TLS = re.compile(r"InvalidMessage\(\s*InvalidContentType")
 
 
 class MissingError(StoreError):
@@ -71,7 +72,8 @@ class Translation:
 def is_lost(error: BaseException) -> bool:
     """Whether a connection failed, so that it is not known what became of the request."""
     line = _first_line(error)
-    return _LOST in line and _UNSENT not in line and not _UNTRUSTED.search(str(error))
+    structure = str(error)
+    return _LOST in line and not (_UNSENT in line or _UNTRUSTED.search(structure) or _NOT_TLS.search(structure))
 
 
 def is_unreached(error: BaseException) -> bool:
@@ -126,6 +128,8 @@ def _unanswered(error: BaseException) -> str:
     if wrong := _UNTRUSTED.search(str(error)):
         advice = "if an authority of your own has signed it, name that one's certificate in SSL_CERT_FILE"
         return f"the certificate of the endpoint{_endpoint(line)} is not trusted ({wrong[1]}); {advice}"
+    if _NOT_TLS.search(str(error)):
+        return f"the endpoint{_endpoint(line)} does not speak TLS; if it is meant to be plain, it begins with http://"
     if _LOST in line:
         return f"{_failure(error)}{_endpoint(line)}; check the endpoint, the network and the service"
     if "redirect" in line:
