@@ -153,10 +153,21 @@ def test_request_that_is_not_even_sent_is_told_at_once(
 
 
 @pytest.mark.timeout(60)
-def test_pod_without_credentials_that_is_kept_from_asking_for_its_identity_does_not_wait_for_long(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        # As on EKS, where a pod's requests for the node's identity are dropped.
+        ({"AWS_METADATA_ENDPOINT": "http://HOST"}, "there are no credentials"),
+        (
+            {"AWS_ENDPOINT_URL": "http://HOST", "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "key"},
+            "no answer in time",
+        ),
+    ],
+    ids=["identity", "endpoint"],
+)
+def test_where_connections_vanish_a_start_does_not_wait_for_most_of_its_deadline(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], told: str
 ) -> None:
-    """As on EKS, where a pod's requests for the node's identity are dropped."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY", raising=False)
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as full:
@@ -164,10 +175,11 @@ def test_pod_without_credentials_that_is_kept_from_asking_for_its_identity_does_
             client = full.enter_context(socket.socket())
             client.setblocking(False)
             client.connect_ex(listener.getsockname())
-        monkeypatch.setenv("AWS_METADATA_ENDPOINT", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value.replace("HOST", f"127.0.0.1:{listener.getsockname()[1]}"))
         with (
             bucket_store("s3://bucket/prefix", deadline=Deadline("load", 600)) as store,
-            pytest.raises(StoreError, match="there are no credentials"),
+            pytest.raises(StoreError, match=told),
         ):
             store.list("folder")
 

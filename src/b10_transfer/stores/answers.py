@@ -81,6 +81,11 @@ def is_unreached(error: BaseException) -> bool:
     return is_lost(error) and any(mark in str(error) for mark in _NOBODY)
 
 
+def is_dropped(error: BaseException) -> bool:
+    """Whether nothing at all came back of a connection that was asked for, as where a firewall drops it."""
+    return is_lost(error) and "ConnectError(" in str(error) and "TimedOut" in str(error)
+
+
 def is_identity(error: BaseException) -> bool:
     """Whether it was not the bucket that failed, but whoever tells this machine who it is."""
     return _IDENTITY.search(_first_line(error)) is not None

@@ -25,6 +25,7 @@ from .answers import (
     EmptyObjectError,
     MissingError,
     Translation,
+    is_dropped,
     is_identity,
     is_lost,
     is_refused,
@@ -60,9 +61,9 @@ _TRIES = 3
 _ABSENT_S = 3.0
 """Where a connection is refused or a name unknown, and nobody has answered before, a request is repeated for so long:
 the endpoint is wrong, and a start shall not wait for it. A service that has answered and restarts is waited for."""
-_NO_IDENTITY_S = 10.0
-"""The same where whoever should tell this machine's identity says nothing, because pods are kept from asking it: a pod
-without credentials. Longer, because it may be busy when a node starts."""
+_SILENT_S = 15.0
+"""The same where connections vanish, because a firewall drops them, and where whoever should tell this machine's
+identity says nothing, because pods are kept from asking. Longer, because either may be busy when a fleet starts."""
 _CLOCK = ".clock"
 _WITHOUT_SUFFIXES = ("az://", "abfs://", "abfss://")
 """Azure gives no range that is counted from an object's end: its size must be asked for first."""
@@ -188,7 +189,8 @@ class BucketStore(RangedStore):
             raise error
         most_s = None
         if not self._has_answered:
-            most_s = _ABSENT_S if is_unreached(error) else _NO_IDENTITY_S if is_identity(error) else None
+            is_silent = is_dropped(error) or is_identity(error)
+            most_s = _ABSENT_S if is_unreached(error) else _SILENT_S if is_silent else None
         attempts.failed(error, is_refused=is_refused(error), most_s=most_s)
 
     def _create_at_once(self, name: str, data: bytes) -> bool:
