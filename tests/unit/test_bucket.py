@@ -22,7 +22,14 @@ from cryptography.x509.oid import NameOID
 
 from b10_transfer.deadline import Deadline
 from b10_transfer.errors import StoreError
-from b10_transfer.stores.answers import is_identity, is_repeatable
+from b10_transfer.stores.answers import (
+    is_dropped,
+    is_identity,
+    is_met,
+    is_mistrusted,
+    is_repeatable,
+    is_unreached,
+)
 from b10_transfer.stores.worker import bucket_store
 
 # In a process of its own: obstore's threads do not survive forks of this one.
@@ -153,35 +160,147 @@ def test_request_that_is_not_even_sent_is_told_at_once(
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize(
-    ("variables", "told"),
-    [
-        # As on EKS, where a pod's requests for the node's identity are dropped.
-        ({"AWS_METADATA_ENDPOINT": "http://HOST"}, "there are no credentials"),
-        (
-            {"AWS_ENDPOINT_URL": "http://HOST", "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "key"},
-            "no answer in time",
-        ),
-    ],
-    ids=["identity", "endpoint"],
-)
 def test_where_connections_vanish_a_start_does_not_wait_for_most_of_its_deadline(
-    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], told: str
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
-    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY", raising=False)
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as full:
         for _ in range(3):
             client = full.enter_context(socket.socket())
             client.setblocking(False)
             client.connect_ex(listener.getsockname())
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value.replace("HOST", f"127.0.0.1:{listener.getsockname()[1]}"))
-        with (
-            bucket_store("s3://bucket/prefix", deadline=Deadline("load", 600)) as store,
-            pytest.raises(StoreError, match=told),
-        ):
-            store.list("folder")
+        variables = {"AWS_ENDPOINT_URL": f"http://localhost:{listener.getsockname()[1]}"}
+        assert "no answer in time" in refused(monkeypatch, Deadline("load", 600), "s3://bucket/prefix", variables)
+
+
+VANISHED = "Error(Connect, TimedOut)", 'Error(Connect, ConnectError("tcp connect error", Custom { kind: TimedOut }))'
+MISTRUSTED = "Error(Connect, Custom { error: InvalidCertificate(UnknownIssuer) })"
+REFUSED = "Error(Connect, ConnectError(Os { kind: ConnectionRefused }))"
+HANGING, RESET = "TimedOut", "Error(SendRequest, Os { kind: ConnectionReset })"
+BUCKET, IDENTITY = "https://bucket.example.com/object", "http://169.254.169.254/latest/api/token"
+
+
+def lost(structure: str, address: str = BUCKET) -> OSError:
+    """As obstore words it."""
+    said = f"Generic S3 error: Error performing GET {address} in 5.0s - HTTP error: error sending request"
+    return OSError(f"{said}\n\nDebug source:\n{structure.replace('(', '(   ')}")
+
+
+@pytest.mark.parametrize(
+    ("error", "meanings"),
+    [
+        (lost(VANISHED[0]), {"is_dropped"}),
+        (lost(VANISHED[1]), {"is_dropped"}),
+        (lost(MISTRUSTED), {"is_mistrusted"}),
+        (lost(REFUSED), {"is_unreached"}),
+        (lost(HANGING), {"is_met"}),
+        (lost(RESET), {"is_met"}),
+        (lost(HANGING, IDENTITY), {"is_identity"}),
+        (lost(REFUSED, IDENTITY), {"is_identity", "is_unreached"}),
+        (OSError("Error performing GET x in 9ms - Server returned non-2xx status code: 503 Slow Down: "), {"is_met"}),
+        (OSError("Error performing GET x in 9ms - HTTP error: builder error"), set()),
+    ],
+    ids=[
+        "vanished",
+        "vanished later",
+        "certificate",
+        "refused",
+        "hangs",
+        "reset",
+        "identity hangs",
+        "identity refused",
+        "busy",
+        "not sent",
+    ],
+)
+def test_what_a_failure_means(error: OSError, meanings: set[str]) -> None:
+    kinds = (is_dropped, is_mistrusted, is_unreached, is_identity, is_met)
+    assert {kind.__name__ for kind in kinds if kind(error)} == meanings
+
+
+_FAILURES = """
+import sys, time
+import obstore
+from b10_transfer.errors import StoreError
+from b10_transfer.stores.bucket import BucketStore
+
+clock = [0.0]
+time.monotonic = lambda: clock[0]
+def sleep(seconds):
+    clock[0] += seconds
+time.sleep = sleep
+failures = [eval(failure) for failure in sys.argv[1:]]
+
+def fail(*_):
+    took_s, failure = failures.pop(0) if len(failures) > 1 else failures[0]
+    clock[0] += took_s
+    if failure:
+        raise OSError(failure)
+    return {"objects": [], "common_prefixes": []}
+
+obstore.list_with_delimiter = fail
+store = BucketStore("s3://bucket/prefix", 60)
+try:
+    while failures[0][1] or len(failures) > 1:
+        store.list("folder")
+    print("answered", int(clock[0]))
+except StoreError:
+    print("gave up", int(clock[0]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("failures", "outcome", "seconds"),
+    [
+        ([(5, lost(VANISHED[0]))], "gave up", (10, 21)),
+        ([(0, lost(REFUSED))], "gave up", (2, 4)),
+        ([(0, lost(MISTRUSTED))], "gave up", (0, 0)),
+        # Whoever was there and restarts, or shows a wrong certificate for a moment, is waited for.
+        ([(20, lost(RESET)), (5, lost(VANISHED[0]))], "gave up", (35, 43)),
+        ([(0, None), (0, lost(REFUSED))], "gave up", (35, 43)),
+        ([(0, None), (0, lost(MISTRUSTED)), (1, None)], "answered", (1, 5)),
+        # An identity that hangs once is asked again.
+        ([(20, lost(HANGING, IDENTITY)), (0, None)], "answered", (20, 22)),
+        ([(20, lost(HANGING, IDENTITY))], "gave up", (40, 41)),
+        ([(0, lost(RESET))], "gave up", (35, 43)),
+    ],
+    ids=[
+        "vanished",
+        "refused",
+        "certificate",
+        "vanished later",
+        "refused later",
+        "certificate for a moment",
+        "identity hangs once",
+        "identity hangs",
+        "reset",
+    ],
+)
+def test_how_long_a_request_is_repeated(
+    failures: list[tuple[int, OSError | None]], outcome: str, seconds: tuple[int, int]
+) -> None:
+    """By a clock that stands still meanwhile."""
+    told = [repr((took_s, failure and str(failure))) for took_s, failure in failures]
+    done = subprocess.run([sys.executable, "-c", _FAILURES, *told], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    said, _, took = done.stdout.strip().rpartition(" ")
+    assert said == outcome
+    assert seconds[0] <= int(took) <= seconds[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("GOOGLE_SERVICE_ACCOUNT", '{"private_key": "hidden"}'),
+        ("GOOGLE_APPLICATION_CREDENTIALS", '{"private_key": "hidden"}'),
+        ("GOOGLE_SERVICE_ACCOUNT_KEY", '"hidden"'),
+    ],
+)
+def test_google_key_in_a_wrong_place_is_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, deadline: Deadline, name: str, value: str
+) -> None:
+    monkeypatch.delenv("GOOGLE_BEARER_TOKEN", raising=False)
+    error = refused(monkeypatch, deadline, "gs://bucket/prefix", {name: value, "GOOGLE_SKIP_SIGNATURE": ""})
+    assert "hidden" not in error
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,9 @@ _IDENTITY = re.compile(
 _LOST = "HTTP error"
 _UNSENT = "builder error"
 """What obstore says of a request that it does not even send."""
+_CONNECTING = re.compile(r"Error\(\s*Connect,")
+"""In the structure that obstore prints: what failed happened before there was a connection."""
+_DROPPED = re.compile(r"Error\(\s*Connect,\s*(?:TimedOut|ConnectError\(.*?TimedOut)", re.DOTALL)
 _NOBODY = ("ConnectionRefused", "dns error")
 _UNTRUSTED = re.compile(r"InvalidCertificate\(\s*(?:Other\(\s*OtherError\(\s*)?(\w+)")
 """What is wrong with a certificate, in the structure that obstore prints."""
@@ -72,8 +75,14 @@ class Translation:
 def is_lost(error: BaseException) -> bool:
     """Whether a connection failed, so that it is not known what became of the request."""
     line = _first_line(error)
-    structure = str(error)
-    return _LOST in line and not (_UNSENT in line or _UNTRUSTED.search(structure) or _NOT_TLS.search(structure))
+    return _LOST in line and _UNSENT not in line
+
+
+def is_met(error: BaseException) -> bool:
+    """Whether somebody was there, be it that the connection failed afterwards."""
+    if is_identity(error) or _UNSENT in _first_line(error):
+        return False
+    return not (is_lost(error) and _CONNECTING.search(str(error)))
 
 
 def is_unreached(error: BaseException) -> bool:
@@ -82,8 +91,13 @@ def is_unreached(error: BaseException) -> bool:
 
 
 def is_dropped(error: BaseException) -> bool:
-    """Whether nothing at all came back of a connection that was asked for, as where a firewall drops it."""
-    return is_lost(error) and "ConnectError(" in str(error) and "TimedOut" in str(error)
+    """Whether nothing came back of a connection that was asked for, as where a firewall drops it."""
+    return is_lost(error) and _DROPPED.search(str(error)) is not None
+
+
+def is_mistrusted(error: BaseException) -> bool:
+    """Whether somebody was there who is not trusted, or does not speak TLS."""
+    return is_lost(error) and any(mark.search(str(error)) for mark in (_UNTRUSTED, _NOT_TLS))
 
 
 def is_identity(error: BaseException) -> bool:
@@ -129,9 +143,11 @@ def _unanswered(error: BaseException) -> str:
     """What to say where the bucket has answered nothing."""
     line = _first_line(error)
     if _UNSENT in line:
-        return f"no request can be made{_endpoint(line)}; check the endpoint and the credentials"
+        return f"no request can be made{_endpoint(line)}; check endpoint and credentials, and SSL_CERT_FILE if set"
     if wrong := _UNTRUSTED.search(str(error)):
-        advice = "if an authority of your own has signed it, name that one's certificate in SSL_CERT_FILE"
+        advice = (
+            "for an authority of your own have SSL_CERT_FILE name a bundle of the system's certificates and that one's"
+        )
         return f"the certificate of the endpoint{_endpoint(line)} is not trusted ({wrong[1]}); {advice}"
     if _NOT_TLS.search(str(error)):
         return f"the endpoint{_endpoint(line)} does not speak TLS; if it is meant to be plain, it begins with http://"
@@ -178,4 +194,6 @@ def _endpoint(line: str) -> str:
 
 
 def _without_addresses(line: str) -> str:
+    """What obstore says of what it was given, without what that was: a key, perhaps."""
+    line = re.sub(r'"[^"]*"', '"…"', line)
     return " ".join("(address)" if "://" in word else word for word in line.split())[:300]

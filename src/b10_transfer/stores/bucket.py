@@ -28,6 +28,8 @@ from .answers import (
     is_dropped,
     is_identity,
     is_lost,
+    is_met,
+    is_mistrusted,
     is_refused,
     is_repeatable,
     is_unreached,
@@ -59,8 +61,8 @@ _SILENCE_S = 20
 _TRIES = 3
 """A request that hangs is given up early enough for so many, whatever the deadline."""
 _ABSENT_S = 3.0
-"""Where a connection is refused or a name unknown, and nobody has answered before, a request is repeated for so long:
-the endpoint is wrong, and a start shall not wait for it. A service that has answered and restarts is waited for."""
+"""Where a connection is refused or a name unknown, and nobody was ever there, a request is repeated for so long: the
+endpoint is wrong, and a start shall not wait for it. A service that was there and restarts is waited for."""
 _SILENT_S = 15.0
 """The same where connections vanish, because a firewall drops them, and where whoever should tell this machine's
 identity says nothing, because pods are kept from asking. Longer, because either may be busy when a fleet starts."""
@@ -78,7 +80,7 @@ class BucketStore(RangedStore):
         self._timeout_s = max(timeout_s, 1.0)
         # It repeats nothing by itself: what may be repeated, and for how long, it cannot know.
         self._store = self._connected({"max_retries": 0, "retry_timeout": timedelta(0)})
-        self._has_answered = False
+        self._was_met = False
         self._pace = Pace(self._timeout_s)
         self._conditional = True
         self._knows_suffixes = not self.location.startswith(_WITHOUT_SUFFIXES)
@@ -176,19 +178,21 @@ class BucketStore(RangedStore):
                 self._repeat(attempts, error)
             else:
                 attempts.succeeded()
-                self._has_answered = True
+                self._was_met = True
                 return answer
 
     def _repeat(self, attempts: Attempts, error: BaseException) -> None:
         """Pause before the next attempt; raises ``error`` if there shall be none."""
-        if not is_lost(error):
-            self._has_answered = True
+        if is_met(error):
+            self._was_met = True
         if not is_repeatable(error):
             if not is_lost(error):
                 attempts.succeeded()
             raise error
         most_s = None
-        if not self._has_answered:
+        if not self._was_met:
+            if is_mistrusted(error):
+                raise error
             is_silent = is_dropped(error) or is_identity(error)
             most_s = _ABSENT_S if is_unreached(error) else _SILENT_S if is_silent else None
         attempts.failed(error, is_refused=is_refused(error), most_s=most_s)

@@ -66,6 +66,7 @@ class Attempts:
         self._most_pause_s = most_pause_s(timeout_s)
         self._pause_s = FIRST_PAUSE_S
         self._first_s = self._began_s = time.monotonic()
+        self._failures = 0
 
     def begin(self) -> None:
         """Wait until it is this request's turn."""
@@ -78,8 +79,12 @@ class Attempts:
 
     def failed(self, error: BaseException, *, is_refused: bool = False, most_s: float | None = None) -> None:
         """Pause before the next attempt. Raises ``error`` if there shall be none: repeating has taken most of the
-        deadline, or ``most_s``."""
-        ends_s = self._first_s + (self._longest_s if most_s is None else min(most_s, self._longest_s))
+        deadline, or ``most_s``, which does not count before the second attempt."""
+        self._failures += 1
+        longest_s = self._longest_s
+        if most_s is not None and self._failures > 1:
+            longest_s = min(most_s, longest_s)
+        ends_s = self._first_s + longest_s
         if is_refused:
             self._pace.refused(self._began_s)
             if time.monotonic() > ends_s:

@@ -1,6 +1,7 @@
 """The provider's own variables, where obstore would panic at what is in them, or say nothing that helps.
 
-Only what cannot work is refused, and no value is repeated: it may be a secret, or hold one.
+What cannot work is refused, or works by chance: which of two variables for one thing is read depends on their order in
+the environment. No value is repeated: it may be a secret, or hold one.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ _ENDPOINTS = (
     "AZURE_ENDPOINT",
     "GOOGLE_BASE_URL",
 )
+_PATHS = ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_SERVICE_ACCOUNT")
 _CONTROL = re.compile(r"[\0-\x1f\x7f]")
 _URL = re.compile(r"https?://[!-~]+", re.IGNORECASE)
 
@@ -56,6 +58,10 @@ def check_variables(url: str, environ: Mapping[str, str]) -> None:
                 f"{name} has a line break in it, or the like, which no request can hold; set it to the value alone "
                 "(what was made with echo ends in a line break)",
             )
+    for name in _PATHS:
+        if name.startswith(prefix) and "{" in environ.get(name, ""):
+            rule = "it must be the path of a file; what that holds goes into GOOGLE_SERVICE_ACCOUNT_KEY"
+            raise StoreError("reach", url, f"{name} is no path; {rule}")
     for name, endpoint in _endpoints(url, environ):
         if not _URL.fullmatch(endpoint):
             rule = "it must be a URL and nothing else, https://host or http://host:port, or not be set"
