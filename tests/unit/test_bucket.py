@@ -221,8 +221,10 @@ _FAILURES = """
 import sys, time
 import obstore
 from b10_transfer.errors import StoreError
+from b10_transfer.stores import patience
 from b10_transfer.stores.bucket import BucketStore
 
+patience.chance = lambda: 0.5
 clock = [0.0]
 time.monotonic = lambda: clock[0]
 def sleep(seconds):
@@ -278,7 +280,7 @@ except StoreError:
 def test_how_long_a_request_is_repeated(
     failures: list[tuple[int, OSError | None]], outcome: str, seconds: tuple[int, int]
 ) -> None:
-    """By a clock that stands still meanwhile."""
+    """By a clock that stands still meanwhile, and with pauses that are not left to chance."""
     told = [repr((took_s, failure and str(failure))) for took_s, failure in failures]
     done = subprocess.run([sys.executable, "-c", _FAILURES, *told], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
