@@ -122,11 +122,13 @@ class Cost:
         return f"  {self.what:<34}{figures}{'' if self.is_kept else '  MISSED'}"
 
     def add_to(self, results: Results) -> None:
-        bounds = {"in memory": "", "at most": f"under {PEAK_MB:.0f} MB", "idle": f"under {IDLE_PERCENT:g} % of a core"}
-        figures = (("in memory", "MB", self.now_mb), ("at most", "MB", self.peak_mb), ("idle", "%", self.idle_percent))
-        for measure, unit, figure in figures:
+        for measure, unit, figure, bound in (
+            ("in memory", "MB", self.now_mb, ""),
+            ("at most", "MB", self.peak_mb, f"under {PEAK_MB:.0f} MB"),
+            ("idle", "%", self.idle_percent, f"under {IDLE_PERCENT:g} % of a core"),
+        ):
             labels = {"start": self.what, "measure": measure}
-            results.add(f"{self.what}: {measure}", unit, [figure], labels=labels, detail=bounds[measure])
+            results.add(f"{self.what}: {measure}", unit, [figure], labels=labels, detail=bound)
 
 
 def measure(pod: Pod, *, background: bool, awaited: str, seconds: float) -> Cost:

@@ -71,7 +71,7 @@ Open: no GPU has run `python benchmarks/gpu_cold_start.py` for this page yet.
     "vllm": """\
 ## A restart of vLLM
 
-Open: `make bench ONLY=vllm` has not been run for this page yet. [vllm.md](vllm.md) has figures of single runs.
+Open: `make bench ONLY=vllm` has not been run for this page yet. [vllm.md](vllm.md) has its figures.
 
 """,
 }

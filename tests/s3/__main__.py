@@ -5,14 +5,13 @@ Without any, the contract of a store is tried in Google's protocol as well.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from .ceph import ACCESS_KEY, SECRET_KEY, Ceph
+from .ceph import ACCESS_KEY, SECRET_KEY, Ceph, bucket_policy
 from .google import google
 
 BUCKET, OPEN_BUCKET = "test-bucket", "open-bucket"
@@ -62,14 +61,7 @@ def make_bucket(name: str, *, is_open: bool = False) -> None:
     client = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
     client.create_bucket(Bucket=name)
     if is_open:
-        everything = {
-            "Effect": "Allow",
-            "Principal": "*",
-            "Action": "s3:*",
-            "Resource": [f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"],
-        }
-        policy = json.dumps({"Version": "2012-10-17", "Statement": [everything]})
-        client.put_bucket_policy(Bucket=name, Policy=policy)
+        client.put_bucket_policy(Bucket=name, Policy=bucket_policy(name, "*", "s3:*"))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Needs Debian's ``ceph-mon``, ``ceph-osd``, ``radosgw`` and ``ceph-common`` (and 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -225,6 +226,17 @@ def make_user(configuration: Path, name: str, access_key: str, secret_key: str) 
     """Let somebody in, who then owns nothing and may do nothing with what others own."""
     user = [f"--uid={name}", f"--display-name={name}", f"--access-key={access_key}", f"--secret-key={secret_key}"]
     run(configuration, "radosgw-admin", "user", "create", *user)
+
+
+def bucket_policy(bucket: str, user: str, *actions: str) -> str:
+    """The document that lets a user, ``*`` for everybody, do some things in a whole bucket."""
+    statement = {
+        "Effect": "Allow",
+        "Principal": user if user == "*" else {"AWS": [f"arn:aws:iam:::user/{user}"]},
+        "Action": actions,
+        "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"],
+    }
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
 
 def run(configuration: Path, *command: str) -> str:

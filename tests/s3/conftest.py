@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import secrets
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from b10_transfer.repository import Repository
 from b10_transfer.stores.worker import bucket_store
 
 from ..conftest import IsolatedEnv
-from .ceph import ACCESS_KEY, SECRET_KEY, Gateway
+from .ceph import ACCESS_KEY, SECRET_KEY, Gateway, bucket_policy
 from .proxy import Proxy
 
 BUCKET = os.environ.get("B10_TEST_BUCKET", "")
@@ -72,14 +71,7 @@ class Bucket:
     @contextmanager
     def policy(self, user: str, *actions: str) -> Iterator[None]:
         """Let a user, ``*`` for everybody, do some things in the whole bucket meanwhile."""
-        statement = {
-            "Effect": "Allow",
-            "Principal": user if user == "*" else {"AWS": [f"arn:aws:iam:::user/{user}"]},
-            "Action": actions,
-            "Resource": [f"arn:aws:s3:::{self.name}", f"arn:aws:s3:::{self.name}/*"],
-        }
-        document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-        self.client.put_bucket_policy(Bucket=self.name, Policy=document)
+        self.client.put_bucket_policy(Bucket=self.name, Policy=bucket_policy(self.name, user, *actions))
         try:
             yield
         finally:

@@ -49,9 +49,9 @@ _URL = re.compile(r"https?://[!-~]+", re.IGNORECASE)
 
 def check_variables(url: str, environ: Mapping[str, str]) -> None:
     """Raise StoreError, which names the variable, if one that is read for this URL cannot be meant."""
-    prefix = _PREFIXES[url.partition("://")[0]]
+    read = _read_for(url, environ)
     for name in _IN_REQUESTS:
-        if name.startswith(prefix) and _CONTROL.search(environ.get(name, "")):
+        if _CONTROL.search(read.get(name, "")):
             raise StoreError(
                 "reach",
                 url,
@@ -59,10 +59,10 @@ def check_variables(url: str, environ: Mapping[str, str]) -> None:
                 "(what was made with echo ends in a line break)",
             )
     for name in _PATHS:
-        if name.startswith(prefix) and "{" in environ.get(name, ""):
+        if "{" in read.get(name, ""):
             rule = "it must be the path of a file; what that holds goes into GOOGLE_SERVICE_ACCOUNT_KEY"
             raise StoreError("reach", url, f"{name} is no path; {rule}")
-    for name, endpoint in _endpoints(url, environ):
+    for name, endpoint in _endpoints(read):
         if not _URL.fullmatch(endpoint):
             rule = "it must be a URL and nothing else, https://host or http://host:port, or not be set"
             raise StoreError("reach", url, f"{name} is no endpoint; {rule}")
@@ -70,15 +70,20 @@ def check_variables(url: str, environ: Mapping[str, str]) -> None:
 
 def is_plain_http(url: str, environ: Mapping[str, str]) -> bool:
     """Whether an endpoint is asked for that is to be spoken to without encryption."""
-    return any(endpoint.lower().startswith("http://") for _name, endpoint in _endpoints(url, environ))
+    return any(endpoint.lower().startswith("http://") for _name, endpoint in _endpoints(_read_for(url, environ)))
 
 
-def _endpoints(url: str, environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """The variables that are set, and what they name."""
+def _read_for(url: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables of the provider of a URL."""
     prefix = _PREFIXES[url.partition("://")[0]]
+    return {name: value for name, value in environ.items() if name.startswith(prefix)}
+
+
+def _endpoints(read: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """The variables that are set, and what they name."""
     for name in _ENDPOINTS:
-        if name.startswith(prefix) and name in environ:
+        if name in read:
             # Azure's client takes no notice of a line break here.
-            yield name, environ[name].strip() if prefix == "AZURE_" else environ[name]
+            yield name, read[name].strip() if name.startswith("AZURE_") else read[name]
             if name == "AWS_ENDPOINT_URL_S3":
                 return  # where it is set the others are not looked at
