@@ -4,7 +4,7 @@ VENV := .venv
 PIP := $(VENV)/bin/pip --disable-pip-version-check --quiet
 TORCH := torch==2.13.0
 # What an installed package is built from, but for what an editable one finds in its place.
-PACKAGE := pyproject.toml setup.py src/b10_transfer/bulk/_native.c
+PACKAGE := pyproject.toml setup.py src/b10_transfer/local/bulk/_native.c
 BENCH = $(VENV)/bin/python benchmarks/suite.py --peer $(VENV)/peer/bin/python --vllm $(VENV)/vllm/bin/python
 
 .DEFAULT_GOAL := help
@@ -72,8 +72,8 @@ test-s3: $(VENV)/test-ready
 # The module in C once more, with gcc's sanitizers, in a copy of the package.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined
 sanitize: $(VENV)/test-ready
-	rm -rf build/sanitize && mkdir -p build/sanitize && cp -r src/b10_transfer tests/unit/test_bulk.py build/sanitize
-	cd build/sanitize && gcc -g -O1 $(SANITIZE) -shared -fPIC b10_transfer/bulk/_native.c -o b10_transfer/bulk/_native.abi3.so \
+	rm -rf build/sanitize && mkdir -p build/sanitize && cp -r src/b10_transfer tests/unit/local/test_bulk.py build/sanitize
+	cd build/sanitize && gcc -g -O1 $(SANITIZE) -shared -fPIC b10_transfer/local/bulk/_native.c -o b10_transfer/local/bulk/_native.abi3.so \
 		$$($(CURDIR)/$(VENV)/bin/python -c 'import sysconfig; print("-I" + sysconfig.get_paths()["include"])')
 	cd build/sanitize && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=. $(CURDIR)/$(VENV)/bin/python -m pytest -q -p no:cacheprovider -k 'not leaks' test_bulk.py
@@ -152,4 +152,4 @@ $(VENV)/vllm-ready: $(PACKAGE) tests/vllm/install.py tests/vllm/plugin/pyproject
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build src/*.egg-info src/b10_transfer/bulk/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build src/*.egg-info src/b10_transfer/local/bulk/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

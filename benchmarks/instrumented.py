@@ -23,9 +23,11 @@ STEPS = ("environment", "list", "index", "fetch", "verify", "decompress", "place
 def main() -> None:
     watch = Stopwatch(time.thread_time)
     before = time.perf_counter()
-    from b10_transfer import load, loading, restore
+    from b10_transfer import load
+    from b10_transfer.local import restore
+    from b10_transfer.operations import load as loading
     from b10_transfer.pack import reader
-    from b10_transfer.repository import ReadRepository
+    from b10_transfer.repository.repository import ReadRepository
     from b10_transfer.stores import directory
 
     import_seconds = time.perf_counter() - before

@@ -41,7 +41,7 @@ BUCKET = "benchmark"
 _OURS = """
 import os, time
 from b10_transfer import OperationStatus, load, save
-from b10_transfer.stores.worker import WorkerStore
+from b10_transfer.stores.worker.client import WorkerStore
 close = WorkerStore.close
 def close_and_wait(store):  # so that the worker's processor time is counted
     close(store)

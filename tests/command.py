@@ -13,9 +13,9 @@ from typing import Any
 from click.testing import CliRunner
 
 from b10_transfer.cli.main import main
-from b10_transfer.deadline import Deadline
+from b10_transfer.concurrency.deadline import Deadline
 from b10_transfer.environment import Environment, detect
-from b10_transfer.repository import Repository
+from b10_transfer.repository.repository import Repository
 from b10_transfer.stores.directory import DirectoryStore
 from tests.conftest import Files, Packs
 

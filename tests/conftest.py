@@ -21,13 +21,13 @@ from hypothesis import HealthCheck, settings
 
 from b10_transfer import config
 from b10_transfer.adapters import ADAPTERS
-from b10_transfer.deadline import Deadline
+from b10_transfer.concurrency.deadline import Deadline
 from b10_transfer.environment import Environment
 from b10_transfer.pack import Index, Limits, Member, PackReader, PackWriter, SourceFile
 from b10_transfer.pack.trailer import FOOTER_BYTES, decode_footer, decode_index, encode
-from b10_transfer.repository import Repository
+from b10_transfer.repository.repository import Repository
 from b10_transfer.stores.base import Store
-from b10_transfer.stores.memory import MemoryStore
+from b10_transfer.testing.memory import MemoryStore
 
 # The same examples every time, so that a test run means the same everywhere; `--hypothesis-profile=explore` looks
 # for new ones. No test is timed.

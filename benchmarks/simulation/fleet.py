@@ -20,18 +20,26 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from b10_transfer import compile_once, deadline, leases, loading, operations, repository, restore, saving, workers
 from b10_transfer.adapters import CacheRoot
+from b10_transfer.concurrency import deadline
+from b10_transfer.concurrency import pipeline as workers
+from b10_transfer.concurrency.deadline import Deadline
 from b10_transfer.config import Config
-from b10_transfer.deadline import Deadline
 from b10_transfer.environment import detect
+from b10_transfer.local import restore
+from b10_transfer.local.restore import Restored
+from b10_transfer.operations import compile_once
+from b10_transfer.operations import load as loading
+from b10_transfer.operations import public as operations
+from b10_transfer.operations import save as saving
 from b10_transfer.pack import reader, zstd
-from b10_transfer.repository import ReadRepository
-from b10_transfer.restore import Restored
+from b10_transfer.repository import repository
+from b10_transfer.repository.repository import ReadRepository
+from b10_transfer.repository.union import Union
 from b10_transfer.status import LoadReport, OperationStatus, SaveReport
-from b10_transfer.stores import patience
+from b10_transfer.stores import leases
 from b10_transfer.stores.base import Store
-from b10_transfer.union import Union
+from b10_transfer.stores.bucket import retry as patience
 from benchmarks.simulation.scheduler import EPOCH_S, Scheduler
 from benchmarks.simulation.service import Service, Terms, Usage
 from benchmarks.simulation.stores import Bucket, Contents, Mount

@@ -1,7 +1,7 @@
 """Stores over a simulated service: what they hold is real, what they cost is simulated.
 
 A mount behaves as NFS does: requests of a megabyte, repeated for as long as it takes. A bucket reads through the very
-code that reads from real ones (:mod:`b10_transfer.stores.ranges`), and repeats requests as that is told to.
+code that reads from real ones (:mod:`b10_transfer.stores.bucket.ranges`), and repeats requests as that is told to.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from b10_transfer.errors import StoreError
 from b10_transfer.stores.base import ObjectInfo, ObjectReader, Store, StoreFacts
-from b10_transfer.stores.memory import MemoryStore
-from b10_transfer.stores.patience import Attempts, Pace
-from b10_transfer.stores.ranges import MB, PARTS_AHEAD, TAIL_BYTES, End, RangedStore, RangeReader
+from b10_transfer.stores.bucket.ranges import MB, PARTS_AHEAD, TAIL_BYTES, End, RangedStore, RangeReader
+from b10_transfer.stores.bucket.retry import Attempts, Pace
+from b10_transfer.testing.memory import MemoryStore
 from benchmarks.simulation.scheduler import EPOCH_S, Event, Scheduler
 from benchmarks.simulation.service import Service, UnavailableError
 
 if TYPE_CHECKING:
     from b10_transfer.stores.base import Source
-    from b10_transfer.stores.ranges import Fetch
+    from b10_transfer.stores.bucket.ranges import Fetch
 
 T = TypeVar("T")
 

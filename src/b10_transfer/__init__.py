@@ -30,9 +30,9 @@ if TYPE_CHECKING:
         save_vllm_compile_cache,
         transfer,
     )
-    from .operations import cache_report, load, load_compile_cache, save, save_compile_cache
+    from .local.usage import CacheReport, CacheUse
+    from .operations.public import cache_report, load, load_compile_cache, save, save_compile_cache
     from .status import LoadReport, OperationStatus, SaveReport
-    from .usage import CacheReport, CacheUse
 
 __all__ = [
     "CacheError",
@@ -62,7 +62,7 @@ def __getattr__(name: str) -> object:
     # Imported when first used (PEP 562): the store's worker process starts with this package and needs little of it.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import operations
+    from .operations import public as operations
 
     if name in operations.__all__:
         return getattr(operations, name)

@@ -18,18 +18,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+from .concurrency.deadline import Deadline
 from .config import MB, Config
 from .config.launcher import LauncherConfig
-from .deadline import Deadline
 from .environment import detect
 from .errors import CacheError, CacheOperationInterrupted, CacheValidationError, LocalCacheError
 from .inspection.bounded import bounded, open_store
-from .inspection.clearing import clear_caches
-from .inspection.inventory import Catalogue
-from .inspection.pod import inspect_pod
+from .inspection.info import inspect_pod
 from .launcher.server import address_of, find_beside, serves
-from .operations import load, save
-from .repository import LAYOUT
+from .maintenance.clear import clear_caches
+from .operations.public import load, save
+from .repository.catalogue import Catalogue
+from .repository.repository import LAYOUT
 from .status import OperationStatus
 
 __all__ = [

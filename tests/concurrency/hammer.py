@@ -124,11 +124,11 @@ class Hammerer:
 
 def prune(journal: str, of_merged: bool) -> SimpleNamespace:
     """A victim's prune of the oldest pack. What it is about to take is noted first."""
+    from b10_transfer.concurrency.deadline import Deadline
     from b10_transfer.config import Config, read_deadline
-    from b10_transfer.deadline import Deadline
     from b10_transfer.environment import detect
-    from b10_transfer.inspection import pruning
-    from b10_transfer.inspection.inventory import Catalogue
+    from b10_transfer.maintenance import prune as pruning
+    from b10_transfer.repository.catalogue import Catalogue
     from b10_transfer.status import OperationStatus
     from b10_transfer.stores.opening import opened
 
@@ -149,7 +149,7 @@ def prune(journal: str, of_merged: bool) -> SimpleNamespace:
 def _main() -> None:
     place, seconds, processes, seed = json.loads(sys.argv[1])
     from b10_transfer import load
-    from b10_transfer.inspection import pruning  # noqa: F401 - so that everything is imported
+    from b10_transfer.maintenance import prune as pruning  # noqa: F401 - so that everything is imported
 
     load(namespace="nobody")
     while threading.active_count() > 1:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from b10_transfer import OperationStatus, load, save
-from b10_transfer.stores import worker
+from b10_transfer.stores.worker import client as worker
 
 from .pods import packs
 
@@ -27,7 +27,7 @@ _REPLICA = """
 import json, os, sys, time
 from pathlib import Path
 from b10_transfer import load, save
-from b10_transfer.stores import worker
+from b10_transfer.stores.worker import client as worker
 if sys.argv[2] == "far":
     worker.is_local = lambda path: False
 def tell(**facts): print(json.dumps(facts | {"time": time.time()}), flush=True)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 _FIRST_GUESS_S = 0.05
-_SERVE = b"b10_transfer.stores.serve"
+_SERVE = b"b10_transfer.stores.worker.server"
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,8 @@ def workers_of(store: Path) -> list[int]:
 def _main() -> None:
     """The nursery: one request a line on standard input, one outcome a line on standard output."""
     from b10_transfer import load
-    from b10_transfer.stores import directory, worker
+    from b10_transfer.stores import directory
+    from b10_transfer.stores.worker import client as worker
 
     if sys.argv[1] == "1":
         vars(worker)["is_local"] = lambda _path: False

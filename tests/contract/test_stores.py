@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from b10_transfer.deadline import Deadline
+from b10_transfer.concurrency.deadline import Deadline
 from b10_transfer.errors import StoreError
-from b10_transfer.stores import worker
 from b10_transfer.stores.base import Store
 from b10_transfer.stores.directory import DirectoryStore
-from b10_transfer.stores.memory import MemoryStore
 from b10_transfer.stores.tiered import TieredStore
-from b10_transfer.stores.worker import bucket_store, directory_store
+from b10_transfer.stores.worker import client as worker
+from b10_transfer.stores.worker.client import bucket_store, directory_store
+from b10_transfer.testing.memory import MemoryStore
 
 OUTSIDE_THE_RULE = [
     "",

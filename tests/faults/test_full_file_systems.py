@@ -151,7 +151,7 @@ def test_cache_that_somebody_else_fills_during_a_load_gets_nothing_half(
     assert save().status is OperationStatus.SUCCESS
     root = small.path / "inductor"
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(root))
-    monkeypatch.setattr("b10_transfer.restore._require_space", lambda *_: None)
+    monkeypatch.setattr("b10_transfer.local.restore._require_space", lambda *_: None)
     loaded = load()
     assert loaded.status is OperationStatus.ERROR
     assert "No space left on device" in loaded.reason

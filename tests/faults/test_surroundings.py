@@ -289,7 +289,7 @@ def test_relative_path_without_a_working_directory_says_which_variable_to_set(po
 
 FAR = {
     "direct": "",
-    "worker": "from b10_transfer.stores import worker; vars(worker)['is_local'] = lambda _path: False; ",
+    "worker": "from b10_transfer.stores.worker import client; vars(client)['is_local'] = lambda _path: False; ",
 }
 LIMITED = "resource.setrlimit(resource.RLIMIT_{}, ({}, {}))"
 

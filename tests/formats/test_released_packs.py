@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from b10_transfer.adapters import ADAPTERS, CacheRoot
-from b10_transfer.deadline import Deadline
+from b10_transfer.concurrency.deadline import Deadline
 from b10_transfer.environment import Environment
+from b10_transfer.local.restore import missing, restore
 from b10_transfer.pack import Limits, PackWriter, SourceFile
-from b10_transfer.repository import Repository
-from b10_transfer.restore import missing, restore
-from b10_transfer.stores.memory import MemoryStore
+from b10_transfer.repository.repository import Repository
+from b10_transfer.testing.memory import MemoryStore
 
 PACKS = Path(__file__).parent / "packs"
 ENVIRONMENT = Environment(parts={"torch": "2.13.0+cu130", "device": "NVIDIA H200"}, recorded={"hostname": "golden"})

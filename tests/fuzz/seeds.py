@@ -6,7 +6,7 @@ import hashlib
 import io
 from collections.abc import Callable
 
-from b10_transfer.deadline import Deadline
+from b10_transfer.concurrency.deadline import Deadline
 from b10_transfer.pack import Content, PackWriter, SourceFile, trailer
 
 from . import targets

@@ -20,17 +20,17 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from b10_transfer.adapters import ADAPTERS, CacheRoot, cache_roots
+from b10_transfer.concurrency.deadline import Deadline
 from b10_transfer.config import VARIABLES, Config, read_deadline
-from b10_transfer.deadline import Deadline
 from b10_transfer.environment import Environment
 from b10_transfer.errors import ConfigurationError, CorruptPackError, PackError, UntrustedPackError
-from b10_transfer.merging import merge, mergeable
+from b10_transfer.local.restore import restore
 from b10_transfer.pack import Limits
-from b10_transfer.repository import ReadRepository
-from b10_transfer.restore import restore
-from b10_transfer.signing import SigningKey, TrustedKeys, key_id, signing_key, trusted_keys
-from b10_transfer.stores.memory import MemoryStore
-from b10_transfer.union import Union
+from b10_transfer.repository.merging import merge, mergeable
+from b10_transfer.repository.repository import ReadRepository
+from b10_transfer.repository.signing import SigningKey, TrustedKeys, key_id, signing_key, trusted_keys
+from b10_transfer.repository.union import Union
+from b10_transfer.testing.memory import MemoryStore
 
 from .mutator import SEPARATOR
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from b10_transfer.bulk import FilePart
+from b10_transfer.local.bulk import FilePart
+from b10_transfer.local.staging import StagedTree
 from b10_transfer.pack import trailer
-from b10_transfer.repository import ReadRepository
-from b10_transfer.staging import StagedTree
-from b10_transfer.stores.memory import MemoryStore
+from b10_transfer.repository.repository import ReadRepository
+from b10_transfer.testing.memory import MemoryStore
 
 from . import mutator, seeds, targets
 from .anatomy import Anatomy
@@ -105,7 +105,7 @@ def test_forged_signature_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None
     other.extension = signed.extension
     forged = other.pack()
     targets.pack(forged)  # is refused
-    monkeypatch.setattr("b10_transfer.signing._message", lambda _id, _index: b"the same for all")
+    monkeypatch.setattr("b10_transfer.repository.signing._message", lambda _id, _index: b"the same for all")
     with pytest.raises(AssertionError, match="forged"):
         sign_and_check(forged)
 

@@ -12,7 +12,7 @@ from zipfile import ZipFile
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
-NATIVE = "b10_transfer/bulk/_native.abi3.so"
+NATIVE = "b10_transfer/local/bulk/_native.abi3.so"
 
 
 @pytest.mark.parametrize("compiler", ["cc", "false"])
@@ -33,9 +33,9 @@ def test_wheel_has_everything_and_works(tmp_path: Path, compiler: str) -> None:
     assert (NATIVE in names) == (compiler == "cc")
     assert "-cp310-abi3-linux_" in wheel.name
     modules = {str(path.relative_to(PROJECT / "src")) for path in (PROJECT / "src" / "b10_transfer").rglob("*.py")}
-    assert modules | {"b10_transfer/py.typed", "b10_transfer/bulk/_native.pyi"} <= names
+    assert modules | {"b10_transfer/py.typed", "b10_transfer/local/bulk/_native.pyi"} <= names
     assert not [name for name in names if name.startswith("tests")]
-    program = "import b10_transfer.bulk as b; print(b.is_native, b.__file__)"
+    program = "import b10_transfer.local.bulk as b; print(b.is_native, b.__file__)"
     environ = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
     told = subprocess.run([sys.executable, "-c", program], env=environ, check=True, capture_output=True, text=True)
     assert told.stdout.split()[0] == str(compiler == "cc")

@@ -140,7 +140,7 @@ BREAKS = {
             "b10_transfer.cli.main",
             "b10_transfer.cli.console",
             "b10_transfer.launcher.commands",
-            "b10_transfer.operations",
+            "b10_transfer.operations.public",
         )
     },
     "no Python": "import b10_transfer.launcher as l; l.__path__[:] = [{folder!r}]",

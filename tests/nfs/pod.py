@@ -14,7 +14,7 @@ from typing import Any
 _PROGRAM = """
 import json, sys
 import b10_transfer
-from b10_transfer.stores import worker
+from b10_transfer.stores.worker import client as worker
 calls = 0
 
 def pausing(function, counts):

@@ -27,16 +27,16 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from b10_transfer.compaction import own_repository, tidy
+from b10_transfer.concurrency.deadline import Deadline
 from b10_transfer.config import Config
-from b10_transfer.deadline import Deadline
 from b10_transfer.errors import CacheError, CorruptPackError
-from b10_transfer.inspection import pruning
-from b10_transfer.leases import try_acquire
+from b10_transfer.maintenance import prune as pruning
+from b10_transfer.repository.compaction import own_repository, tidy
+from b10_transfer.repository.union import Pack, Rejected
 from b10_transfer.stores.base import Store
 from b10_transfer.stores.directory import DirectoryStore
-from b10_transfer.stores.memory import MemoryStore
-from b10_transfer.union import Pack, Rejected
+from b10_transfer.stores.leases import try_acquire
+from b10_transfer.testing.memory import MemoryStore
 from tests.mortal import DEATHS, WAYS, Death, Killed, MortalStore
 
 if TYPE_CHECKING:

@@ -16,16 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from b10_transfer.adapters import ADAPTERS, CacheRoot
-from b10_transfer.deadline import Deadline
+from b10_transfer.concurrency.deadline import Deadline
 from b10_transfer.environment import Environment
 from b10_transfer.errors import CorruptPackError, PackError, PackTooLargeError, UnsupportedPackError
+from b10_transfer.local.restore import Restored, missing, restore
 from b10_transfer.pack import Index, Limits, trailer
 from b10_transfer.pack.trailer import FOOTER_BYTES
 from b10_transfer.pack.zstd import pack_frame
-from b10_transfer.repository import ReadRepository, Repository
-from b10_transfer.restore import Restored, missing, restore
+from b10_transfer.repository.repository import ReadRepository, Repository
 from b10_transfer.stores.directory import DirectoryStore
-from b10_transfer.stores.memory import MemoryStore
+from b10_transfer.testing.memory import MemoryStore
 
 if TYPE_CHECKING:
     from tests.conftest import Packs, ReadTree

@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from b10_transfer.deadline import Deadline
+from b10_transfer.concurrency.deadline import Deadline
 from b10_transfer.pack import Index, Member, PackReader, PackWriter, SourceFile, writer
-from b10_transfer.stores.memory import MemoryStore
+from b10_transfer.testing.memory import MemoryStore
 
 if TYPE_CHECKING:
     from tests.conftest import Packs

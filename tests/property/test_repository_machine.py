@@ -25,14 +25,14 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from b10_transfer.compaction import own_repository, tidy
+from b10_transfer.concurrency.deadline import Deadline
 from b10_transfer.config import Config
-from b10_transfer.deadline import Deadline
 from b10_transfer.errors import CacheError
+from b10_transfer.repository.compaction import own_repository, tidy
+from b10_transfer.repository.union import Union
 from b10_transfer.stores.base import Store
 from b10_transfer.stores.directory import DirectoryStore
-from b10_transfer.stores.memory import MemoryStore
-from b10_transfer.union import Union
+from b10_transfer.testing.memory import MemoryStore
 from tests.mortal import WAYS, Death, Killed, MortalStore
 
 if TYPE_CHECKING:

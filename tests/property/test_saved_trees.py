@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from b10_transfer import snapshot
 from b10_transfer.adapters import ADAPTERS, CacheRoot
-from b10_transfer.deadline import Deadline
+from b10_transfer.concurrency.deadline import Deadline
+from b10_transfer.local import snapshot
+from b10_transfer.local.restore import missing, restore
 from b10_transfer.pack import PackWriter
-from b10_transfer.restore import missing, restore
-from b10_transfer.stores.memory import MemoryStore
+from b10_transfer.testing.memory import MemoryStore
 
 if TYPE_CHECKING:
     from tests.conftest import FillTree, Packs, ReadTree

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from b10_transfer.deadline import Deadline
+from b10_transfer.concurrency.deadline import Deadline
 from b10_transfer.environment import detect
 from b10_transfer.pack import Limits
-from b10_transfer.repository import Repository
-from b10_transfer.stores.worker import bucket_store
+from b10_transfer.repository.repository import Repository
+from b10_transfer.stores.worker.client import bucket_store
 
 from ..conftest import IsolatedEnv
 from .ceph import ACCESS_KEY, SECRET_KEY, Gateway, bucket_policy

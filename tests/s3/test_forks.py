@@ -96,9 +96,9 @@ assert len(statuses) == 6 and "ERROR" not in statuses, statuses
 # Another thread forks in the moment in which a worker is started. The child inherits nothing of it: when the worker
 # dies, its end of the connection is closed, and that is noticed at once.
 _FORKED_WHILE_A_WORKER_STARTS = """
-from b10_transfer.deadline import Deadline
+from b10_transfer.concurrency.deadline import Deadline
 from b10_transfer.errors import StoreError
-from b10_transfer.stores import worker
+from b10_transfer.stores.worker import client as worker
 
 starting, real = threading.Event(), worker.subprocess.Popen
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from b10_transfer import OperationStatus, load, save
-from b10_transfer.deadline import Deadline
+from b10_transfer.concurrency.deadline import Deadline
 from b10_transfer.environment import detect
-from b10_transfer.stores import bucket as bucket_module
 from b10_transfer.stores.base import Store
-from b10_transfer.stores.worker import bucket_store
+from b10_transfer.stores.bucket import store as bucket_module
+from b10_transfer.stores.worker.client import bucket_store
 
 from ..conftest import IsolatedEnv, Packs, ReadTree
 from .conftest import Bucket

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from ..inspection.clearing import ClearedEnvironment, clear_caches, clear_store
+from ..maintenance.clear import ClearedEnvironment, clear_caches, clear_store
 from .console import (
     ExitCode,
     count,

@@ -25,8 +25,8 @@ from ..errors import CacheError
 from ..status import OperationStatus
 
 if TYPE_CHECKING:
-    from ..deadline import Deadline
-    from ..inspection.carrying import Carried
+    from ..concurrency.deadline import Deadline
+    from ..maintenance.export import Carried
 
 Command = TypeVar("Command", bound=Callable[..., object])
 

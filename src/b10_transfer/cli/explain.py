@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import click
 
-from ..inspection.explanation import Explanation, Neighbour, explain
+from ..inspection.explain import Explanation, Neighbour, explain
 from .console import (
     ExitCode,
     age,

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
+from ..concurrency.deadline import Deadline
 from ..config import Config
-from ..deadline import Deadline
 from ..environment import detect
 from ..inspection.bounded import bounded, open_store
-from ..inspection.carrying import Carried, export
+from ..maintenance.export import Carried, export
 from .console import (
     ExitCode,
     deadline_option,

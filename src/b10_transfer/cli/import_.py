@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
+from ..concurrency.deadline import Deadline
 from ..config import Config
-from ..deadline import Deadline
 from ..inspection.bounded import bounded, open_store
-from ..inspection.carrying import Carried, import_
+from ..maintenance.export import Carried, import_
 from .console import (
     ExitCode,
     deadline_option,

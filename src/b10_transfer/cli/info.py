@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from ..inspection.inventory import Amount
-from ..inspection.pod import Forecast, LocalCache, PodInfo, inspect_pod
+from ..inspection.info import Forecast, LocalCache, PodInfo, inspect_pod
+from ..repository.catalogue import Amount
 from ..status import OperationStatus
 from .console import (
     ExitCode,

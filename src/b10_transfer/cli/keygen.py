@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from ..errors import CacheError
-from ..signing import SigningKey
+from ..repository.signing import SigningKey
 from .console import ExitCode
 
 

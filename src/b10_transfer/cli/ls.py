@@ -6,11 +6,11 @@ import time
 
 import click
 
+from ..concurrency.deadline import Deadline
 from ..config import Config
-from ..deadline import Deadline
 from ..environment import detect
 from ..inspection.bounded import bounded, open_store
-from ..inspection.inventory import LEAVING, USABLE, Inventory, StoredEnvironment, take_inventory
+from ..repository.catalogue import LEAVING, USABLE, Inventory, StoredEnvironment, take_inventory
 from .console import (
     ExitCode,
     age,

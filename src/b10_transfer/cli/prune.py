@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import click
 
+from ..concurrency.deadline import Deadline
 from ..config import Config
-from ..deadline import Deadline
 from ..inspection.bounded import bounded, open_store
-from ..inspection.pruning import DELETE, MARK, Pruning, Rules, prune
+from ..maintenance.prune import DELETE, MARK, Pruning, Rules, prune
 from .console import (
     ExitCode,
     count,

@@ -6,10 +6,10 @@ from datetime import datetime
 
 import click
 
+from ..concurrency.deadline import Deadline
 from ..config import Config
-from ..deadline import Deadline
 from ..inspection.bounded import bounded, open_store
-from ..inspection.recall import Marked, recall
+from ..maintenance.recall import Marked, recall
 from .console import (
     ExitCode,
     deadline_option,

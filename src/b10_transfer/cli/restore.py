@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
+from ..concurrency.deadline import Deadline
 from ..config import Config
-from ..deadline import Deadline
 from ..inspection.bounded import bounded, open_store
-from ..inspection.recall import Marked, reinstate
+from ..maintenance.recall import Marked, reinstate
 from .console import ExitCode, deadline_option, errors_told, json_option, print_json, progress, set_up_logging
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..operations import save
+from ..operations.public import save
 from .console import ExitCode, deadline_option, json_option, print_json, progress, set_up_logging, store_options
 
 

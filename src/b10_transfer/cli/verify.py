@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
+from ..concurrency.deadline import Deadline
 from ..config import Config
-from ..deadline import Deadline
 from ..environment import detect
 from ..inspection.bounded import bounded, open_store
-from ..inspection.inventory import LEAVING, RECALLED, SET_ASIDE, USABLE, Inventory, take_inventory
+from ..repository.catalogue import LEAVING, RECALLED, SET_ASIDE, USABLE, Inventory, take_inventory
 from .console import (
     ExitCode,
     deadline_option,

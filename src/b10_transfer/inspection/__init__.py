@@ -1,1 +1,1 @@
-"""Looks at stores and local caches for people: what is there, why a pod would miss, what is wrong with a set-up."""
+"""Reads a store and a pod for people, and changes nothing: explain, doctor, info."""

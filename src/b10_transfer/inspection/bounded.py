@@ -6,8 +6,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
+from ..concurrency.deadline import Deadline, run_within
 from ..config import Config, read_deadline
-from ..deadline import Deadline, run_within
 from ..stores.base import Store
 from ..stores.opening import opened
 

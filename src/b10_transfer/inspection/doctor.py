@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ..adapters import ADAPTERS, CacheRoot, cache_roots
+from ..concurrency.deadline import Deadline, run_within
 from ..config import MB, Config, read_deadline
 from ..config import store as store_location
 from ..config.per_pod import per_pod_variables
-from ..deadline import Deadline, run_within
 from ..environment import detect
 from ..environment.frameworks import torch_build
 from ..errors import CacheError, ConfigurationError
 from .bounded import Observer, open_store
 from .checks import Check, Diagnosis, State, ok, problem, warning
-from .pod import look_through
+from .info import look_through
 from .probing import probe_store
 from .settings import check_settings
 

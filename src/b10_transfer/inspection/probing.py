@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from statistics import median
 
+from ..concurrency.deadline import Deadline
 from ..config import MB
-from ..deadline import Deadline
 from ..errors import CacheError, StoreError
-from ..repository import LAYOUT
+from ..repository.repository import LAYOUT
 from ..stores.base import Store
 from .checks import Check, ok, problem, warning
 

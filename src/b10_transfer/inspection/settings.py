@@ -12,7 +12,7 @@ from ..adapters import ADAPTERS, cache_roots
 from ..config import VARIABLES, Config, read_deadline
 from ..config.launcher import LAUNCHER_VARIABLES, LauncherConfig, read_log_level
 from ..errors import ConfigurationError
-from ..signing import signing_key, trusted_keys
+from ..repository.signing import signing_key, trusted_keys
 from .checks import Check, ok, problem, warning
 
 _NAME = "settings"

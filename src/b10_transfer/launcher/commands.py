@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from ..config.launcher import LauncherConfig
 from ..config.per_pod import per_pod_variables
-from .keeper import Keeper
 from .processes import Signals, end_workers, exit_code_of, wait_for_exit
 from .server import Beside, Child
+from .supervisor import Keeper
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from ..adapters import ADAPTERS
 from ..config.per_pod import per_pod_variables
-from ..usage import CacheReport
+from ..local.usage import CacheReport
 
 _PLACES = ("HOME", "TMPDIR", "XDG_CACHE_HOME")
 """Variables that decide where caches are, beside those of the caches themselves."""

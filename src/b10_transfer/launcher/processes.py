@@ -33,7 +33,7 @@ _PASSED_ON = STOPPING | {signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.
 _REAL_TIME = range(signal.SIGRTMIN, signal.SIGRTMAX + 1)
 """Passed on as well: any of these would end this process, and leave the server to nobody."""
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
-_WORKER = "b10_transfer.stores.serve"
+_WORKER = "b10_transfer.stores.worker.server"
 """What the command line of a store's worker process holds."""
 
 

@@ -9,10 +9,10 @@ from itertools import accumulate
 from operator import attrgetter
 from typing import NamedTuple, TypeAlias
 
-from ..deadline import Deadline
+from ..concurrency.deadline import Deadline
+from ..concurrency.pipeline import Pipeline
 from ..errors import CorruptPackError, PackTooLargeError
 from ..stores.base import ObjectReader
-from ..workers import Pipeline
 from .index import Frame, Index, Limits, Member
 from .trailer import FOOTER_BYTES, Approval, decode_footer, decode_index
 from .zstd import ZstdError, unpack_into

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
-from ..deadline import Deadline
+from ..concurrency.deadline import Deadline
+from ..concurrency.pipeline import Pipeline
 from ..environment import Environment
-from ..workers import Pipeline
 from . import tar, trailer
 from .index import Frame, Index, Limits, Member, PackUnit, check_writable, encode_units
 from .zstd import pack_frame

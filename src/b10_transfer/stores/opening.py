@@ -6,12 +6,12 @@ import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
+from ..concurrency.deadline import Deadline
 from ..config import BucketUrl, Config
-from ..deadline import Deadline
 from .base import Store
 from .locality import is_local
 from .tiered import TieredStore
-from .worker import bucket_store, directory_store
+from .worker.client import bucket_store, directory_store
 
 logger = logging.getLogger(__name__)
 

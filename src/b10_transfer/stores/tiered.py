@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..deadline import Deadline
+from ..concurrency.deadline import Deadline
 from ..errors import StoreError
 from .base import ObjectInfo, ObjectReader, Store, StoreFacts
 from .directory import DirectoryStore

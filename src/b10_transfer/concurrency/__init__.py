@@ -1,0 +1,1 @@
+"""Deadlines, and threads that never outlive the operation they work for."""

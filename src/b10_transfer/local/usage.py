@@ -1,0 +1,160 @@
+"""What became of a restore: which of the restored units were read since, and what was compiled anew.
+
+A restored file's access time is set to its modification time. Whoever reads it moves the access time: at once on most
+file systems, and with ``relatime`` (Linux's default) because it was not later than the modification time. Where it
+never moves (``noatime``), what was used cannot be told, and that is said.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..adapters import CacheRoot
+from ..concurrency.deadline import Deadline
+from ..environment.imported_torch import compile_counters
+from . import snapshot
+from .snapshot import LocalUnit
+
+_DEADLINE_S = 30
+"""For a look at local caches, which takes milliseconds."""
+
+
+@dataclass(frozen=True)
+class CacheUse:
+    """One compiler's cache since the last load, counted in units."""
+
+    cache: str
+    path: str
+    restored: int
+    used: int | None
+    """Restored units that something has read since; None where the file system does not tell."""
+    compiled: int
+    """Units that something else has written since the load began."""
+
+    def __str__(self) -> str:
+        used = "used unknown (its file system records no reads)" if self.used is None else f"used {self.used}"
+        return f"{self.cache}: restored {self.restored}, {used}, compiled anew {self.compiled}"
+
+
+@dataclass(frozen=True)
+class CacheReport:
+    """What became of the last load of this process. ``str()`` gives a line for each cache."""
+
+    caches: tuple[CacheUse, ...]
+    counters: Mapping[str, int] = field(default_factory=dict)
+    """torch's own: ``fxgraph_cache_hit``, ``autograd_cache_miss`` and the like; empty unless torch was imported."""
+    warning: str = ""
+    """Why a restore was probably not used; empty if it was, or if nothing was restored."""
+
+    def __str__(self) -> str:
+        lines = [str(cache) for cache in self.caches]
+        if self.counters:
+            lines.append("torch: " + ", ".join(f"{name} {count}" for name, count in sorted(self.counters.items())))
+        if not lines:
+            lines.append("nothing was restored and nothing was compiled")
+        return "\n".join([*lines, f"warning: {self.warning}"] if self.warning else lines)
+
+
+class Usage:
+    """Remembers a load, and later tells what has become of what it restored.
+
+    ``began_ns`` and ``ended_ns`` say when the load did, in nanoseconds since the epoch. Local file systems stamp files
+    by this machine's clock, never ahead of it.
+    """
+
+    def __init__(self, roots: Sequence[CacheRoot], restored: Iterable[str], began_ns: int, ended_ns: int) -> None:
+        self._roots = roots
+        self._restored = frozenset(restored)
+        self._began_ns = began_ns
+        self._ended_ns = ended_ns
+
+    def report(self, since_ns: int | None = None) -> CacheReport:
+        """Look at the caches. Raises LocalCacheError if they cannot be read.
+
+        ``since_ns``: from when on units count as compiled, if that is before the load began.
+        """
+        began_ns = self._began_ns if since_ns is None else min(since_ns, self._began_ns)
+        restored = Counter(name.partition("/")[0] for name in self._restored)
+        used: Counter[str] = Counter()
+        compiled: Counter[str] = Counter()
+        for unit in snapshot.take(self._roots, Deadline("looking at the caches", _DEADLINE_S)).units:
+            statuses = _statuses(unit)
+            was_restored = unit.name in self._restored
+            if was_restored:
+                used[unit.root.name] += any(status.st_atime_ns != status.st_mtime_ns for status in statuses)
+            # By the time of the last change, which nothing sets back: a restored file's other times are old ones.
+            after_ns = self._ended_ns if was_restored else began_ns
+            compiled[unit.root.name] += any(status.st_ctime_ns > after_ns for status in statuses)
+        caches = tuple(
+            CacheUse(
+                cache=root.name,
+                path=str(root.path),
+                restored=restored[root.name],
+                used=used[root.name] if _is_told(used, restored, root) else None,
+                compiled=compiled[root.name],
+            )
+            for root in self._roots
+            if (restored[root.name] or compiled[root.name]) and not root.adapter.accompanies
+        )
+        return CacheReport(caches, compile_counters(), warning_of(caches))
+
+
+def _statuses(unit: LocalUnit) -> list[os.stat_result]:
+    found = []
+    for file in unit.files:
+        with suppress(OSError):  # gone meanwhile
+            found.append(os.stat(unit.root.path / file.path, follow_symlinks=False))
+    return found
+
+
+def _is_told(used: Counter[str], restored: Counter[str], root: CacheRoot) -> bool:
+    """Whether the number of used units is known: nothing restored is nothing used, and what moved did move."""
+    return not restored[root.name] or bool(used[root.name]) or _records_reads(root.path)
+
+
+def _records_reads(folder: Path) -> bool:
+    """Whether reading a file moves its access time here. Tried out, because mount options do not tell of overlays."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".b10-probe-") as file:
+            file.write(b"x")
+            file.flush()
+            os.utime(file.name, ns=(10**18, 10**18))
+            Path(file.name).read_bytes()
+            return os.stat(file.name).st_atime_ns != 10**18
+    except OSError:
+        return False
+
+
+def warning_of(caches: Sequence[CacheUse]) -> str:
+    """Why restored caches were probably not used; empty if they were, or if it cannot be told.
+
+    A cache that was missed is warned of even if another one was used: precompiled headers serve any compilation.
+    """
+    restored = [cache for cache in caches if cache.restored]
+    unused = not any(cache.used is None or cache.used for cache in restored)
+    missed = [cache for cache in restored if cache.used == 0 and (cache.compiled or unused)]
+    if not missed:
+        return ""
+    count = sum(cache.restored for cache in missed)
+    compiled = sum(cache.compiled for cache in (caches if unused else missed))
+    if not compiled:
+        return (
+            f"{count} units were restored and none was used, nor was anything compiled in {_paths(restored)}: "
+            "compilation is off (vLLM: --enforce-eager), or the compiler keeps its caches elsewhere "
+            "(HOME, TMPDIR or a cache's own variable differs between this process and it)"
+        )
+    return (
+        f"{' and '.join(cache.cache for cache in missed)}: {count} units were restored and none was used, "
+        f"while {compiled} were compiled anew: the compiler's own keys "
+        "differ from those of the pod that saved (another model path, source path, shapes or flags)"
+    )
+
+
+def _paths(caches: Iterable[CacheUse]) -> str:
+    return " and ".join(cache.path for cache in caches)

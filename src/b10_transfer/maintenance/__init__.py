@@ -1,0 +1,1 @@
+"""Changes to a store or a pod that an operator asks for: clear, prune, recall, export."""

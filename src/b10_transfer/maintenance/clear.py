@@ -1,0 +1,171 @@
+"""Remove artifacts: of this pod's caches, or of environments in the store. Nothing else is ever touched."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from ..adapters import CacheRoot, cache_roots
+from ..concurrency.deadline import Deadline
+from ..config import Config
+from ..environment import detect
+from ..errors import ConfigurationError
+from ..inspection.bounded import Observer, bounded, open_store
+from ..local.staging import wait_for_restore
+from ..pack import Limits
+from ..repository.catalogue import Catalogue, KnownById
+from ..repository.repository import Repository
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True)
+class ClearedCache:
+    """What was removed from one cache of this pod."""
+
+    name: str
+    path: str
+    files: int = 0
+    bytes: int = 0
+    errors: tuple[str, ...] = ()
+    """One line for each thing that could not be removed."""
+
+
+@dataclass(frozen=True)
+class ClearedEnvironment:
+    """What was removed of one environment in the store, or would be."""
+
+    namespace: str
+    id: str
+    this_pod: bool
+    packs: int
+    packed_bytes: int
+
+
+def clear_caches(
+    caches: Collection[str] = (), *, deadline_s: float | None = None, observe: Observer | None = None
+) -> tuple[ClearedCache, ...]:
+    """Remove the artifacts of this pod's caches, by default of all that B10_CACHES selects.
+
+    Only regular files that an adapter calls an artifact are removed, and folders that are empty after that; no link is
+    followed. The root stays. What cannot be removed is told in the result. Raises CacheError: ConfigurationError for a
+    name that no selected cache has, DeadlineExceededError.
+    """
+
+    def work(deadline: Deadline) -> tuple[ClearedCache, ...]:
+        config = Config.from_environment()
+        roots = cache_roots(config)
+        known = [root.name for root in roots]
+        if unknown := sorted(set(caches) - set(known)):
+            raise ConfigurationError("cache", ", ".join(unknown), f"the caches of this pod are {', '.join(known)}")
+        return tuple(_clear(root, config, deadline) for root in roots if not caches or root.name in caches)
+
+    return bounded("clear", work, deadline_s=deadline_s, observe=observe)
+
+
+def _clear(root: CacheRoot, config: Config, deadline: Deadline) -> ClearedCache:
+    deadline.check(f"clearing {root.path}")
+    if config.locks:
+        wait_for_restore(root.outermost, deadline)
+    sweep = _Sweep(root, deadline)
+    try:
+        sweep.clear(os.open(root.path, _FOLDER), "")
+    except FileNotFoundError:  # then it holds nothing
+        sweep = _Sweep(root, deadline)
+    except OSError as error:
+        sweep.errors.append(f"{root.path}: {error.strerror}")
+    return ClearedCache(root.name, str(root.path), sweep.files, sweep.bytes, tuple(sweep.errors))
+
+
+class _Sweep:
+    """Goes through one root by descriptors of its folders, so that no link can lead it elsewhere."""
+
+    def __init__(self, root: CacheRoot, deadline: Deadline) -> None:
+        self.files = 0
+        self.bytes = 0
+        self.errors: list[str] = []
+        self._root = root
+        self._deadline = deadline
+        self._foreign = {str(path) for path in root.nested}
+
+    def clear(self, descriptor: int, folder: str) -> bool:
+        """Remove the artifacts below an open folder, which is closed; whether there were any."""
+        removed = False
+        try:
+            self._deadline.check()
+            with os.scandir(descriptor) as entries:
+                found = list(entries)
+            for entry in found:
+                path = f"{folder}/{entry.name}" if folder else entry.name
+                try:
+                    if entry.is_dir(follow_symlinks=False):
+                        removed |= self._clear_folder(descriptor, entry.name, path)
+                    elif entry.is_file(follow_symlinks=False) and self._root.adapter.unit_of(path) is not None:
+                        size = entry.stat(follow_symlinks=False).st_size
+                        os.unlink(entry.name, dir_fd=descriptor)
+                        self.files, self.bytes, removed = self.files + 1, self.bytes + size, True
+                except FileNotFoundError:  # somebody else removed it
+                    continue
+                except OSError as error:
+                    self.errors.append(f"{self._root.path}/{path}: {error.strerror}")
+        finally:
+            os.close(descriptor)
+        return removed
+
+    def _clear_folder(self, parent: int, name: str, path: str) -> bool:
+        if f"{self._root.path}/{path}" in self._foreign or self._root.adapter.skips_folder(path):
+            return False
+        if not self.clear(os.open(name, _FOLDER, dir_fd=parent), path):
+            return False
+        with suppress(OSError):  # it still holds something: a lock, another cache, what could not be removed
+            os.rmdir(name, dir_fd=parent)
+        return True
+
+
+def clear_store(
+    *,
+    namespace: str | None = None,
+    store: str | os.PathLike[str] | None = None,
+    all_environments: bool = False,
+    only: Sequence[str] | None = None,
+    pretend: bool = False,
+    deadline_s: float | None = None,
+    observe: Observer | None = None,
+) -> tuple[ClearedEnvironment, ...]:
+    """Remove the packs of this pod's environment in one namespace, or of all its environments.
+
+    ``pretend`` removes nothing and returns what would be. ``only`` are ids of environments outside which nothing is
+    removed: those that somebody has agreed to. Leases and folders stay: others may be about to use them. Raises
+    CacheError; what was removed until then is gone, and a second call removes the rest.
+    """
+
+    def work(deadline: Deadline) -> tuple[ClearedEnvironment, ...]:
+        config = Config.from_environment(namespace=namespace, store=store)
+        if config.read_only and not pretend:
+            raise ConfigurationError("B10_READ_ONLY", "1", "nothing may be removed from the store")
+        limits = Limits.for_packs_of(config.max_pack_bytes)
+        pod = detect()
+        cleared = []
+        with open_store(config, deadline) as opened:
+            ids = [pod.id]
+            if all_environments:
+                ids = Catalogue(opened, config, deadline).environments(config.namespace)
+            for environment_id in ids:
+                if only is not None and environment_id not in only:
+                    continue
+                environment = KnownById({}, known_id=environment_id)
+                repository = Repository(opened, config.namespace, environment, limits, deadline)
+                listed = repository.look()
+                packs = listed.packs.values()
+                if not packs and not listed.set_aside:
+                    continue
+                size = sum(info.size_bytes for info in packs)
+                if not pretend:
+                    repository.remove()
+                is_pod = environment_id == pod.id
+                cleared.append(ClearedEnvironment(config.namespace, environment_id, is_pod, len(packs), size))
+        return tuple(cleared)
+
+    return bounded("clear", work, deadline_s=deadline_s, observe=observe)

@@ -1,0 +1,196 @@
+"""Remove from a store what an operator's rules name, and what is due to go anyway.
+
+In two phases: a pack that a rule names is marked, and counts as absent from then on; it is deleted after a period of
+grace, by a later prune or save, so that nobody loses what it is reading.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from ..concurrency.deadline import Deadline
+from ..config import Config
+from ..environment import detect
+from ..errors import ConfigurationError
+from ..repository.catalogue import LEAVING, SET_ASIDE, USABLE, Catalogue, KnownById, StoredPack, take_inventory, told
+from ..repository.compaction import due, own_repository, sweep
+from ..repository.repository import Repository
+from ..stores.base import Store
+
+MARK, DELETE = "mark", "delete"
+_PRUNABLE = (USABLE, SET_ASIDE, "damaged")
+"""States of packs that rules apply to. What this pod cannot judge stays: packs of later versions, of other signers,
+over its limits, unreadable. What was recalled stays as well, because it says what must not come back."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is to go; None where there is no such rule."""
+
+    older_than_s: float | None = None
+    """Packs that appeared longer ago, on the store's clock. Merging makes new what it merges."""
+    keep: int | None = None
+    """In each environment all but so many of the latest usable packs."""
+    most_bytes: int | None = None
+    """The oldest packs of all, until the rest takes no more room than this."""
+
+
+@dataclass(frozen=True)
+class PrunedPack:
+    """A pack that goes, or would."""
+
+    namespace: str
+    environment_id: str
+    pack: str
+    packed_bytes: int
+    action: str
+    """``mark``: it counts as absent from now on. ``delete``: its period of grace is over."""
+    why: str
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """What a prune did, or would do."""
+
+    store: str
+    packs: tuple[PrunedPack, ...]
+    kept_packs: int
+    """Packs that are neither marked nor superseded afterwards."""
+    kept_bytes: int
+    errors: tuple[str, ...]
+    """One line for each environment that could not be read or pruned; the others were."""
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A pack and where it lies."""
+
+    namespace: str
+    environment_id: str
+    pack: StoredPack
+
+    @property
+    def place(self) -> tuple[str, str]:
+        return self.namespace, self.environment_id
+
+    @property
+    def is_prunable(self) -> bool:
+        """Whether rules apply to it."""
+        return self.pack.state in _PRUNABLE and not self.pack.recalled_in_part
+
+    def pruned(self, action: str, why: str) -> PrunedPack:
+        return PrunedPack(*self.place, self.pack.id, self.pack.packed_bytes, action, why)
+
+
+def prune(
+    store: Store,
+    config: Config,
+    deadline: Deadline,
+    rules: Rules,
+    *,
+    namespace: str | None = None,
+    only: Collection[str] | None = None,
+    pretend: bool = False,
+) -> Pruning:
+    """Mark the packs that a rule names, and delete those whose period of grace (``config.grace_s``) is over.
+
+    ``pretend`` changes nothing and says what would be done. ``only`` are ids of packs outside which nothing is marked:
+    those that somebody has agreed to. Raises CacheError if the store cannot be looked at.
+    """
+    if config.read_only and not pretend:
+        raise ConfigurationError("B10_READ_ONLY", "1", "nothing may be removed from the store")
+    inventory = take_inventory(store, detect(), config, deadline, namespace)
+    errors = list(inventory.errors)
+    stored = [_Stored(found.namespace, found.id, pack) for found in inventory.environments for pack in found.packs]
+    # Who may not write cannot ask the store for the time.
+    now_s = 0.0 if not stored else time.time() if config.read_only else store.now()
+    named = {id_: why for id_, why in _named(stored, rules, now_s).items() if only is None or id_ in only}
+    named = _with_what_was_merged(stored, named)
+    going = {one.pack.id: one.pruned(MARK, named[one.pack.id]) for one in stored if one.pack.id in named}
+    for place, repository in _repositories(store, config, deadline, namespace):
+        here = [one for one in stored if one.place == place]
+        with told(errors):
+            if not pretend:
+                for one in here:  # oldest first: what is superseded before what supersedes it
+                    if one.pack.id in named:
+                        repository.prune(one.pack.id, named[one.pack.id])
+            found = due(repository, repository.union(), config.grace_s, lambda: now_s if pretend else store.now())
+            for one_due in found if pretend else sweep(repository, found):
+                why = going[one_due.id].why if one_due.id in going else one_due.why
+                going[one_due.id] = PrunedPack(*place, one_due.id, one_due.packed_bytes, DELETE, why)
+            if not pretend:
+                _remove_empty(store, repository, config)
+    if not pretend:
+        store.remove_abandoned(config.incomplete_timeout_s)
+    kept = [one.pack for one in stored if one.pack.id not in going and one.pack.state not in LEAVING]
+    return Pruning(
+        store.location, tuple(going.values()), len(kept), sum(pack.packed_bytes for pack in kept), tuple(errors)
+    )
+
+
+def _named(stored: Sequence[_Stored], rules: Rules, now_s: float) -> dict[str, str]:
+    """Ids of the packs that rules name, each with the reason."""
+    named: dict[str, str] = {}
+    if rules.older_than_s is not None:
+        named |= _too_old(stored, rules.older_than_s, now_s)
+    if rules.keep is not None:
+        named = _too_many(stored, rules.keep) | named
+    if rules.most_bytes is not None:
+        left = [one for one in stored if one.pack.state not in LEAVING and one.pack.id not in named]
+        named |= _too_large(left, rules.most_bytes)
+    return named
+
+
+def _with_what_was_merged(stored: Sequence[_Stored], named: dict[str, str]) -> dict[str, str]:
+    """With the packs that would count again because the one goes into which they were merged."""
+    found = dict(named)
+    for one in reversed(stored):  # the latest first: what is superseded may itself be merged
+        if one.pack.superseded_by in found:
+            found[one.pack.id] = f"it was merged into {one.pack.superseded_by}, which goes"
+    return found
+
+
+def _too_old(stored: Sequence[_Stored], most_s: float, now_s: float) -> dict[str, str]:
+    ages_s = {one.pack.id: now_s - one.pack.published_s for one in stored if one.is_prunable}
+    return {id_: f"it is {age_s / 86400:.1f} days old" for id_, age_s in ages_s.items() if age_s > most_s}
+
+
+def _too_many(stored: Sequence[_Stored], keep: int) -> dict[str, str]:
+    usable: dict[tuple[str, str], list[str]] = {}
+    for one in stored:
+        if one.is_prunable and one.pack.state == USABLE:
+            usable.setdefault(one.place, []).append(one.pack.id)
+    return {id_: f"{keep} later ones stay" for ids in usable.values() for id_ in ids[: max(len(ids) - keep, 0)]}
+
+
+def _too_large(stored: Sequence[_Stored], most_bytes: int) -> dict[str, str]:
+    named = {}
+    room = sum(one.pack.packed_bytes for one in stored)
+    for one in sorted(stored, key=lambda one: one.pack.published_s):
+        if room > most_bytes and one.is_prunable:
+            room -= one.pack.packed_bytes
+            named[one.pack.id] = "the store is to take less room, and it is the oldest"
+    return named
+
+
+def _repositories(
+    store: Store, config: Config, deadline: Deadline, namespace: str | None
+) -> Iterator[tuple[tuple[str, str], Repository]]:
+    """Every environment, those without packs as well."""
+    catalogue = Catalogue(store, config, deadline)
+    for name in catalogue.namespaces() if namespace is None else [namespace]:
+        for environment_id in catalogue.environments(name):
+            environment = KnownById({}, known_id=environment_id)
+            yield (
+                (name, environment_id),
+                own_repository(store, replace(config, namespace=name), environment, deadline),
+            )
+
+
+def _remove_empty(store: Store, repository: Repository, config: Config) -> None:
+    """Remove what is left of an environment without packs, unless a saver may be about to publish the first one."""
+    left = repository.leftovers()
+    if left and store.now() - max(info.modified_s for info in left) >= config.grace_s:
+        repository.remove()

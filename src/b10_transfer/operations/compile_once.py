@@ -1,0 +1,133 @@
+"""Compile once: when nothing is saved yet and many replicas start, one compiles and the others wait for its save.
+
+Whoever gets the lease ``compile`` of an environment compiles, and renews the lease until its next save, or until its
+process ends. It only saves work: a replica that waits in vain compiles for itself when its wait is over, and two that
+compile at once both publish.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from enum import Enum, auto
+
+from ..concurrency.deadline import Deadline
+from ..config import Config
+from ..environment import detect
+from ..errors import CacheError
+from ..pack import Limits
+from ..repository.repository import Repository
+from ..stores import leases
+from ..stores.base import ReadStore
+from ..stores.leases import Lease
+from ..stores.opening import opened
+
+logger = logging.getLogger(__name__)
+
+_NAME = "compile"
+_POLL_S = 0.25
+_POLL_MOST_S = 1.0
+"""A listing a second for each waiter: so late, at most, is a pack noticed …"""
+_REST, _REST_KEPT, _REST_MOST_S = 5, 0.9, 10.0
+"""… except where the store is slow to answer: a waiter rests so many times as long as its last look took, and hardly
+less the next time. So thousands that wait keep a store busy but not swamped, and what they wait for gets through."""
+_HELD_AT_MOST_S = 86_400.0
+
+_lease: Lease | None = None
+"""Held by this process until its next save."""
+
+
+class Outcome(Enum):
+    """What came of waiting for a while."""
+
+    PUBLISHED = auto()
+    """There are packs that were not there before."""
+    MINE = auto()
+    """Nobody compiles: this process has the lease now, and should look once more before it compiles."""
+    NOBODY = auto()
+    """Nobody compiles, and this process may not claim it."""
+    WAITING = auto()
+    """Somebody still compiles."""
+
+
+class Waiter:
+    """What a replica remembers while it waits, over all the parts of its wait."""
+
+    def __init__(self) -> None:
+        self._pause_s = _POLL_S
+        self._rest_s = 0.0
+        self._claim_at = 0.0
+        self._lease: str | None = None
+        self._unchanged_since = 0.0
+
+    def pause_s(self, look_s: float) -> float:
+        """How long to pause after a look that took so long."""
+        self._rest_s = min(max(_REST * look_s, _REST_KEPT * self._rest_s), _REST_MOST_S)
+        pause_s = random.uniform(0.5, 1.0) * max(self._pause_s, self._rest_s)
+        self._pause_s = min(2 * self._pause_s, _POLL_MOST_S)
+        return pause_s
+
+    def may_claim(self, store: ReadStore, repository: Repository, timeout_s: float) -> bool:
+        """Whether nobody may hold the lease any more: so it seems at first, and when it has not been renewed for long.
+
+        Looking costs one request, and claiming five: of ten thousand waiters those would keep a bucket busy.
+        """
+        now = time.monotonic()
+        if now < self._claim_at:
+            return False
+        self._claim_at = now + random.uniform(0.5, 1.0) * timeout_s / 2
+        names = [info.name.rpartition("/")[2] for info in store.list(repository.lease_folder)]
+        newest = max((name for name in names if name.startswith(f"{_NAME}.")), default="")
+        is_first = self._lease is None
+        if newest != self._lease:
+            self._lease, self._unchanged_since = newest, now
+        return is_first or not newest or now - self._unchanged_since > timeout_s
+
+
+def wait(config: Config, deadline: Deadline, seconds: float, known_packs: int, waiter: Waiter) -> Outcome:
+    """Wait for the replica that compiles, at most for so long. ``known_packs`` were there before.
+
+    Raises CacheError if the store does not allow it.
+    """
+    global _lease
+    ends = time.monotonic() + seconds
+    with opened(config, deadline) as store:
+        limits = Limits.for_packs_of(config.max_pack_bytes)
+        repository = Repository(store, config.namespace, detect(), limits, deadline)
+        while True:
+            deadline.check("waiting for another replica to compile")
+            looked = time.monotonic()
+            if len(repository.look().usable) > known_packs:
+                return Outcome.PUBLISHED
+            look_s = time.monotonic() - looked
+            if waiter.may_claim(store, repository, config.lock_timeout_s):
+                if config.read_only:
+                    if not leases.is_held(store, repository.lease_folder, _NAME, config.lock_timeout_s):
+                        return Outcome.NOBODY
+                elif lease := leases.try_acquire(
+                    store,
+                    repository.lease_folder,
+                    [_NAME],
+                    config.lock_timeout_s,
+                    renewing=lambda: opened(config, Deadline("renewing the lease", _HELD_AT_MOST_S)),
+                ):
+                    _lease = lease
+                    return Outcome.MINE
+            left_s = ends - time.monotonic()
+            if left_s <= 0:
+                return Outcome.WAITING
+            deadline.sleep(min(left_s, waiter.pause_s(look_s)))
+
+
+def release(config: Config, deadline: Deadline) -> None:
+    """Let others compile, or load what this process has saved. Does nothing if it holds no lease."""
+    global _lease
+    if _lease is None:
+        return
+    lease, _lease = _lease, None
+    try:
+        with opened(config, deadline) as store:
+            lease.release(store)
+    except CacheError as error:
+        logger.debug("the lease to compile dies of its age: %s", error)

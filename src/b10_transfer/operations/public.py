@@ -1,0 +1,263 @@
+"""The public operations, and the edge: the one place where errors become an OperationStatus.
+
+Nothing but KeyboardInterrupt and SystemExit leaves :func:`load` and :func:`save`. A cache must never be the reason
+that a model does not start.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import TypeVar
+
+from .. import instant as instant_start
+from ..adapters import cache_roots
+from ..concurrency.deadline import Deadline, run_within
+from ..config import Config, read_deadline, read_instant, read_wait
+from ..environment.imported_torch import compile_counters
+from ..errors import CacheError
+from ..local.usage import CacheReport, CacheUse, Usage
+from ..status import LoadReport, OperationStatus, Report, SaveReport
+from . import compile_once
+from . import load as loading
+from . import save as saving
+from .compile_once import Outcome
+
+__all__ = [
+    "CacheReport",
+    "CacheUse",
+    "LoadReport",
+    "OperationStatus",
+    "SaveReport",
+    "cache_report",
+    "load",
+    "load_compile_cache",
+    "save",
+    "save_compile_cache",
+]
+
+logger = logging.getLogger(__name__)
+
+R = TypeVar("R", bound=Report)
+Observer = Callable[[Deadline], object]
+_WINDOW_S = 30.0
+StorePath = str | os.PathLike[str]
+
+
+def load_compile_cache(
+    *,
+    namespace: str | None = None,
+    store: StorePath | None = None,
+    merge: bool | None = None,
+    deadline_s: float | None = None,
+    wait_for_compile_s: float | None = None,
+    instant: bool | None = None,
+) -> OperationStatus:
+    """Put saved compile artifacts in place. Call it before the model compiles.
+
+    Each argument overrides an environment variable (docs/configuration.md): ``namespace`` B10_NAMESPACE, ``store``
+    B10_STORE, ``merge`` B10_MERGE, ``deadline_s`` (seconds) B10_DEADLINE_SECONDS, ``wait_for_compile_s`` (seconds)
+    B10_WAIT_FOR_COMPILE_SECONDS, ``instant`` B10_INSTANT: what torch.compile is given later skips the tracing, too, if
+    a replica saved it so (docs/instant.md); this imports torch. Where that cannot be had the start is a warm one.
+
+    Returns SUCCESS: artifacts are in place. SKIPPED: the pod already has compile artifacts (with ``merge``: all that
+    the store holds). DOES_NOT_EXIST: the store has nothing usable for this environment. ERROR: anything else; the log
+    says what and what to do, and the model compiles as if there were no cache. Never raises.
+    """
+    return load(
+        namespace=namespace,
+        store=store,
+        merge=merge,
+        deadline_s=deadline_s,
+        wait_for_compile_s=wait_for_compile_s,
+        instant=instant,
+    ).status
+
+
+def save_compile_cache(
+    *, namespace: str | None = None, store: StorePath | None = None, deadline_s: float | None = None
+) -> OperationStatus:
+    """Publish compile artifacts that the store does not hold yet. Call it when the model has compiled.
+
+    Arguments as for :func:`load_compile_cache`. Returns SUCCESS: new artifacts were published. SKIPPED: the store
+    already holds all there is, or nothing was compiled. ERROR: anything else; nothing was published. Never raises.
+    """
+    return save(namespace=namespace, store=store, deadline_s=deadline_s).status
+
+
+def load(
+    *,
+    namespace: str | None = None,
+    store: StorePath | None = None,
+    merge: bool | None = None,
+    deadline_s: float | None = None,
+    wait_for_compile_s: float | None = None,
+    instant: bool | None = None,
+    observe: Observer | None = None,
+) -> LoadReport:
+    """:func:`load_compile_cache` for a program that wants to know more: what was restored, from where, and why not.
+
+    ``observe`` is given the operation's :class:`Deadline` when it begins, for a display of what it is doing.
+    """
+
+    def read_config() -> Config:
+        return Config.from_environment(namespace=namespace, store=store, merge=merge)
+
+    def operate(deadline: Deadline) -> LoadReport:
+        global _last_load
+        config = read_config()
+        began_ns = time.time_ns()
+        report = loading.load(config, deadline)
+        ended_ns = time.time_ns()
+        # The caches are looked for again when somebody asks: that takes a millisecond, and nobody may.
+        _last_load = lambda: Usage(cache_roots(config), report.restored, began_ns, ended_ns)  # noqa: E731
+        return report
+
+    def attempt() -> LoadReport:
+        return _attempt("load", deadline_s, operate, LoadReport, observe)
+
+    started = time.perf_counter()
+    report = attempt()
+    if report.status is OperationStatus.DOES_NOT_EXIST:
+        report = _wait_for_compile(report, wait_for_compile_s, read_config, attempt)
+    report = _told("load", report, started)
+    return replace(report, instant=_prepare(instant))
+
+
+def _prepare(instant: bool | None) -> str:
+    """Set instant starts up if that was asked for: ``ready``, or why they cannot be had; empty if nobody asked."""
+    try:
+        if not read_instant(instant):
+            return ""
+    except CacheError as error:
+        logger.error("no instant start: %s", error)
+        return str(error)
+    if reason := instant_start.prepare():
+        logger.warning("no instant start, but a warm one: %s", reason)
+    return reason or "ready"
+
+
+def _wait_for_compile(
+    report: LoadReport, wait_s: float | None, read_config: Callable[[], Config], attempt: Callable[[], LoadReport]
+) -> LoadReport:
+    """Wait while another replica compiles, if that was asked for. Whatever goes wrong: this one compiles, too."""
+    try:
+        ends, waiter = time.monotonic() + read_wait(wait_s), compile_once.Waiter()
+        while report.status is OperationStatus.DOES_NOT_EXIST and (left_s := ends - time.monotonic()) > 0:
+            outcome = _wait_a_while(read_config, left_s, len(report.rejected_packs), waiter)
+            if outcome is Outcome.NOBODY:
+                break
+            if outcome is Outcome.WAITING:
+                continue
+            report = attempt()
+            if outcome is Outcome.MINE:
+                if report.status is OperationStatus.DOES_NOT_EXIST:
+                    return replace(report, reason=f"{report.reason}; this replica compiles, others may wait for it")
+                _give_lease_back(read_config)  # it was published just before the lease was free
+    except Exception as error:  # noqa: BLE001 - this is the edge
+        logger.warning("not waiting for another replica to compile: %s", error)
+    return report
+
+
+def _give_lease_back(read_config: Callable[[], Config]) -> None:
+    deadline = Deadline("giving the lease back", _WINDOW_S)
+    run_within(deadline, lambda: compile_once.release(read_config(), deadline))
+
+
+def _wait_a_while(
+    read_config: Callable[[], Config], left_s: float, known_packs: int, waiter: compile_once.Waiter
+) -> Outcome:
+    """A wait in parts, so that a mount that hangs meanwhile is noticed."""
+    window_s = min(left_s, _WINDOW_S)
+    deadline = Deadline("waiting for another replica to compile", window_s + _WINDOW_S)
+    config = run_within(deadline, read_config)
+    if not config.locks:
+        return Outcome.NOBODY
+    return run_within(deadline, lambda: compile_once.wait(config, deadline, window_s, known_packs, waiter))
+
+
+def save(
+    *,
+    namespace: str | None = None,
+    store: StorePath | None = None,
+    deadline_s: float | None = None,
+    observe: Observer | None = None,
+) -> SaveReport:
+    """:func:`save_compile_cache` for a program that wants to know more: what was published, and why nothing was."""
+
+    def operate(deadline: Deadline) -> SaveReport:
+        config = Config.from_environment(namespace=namespace, store=store)
+        try:
+            return saving.save(config, deadline)
+        finally:
+            compile_once.release(config, deadline)
+
+    started = time.perf_counter()
+    instant_start.flush()  # here and not within the deadline's thread: it reads what the compiler holds
+    return _told("save", _attempt("save", deadline_s, operate, SaveReport, observe), started)
+
+
+_last_load: Callable[[], Usage] | None = None
+
+
+def cache_report() -> CacheReport:
+    """What became of this process's last load: for each cache, what was restored, used since, and compiled anew.
+
+    With torch's own counts of hits and misses, if this process has compiled. Call it when the model is warm; it says
+    the same on the log, as a WARNING if a restore was not used. Takes milliseconds, and never raises: what cannot be
+    told is said in ``warning``.
+    """
+    try:
+        report = _last_load().report() if _last_load is not None else CacheReport((), compile_counters())
+    except Exception as error:  # noqa: BLE001 - this is the edge
+        report = CacheReport((), warning=f"what became of the caches cannot be told: {error}")
+    with suppress(Exception):
+        for line in str(replace(report, warning="")).splitlines():
+            logger.info("%s", line)
+        if report.warning:
+            logger.warning("%s", report.warning)
+    return report
+
+
+def _attempt(
+    operation: str,
+    deadline_s: float | None,
+    operate: Callable[[Deadline], R],
+    report_type: type[R],
+    observe: Observer | None,
+) -> R:
+    """Run an operation within its deadline; whatever goes wrong is in the report."""
+    try:
+        deadline = Deadline(operation, read_deadline(deadline_s))
+        if observe is not None:
+            observe(deadline)
+        return run_within(deadline, lambda: operate(deadline))
+    except Exception as error:  # noqa: BLE001 - this is the edge
+        return report_type(status=OperationStatus.ERROR, reason=str(error) or type(error).__name__, error=error)
+
+
+def _told(operation: str, report: R, started: float) -> R:
+    """The report with its seconds, said on the log."""
+    report = replace(report, seconds=time.perf_counter() - started)
+    with suppress(Exception):  # a program's own logging handler may raise, and there is no way to tell it
+        _log(operation, report)
+    return report
+
+
+def _log(operation: str, report: Report) -> None:
+    """One line for each operation."""
+    if report.status is OperationStatus.ERROR:
+        # A traceback only for what nobody foresaw: our own errors say all there is to say.
+        unforeseen = report.error if not isinstance(report.error, CacheError) else None
+        logger.error("%s failed after %.2f s: %s", operation, report.seconds, report.reason, exc_info=unforeseen)
+        return
+    amount = ""
+    if report.units:
+        rate = report.bytes / 1e6 / max(report.seconds, 1e-9)
+        speed = f"{rate:.{0 if rate >= 10 else 1}f} MB/s"
+        amount = f", {report.units} units, {report.files} files, {report.bytes / 1e6:.1f} MB at {speed}"
+    logger.info("%s: %s in %.2f s%s (%s)", operation, report.status.name, report.seconds, amount, report.reason)

@@ -1,0 +1,217 @@
+"""One save: find finished units, choose those the store lacks, pack and publish them."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import BinaryIO
+
+from ..adapters import CacheRoot, cache_roots, named
+from ..concurrency.deadline import Deadline
+from ..config import Config
+from ..environment import detect
+from ..errors import CacheError, CorruptPackError
+from ..local import snapshot
+from ..local.snapshot import LocalUnit
+from ..pack import Index, Limits, PackWriter
+from ..pack.spool import building_errors, spool
+from ..repository import compaction
+from ..repository.repository import LAYOUT, Repository
+from ..repository.signing import signing_key, trusted_keys
+from ..repository.union import Union
+from ..status import OperationStatus, SaveReport
+from ..stores import leases
+from ..stores.base import Store
+from ..stores.opening import opened
+
+logger = logging.getLogger(__name__)
+
+
+def save(config: Config, deadline: Deadline) -> SaveReport:
+    """Publish what the store lacks. Raises CacheError."""
+    if config.read_only:
+        return SaveReport(
+            status=OperationStatus.SKIPPED,
+            reason="B10_READ_ONLY=1: this pod publishes nothing",
+            namespace=config.namespace,
+            store=str(config.store),
+        )
+    deadline.check("looking at the local caches")
+    # The store first: its worker process starts while this one looks around.
+    with _open_store(config, deadline) as store:
+        environment = detect()
+        roots = cache_roots(config)
+        found = snapshot.take(roots, deadline)
+        report = SaveReport(
+            status=OperationStatus.SKIPPED,
+            reason="",
+            namespace=config.namespace,
+            environment_id=environment.id,
+            store=str(config.store),
+            left_for_next_save=found.incomplete,
+        )
+        if not snapshot.hold_artifacts(found.units):
+            return replace(report, reason=_nothing_found(roots))
+        limits = Limits.for_packs_of(config.max_pack_bytes)
+        repository = Repository(
+            store, config.namespace, environment, limits, deadline, trusted_keys(config), signing_key(config)
+        )
+        try:
+            saver = _Saver(config, deadline, store, repository, found.units, report)
+            report = saver.save()
+        except CacheError:
+            # Now above all: what dead savers left may be what fills the store.
+            _clean_up(store, config, logging.DEBUG)
+            raise
+        _clean_up(store, config, logging.WARNING)
+        if report.status is OperationStatus.SUCCESS:
+            saver.compact()
+        return report
+
+
+def _clean_up(store: Store, config: Config, log_level: int) -> None:
+    try:
+        store.remove_abandoned(config.incomplete_timeout_s)
+    except CacheError as error:  # what was published is published
+        logger.log(log_level, "%s; what other savers left behind stays until the next save", error)
+
+
+def _nothing_found(roots: Sequence[CacheRoot]) -> str:
+    """Why there is nothing to save. Of the roots, most belong to compilers that are not in use here."""
+    if not roots:
+        return "B10_CACHES leaves no cache"
+    if there := [root for root in roots if root.path.exists()]:
+        return f"there are no finished compile artifacts in {named(there)}"
+    if len(roots) <= 3:
+        return f"there is no {named(roots)}"
+    return f"none of the {len(roots)} directories exists that compilers keep their caches in"
+
+
+class _Saver:
+    """One save, once it is known that there is something to save."""
+
+    def __init__(
+        self,
+        config: Config,
+        deadline: Deadline,
+        store: Store,
+        repository: Repository,
+        units: Sequence[LocalUnit],
+        report: SaveReport,
+    ) -> None:
+        self._config = config
+        self._deadline = deadline
+        self._store = store
+        self._repository = repository
+        self._units = units
+        self._report = report
+        self._union = Union((), ())
+        """What the store held when it was last looked at."""
+
+    def save(self) -> SaveReport:
+        union, new = self._survey()
+        if not new:
+            return self._nothing_new(union)
+        # Replicas that compiled the same hold the same lease: one publishes, and the others find it done.
+        names = hashlib.sha256("\n".join(sorted(unit.name for unit in new)).encode()).hexdigest()[:16]
+        with self._lease(self._repository.lease_folder, [f"save-{names}"], "another replica saves the same"):
+            if not self._repository.is_current(union):
+                union, new = self._survey()
+                if not new:
+                    return self._nothing_new(union)
+            return self._publish(union, new)
+
+    def compact(self) -> None:
+        """Merge packs, where they have become many. Whatever comes of it: what was published is published."""
+        deadline = Deadline("compacting", self._deadline.remaining_s / 2)
+        try:
+            if compaction.is_due(self._store, self._repository, self._union, self._config):
+                compaction.compact(self._config, self._repository.environment, deadline)
+        except Exception as error:
+            unforeseen = error if not isinstance(error, CacheError) else None
+            logger.warning("the packs stay as they are until the next save: %s", error, exc_info=unforeseen)
+
+    def _survey(self) -> tuple[Union, list[LocalUnit]]:
+        """What the store holds, every byte of it verified, and which local units it lacks."""
+        union = self._union = self._repository.union(verify_frames=True)
+        stored = {name: unit for name, (_pack, unit) in union.units.items()}
+        return union, self._without_recalled(union, snapshot.lacking(self._units, stored, union.settled()))
+
+    def _without_recalled(self, union: Union, new: list[LocalUnit]) -> list[LocalUnit]:
+        """Without what an operator recalled: a pod that restored it earlier must not publish it again."""
+        recalled = self._repository.recalled_content(union) if new else {}
+        kept = [unit for unit in new if unit.name not in recalled or snapshot.content(unit) not in recalled[unit.name]]
+        if len(kept) < len(new):
+            logger.warning("%d units are not published: they were recalled from the store", len(new) - len(kept))
+        return kept
+
+    def _publish(self, union: Union, new: list[LocalUnit]) -> SaveReport:
+        with spool(self._config.work_dir) as out:
+            changed, index = self._pack(new, out)
+            report = replace(self._report, left_for_next_save=self._report.left_for_next_save + changed)
+            if index is None:
+                return replace(report, reason="all new units were still being written")
+            slots = [f"slot-{number:02d}" for number in range(self._config.max_concurrent_saves)]
+            with self._lease(f"{LAYOUT}/.leases", slots, "MAX_CONCURRENT_SAVES others save"):
+                pack_id = self._repository.publish(out)
+            return replace(
+                report,
+                status=OperationStatus.SUCCESS,
+                reason=f"published as pack {pack_id}",
+                pack=pack_id,
+                units=len(index.units),
+                files=sum(len(unit.members) for unit in index.units),
+                bytes=sum(unit.size for unit in index.units),
+                packed_bytes=out.tell(),
+                quarantined_packs=self._quarantine(union),
+            )
+
+    def _pack(self, new: list[LocalUnit], out: BinaryIO) -> tuple[int, Index | None]:
+        """Build the pack: how many units were left out, and its index unless all were."""
+        with (
+            building_errors(self._config.work_dir),
+            PackWriter(out, self._repository.limits, self._deadline) as writer,
+        ):
+            changed = snapshot.pack(new, writer)
+            if writer.is_empty:
+                return changed, None
+            return changed, writer.finish(self._config.namespace, self._repository.environment)
+
+    def _nothing_new(self, union: Union) -> SaveReport:
+        return replace(
+            self._report,
+            reason=f"the store already holds all {len(self._units)} units",
+            quarantined_packs=self._quarantine(union),
+        )
+
+    def _quarantine(self, union: Union) -> tuple[str, ...]:
+        """Set damaged packs aside, now that the union holds again what this machine can give of what they held."""
+        damaged = [pack for pack in union.rejected if isinstance(pack.error, CorruptPackError)]
+        for pack in damaged:
+            try:
+                self._repository.quarantine(pack)
+                logger.warning("%s. It has been set aside", pack.error)
+            except CacheError as error:
+                logger.warning("%s; later loads will complain about the damaged pack again", error)
+        return tuple(pack.id for pack in damaged)
+
+    def _lease(self, folder: str, names: list[str], waiting_for: str) -> AbstractContextManager[None]:
+        if not self._config.locks:
+            return nullcontext()
+        return leases.held(
+            self._store,
+            folder,
+            names,
+            self._config.lock_timeout_s,
+            self._deadline,
+            f"waiting while {waiting_for}",
+            # Renewed through a store of its own: this one may be busy with a pack for longer than a lease lives.
+            renewing=lambda: _open_store(self._config, self._deadline),
+        )
+
+
+def _open_store(config: Config, deadline: Deadline) -> AbstractContextManager[Store]:
+    return opened(config, deadline)

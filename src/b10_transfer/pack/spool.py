@@ -1,0 +1,34 @@
+"""Where a pack is built before it is published."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import LocalCacheError
+
+
+@contextmanager
+def spool(work_dir: Path) -> Iterator[BinaryIO]:
+    """An unnamed file in the local working directory; gone with its descriptor, whatever happens."""
+    with ExitStack() as cleanup:
+        try:
+            work_dir.mkdir(parents=True, exist_ok=True)
+            file = cleanup.enter_context(tempfile.TemporaryFile(dir=work_dir, prefix="b10-transfer-"))
+        except OSError as error:
+            raise LocalCacheError("use LOCAL_WORK_DIR,", str(work_dir), error.strerror or str(error)) from error
+        yield file
+
+
+@contextmanager
+def building_errors(work_dir: Path) -> Iterator[None]:
+    """Turns an OSError of building a pack there into a LocalCacheError."""
+    try:
+        yield
+    except OSError as error:
+        raise LocalCacheError(
+            "build the pack in LOCAL_WORK_DIR,", str(work_dir), error.strerror or str(error)
+        ) from error

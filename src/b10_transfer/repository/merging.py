@@ -1,0 +1,128 @@
+"""Several packs into one: which, and how. What they hold together is the same before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import BinaryIO
+
+from ..concurrency.deadline import Deadline
+from ..errors import CorruptPackError
+from ..pack import Index, Limits, Member, PackUnit, PackWriter, Piece, SourceFile
+from .repository import ReadRepository
+from .union import Pack, Union
+
+_MOST_BYTES = 128 * 1024 * 1024
+"""Packed, of what is merged at once: some seconds of work, and few enough bytes that a lost race wastes little."""
+
+
+def mergeable(union: Union, limits: Limits) -> list[Pack]:
+    """The packs that a merge may take, oldest first.
+
+    Large ones stay alone: merging them would cost much and spare few. So does what holds anything recalled, which says
+    what must not come back; and what is superseded goes by itself.
+    """
+    alone_bytes = _most_bytes(limits) // 2
+    return [
+        pack
+        for pack in union.packs
+        if pack.packed_bytes <= alone_bytes
+        and pack.id not in union.superseded
+        and not union.holds_recalled(pack)
+        and _lies_in_order(pack)
+    ]
+
+
+def _lies_in_order(pack: Pack) -> bool:
+    """Whether a pack's units lie one after another, as this package writes them: so they can be read in one pass."""
+    spans = sorted((min(map(_position, unit.members)), max(map(_position, unit.members))) for unit in pack.index.units)
+    return all(one[1] < other[0] for one, other in pairwise(spans))
+
+
+def chosen(packs: Sequence[Pack], limits: Limits) -> list[Pack]:
+    """As many of these packs, from the first on, as make one pack within the limits."""
+    found: list[Pack] = []
+    packed_bytes = raw_bytes = members = 0
+    for pack in packs:
+        packed_bytes += pack.packed_bytes
+        raw_bytes += sum(unit.size for unit in pack.index.units)
+        members += sum(len(unit.members) for unit in pack.index.units)
+        if packed_bytes > _most_bytes(limits) or raw_bytes > limits.raw_bytes or members > limits.members:
+            break
+        found.append(pack)
+    return found
+
+
+def _most_bytes(limits: Limits) -> int:
+    # Packed anew it may come out somewhat larger.
+    return min(_MOST_BYTES, limits.packed_bytes // 2)
+
+
+def merge(repository: ReadRepository, packs: Sequence[Pack], out: BinaryIO, deadline: Deadline) -> Index:
+    """Write one pack that holds what these hold together, every unit with its origin.
+
+    Every byte is checked on the way. Raises PackError if one of them cannot be used, StoreError, OSError of ``out``.
+    """
+    latest = Union(tuple(packs), ()).units
+    with PackWriter(out, repository.limits, deadline) as writer:
+        for pack in packs:
+            _add(repository, pack, [unit for held, unit in latest.values() if held.id == pack.id], writer)
+        index = writer.finish(repository.namespace, repository.environment)
+    written = {unit.name: _content(unit) for unit in index.units}
+    for pack, unit in latest.values():
+        if written[unit.name] != _content(unit):
+            raise CorruptPackError(pack.id, f"{unit.name!a:.120} does not have the content that was published")
+    return index
+
+
+def _add(repository: ReadRepository, pack: Pack, units: list[PackUnit], writer: PackWriter) -> None:
+    """Append some units of a pack, in the order in which they lie in it: each frame is unpacked once."""
+    members = [sorted(unit.members, key=_position) for unit in units]
+    with repository.opened(pack) as reader:
+        content = _Content(reader.read_members(pack.index, [m for of_unit in members for m in of_unit]))
+        for of_unit, unit in sorted(zip(members, units, strict=True), key=lambda pair: _position(pair[0][0])):
+            files = [SourceFile(m.path, m.size, m.mode, m.mtime_ns, content.of) for m in of_unit]
+            writer.add_unit(unit.name, unit.kind, files, origin=pack.origin(unit))
+
+
+def _position(member: Member) -> tuple[int, int]:
+    return member.offset, member.size
+
+
+def _content(unit: PackUnit) -> set[tuple[str, int, int, int, str]]:
+    return {(m.path, m.size, m.mode, m.mtime_ns, m.sha256) for m in unit.members}
+
+
+class _Content:
+    """The files of one pack, read one after another in the order in which they lie there."""
+
+    def __init__(self, pieces: Iterator[Piece]) -> None:
+        self._pieces = pieces
+        self._path = ""
+        self._left = memoryview(b"")
+
+    def of(self, file: SourceFile) -> _Content:
+        """The next file, which must be this one."""
+        self._path = file.path
+        if not file.size:
+            self._next()
+        return self
+
+    def __enter__(self) -> _Content:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._path = ""
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        while not self._left:
+            self._next()
+        count = min(len(self._left), len(buffer))
+        buffer[:count] = self._left[:count]
+        self._left = self._left[count:]
+        return count
+
+    def _next(self) -> None:
+        piece = next(self._pieces)
+        assert piece.member.path == self._path, "files are asked for in their order"
+        self._left = piece.data

@@ -1,0 +1,328 @@
+"""The packs of one environment and namespace in a store: how they are read, and how more are added.
+
+The rules that make it safe without locks: packs are never rewritten, each appears whole under a unique name, and of
+every unit the latest publication wins. So the union of any two savers' work is what both published. A pack is deleted
+only when the union is the same without it, or when somebody wants it gone (:mod:`.compaction`).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import BinaryIO
+
+from ..concurrency.deadline import Deadline
+from ..concurrency.pipeline import Pipeline
+from ..environment import Environment
+from ..errors import (
+    CacheError,
+    CorruptPackError,
+    PackError,
+    StoreError,
+    UnreadablePackError,
+)
+from ..pack import Limits, PackReader
+from ..stores.base import ObjectInfo, ReadStore, Store
+from .admission import check_content, check_place
+from .listing import FOLDERS, PRUNED, Listed, marked, packs_by_id
+from .signing import SigningKey, Trust
+from .union import Pack, Rejected, Union, published_ms
+
+logger = logging.getLogger(__name__)
+
+LAYOUT = "v1"
+_DESCRIPTION = "environment.json"
+_MOST_DESCRIBED_BYTES = 64 * 1024
+Content = frozenset[tuple[str, str]]
+"""What a unit holds: path in the pack and SHA-256 of each file."""
+_BEHIND = 1 << 32
+"""A merged pack's id follows that of its last input by at most so much: another pack of the same millisecond will
+hardly lie in between, and two compactors will hardly choose the same."""
+_MOST_ID = (1 << 112) - 1
+_THREADS = 8
+"""Indexes are read so many at a time: each is a wait for the store, hardly any work."""
+
+
+class ReadRepository:
+    """Reads the packs of one environment and namespace; with ``trusted`` keys, only those that one of them signed."""
+
+    def __init__(
+        self,
+        store: ReadStore,
+        namespace: str,
+        environment: Environment,
+        limits: Limits,
+        deadline: Deadline,
+        trusted: Trust | None = None,
+    ) -> None:
+        self.environment = environment
+        self.namespace = namespace
+        self.limits = limits
+        self._store = store
+        self._deadline = deadline
+        self._trusted = trusted
+        self._folder = f"{LAYOUT}/{namespace}/{environment.id}"
+
+    def union(self, *, verify_frames: bool = False) -> Union:
+        """Read every pack's index, and with ``verify_frames`` check every byte of every pack as well.
+
+        A pack that cannot be used is in ``rejected``. Raises StoreError if the store cannot be read.
+        """
+        self._deadline.check(f"listing the packs in {self._store.location}")
+        listed = self.look()
+        ids = list(listed.usable)
+        packs: list[Pack] = []
+        rejected: list[Rejected] = []
+        self._deadline.check(f"reading the packs in {self._store.location}")
+
+        def read(pack_id: str) -> Pack | Rejected | None:
+            return self._read(pack_id, verify_frames)
+
+        self._store.expect([self._name(pack_id) for pack_id in ids])
+        with Pipeline(read, min(_THREADS, max(len(ids), 1)), self._deadline) as pipeline:
+            for found in pipeline.map(ids, 2 * _THREADS):
+                if isinstance(found, Pack):
+                    packs.append(found)
+                elif found is not None:
+                    rejected.append(found)
+        return Union(tuple(packs), tuple(rejected), listed.recalled)
+
+    def is_current(self, union: Union) -> bool:
+        """Whether no pack has come or gone since a union was read."""
+        known = {pack.id for pack in union.packs} | {pack.id for pack in union.rejected}
+        return self.look().usable.keys() == known
+
+    @contextmanager
+    def opened(self, pack: Pack) -> Iterator[PackReader]:
+        """A reader of a pack's files. Raises PackError if the pack has been deleted since its index was read, which on
+        NFS is an error of any read."""
+        try:
+            source = self._store.open(pack.name)
+            if source is None:
+                raise UnreadablePackError(pack.id, "it was deleted while it was being read")
+            with source:
+                yield PackReader(pack.id, source, self.limits, self._deadline)
+        except StoreError as error:
+            raise UnreadablePackError(pack.id, str(error)) from error
+
+    def look(self) -> Listed:
+        """Every pack's object, and what sets packs aside, in one listing where the store can do that; none is read."""
+        packs, quarantine, recalled = self._store.list_each([f"{self._folder}/{name}" for name in FOLDERS])
+        return Listed.of(packs, quarantine, recalled)
+
+    def listing(self) -> dict[str, ObjectInfo]:
+        """Every pack's object by the pack's id, oldest first: those that are set aside as well, and none is read."""
+        return packs_by_id(self._list("packs"))
+
+    def recalled_content(self, union: Union) -> dict[str, set[Content]]:
+        """What the recalled packs hold, by unit: it must not be published again by pods that have restored it.
+
+        A recalled pack that cannot be read says nothing.
+        """
+        found: dict[str, set[Content]] = {}
+        withheld = [unit for pack in union.packs for unit in pack.index.units if unit.origin in union.recalled]
+        for pack_id in sorted(union.recalled):
+            pack = self._read(pack_id, verify_frames=False)
+            if isinstance(pack, Pack):
+                withheld += pack.index.units
+        for unit in withheld:
+            content = frozenset((member.path, member.sha256) for member in unit.members)
+            found.setdefault(unit.name, set()).add(content)
+        return found
+
+    def origins(self) -> dict[str, frozenset[str]]:
+        """For every pack there is, set aside or not, the ids of the packs that published what it holds.
+
+        One that cannot be read counts as holding what it published itself.
+        """
+        found: dict[str, frozenset[str]] = {}
+        for pack_id in self._ids():
+            pack = self._read(pack_id, verify_frames=False)
+            found[pack_id] = pack.origins if isinstance(pack, Pack) else frozenset({pack_id})
+        return found
+
+    def leftovers(self) -> list[ObjectInfo]:
+        """What is left of an environment that has no packs any more: marks, the description."""
+        if self._ids():
+            return []
+        return [*self._store.list(self._folder), *self._list("quarantine"), *self._list("recalled")]
+
+    def is_whole(self, pack: Pack) -> bool:
+        """Whether every byte of a pack is still there, and as it was published."""
+        return isinstance(self._read(pack.id, verify_frames=True), Pack)
+
+    def described_parts(self) -> dict[str, str] | None:
+        """The environment's parts as its ``environment.json`` names them; None if that is missing or not as written."""
+        source = self._store.open(f"{self._folder}/{_DESCRIPTION}")
+        if source is None:
+            return None
+        with source:
+            data = bytes(source.read_at(0, source.size_bytes)) if source.size_bytes <= _MOST_DESCRIBED_BYTES else b""
+        try:
+            parts = json.loads(data)["parts"]
+            environment = Environment({str(name): str(value) for name, value in parts.items()})
+            # Only the very bytes that a saver writes for this environment count.
+            is_sound = environment.id == self.environment.id and environment.to_json() == data
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return None
+        return dict(environment.parts) if is_sound else None
+
+    def _ids(self) -> list[str]:
+        """Ids of the packs, oldest first."""
+        return list(self.listing())
+
+    def _list(self, folder: str) -> list[ObjectInfo]:
+        return self._store.list(f"{self._folder}/{folder}")
+
+    def _name(self, pack_id: str) -> str:
+        return f"{self._folder}/packs/{pack_id}.tar.zst"
+
+    def _read(self, pack_id: str, verify_frames: bool) -> Pack | Rejected | None:
+        try:
+            try:
+                return self._read_once(pack_id, verify_frames)
+            except CorruptPackError:
+                # What a client of NFS has cached of a file may be stale until it opens it again.
+                return self._read_once(pack_id, verify_frames)
+        except PackError as error:
+            return Rejected(pack_id, error)
+
+    def _read_once(self, pack_id: str, verify_frames: bool) -> Pack | None:
+        name = self._name(pack_id)
+        try:
+            source = self._store.open(name)
+            if source is None:  # deleted since it was listed: superseded or pruned, hence nothing is missing
+                return None
+            with source:
+                approve = partial(self._trusted.check, pack_id) if self._trusted is not None else None
+                reader = PackReader(pack_id, source, self.limits, self._deadline, approve)
+                index = reader.read_index()
+                check_place(pack_id, index, self.namespace, self.environment.id)
+                if verify_frames:
+                    check_content(pack_id, reader, index)
+                return Pack(pack_id, name, index, source.size_bytes)
+        except StoreError as error:
+            raise UnreadablePackError(pack_id, str(error)) from error
+
+
+class Repository(ReadRepository):
+    """Reads packs and publishes more."""
+
+    def __init__(
+        self,
+        store: Store,
+        namespace: str,
+        environment: Environment,
+        limits: Limits,
+        deadline: Deadline,
+        trusted: Trust | None = None,
+        signer: SigningKey | None = None,
+    ) -> None:
+        super().__init__(store, namespace, environment, limits, deadline, trusted)
+        self._writable = store
+        self._signer = signer
+
+    @property
+    def lease_folder(self) -> str:
+        """Where leases that concern this environment alone are."""
+        return f"{self._folder}/leases"
+
+    def publish(self, pack: BinaryIO, behind: str | None = None) -> str:
+        """Make a finished pack part of the union, as its latest, or right behind another one; returns its id.
+
+        Raises StoreError if that fails, and then nothing is part of the union.
+        """
+        self._describe()
+        while True:
+            self._deadline.check(f"publishing to {self._store.location}")
+            pack_id = self._new_id() if behind is None else _id_behind(behind)
+            if self._signer is not None:
+                self._signer.sign(pack, pack_id)
+            pack.seek(0)
+            if self._writable.create(self._name(pack_id), pack):
+                return pack_id
+
+    def quarantine(self, rejected: Rejected) -> None:
+        """Mark a damaged pack, so that nobody reads it again. It stays where it is, for people to look at."""
+        note = {"pack": rejected.id, "why": rejected.error.detail}
+        self._writable.create(f"{self._folder}/quarantine/{rejected.id}", io.BytesIO(json.dumps(note).encode()))
+
+    def recall(self, pack_id: str, why: str) -> bool:
+        """Have a pack count as absent, and nothing like it published again; False if it was recalled already."""
+        note = {"pack": pack_id, "why": why}
+        return self._writable.create(f"{self._folder}/recalled/{pack_id}", io.BytesIO(json.dumps(note).encode()))
+
+    def reinstate(self, pack_id: str) -> bool:
+        """Remove whatever mark sets a pack aside; False if there was none."""
+        marks = (f"quarantine/{pack_id}", f"quarantine/{pack_id}{PRUNED}", f"recalled/{pack_id}")
+        removed = [self._writable.delete(f"{self._folder}/{mark}") for mark in marks]
+        return any(removed)
+
+    def prune(self, pack_id: str, why: str) -> bool:
+        """Have a pack count as absent until it is deleted; False if it was marked so already."""
+        note = {"pack": pack_id, "why": why}
+        mark = f"{self._folder}/quarantine/{pack_id}{PRUNED}"
+        return self._writable.create(mark, io.BytesIO(json.dumps(note).encode()))
+
+    def delete(self, pack_ids: Sequence[str]) -> None:
+        """Delete packs in this order, and then what marks them: without its mark a pack would count again.
+
+        A recall's mark stays: what other packs hold of a recalled one does not count either.
+        """
+        for pack_id in pack_ids:
+            self._deadline.check(f"deleting packs from {self._store.location}")
+            self._writable.delete(self._name(pack_id))
+        if pack_ids and (marks := self._list("quarantine")):
+            there = set(self._ids())  # somebody may have died here before
+            for mark in marks:
+                if marked(mark) not in there:
+                    self._writable.delete(mark.name)
+
+    def remove(self) -> None:
+        """Delete every pack of this environment, the marks of damaged ones and the description.
+
+        At once, for people who want the room back now. A load that is reading one finds it unreadable, and a save that
+        goes on meanwhile publishes what it has. Leases stay; they run out. Raises StoreError, and then what was not
+        deleted yet is still there.
+        """
+        # Marks after packs: without its mark a damaged pack would count again.
+        for info in (*self._list("packs"), *self._list("quarantine"), *self._list("recalled")):
+            self._deadline.check(f"deleting packs from {self._store.location}")
+            self._writable.delete(info.name)
+        self._writable.delete(f"{self._folder}/{_DESCRIPTION}")
+
+    def _new_id(self) -> str:
+        """A unique id that sorts behind every pack there is, whatever this machine's clock says.
+
+        Were ids plain times, a pod whose clock is behind could not supersede a unit, and would try again for ever.
+        """
+        latest = max(map(published_ms, self._ids()), default=-1)
+        now = min(max(time.time_ns() // 1_000_000, latest + 1), 0xFFFFFFFFFFFF)
+        return f"{now:012x}-{secrets.token_hex(8)}"
+
+    def _describe(self) -> None:
+        """Leave the environment's parts beside its packs, for people and for explanations of a miss."""
+        name, expected = f"{self._folder}/{_DESCRIPTION}", self.environment.to_json()
+        try:
+            source = self._store.open(name)
+            if source is not None:
+                with source:
+                    if source.size_bytes == len(expected) and source.read_at(0, len(expected)) == expected:
+                        return
+                self._writable.delete(name)  # damaged: what is written instead is what it always was
+            self._writable.create(name, io.BytesIO(expected))
+        except CacheError as error:
+            logger.warning("could not describe the environment in %s: %s", self._store.location, error)
+
+
+def _id_behind(pack_id: str) -> str:
+    """A unique id that sorts right behind another."""
+    following = int(pack_id.replace("-", ""), 16) + 1 + secrets.randbelow(_BEHIND)
+    digits = f"{min(following, _MOST_ID):028x}"
+    return f"{digits[:12]}-{digits[12:]}"

@@ -1,0 +1,125 @@
+"""What the packs of one environment hold together: for each unit the latest, wherever it lies.
+
+A pack that was merged from others holds units of several origins. Which is the latest goes by origin, so a union is the
+same with the old packs still there, merged, or deleted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from ..errors import PackError
+from ..pack import Index, PackUnit
+
+_SETTLED_MS = 3_600_000
+
+
+def published_ms(pack_id: str) -> int:
+    """When a pack was published, in milliseconds since 1970, as its id tells."""
+    return int(pack_id[:12], 16)
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A pack whose index has been read and verified."""
+
+    id: str
+    name: str
+    """The object's name in the store."""
+    index: Index
+    packed_bytes: int
+
+    def origin(self, unit: PackUnit) -> str:
+        """The id of the pack that published a unit of this one."""
+        return unit.origin or self.id
+
+    @cached_property
+    def origins(self) -> frozenset[str]:
+        """Ids of the packs that published what it holds: its own, unless it was merged."""
+        return frozenset(self.origin(unit) for unit in self.index.units)
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether it holds what other packs published."""
+        return not self.origins <= {self.id}
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A pack that counts as absent, and why."""
+
+    id: str
+    error: PackError
+
+
+@dataclass(frozen=True)
+class Union:
+    """What the packs of a repository hold together, at one moment."""
+
+    packs: tuple[Pack, ...]
+    """Usable packs, oldest first."""
+    rejected: tuple[Rejected, ...]
+    recalled: frozenset[str] = frozenset()
+    """Ids of the packs that an operator recalled: what they published counts in no other pack either."""
+
+    @cached_property
+    def units(self) -> Mapping[str, tuple[Pack, PackUnit]]:
+        """Every unit by name, as published last; of packs that hold the same, out of the latest."""
+        found: dict[str, tuple[Pack, PackUnit]] = {}
+        for pack in self.packs:
+            for unit in pack.index.units:
+                if unit.origin in self.recalled:
+                    continue
+                known = found.get(unit.name)
+                if known is None or known[0].origin(known[1]) <= pack.origin(unit):
+                    found[unit.name] = (pack, unit)
+        return found
+
+    @cached_property
+    def superseded(self) -> Mapping[str, Pack]:
+        """Packs that add nothing any more, by id, each with a merged pack that holds all of it, as new or newer.
+
+        Only ever a pack of a later id, so that of two that hold the same one stays. A pack that holds anything recalled
+        is none: it says what must not come back.
+        """
+        merged = [
+            (pack, {unit.name: pack.origin(unit) for unit in pack.index.units if unit.origin not in self.recalled})
+            for pack in self.packs
+            if pack.is_merged
+        ]
+        found: dict[str, Pack] = {}
+        for pack in self.packs:
+            for other, held in merged:
+                if (
+                    pack.id < other.id
+                    and not self.holds_recalled(pack)
+                    and all(pack.origin(unit) <= held.get(unit.name, "") for unit in pack.index.units)
+                ):
+                    found[pack.id] = other
+                    break
+        return found
+
+    def holds_recalled(self, pack: Pack) -> bool:
+        """Whether a pack holds anything that an operator recalled."""
+        return not self.recalled.isdisjoint(pack.origins)
+
+    def settled(self) -> set[str]:
+        """Names of the units that were published long enough ago to be replaced.
+
+        A compiler that never accepts what it finds would otherwise have every start publish.
+        """
+        now_ms = time.time() * 1000
+        return {
+            name for name, (pack, unit) in self.units.items() if now_ms - published_ms(pack.origin(unit)) > _SETTLED_MS
+        }
+
+    def without(self, pack: Pack, error: PackError) -> Union:
+        """This union if ``pack`` were not there."""
+        return replace(
+            self,
+            packs=tuple(other for other in self.packs if other.id != pack.id),
+            rejected=(*self.rejected, Rejected(pack.id, error)),
+        )

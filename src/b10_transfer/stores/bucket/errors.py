@@ -1,0 +1,199 @@
+"""What a bucket's answers and failures mean, and what to do about them: obstore's errors as ours.
+
+Messages name the object and the cause. They never hold a whole address, whose query may carry a signature, nor the
+structures that obstore prints below its first line.
+"""
+
+from __future__ import annotations
+
+import re
+
+from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+
+from ...errors import StoreError
+
+_ADVICE = {
+    "NoSuchBucket": "there is no such bucket; create it, or correct B10_STORE",
+    "ContainerNotFound": "there is no such container; create it, or correct B10_STORE",
+    "InvalidAccessKeyId": "the access key is not known; check the credentials",
+    "SignatureDoesNotMatch": "the secret key is wrong, or region and endpoint do not belong together",
+    "AuthenticationFailed": "the credentials are wrong, or this machine's clock is",
+    "ExpiredToken": "the credentials have expired",
+    "AccessDenied": "access was refused; the credentials lack a permission (needed: list, get, put, delete)",
+    "AuthorizationPermissionMismatch": "access was refused; the credentials lack a permission",
+    "RequestTimeTooSkewed": "this machine's clock is too far off for the signature to be accepted; set it",
+    "AuthorizationHeaderMalformed": "the bucket is in another region; set AWS_REGION",
+    "PermanentRedirect": "the bucket is in another region or at another endpoint; set AWS_REGION",
+    "QuotaExceeded": "the bucket's quota is used up",
+    "SlowDown": "the bucket asks for fewer requests, and went on doing so; raise B10_DEADLINE_SECONDS",
+    "ServiceUnavailable": "the service is overloaded, and stayed so; raise B10_DEADLINE_SECONDS",
+}
+"""What to do, by the code that a bucket answers."""
+_REFUSED = "access was refused; check the credentials and what they may do (needed: list, get, put, delete)"
+_IDENTITY = re.compile(
+    r"//169\.254\.(?:169|170)\.|//metadata\.google\.internal"
+    r"|//[^/ ]+/(?:computeMetadata/|latest/api/token|latest/meta-data/)"
+)
+"""In addresses of the services that tell a machine or pod who it is."""
+_LOST = "HTTP error"
+_UNSENT = "builder error"
+"""What obstore says of a request that it does not even send."""
+_CONNECTING = re.compile(r"Error\(\s*Connect,")
+"""In the structure that obstore prints: what failed happened before there was a connection."""
+_DROPPED = re.compile(r"Error\(\s*Connect,\s*(?:TimedOut|ConnectError\(.*?TimedOut)", re.DOTALL)
+_NOBODY = ("ConnectionRefused", "dns error")
+_UNTRUSTED = re.compile(r"InvalidCertificate\(\s*(?:Other\(\s*OtherError\(\s*)?(\w+)")
+"""What is wrong with a certificate, in the structure that obstore prints."""
+_NOT_TLS = re.compile(r"InvalidMessage\(\s*InvalidContentType")
+
+
+class MissingError(StoreError):
+    """There is no such object, or no such bucket."""
+
+
+class EmptyObjectError(StoreError):
+    """An object without content, of which no range can be had."""
+
+
+class Translation:
+    """A context in which obstore's errors become ours."""
+
+    def __init__(self, operation: str, target: str) -> None:
+        self._operation = operation
+        self._target = target
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if error is None or isinstance(error, StoreError) or not isinstance(error, BaseError | OSError | ValueError):
+            return
+        kind, detail = _meaning(error)
+        raise kind(self._operation, self._target, detail) from error
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether a connection failed, so that it is not known what became of the request."""
+    line = _first_line(error)
+    return _LOST in line and _UNSENT not in line
+
+
+def is_met(error: BaseException) -> bool:
+    """Whether somebody was there, be it that the connection failed afterwards."""
+    if is_identity(error) or _UNSENT in _first_line(error):
+        return False
+    return not (is_lost(error) and _CONNECTING.search(str(error)))
+
+
+def is_unreached(error: BaseException) -> bool:
+    """Whether there was nobody to connect to: the port is closed, or the name of the host unknown."""
+    return is_lost(error) and any(mark in str(error) for mark in _NOBODY)
+
+
+def is_dropped(error: BaseException) -> bool:
+    """Whether nothing came back of a connection that was asked for, as where a firewall drops it."""
+    return is_lost(error) and _DROPPED.search(str(error)) is not None
+
+
+def is_mistrusted(error: BaseException) -> bool:
+    """Whether somebody was there who is not trusted, or does not speak TLS."""
+    return is_lost(error) and any(mark.search(str(error)) for mark in (_UNTRUSTED, _NOT_TLS))
+
+
+def is_identity(error: BaseException) -> bool:
+    """Whether it was not the bucket that failed, but whoever tells this machine who it is."""
+    return _IDENTITY.search(_first_line(error)) is not None
+
+
+def is_refused(error: BaseException) -> bool:
+    """Whether the bucket asks for fewer requests."""
+    return _status(error).startswith(("503", "429"))
+
+
+def is_repeatable(error: BaseException) -> bool:
+    """Whether the same request may succeed later: nobody answered, or somebody who is in trouble or in demand."""
+    status = _status(error)
+    return is_lost(error) or status[:1] == "5" or status.startswith(("429", "408", "409"))
+
+
+def is_unsupported(error: BaseException) -> bool:
+    """Whether the bucket does not know a request's condition."""
+    return _code(error) == "NotImplemented"
+
+
+def _meaning(error: BaseException) -> tuple[type[StoreError], str]:
+    code = _code(error)
+    if code in _ADVICE:
+        return StoreError, f"{_ADVICE[code]} ({code})"
+    if is_identity(error):
+        return StoreError, "there are no credentials: neither in the environment nor as this machine's identity"
+    if isinstance(error, FileNotFoundError):
+        return MissingError, "there is no such object"
+    if code == "InvalidRange":
+        return EmptyObjectError, "it is empty"
+    answered = _status(error).rstrip(": ")
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError):
+        return StoreError, f"{_REFUSED} ({code or answered or 'no reason was given'})"
+    if answered:
+        return StoreError, f"the bucket answered {answered}" + (f" ({code})" if code else "")
+    return StoreError, _unanswered(error)
+
+
+def _unanswered(error: BaseException) -> str:
+    """What to say where the bucket has answered nothing."""
+    line = _first_line(error)
+    if _UNSENT in line:
+        return f"no request can be made{_endpoint(line)}; check endpoint and credentials, and SSL_CERT_FILE if set"
+    if wrong := _UNTRUSTED.search(str(error)):
+        advice = (
+            "for an authority of your own have SSL_CERT_FILE name a bundle of the system's certificates and that one's"
+        )
+        return f"the certificate of the endpoint{_endpoint(line)} is not trusted ({wrong[1]}); {advice}"
+    if _NOT_TLS.search(str(error)):
+        return f"the endpoint{_endpoint(line)} does not speak TLS; if it is meant to be plain, it begins with http://"
+    if _LOST in line:
+        return f"{_failure(error)}{_endpoint(line)}; check the endpoint, the network and the service"
+    if "redirect" in line:
+        return _ADVICE["PermanentRedirect"]
+    return _without_addresses(line)
+
+
+def _status(error: BaseException) -> str:
+    """The HTTP status that was answered, as obstore words it; empty if there is none."""
+    return _first_line(error).partition("non-2xx status code: ")[2]
+
+
+def _code(error: BaseException) -> str:
+    """The code in an answer of a bucket, as S3 and Azure name it; empty if there is none."""
+    _before, _tag, rest = str(error).partition("<Code>")
+    return rest.partition("</Code>")[0][:100]
+
+
+def _first_line(error: BaseException) -> str:
+    """What an error says, without the answer's body and the structure below it."""
+    return str(error).partition("\n")[0].partition("<?xml")[0][:1000].rstrip(": ")
+
+
+def _failure(error: BaseException) -> str:
+    """What became of a connection, in the operating system's words where they are to be had."""
+    structure = str(error).partition("Debug source")[2]
+    for mark in ('message: "', 'error: "'):
+        said = structure.rpartition(mark)[2].partition('"')[0] if mark in structure else ""
+        if said:
+            return said
+    return "no answer in time" if "TimedOut" in structure else "the connection failed"
+
+
+def _endpoint(line: str) -> str:
+    """The address that a message names, in brackets: no more of it than the host."""
+    scheme, separator, rest = line.partition("://")
+    if not separator:
+        return ""
+    host = rest.partition("/")[0].partition("?")[0].partition(" ")[0].rpartition("@")[2]
+    return f" ({scheme.rpartition(' ')[2]}://{host})"
+
+
+def _without_addresses(line: str) -> str:
+    """What obstore says of what it was given, without what that was: a key, perhaps."""
+    line = re.sub(r'"[^"]*"', '"…"', line)
+    return " ".join("(address)" if "://" in word else word for word in line.split())[:300]

@@ -1,0 +1,187 @@
+"""Leases: short-lived claims that replicas make in the store so as not to do the same work at the same time.
+
+They only save work. Nothing here is needed for correctness: two holders of one lease, a lease broken too early, or
+leases switched off altogether cost time and nothing else, because packs are published under unique names and never
+replaced.
+
+A lease is a series of objects, ``<name>.<generation>``. Whoever creates the next generation holds it; a holder renews
+its lease by creating one more and deleting its last. A generation that has not been followed by another for the lock
+timeout is dead, and the next claimant creates the generation after it. All this needs is exclusive creation and the
+store's own clock, so it works on a bucket as well as on a directory.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import random
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+from ..concurrency.deadline import Deadline
+from ..errors import CacheError, StoreError
+from .base import ObjectInfo, ReadStore, Store
+
+logger = logging.getLogger(__name__)
+
+_POLL_S = 0.05
+_POLL_MOST_S = 0.5
+_LEASE = re.compile(r"(?P<name>.+)\.(?P<generation>\d{8})", re.ASCII)
+_FORGOTTEN_TIMEOUTS = 2
+"""A lease that is as old as so many timeouts is deleted by whoever comes past, so that the folder does not grow: most
+are called by what their dead holder was about to save, and nobody will ever claim them again. Twice, because a claimant
+who has just seen it counts on from its generation."""
+
+
+class Lease:
+    """A claim that this process holds, and renews in the background until it is released."""
+
+    def __init__(
+        self,
+        store: Store,
+        prefix: str,
+        generation: int,
+        timeout_s: float,
+        renewing: Callable[[], AbstractContextManager[Store]],
+    ) -> None:
+        self._store = store
+        self._prefix = prefix
+        self._generation = generation
+        self._renewing = renewing
+        self._released = threading.Event()
+        self._renewal_s = max(timeout_s / 3, 0.05)
+        try:
+            threading.Thread(target=self._renew, name="b10-transfer-lease", daemon=True).start()
+        except RuntimeError as error:  # no more threads are to be had
+            logger.debug("the lease %s is not renewed: %s", prefix, error)
+
+    def release(self, store: Store | None = None) -> None:
+        """Give the claim up, through another connection to the store if its own is closed.
+
+        A lease whose release fails dies of its age.
+        """
+        self._released.set()
+        self._delete(store or self._store, self._generation)
+
+    def _renew(self) -> None:
+        """Create generation after generation until the lease is released or somebody else's."""
+        if self._released.wait(self._renewal_s):
+            return  # as nearly always: a save takes less than a second
+        try:
+            with self._renewing() as store:
+                while not self._released.is_set() and _create(store, self._prefix, self._generation + 1):
+                    previous, self._generation = self._generation, self._generation + 1
+                    self._delete(store, previous)
+                    if self._released.wait(self._renewal_s):
+                        self._delete(store, self._generation)
+        except CacheError as error:
+            logger.debug("the lease %s is no longer renewed: %s", self._prefix, error)
+
+    def _delete(self, store: Store, generation: int) -> None:
+        try:
+            store.delete(f"{self._prefix}.{generation:08d}")
+        except CacheError as error:
+            logger.debug("could not delete the lease %s: %s", self._prefix, error)
+
+
+def try_acquire(
+    store: Store,
+    folder: str,
+    names: Sequence[str],
+    timeout_s: float,
+    renewing: Callable[[], AbstractContextManager[Store]] | None = None,
+) -> Lease | None:
+    """Claim any one of the leases ``names`` in ``folder``, or return None if all are held by others.
+
+    ``renewing`` opens the store once more for the renewals; by default they go through ``store`` itself.
+    """
+    generations: dict[str, list[tuple[int, ObjectInfo]]] = {name: [] for name in names}
+    began = time.monotonic()
+    listing = store.list(folder)
+    now = store.now() if listing else 0.0
+    elapsed_s = time.monotonic() - began
+
+    def age_s(info: ObjectInfo) -> float:
+        """How old a lease was at least when it was listed, at some moment since ``began``. Or, if that is more, how far
+        it is ahead of the store's clock, which may have been set back."""
+        return max(now - elapsed_s - info.modified_s, info.modified_s - now)
+
+    for name, generation, info in _leases(listing):
+        if name in generations:
+            generations[name].append((generation, info))
+    forgotten = [info for info in listing if age_s(info) > _FORGOTTEN_TIMEOUTS * timeout_s]
+    # In any order, so that claimants of many leases seldom meet.
+    for name in random.sample(list(names), len(names)):
+        latest, newest = max(generations[name], key=lambda entry: entry[0], default=(0, None))
+        if newest is not None and age_s(newest) <= timeout_s:
+            continue
+        if _create(store, f"{folder}/{name}", latest + 1):
+            if time.monotonic() - began > timeout_s / 4 and _is_overtaken(store, folder, name, latest + 1):
+                # So slow a store that somebody has held the lease meanwhile, renewed it, and deleted this generation.
+                store.delete(f"{folder}/{name}.{latest + 1:08d}")
+                continue
+            for dead in {info.name for info in forgotten} | {info.name for _generation, info in generations[name]}:
+                store.delete(dead)
+            return Lease(store, f"{folder}/{name}", latest + 1, timeout_s, renewing or (lambda: nullcontext(store)))
+    return None
+
+
+def _is_overtaken(store: Store, folder: str, name: str, generation: int) -> bool:
+    """Whether there is a later generation of a lease."""
+    return any(found == name and other > generation for found, other, _info in _leases(store.list(folder)))
+
+
+def _leases(listing: Iterable[ObjectInfo]) -> Iterator[tuple[str, int, ObjectInfo]]:
+    """The leases of a listing: name, generation, and the object."""
+    for info in listing:
+        if found := _LEASE.fullmatch(info.name.rpartition("/")[2]):
+            yield found["name"], int(found["generation"]), info
+
+
+def is_held(store: ReadStore, folder: str, name: str, timeout_s: float, clock: Callable[[], float] = time.time) -> bool:
+    """Whether somebody seems to hold a lease, for those who may not write: told by this machine's own clock."""
+    return any(
+        found == name and abs(clock() - info.modified_s) <= timeout_s
+        for found, _generation, info in _leases(store.list(folder))
+    )
+
+
+@contextmanager
+def held(
+    store: Store,
+    folder: str,
+    names: Sequence[str],
+    timeout_s: float,
+    deadline: Deadline,
+    waiting_for: str,
+    renewing: Callable[[], AbstractContextManager[Store]] | None = None,
+) -> Iterator[None]:
+    """Hold any one of several leases meanwhile, waiting for one within the deadline.
+
+    Where the store refuses leases it goes on without one.
+    """
+    pause_s = _POLL_S
+    try:
+        while (lease := try_acquire(store, folder, names, timeout_s, renewing)) is None:
+            deadline.check(waiting_for)
+            deadline.sleep(random.uniform(0.5, 1.0) * pause_s)
+            pause_s = min(2 * pause_s, _POLL_MOST_S)
+    except StoreError as error:
+        logger.debug("going on without a lease: %s", error)
+        lease = None
+    try:
+        yield
+    finally:
+        if lease is not None:
+            lease.release()
+
+
+def _create(store: Store, prefix: str, generation: int) -> bool:
+    holder = json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode()
+    return store.create(f"{prefix}.{generation:08d}", io.BytesIO(holder))

@@ -1,0 +1,126 @@
+"""Which directories are looked at, and that no file belongs to two of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from b10_transfer.adapters import ADAPTERS, CacheRoot, cache_roots
+from b10_transfer.adapters.inductor import default_inductor_dir
+from b10_transfer.concurrency.deadline import Deadline
+from b10_transfer.config import Config
+from b10_transfer.local.snapshot import take
+
+if TYPE_CHECKING:
+    from tests.conftest import IsolatedEnv
+
+
+def roots(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch, triton: Path, inductor: Path) -> list[CacheRoot]:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(triton))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(inductor))
+    return [root for root in cache_roots(Config.from_environment()) if root.name in ("inductor", "triton")]
+
+
+def test_caches_side_by_side_are_both_roots(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = roots(isolated_env, monkeypatch, isolated_env.triton, isolated_env.inductor)
+    assert [(root.name, root.path, root.nested) for root in found] == [
+        ("inductor", isolated_env.inductor, ()),
+        ("triton", isolated_env.triton, ()),
+    ]
+
+
+@pytest.mark.parametrize("inside", ["triton", "triton/0", "triton/3", "."])
+def test_triton_cache_where_inductor_puts_it_is_left_to_inductor(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch, inside: str
+) -> None:
+    found = roots(isolated_env, monkeypatch, isolated_env.inductor / inside, isolated_env.inductor)
+    assert [(root.name, root.nested) for root in found] == [("inductor", ())]
+
+
+@pytest.mark.parametrize("inside", ["kernels", "aa/kernels", "tritons"])
+def test_triton_cache_elsewhere_in_inductors_is_its_own(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch, inside: str
+) -> None:
+    triton = isolated_env.inductor / inside
+    found = roots(isolated_env, monkeypatch, triton, isolated_env.inductor)
+    assert [(root.name, root.path, root.nested) for root in found] == [
+        ("inductor", isolated_env.inductor, (triton,)),
+        ("triton", triton, ()),
+    ]
+
+
+def test_inductors_cache_in_tritons_is_its_own(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    inductor = isolated_env.home / ".cache" / "triton" / "inductor"
+    found = roots(isolated_env, monkeypatch, inductor.parent, inductor)
+    assert [(root.name, root.path, root.nested) for root in found] == [
+        ("inductor", inductor, ()),
+        ("triton", inductor.parent, (inductor,)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("triton", "inductor"),
+    [
+        ("caches/triton", "caches/inductor"),
+        ("caches/triton/0", "caches"),
+        ("caches/kernels", "caches"),
+        ("caches", "caches/inductor"),
+        ("caches", "caches"),
+    ],
+)
+def test_every_file_is_saved_once_however_roots_are_nested(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch, triton: str, inductor: str
+) -> None:
+    home = isolated_env.home / ".cache"
+    isolated_env.fill(home / triton, {"KERNEL/launcher.so": b"binary"})
+    isolated_env.fill(home / inductor, {"aa/key.py": b"source"})
+    found = take(roots(isolated_env, monkeypatch, home / triton, home / inductor), Deadline("test", 60))
+    paths = [unit.root.path / file.path for unit in found.units for file in unit.files]
+    assert sorted(paths) == sorted([home / triton / "KERNEL/launcher.so", home / inductor / "aa/key.py"])
+
+
+def test_names_of_adapters_are_those_that_packs_were_written_with() -> None:
+    """They never change: a pack's members are filed under them."""
+    assert [adapter.name for adapter in ADAPTERS] == [
+        "vllm",
+        "vllm_modelinfos",
+        "vllm_deep_gemm",
+        "flashinfer_autotune",
+        "sglang_jit",
+        "sglang_cute",
+        "sglang_inductor",
+        "sglang_triton",
+        "sglang_flashinfer",
+        "sglang_deep_gemm",
+        "sglang_tilelang",
+        "inductor",
+        "inductor_headers",
+        "triton",
+        "flashinfer",
+        "deep_gemm",
+        "tilelang",
+        "cute_dsl",
+        "tvm_ffi",
+        "torch_extensions",
+        "cuda",
+    ]
+
+
+def test_staging_of_a_nested_root_lies_beside_the_outermost(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise it would make the outer root look in use."""
+    triton = isolated_env.inductor / "kernels"
+    outer, nested = roots(isolated_env, monkeypatch, triton, isolated_env.inductor)
+    assert (outer.outermost, nested.outermost) == (isolated_env.inductor, isolated_env.inductor)
+
+
+def test_precompiled_headers_lie_below_inductors_default_directory(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for inductor in (isolated_env.inductor, default_inductor_dir()):
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(inductor))
+        [headers] = [root for root in cache_roots(Config.from_environment()) if root.name == "inductor_headers"]
+        assert headers.path == default_inductor_dir() / "precompiled_headers"

@@ -1,0 +1,227 @@
+"""``b10-compile-cache explain``: why a load finds something, or nothing."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from b10_transfer import save
+from b10_transfer.environment import detect
+from b10_transfer.inspection.explain import compare
+from tests.command import Publisher, command, damage, pod_like_this
+from tests.conftest import IsolatedEnv
+
+
+@pytest.fixture
+def this_pod(isolated_env: IsolatedEnv) -> Publisher:
+    return Publisher(isolated_env.store, detect())
+
+
+def test_pod_for_which_there_is_something_is_a_hit(this_pod: Publisher) -> None:
+    this_pod.publish()
+    answer = command("explain")
+    assert answer.exit_code == 0
+    assert answer.stdout.startswith("HIT: a load finds 2 units for this pod\n")
+    assert this_pod.environment.id in answer.stdout
+
+
+def test_store_that_is_not_there_yet_is_a_miss_with_advice(isolated_env: IsolatedEnv) -> None:
+    answer = command("explain")
+    assert answer.exit_code == 3
+    assert answer.stdout.startswith("MISS: the store does not exist yet\n")
+    assert "check B10_STORE" in answer.stdout
+
+
+def test_empty_store_is_a_miss(isolated_env: IsolatedEnv) -> None:
+    isolated_env.store.mkdir()
+    assert command("explain").stdout.startswith("MISS: the store is empty\n")
+
+
+def test_store_that_cannot_be_read_is_an_error(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("B10_STORE", str(isolated_env.home / "missing" / "store"))
+    answer = command("explain", "--json")
+    assert answer.exit_code == 1
+    assert "is the volume mounted?" in answer.json["error"]
+
+
+def test_only_parts_that_differ_are_shown(this_pod: Publisher) -> None:
+    other = Publisher(this_pod.store, pod_like_this(torch="2.12.0", device="NVIDIA H100"))
+    other.publish()
+    answer = command("explain")
+    assert answer.exit_code == 3
+    assert "MISS: no environment in the store equals this pod's" in answer.stdout
+    assert f"{other.environment.id[:12]} (1 pack, newest 0 s ago): 2 of 10 parts differ" in answer.stdout
+    shown = [line.split("  ", 2)[1].strip() for line in answer.stdout.splitlines() if "store has" in line]
+    assert shown == ["torch", "device"]
+    assert f"store has 2.12.0, this pod {detect().parts['torch']}" in answer.stdout
+    assert "store has NVIDIA H100, this pod none" in answer.stdout
+
+
+def test_environment_with_fewest_differences_comes_first(this_pod: Publisher) -> None:
+    far = Publisher(this_pod.store, pod_like_this(torch="2.1", triton="3.1", python="cpython-39", machine="arm64"))
+    near = Publisher(this_pod.store, pod_like_this(torch="2.12.0"))
+    middle = Publisher(this_pod.store, pod_like_this(torch="2.12.0", triton="3.0"))
+    farther = Publisher(this_pod.store, pod_like_this(**{name.replace(" ", "_"): "x" for name in detect().parts}))
+    for publisher in (far, farther, near, middle):
+        publisher.publish()
+    found = command("explain", "--json").json
+    ids = [neighbour["id"] for neighbour in found["nearest"]]
+    assert ids == [near.environment.id, middle.environment.id, far.environment.id]
+    assert found["more"] == 1
+    assert "1 other environment more unlike this pod" in command("explain").stdout
+
+
+def test_cpu_features_are_told_by_what_is_missing_and_what_is_extra() -> None:
+    [difference] = compare({"cpu features": "avx avx2 amx_int8"}, {"cpu features": "avx avx2 sse4a"})
+    assert difference.text == "this pod lacks amx_int8; this pod also has sse4a"
+
+
+def test_part_that_one_side_does_not_know_is_told_as_such() -> None:
+    [ours, theirs] = compare({"theirs": "1", "same": ""}, {"ours": "", "same": ""})
+    assert (ours.part, ours.text) == ("ours", "store has no such part, this pod none")
+    assert (theirs.part, theirs.text) == ("theirs", "store has 1, this pod no such part")
+
+
+def test_other_namespace_that_has_this_environment_is_named(this_pod: Publisher) -> None:
+    Publisher(this_pod.store, this_pod.environment, "other-team").publish()
+    answer = command("explain")
+    assert answer.exit_code == 3
+    assert "namespace 'default' has nothing for this pod, namespace 'other-team' has" in answer.stdout
+    assert "set B10_NAMESPACE=other-team" in answer.stdout
+
+
+def test_without_an_environment_in_its_namespace_the_nearest_of_all_is_shown(this_pod: Publisher) -> None:
+    Publisher(this_pod.store, pod_like_this(torch="2.12.0"), "other-team").publish()
+    assert "\nnamespace other-team, " in command("explain").stdout
+
+
+def test_pod_all_of_whose_packs_are_damaged_is_told_which_and_why(this_pod: Publisher) -> None:
+    pack = this_pod.publish()
+    damage(pack)
+    answer = command("explain")
+    assert answer.exit_code == 3
+    assert "MISS: every pack for this pod is unusable (1)" in answer.stdout
+    assert "the next save from a pod that has compiled makes the store whole again" in answer.stdout
+    assert f"counts as absent: pack {pack.name.removesuffix('.tar.zst')}: " in answer.stdout
+
+
+def test_packs_that_were_set_aside_are_no_hit(this_pod: Publisher) -> None:
+    pack = this_pod.publish().name.removesuffix(".tar.zst")
+    (this_pod.folder / "quarantine").mkdir()
+    (this_pod.folder / "quarantine" / pack).write_text("{}")
+    answer = command("explain")
+    assert answer.exit_code == 3
+    assert f"set aside as damaged: {pack}" in answer.stdout
+
+
+def test_damaged_pack_beside_a_sound_one_is_a_hit_that_is_told_of(this_pod: Publisher) -> None:
+    this_pod.publish()
+    damage(this_pod.publish())
+    answer = command("explain")
+    assert answer.exit_code == 0
+    assert "counts as absent: pack " in answer.stdout
+
+
+def test_packs_of_caches_that_are_left_out_are_no_hit(this_pod: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
+    this_pod.publish()
+    monkeypatch.setenv("B10_CACHES", "cuda")
+    answer = command("explain")
+    assert answer.exit_code == 3
+    assert "only caches that B10_CACHES leaves out: inductor, triton" in answer.stdout
+
+
+def test_environment_of_which_nothing_says_what_it_is_is_named_by_its_id(this_pod: Publisher) -> None:
+    other = Publisher(this_pod.store, pod_like_this(torch="2.12.0"))
+    damage(other.publish())
+    (other.folder / "environment.json").unlink()
+    answer = command("explain")
+    assert answer.exit_code == 3
+    assert f"{other.environment.id[:12]} (1 pack, newest 0 s ago): nothing in the store says what it is" in (
+        answer.stdout
+    )
+
+
+def test_cache_that_is_in_use_is_named_because_a_load_leaves_it_alone(
+    this_pod: Publisher, isolated_env: IsolatedEnv
+) -> None:
+    this_pod.publish()
+    isolated_env.fill(isolated_env.triton, {"OTHER/launcher.so": b"x"})
+    assert command("explain", "--json").json["local_caches"] == ["triton"]
+    assert "triton: artifacts are there already" in command("explain").stdout
+
+
+def test_variables_that_enter_vllms_hash_are_warned_of(this_pod: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_LOOPBACK_IP", "10.0.0.7")
+    assert "vLLM hashes VLLM_LOOPBACK_IP into its cache's name" in command("explain").stdout
+    assert command("explain", "--json").json["per_pod_variables"] == ["VLLM_LOOPBACK_IP"]
+
+
+def test_json_of_a_miss_says_all_there_is_to_say(this_pod: Publisher) -> None:
+    other = Publisher(this_pod.store, pod_like_this(torch="2.12.0"))
+    pack = other.publish()
+    found = command("explain", "--json").json
+    assert found == {
+        "would_hit": False,
+        "verdict": "no environment in the store equals this pod's",
+        "advice": "let one pod like this one compile and save; or run the image and the kind of node that saved",
+        "store": str(this_pod.store),
+        "namespace": "default",
+        "environment_id": this_pod.environment.id,
+        "parts": dict(this_pod.environment.parts),
+        "packs": 0,
+        "units": 0,
+        "files": 0,
+        "bytes": 0,
+        "rejected_packs": [],
+        "set_aside_packs": [],
+        "recalled_packs": [],
+        "nearest": [
+            {
+                "namespace": "default",
+                "id": other.environment.id,
+                "packs": 1,
+                "newest_s": os.stat(pack).st_mtime,
+                "differences": [
+                    {
+                        "part": "torch",
+                        "store": "2.12.0",
+                        "pod": detect().parts["torch"],
+                        "text": f"store has 2.12.0, this pod {detect().parts['torch']}",
+                    }
+                ],
+            }
+        ],
+        "more": 0,
+        "elsewhere": [],
+        "errors": [],
+        "local_caches": [],
+        "per_pod_variables": [],
+    }
+
+
+def test_what_a_save_publishes_is_a_hit(isolated_env: IsolatedEnv) -> None:
+    isolated_env.fill(isolated_env.triton, {"KERNEL/launcher.so": b"x"})
+    save()
+    found = command("explain", "--json").json
+    assert (found["would_hit"], found["packs"], found["units"]) == (True, 1, 1)
+
+
+def test_recalled_packs_are_no_hit_and_told_apart_from_damaged_ones(this_pod: Publisher) -> None:
+    pack = this_pod.publish().name.removesuffix(".tar.zst")
+    assert command("quarantine", pack).exit_code == 0
+    answer = command("explain")
+    assert answer.exit_code == 3
+    assert "MISS: every pack for this pod was recalled (1)" in answer.stdout
+    assert f"recalled by an operator: {pack}" in answer.stdout
+
+
+def test_environment_that_cannot_be_read_does_not_hide_the_others(this_pod: Publisher) -> None:
+    Publisher(this_pod.store, pod_like_this(torch="2.12.0")).publish()
+    broken = this_pod.store / "v1" / "default" / ("f" * 32)
+    broken.mkdir()
+    (broken / "packs").write_text("no folder")
+    answer = command("explain")
+    assert answer.exit_code == 3
+    assert "1 of 10 parts differ" in answer.stdout
+    assert f"warning: not compared, could not list {broken}/packs" in answer.stdout

@@ -1,0 +1,344 @@
+"""Local staging: where it lies, what is left behind, and the lock of a cache root."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from b10_transfer.concurrency.deadline import Deadline
+from b10_transfer.errors import DeadlineExceededError, LocalCacheError
+from b10_transfer.local import bulk, staging
+from b10_transfer.local.staging import lies_inside, locked, staged_tree, wait_for_restore
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "cache" / "root"
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold a lock on a file or folder, as another process does."""
+    descriptor = os.open(path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    yield
+    os.close(descriptor)
+
+
+def write(tree: staging.StagedTree, path: str, data: bytes, mode: int = 0o644) -> None:
+    tree.write([(path, mode, 1, data, 0, len(data), 0)])
+
+
+def test_tree_is_filled_beside_its_root(root: Path) -> None:
+    with staged_tree(root) as tree:
+        assert tree.path.parent == root.parent
+        write(tree, "aa/deeper/key.py", b"source")
+        write(tree, "top", b"top")
+        assert (tree.path / "aa" / "deeper" / "key.py").read_bytes() == b"source"
+        assert not root.exists()
+
+
+def test_tree_is_removed_at_the_end_whatever_happens(root: Path) -> None:
+    with pytest.raises(ValueError, match="no luck"), staged_tree(root) as tree:
+        write(tree, "aa/key.py", b"source")
+        raise ValueError("no luck")
+    assert os.listdir(root.parent) == []
+
+
+def test_tree_is_private(root: Path) -> None:
+    with staged_tree(root) as tree:
+        assert stat.S_IMODE(tree.path.stat().st_mode) == 0o700
+        assert os.listdir(tree.path) == []
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o000])
+@pytest.mark.parametrize("mode", [0o644, 0o755, 0o400, 0o777])
+def test_file_has_the_mode_it_is_given_whatever_the_umask_says(root: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        with staged_tree(root) as tree:
+            write(tree, "aa/key.py", b"source", mode)
+            assert stat.S_IMODE((tree.path / "aa" / "key.py").stat().st_mode) == mode
+    finally:
+        os.umask(before)
+
+
+def test_file_is_created_only_once(root: Path) -> None:
+    with staged_tree(root) as tree:
+        write(tree, "aa/key.py", b"first")
+        with pytest.raises(FileExistsError):
+            write(tree, "aa/key.py", b"second")
+        assert (tree.path / "aa" / "key.py").read_bytes() == b"first"
+
+
+def test_link_that_is_planted_in_the_tree_is_not_followed(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    with staged_tree(root) as tree:
+        write(tree, "aa/key.py", b"source")
+        (tree.path / "bb").symlink_to(tmp_path / "elsewhere")
+        (tree.path / "aa" / "link.py").symlink_to(tmp_path / "elsewhere" / "file")
+        for path in ("bb/key.py", "aa/link.py"):
+            with pytest.raises(OSError):
+                write(tree, path, b"planted")
+    assert os.listdir(tmp_path / "elsewhere") == []
+
+
+def test_tree_keeps_none_of_its_folders_open(root: Path) -> None:
+    paths = [f"{number:03d}/{level}/file" for level in "ab" for number in range(200)]
+    with staged_tree(root) as tree:
+        before = len(os.listdir("/proc/self/fd"))
+        for path in paths:
+            write(tree, path, path.encode())
+        assert len(os.listdir("/proc/self/fd")) == before
+        assert all((tree.path / path).read_text() == path for path in paths)
+
+
+def test_descriptors_are_released(root: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with staged_tree(root) as tree:
+        write(tree, "aa/bb/key.py", b"")
+        tree.close()
+        tree.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_removing_what_is_not_there_is_no_error(root: Path) -> None:
+    with staged_tree(root) as tree:
+        write(tree, "aa/key.py", b"source")
+        for path in ("aa/key.py", "aa/key.py", "bb/key.py", "other"):
+            tree.remove(path)
+        assert os.listdir(tree.path / "aa") == []
+
+
+def test_leftovers_of_dead_processes_are_removed(root: Path) -> None:
+    leftover = root.parent / ".root.b10-staging-0123"
+    (leftover / "aa").mkdir(parents=True)
+    (leftover / "aa" / "key.py").write_bytes(b"half")
+    with staged_tree(root):
+        assert not leftover.exists()
+
+
+def test_trees_of_live_processes_are_kept(root: Path) -> None:
+    live = root.parent / ".root.b10-staging-0123"
+    live.mkdir(parents=True)
+    with held(live), staged_tree(root):
+        assert live.exists()
+    assert live.exists()
+
+
+def test_tree_in_use_is_no_leftover_to_others(root: Path) -> None:
+    with staged_tree(root) as tree, staged_tree(root) as other:
+        write(tree, "aa/key.py", b"source")
+        assert tree.path != other.path
+        assert (tree.path / "aa" / "key.py").exists()
+
+
+@pytest.mark.parametrize(
+    "name", [".other.b10-staging-0123", ".root", "root.b10-staging-0", "precious", ".root.b10-lock"]
+)
+def test_other_things_beside_the_root_are_kept(root: Path, name: str) -> None:
+    (root.parent / name).mkdir(parents=True)
+    with staged_tree(root):
+        assert (root.parent / name).is_dir()
+
+
+def test_link_that_looks_like_a_leftover_is_not_followed(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    root.parent.mkdir()
+    (root.parent / ".root.b10-staging-0123").symlink_to(tmp_path / "precious")
+    with staged_tree(root):
+        pass
+    assert (tmp_path / "precious").is_dir()
+
+
+def test_new_tree_is_not_taken_for_a_leftover_before_it_is_locked(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without locks (B10_LOCKS=0), another rank may begin at the same moment and look for leftovers."""
+    mkdir = os.mkdir
+    others: list[str] = []
+
+    def mkdir_and_be_overtaken(path: Any, *arguments: Any, **options: Any) -> None:
+        mkdir(path, *arguments, **options)
+        if "b10-staging" in str(path) and not others:
+            others.append(str(path))
+            with staged_tree(root):
+                pass
+
+    monkeypatch.setattr(os, "mkdir", mkdir_and_be_overtaken)
+    with staged_tree(root) as tree:
+        write(tree, "aa/key.py", b"source")
+        assert (tree.path / "aa" / "key.py").read_bytes() == b"source"
+    assert others
+
+
+def test_staging_that_cannot_be_made_is_an_error_that_names_the_root(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with (
+        pytest.raises(LocalCacheError, match=r"could not stage files for .*/file/root"),
+        staged_tree(tmp_path / "file/root"),
+    ):
+        pytest.fail("it was made")
+
+
+# Inside the root
+
+
+def test_staging_lies_beside_a_root_that_is_missing_or_plain(root: Path) -> None:
+    assert not lies_inside(root)
+    root.mkdir(parents=True)
+    assert not lies_inside(root)
+
+
+def test_staging_lies_inside_a_root_whose_parent_cannot_be_written(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root.mkdir(parents=True)
+    monkeypatch.setattr(os, "access", lambda path, _mode: path != root.parent)
+    assert lies_inside(root)
+    with staged_tree(root) as tree:
+        assert tree.path.parent == root
+        assert tree.path.name.startswith(".b10-staging-")
+    with locked(root, Deadline("load", 60)):
+        assert os.listdir(root) == [".b10-lock"]
+    assert os.listdir(root.parent) == ["root"]
+
+
+def test_staging_lies_inside_a_root_that_is_a_mount_point(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root.mkdir(parents=True)
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == root)
+    assert lies_inside(root)
+
+
+@pytest.mark.parametrize("name", ["root", "with blank", "tab\there", "back\\slash"])
+def test_bind_mount_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """``os.path.ismount`` does not notice one from the same file system."""
+    root = tmp_path / name
+    root.mkdir()
+    escaped = str(root).replace("\\", r"\134").replace(" ", r"\040").replace("\t", r"\011")
+    mountinfo = tmp_path / "mountinfo"
+    mountinfo.write_text(
+        f"22 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw\n36 22 8:1 /data {escaped} rw - ext4 /dev/sda1 rw\n"
+    )
+    open_file = open
+
+    def open_other(path: Any, *arguments: Any, **options: Any) -> Any:
+        return open_file(mountinfo if path == "/proc/self/mountinfo" else path, *arguments, **options)
+
+    monkeypatch.setattr("builtins.open", open_other)
+    assert lies_inside(root)
+    assert not lies_inside(tmp_path)
+
+
+# The lock
+
+
+def test_lock_has_one_holder_at_a_time(root: Path) -> None:
+    with locked(root, Deadline("load", 60)):
+        waiting = locked(root, Deadline("load", 0.05))
+        with pytest.raises(DeadlineExceededError, match="waiting for another process to restore"), waiting:
+            pytest.fail("it was free")
+    with locked(root, Deadline("load", 0.05)):
+        pass
+
+
+def test_waiter_goes_on_once_the_holder_is_done(root: Path) -> None:
+    order: list[str] = []
+    waiting = threading.Event()
+
+    def wait() -> None:
+        waiting.set()
+        with locked(root, Deadline("load", 60)):
+            order.append("waiter")
+
+    thread = threading.Thread(target=wait)
+    with locked(root, Deadline("load", 60)):
+        thread.start()
+        waiting.wait()
+        order.append("holder")
+    thread.join()
+    assert order == ["holder", "waiter"]
+
+
+def test_lock_is_released_after_an_error(root: Path) -> None:
+    with pytest.raises(ValueError, match="no luck"), locked(root, Deadline("load", 60)):
+        raise ValueError("no luck")
+    with locked(root, Deadline("load", 0.05)):
+        pass
+
+
+def test_locks_of_different_roots_do_not_hinder_each_other(tmp_path: Path) -> None:
+    with locked(tmp_path / "one", Deadline("load", 60)), locked(tmp_path / "two", Deadline("load", 0.05)):
+        pass
+
+
+def test_lock_that_cannot_be_had_is_done_without(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    done = False
+    with locked(tmp_path / "file" / "root", Deadline("load", 60)):
+        done = True
+    assert done
+
+
+def test_link_in_place_of_the_lock_is_not_followed(root: Path, tmp_path: Path) -> None:
+    root.parent.mkdir()
+    (root.parent / ".root.b10-lock").symlink_to(tmp_path / "elsewhere")
+    with locked(root, Deadline("load", 60)):
+        pass
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_waiting_for_a_restore_that_nobody_does_leaves_no_trace(root: Path, tmp_path: Path) -> None:
+    wait_for_restore(root, Deadline("load", 60))
+    assert os.listdir(tmp_path) == []
+
+
+def test_restore_in_progress_is_waited_for_within_the_deadline(root: Path) -> None:
+    with locked(root, Deadline("load", 60)), pytest.raises(DeadlineExceededError, match="to restore"):
+        wait_for_restore(root, Deadline("load", 0.05))
+    wait_for_restore(root, Deadline("load", 0.05))
+
+
+def test_two_threads_write_at_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    both_have_begun = threading.Barrier(2)
+
+    def meet(*arguments: Any) -> None:
+        both_have_begun.wait(60)
+        bulk.write_files(*arguments)
+
+    monkeypatch.setattr(staging, "write_files", meet)
+    with staged_tree(root) as tree:
+        other = threading.Thread(target=write, args=(tree, "same/folder/a", b"a"))
+        other.start()
+        write(tree, "same/folder/b", b"b")
+        other.join()
+        assert sorted(os.listdir(tree.path / "same" / "folder")) == ["a", "b"]
+
+
+def test_last_of_two_writers_that_outlive_the_tree_clears_up(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until then the descriptor stays open: its number must not come to mean another folder."""
+    goes_on, begun = [threading.Event(), threading.Event()], threading.Barrier(3)
+
+    def hang(_tree: int, parts: Any, _masked: int) -> None:
+        begun.wait(60)
+        goes_on[int(parts[0][0])].wait(60)
+
+    monkeypatch.setattr(staging, "write_files", hang)
+    with staged_tree(root) as tree:
+        descriptor, path = tree._descriptor, tree.path
+        writers = [threading.Thread(target=write, args=(tree, str(number), b"")) for number in range(2)]
+        for writer in writers:
+            writer.start()
+        begun.wait(60)
+    for number, writer in enumerate(writers):
+        os.fstat(descriptor)
+        path.mkdir(exist_ok=True)  # as one that writes would have it
+        goes_on[number].set()
+        writer.join()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+    assert os.listdir(root.parent) == []

@@ -1,0 +1,226 @@
+"""``export`` and ``import``: a warm store in one file, checked on both sides."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import platform
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from b10_transfer import OperationStatus, load, save
+from b10_transfer.cli.main import main
+from b10_transfer.repository.signing import SigningKey
+
+if TYPE_CHECKING:
+    from tests.conftest import IsolatedEnv, ReadTree
+
+KEY = SigningKey.generate()
+
+
+def command(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def warm(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A store with one signed pack, whose id this is."""
+    isolated_env.fill(isolated_env.triton, {"KEY/a.so": b"a" * 1000})
+    monkeypatch.setenv("B10_SIGNING_KEY", KEY.private_text())
+    return save().pack
+
+
+def test_exported_packs_warm_a_pod_elsewhere(
+    warm: str, monkeypatch: pytest.MonkeyPatch, read_tree: ReadTree, tmp_path: Path
+) -> None:
+    assert command("export", tmp_path / "warm.tar").exit_code == 0
+    result = command("import", tmp_path / "warm.tar", "--store", tmp_path / "image")
+    assert (result.exit_code, "1 packs" in result.output) == (0, True)
+    monkeypatch.setenv("B10_STORE", str(tmp_path / "image"))
+    monkeypatch.setenv("B10_TRUSTED_KEYS", KEY.public_text())  # the signature has come along
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "new"))
+    assert load().status is OperationStatus.SUCCESS
+    assert read_tree(tmp_path / "new") == {"KEY/a.so": b"a" * 1000}
+    assert "torch" in command("ls").output
+
+
+def test_packs_travel_beside_the_one_that_they_were_merged_into(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch, read_tree: ReadTree, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("B10_MAX_PACKS", "1")
+    for kernel in ("ONE", "TWO"):
+        isolated_env.fill(isolated_env.triton, {f"{kernel}/a.so": kernel.encode()})
+        save()
+    assert len(list(isolated_env.store.rglob("*.tar.zst"))) == 3
+    assert command("export", tmp_path / "warm.tar").exit_code == 0
+    with tarfile.open(tmp_path / "warm.tar") as archive:
+        assert len([name for name in archive.getnames() if name.endswith(".tar.zst")]) == 3
+    command("import", tmp_path / "warm.tar", "--store", tmp_path / "image")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "new"))
+    assert load(store=tmp_path / "image").status is OperationStatus.SUCCESS
+    assert read_tree(tmp_path / "new") == read_tree(isolated_env.triton)
+
+
+def test_importing_twice_changes_nothing(warm: str, tmp_path: Path) -> None:
+    command("export", tmp_path / "warm.tar")
+    result = command("import", tmp_path / "warm.tar")
+    assert (result.exit_code, "1 there already" in result.output) == (0, True)
+
+
+def test_only_what_this_pod_could_load_is_exported_unless_all_is_asked_for(
+    isolated_env: IsolatedEnv, warm: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    assert command("export", tmp_path / "none.tar").exit_code == 3
+    assert command("export", tmp_path / "all.tar", "--all-environments").exit_code == 0
+
+
+def test_other_namespaces_stay_behind(warm: str, tmp_path: Path) -> None:
+    assert command("export", tmp_path / "none.tar", "--namespace", "other").exit_code == 3
+
+
+def test_damaged_pack_is_not_exported(isolated_env: IsolatedEnv, warm: str, tmp_path: Path) -> None:
+    [pack] = isolated_env.store.rglob("*.tar.zst")
+    data = bytearray(pack.read_bytes())
+    data[5] ^= 1
+    pack.chmod(0o644)
+    pack.write_bytes(data)
+    result = command("export", tmp_path / "warm.tar")
+    assert (result.exit_code, "stayed behind" in result.stderr) == (3, True)
+
+
+def test_pack_that_nobody_trusted_signed_is_not_imported(
+    warm: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    command("export", tmp_path / "warm.tar")
+    monkeypatch.setenv("B10_TRUSTED_KEYS", SigningKey.generate().public_text())
+    result = command("import", tmp_path / "warm.tar", "--store", tmp_path / "image")
+    assert (result.exit_code, "stayed behind" in result.stderr) == (1, True)
+    assert not list((tmp_path / "image").rglob("*.tar.zst"))
+
+
+def test_export_replaces_a_file_only_when_it_is_whole(
+    warm: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "warm.tar"
+    path.write_text("precious")
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("b10_transfer.maintenance.export._pack", fail)
+    result = command("export", path)
+    assert (result.exit_code, "No space left" in result.stderr) == (1, True)
+    assert path.read_text() == "precious"
+    assert [found.name for found in tmp_path.glob(".warm.tar.*")] == []
+
+
+def digest_of(descriptor: dict[str, Any], layout: Path) -> Path:
+    """The blob that a descriptor names, if it is as described."""
+    kind, _, digest = descriptor["digest"].partition(":")
+    path: Path = layout / "blobs" / kind / digest
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == digest
+    assert path.stat().st_size == descriptor["size"]
+    return path
+
+
+def test_image_layout_holds_the_store_as_its_only_layer(
+    warm: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    layout = tmp_path / "warm"
+    assert command("export", "--oci", layout).exit_code == 0
+    assert json.loads((layout / "oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
+    [described] = json.loads((layout / "index.json").read_text())["manifests"]
+    manifest = json.loads(digest_of(described, layout).read_text())
+    [layer] = manifest["layers"]
+    config = json.loads(digest_of(manifest["config"], layout).read_text())
+    assert config["rootfs"]["diff_ids"] == [layer["digest"]]
+    with tarfile.open(digest_of(layer, layout)) as archive:
+        archive.extractall(tmp_path / "image", filter="data")
+    assert len([path for path in layout.rglob("*") if path.is_file()]) == 5
+    monkeypatch.setenv("B10_STORE", str(tmp_path / "image"))
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "new"))
+    assert load().status is OperationStatus.SUCCESS
+
+
+@pytest.mark.skipif(not shutil.which("umoci"), reason="no umoci (Debian has it)")
+def test_image_layout_is_one_to_other_tools(warm: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert command("export", "--oci", tmp_path / "warm").exit_code == 0
+    unpack = ["umoci", "unpack", "--rootless", "--image", f"{tmp_path}/warm:latest", str(tmp_path / "bundle")]
+    subprocess.run(unpack, check=True, capture_output=True)
+    monkeypatch.setenv("B10_STORE", str(tmp_path / "bundle" / "rootfs"))
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "new"))
+    assert load().status is OperationStatus.SUCCESS
+
+
+def test_image_layout_replaces_nothing(warm: str, tmp_path: Path) -> None:
+    (tmp_path / "warm").mkdir()
+    (tmp_path / "warm" / "precious").touch()
+    assert command("export", "--oci", tmp_path / "warm").exit_code == 1
+    assert [path.name for path in tmp_path.glob("*warm*")] == ["warm"]
+    assert [path.name for path in (tmp_path / "warm").iterdir()] == ["precious"]
+
+
+def member(name: str, **fields: object) -> tarfile.TarInfo:
+    found = tarfile.TarInfo(name)
+    for field, value in fields.items():
+        setattr(found, field, value)
+    return found
+
+
+INSIDE = f"v1/default/{'0' * 32}/packs/{'0' * 12}-{'0' * 16}.tar.zst"
+Hostile = Callable[[], tarfile.TarInfo]
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        lambda: member("../../evil"),
+        lambda: member("/etc/evil"),
+        lambda: member("v1/default/../../evil"),
+        lambda: member(INSIDE, type=tarfile.SYMTYPE, linkname="/etc/passwd"),
+        lambda: member(INSIDE, type=tarfile.LNKTYPE, linkname="/etc/passwd"),
+        lambda: member(INSIDE, type=tarfile.FIFOTYPE),
+        lambda: member(INSIDE.replace("packs", "leases")),
+    ],
+)
+def test_file_that_is_no_export_is_refused_and_nothing_is_published(
+    isolated_env: IsolatedEnv, tmp_path: Path, hostile: Hostile
+) -> None:
+    path = tmp_path / "evil.tar"
+    with tarfile.open(path, "w") as archive:
+        archive.addfile(hostile())
+    result = command("import", path)
+    assert (result.exit_code, "it is no export" in result.stderr) == (1, True)
+    assert not list(isolated_env.store.rglob("*")) if isolated_env.store.exists() else True
+    assert not (tmp_path / "evil").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a tar", b"\0" * 10240, b"\x1f\x8b" + b"x" * 600])
+def test_file_that_is_no_archive_publishes_nothing(isolated_env: IsolatedEnv, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    result = command("import", path)
+    assert result.exit_code in (0, 1)
+    assert "0 packs" in result.output or "it is no export" in result.stderr
+
+
+def test_forged_pack_in_an_export_stays_out(isolated_env: IsolatedEnv, tmp_path: Path) -> None:
+    path = tmp_path / "forged.tar"
+    with tarfile.open(path, "w") as archive:
+        archive.addfile(member(INSIDE, size=7), io.BytesIO(b"garbage"))
+    result = command("import", path)
+    assert (result.exit_code, "stayed behind" in result.stderr) == (1, True)
+
+
+def test_file_that_is_not_there_is_an_error_that_names_it(tmp_path: Path) -> None:
+    result = command("import", tmp_path / "none.tar")
+    assert (result.exit_code, "none.tar" in result.stderr) == (1, True)

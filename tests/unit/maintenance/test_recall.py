@@ -1,0 +1,207 @@
+"""An operator goes back to what was known to be good: ``verify``, ``quarantine`` and ``restore``."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner, Result
+
+from b10_transfer import OperationStatus, load, save
+from b10_transfer.cli.main import main
+from b10_transfer.maintenance.recall import published
+
+if TYPE_CHECKING:
+    from tests.conftest import IsolatedEnv, ReadTree
+
+
+def command(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments))
+
+
+@pytest.fixture
+def two_saves(isolated_env: IsolatedEnv) -> tuple[str, str]:
+    """A good pack, and a later bad one."""
+    isolated_env.fill(isolated_env.triton, {"GOOD/a.so": b"good"})
+    good = save().pack
+    isolated_env.fill(isolated_env.triton, {"BAD/a.so": b"bad"})
+    return good, save().pack
+
+
+def restored(monkeypatch: pytest.MonkeyPatch, read_tree: ReadTree, root: Path) -> dict[str, bytes]:
+    """What a new pod gets."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(root))
+    load()
+    return read_tree(root)
+
+
+def test_recalled_pack_is_not_loaded_until_it_is_restored(
+    two_saves: tuple[str, str], monkeypatch: pytest.MonkeyPatch, read_tree: ReadTree, tmp_path: Path
+) -> None:
+    _, bad = two_saves
+    result = command("quarantine", bad, "--why", "canary failed")
+    assert (result.exit_code, bad in result.output) == (0, True)
+    assert restored(monkeypatch, read_tree, tmp_path / "one") == {"GOOD/a.so": b"good"}
+    assert command("restore", bad).exit_code == 0
+    assert restored(monkeypatch, read_tree, tmp_path / "two") == {"GOOD/a.so": b"good", "BAD/a.so": b"bad"}
+
+
+def test_everything_since_a_time_is_recalled(
+    two_saves: tuple[str, str], monkeypatch: pytest.MonkeyPatch, read_tree: ReadTree, tmp_path: Path
+) -> None:
+    result = command("quarantine", "--since", published(two_saves[0]).strftime("%Y-%m-%dT%H:%M:%S"))
+    assert all(pack in result.output for pack in two_saves)
+    assert restored(monkeypatch, read_tree, tmp_path / "one") == {}
+
+
+def test_what_was_published_before_a_time_stays(two_saves: tuple[str, str]) -> None:
+    result = command("quarantine", "--since", "2199-01-01")
+    assert (result.exit_code, "nothing to recall" in result.output) == (0, True)
+
+
+def test_pod_that_restored_a_recalled_unit_does_not_publish_it_again(
+    isolated_env: IsolatedEnv, two_saves: tuple[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert command("quarantine", two_saves[1]).exit_code == 0
+    with caplog.at_level(logging.WARNING, "b10_transfer"):
+        logging.getLogger("b10_transfer").propagate = True  # the command has taken it
+        assert save().status is OperationStatus.SKIPPED
+    assert "they were recalled from the store" in caplog.text
+    isolated_env.fill(isolated_env.triton, {"NEW/a.so": b"new"})
+    assert save().units == 1
+
+
+def test_recalled_unit_that_was_compiled_anew_to_other_content_is_published(
+    isolated_env: IsolatedEnv, two_saves: tuple[str, str]
+) -> None:
+    assert command("quarantine", two_saves[1]).exit_code == 0
+    isolated_env.fill(isolated_env.triton, {"BAD/a.so": b"mended"})
+    report = save()
+    assert (report.status, report.units) == (OperationStatus.SUCCESS, 1)
+
+
+def test_pack_that_is_not_there_is_an_error_and_nothing_is_recalled(
+    two_saves: tuple[str, str], monkeypatch: pytest.MonkeyPatch, read_tree: ReadTree, tmp_path: Path
+) -> None:
+    result = command("quarantine", two_saves[1], "000000000000-0000000000000000")
+    assert result.exit_code == 1
+    assert "`ls --packs` lists them" in result.stderr
+    assert len(restored(monkeypatch, read_tree, tmp_path / "one")) == 2
+
+
+def test_recalling_twice_and_restoring_what_was_not_recalled_do_nothing(two_saves: tuple[str, str]) -> None:
+    assert "nothing to restore" in command("restore", two_saves[0]).output
+    command("quarantine", two_saves[0])
+    assert "nothing to recall" in command("quarantine", two_saves[0]).output
+
+
+def test_quarantine_without_anything_named_is_wrong_usage(two_saves: tuple[str, str]) -> None:
+    assert command("quarantine").exit_code == 2
+
+
+def test_what_was_done_is_told_to_programs(two_saves: tuple[str, str]) -> None:
+    [marked] = json.loads(command("quarantine", two_saves[1], "--json").stdout)
+    assert (marked["pack"], marked["namespace"]) == (two_saves[1], "default")
+    [restored] = json.loads(command("restore", two_saves[1], "--json").stdout)
+    assert restored == marked
+
+
+def test_listing_shows_what_is_recalled(two_saves: tuple[str, str]) -> None:
+    command("quarantine", two_saves[1])
+    assert "recalled" in command("ls", "--packs").output
+
+
+# verify
+
+
+def pack_file(isolated_env: IsolatedEnv, pack_id: str) -> Path:
+    [path] = isolated_env.store.rglob(f"packs/{pack_id}.tar.zst")
+    return path
+
+
+def test_sound_store_passes(two_saves: tuple[str, str]) -> None:
+    result = command("verify")
+    assert (result.exit_code, "2 packs" in result.output, "none fail" in result.output) == (0, True, True)
+
+
+def test_damage_in_the_middle_of_a_pack_is_found(isolated_env: IsolatedEnv, two_saves: tuple[str, str]) -> None:
+    path = pack_file(isolated_env, two_saves[0])
+    data = bytearray(path.read_bytes())
+    data[10] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(data)
+    assert "damaged" not in command("ls", "--packs").output  # the index alone is sound
+    result = command("verify")
+    assert (result.exit_code, two_saves[0] in result.output, "1 fails" in result.output) == (1, True, True)
+
+
+def test_pack_that_nobody_trusted_signed_fails(two_saves: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("B10_TRUSTED_KEYS", "b10-public:" + "A" * 43 + "=")
+    result = command("verify", "--json")
+    assert result.exit_code == 1
+    [environment] = json.loads(result.stdout)["environments"]
+    assert {pack["state"] for pack in environment["packs"]} == {"untrusted"}
+
+
+def test_recalled_pack_is_no_failure(two_saves: tuple[str, str]) -> None:
+    command("quarantine", two_saves[0])
+    assert command("verify").exit_code == 0
+
+
+def test_store_that_is_not_there_has_nothing_to_fail(isolated_env: IsolatedEnv) -> None:
+    result = command("verify")
+    assert (result.exit_code, "0 packs" in result.output) == (0, True)
+
+
+@pytest.fixture
+def merged(two_saves: tuple[str, str], isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """The two, a third, and the pack they were merged into; the three are deleted with the next."""
+    monkeypatch.setenv("B10_MAX_PACKS", "2")
+    isolated_env.fill(isolated_env.triton, {"THIRD/a.so": b"third"})
+    third = save().pack
+    [merged] = {path.name.partition(".")[0] for path in isolated_env.store.glob("v1/*/*/packs/*")} - {*two_saves, third}
+    monkeypatch.setenv("B10_GRACE_SECONDS", "0")
+    monkeypatch.setenv("B10_MAX_PACKS", "0")
+    isolated_env.fill(isolated_env.triton, {"FOURTH/a.so": b"fourth"})
+    fourth = save().pack
+    assert len(list(isolated_env.store.glob("v1/*/*/packs/*"))) == 2
+    return (*two_saves, third, merged, fourth)
+
+
+def test_pack_that_was_merged_and_deleted_is_recalled_by_its_id(
+    merged: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, read_tree: ReadTree, tmp_path: Path
+) -> None:
+    everything = restored(monkeypatch, read_tree, tmp_path / "before")
+    assert command("quarantine", merged[1]).exit_code == 0
+    without = {path: data for path, data in everything.items() if path != "BAD/a.so"}
+    assert restored(monkeypatch, read_tree, tmp_path / "two") == without
+    assert save().status is OperationStatus.SKIPPED, "nor is it published again"
+    assert command("restore", merged[1]).exit_code == 0
+    assert restored(monkeypatch, read_tree, tmp_path / "three") == everything
+
+
+def test_merged_pack_is_recalled_with_all_that_was_merged_into_it(
+    merged: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, read_tree: ReadTree, tmp_path: Path
+) -> None:
+    assert command("quarantine", merged[3]).exit_code == 0
+    assert restored(monkeypatch, read_tree, tmp_path / "one") == {"FOURTH/a.so": b"fourth"}
+    assert command("restore", merged[3]).exit_code == 0
+    assert len(restored(monkeypatch, read_tree, tmp_path / "two")) == 4
+
+
+def test_of_a_merged_pack_only_what_was_published_since_a_time_is_recalled(
+    merged: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    when = published(merged[2])
+
+    def years_apart(pack_id: str) -> datetime:
+        return when if pack_id >= merged[2] else published(pack_id).replace(year=2000)
+
+    monkeypatch.setattr("b10_transfer.maintenance.recall.published", years_apart)
+    answer = command("quarantine", "--since", when.replace(microsecond=0).strftime("%Y-%m-%dT%H:%M:%S"))
+    assert {merged[2] in answer.output, merged[4] in answer.output} == {True}
+    assert not any(pack in answer.output for pack in (merged[0], merged[1]))

@@ -1,0 +1,32 @@
+"""The server that ``run`` was given is found in the arguments without click, should that be what is broken."""
+
+from __future__ import annotations
+
+import click
+import pytest
+
+from b10_transfer import __main__ as entry
+from b10_transfer.cli.run import command
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "--", "vllm", "serve", "--store", "x"],
+        ["run", "vllm", "serve", "--store", "x"],
+        ["run", "--store", "/s", "--namespace=n", "--", "vllm", "serve", "--store", "x"],
+        ["run", "--namespace", "--", "--flag", "vllm", "serve", "--store", "x"],
+    ],
+)
+def test_server_is_what_stands_behind_the_options(arguments: list[str]) -> None:
+    assert entry.server_of(arguments) == ["vllm", "serve", "--store", "x"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["load"], ["--version"], ["run"], ["run", "--help"], ["run", "--"]])
+def test_other_arguments_name_no_server(arguments: list[str]) -> None:
+    assert entry.server_of(arguments) == []
+
+
+def test_options_that_take_a_value_are_known() -> None:
+    options = [option for option in command.params if isinstance(option, click.Option) and not option.is_flag]
+    assert {name for option in options for name in option.opts} == entry._WITH_VALUE
