@@ -24,7 +24,7 @@ def main() -> None:
     watch = Stopwatch(time.thread_time)
     before = time.perf_counter()
     from b10_transfer import load
-    from b10_transfer.local import restore
+    from b10_transfer.local import restore, writing
     from b10_transfer.operations import load as loading
     from b10_transfer.pack import reader
     from b10_transfer.repository.repository import ReadRepository
@@ -40,9 +40,9 @@ def main() -> None:
     watch.watch(digests, "sha256", "verify")
     setattr(reader, "hashlib", digests)  # noqa: B010 - a module's own name for another module
     watch.watch(reader, "unpack_into", "decompress")
-    watch.watch(restore, "_stage", "place")
-    watch.watch(restore._Writer, "write", "place")  # in two threads, where a processor is idle
-    watch.watch(restore, "_place", "place")
+    watch.watch(restore, "stage", "place")
+    watch.watch(writing._Writer, "write", "place")  # in two threads, where a processor is idle
+    watch.watch(restore, "place", "place")
     # What the placing thread does to get the content is not placing.
     watch.watch_iterator(reader.PackReader, "read_slices", "rest")
     work_before, began = time.process_time(), time.perf_counter()

@@ -27,7 +27,7 @@ from b10_transfer.concurrency.deadline import Deadline
 from b10_transfer.config import Config
 from b10_transfer.environment import detect
 from b10_transfer.local import restore
-from b10_transfer.local.restore import Restored
+from b10_transfer.local.placing import Restored
 from b10_transfer.operations import compile_once
 from b10_transfer.operations import load as loading
 from b10_transfer.operations import public as operations

@@ -17,7 +17,8 @@ import pytest
 from b10_transfer.adapters import ADAPTERS, CacheRoot
 from b10_transfer.concurrency.deadline import Deadline
 from b10_transfer.environment import Environment
-from b10_transfer.local.restore import missing, restore
+from b10_transfer.local.presence import missing
+from b10_transfer.local.restore import restore
 from b10_transfer.pack import Limits, PackWriter, SourceFile
 from b10_transfer.repository.repository import Repository
 from b10_transfer.testing.memory import MemoryStore

@@ -19,7 +19,9 @@ from b10_transfer.adapters import ADAPTERS, CacheRoot
 from b10_transfer.concurrency.deadline import Deadline
 from b10_transfer.environment import Environment
 from b10_transfer.errors import CorruptPackError, PackError, PackTooLargeError, UnsupportedPackError
-from b10_transfer.local.restore import Restored, missing, restore
+from b10_transfer.local.placing import Restored
+from b10_transfer.local.presence import missing
+from b10_transfer.local.restore import restore
 from b10_transfer.pack import Index, Limits, trailer
 from b10_transfer.pack.trailer import FOOTER_BYTES
 from b10_transfer.pack.zstd import pack_frame

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from b10_transfer.adapters import ADAPTERS, CacheRoot
 from b10_transfer.concurrency.deadline import Deadline
 from b10_transfer.local import snapshot
-from b10_transfer.local.restore import missing, restore
+from b10_transfer.local.presence import missing
+from b10_transfer.local.restore import restore
 from b10_transfer.pack import PackWriter
 from b10_transfer.testing.memory import MemoryStore
 

@@ -14,8 +14,8 @@ from ..config.per_pod import per_pod_variables
 from ..environment import Environment, detect
 from ..errors import CacheError, LocalCacheError
 from ..local import snapshot
-from ..local.restore import missing
-from ..local.snapshot import LocalUnit
+from ..local.files import LocalUnit
+from ..local.presence import missing
 from ..pack import PackUnit
 from ..repository.catalogue import Amount, Catalogue
 from ..repository.repository import Content

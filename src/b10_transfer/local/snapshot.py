@@ -7,61 +7,23 @@ they were read as when they were found, is left for the next save: it is never p
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
-import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
-from ..adapters import CacheRoot, Unit, UnitKind
+from ..adapters import CacheRoot, Unit
 from ..concurrency.deadline import Deadline
 from ..errors import LocalCacheError
-from ..pack import Content, PackUnit, PackWriter, SourceFile
+from ..pack import PackUnit, PackWriter
 from ..pack.rules import DistinctPaths, check_paths
-from .bulk import FileFound, read_files
-from .ownership import check_private
+from .files import LocalFile, LocalUnit, walk
+from .sources import Sources, UnitChangedError, check_folder
 
 logger = logging.getLogger(__name__)
 
 _BUFFER_BYTES = 256 * 1024
-
-
-class LocalFile(NamedTuple):
-    """A file as it was found. If it is found equal again, nobody has written to it in between."""
-
-    path: str
-    """Relative to its root."""
-    size: int
-    mode: int
-    mtime_ns: int
-    inode: int
-
-    @property
-    def as_read(self) -> FileFound:
-        """What reading it whole tells of it, if it still is as it was found."""
-        return (self.size, self.size, self.mtime_ns, self.inode)
-
-
-@dataclass(frozen=True)
-class LocalUnit:
-    """A unit in a local cache, with its files sorted by path."""
-
-    root: CacheRoot
-    unit: Unit
-    files: tuple[LocalFile, ...]
-
-    @property
-    def name(self) -> str:
-        """What it is called in a pack."""
-        return f"{self.root.name}/{self.unit.path}"
-
-    @property
-    def size(self) -> int:
-        """Bytes of its files together."""
-        return sum(file.size for file in self.files)
 
 
 @dataclass(frozen=True)
@@ -73,13 +35,9 @@ class Snapshot:
     """Units that a compiler has not finished."""
 
 
-class UnitChangedError(Exception):
-    """A unit was written to while it was being read."""
-
-
 def has_artifacts(root: CacheRoot) -> bool:
     """Whether a root holds at least one artifact; locks, half-written files and empty folders are none."""
-    return not root.adapter.accompanies and any(root.adapter.unit_of(file.path) is not None for file in _walk(root))
+    return not root.adapter.accompanies and any(root.adapter.unit_of(file.path) is not None for file in walk(root))
 
 
 def take(roots: Iterable[CacheRoot], deadline: Deadline) -> Snapshot:
@@ -118,7 +76,7 @@ def say_left_out(failures: Sequence[LocalCacheError]) -> None:
 def _group(root: CacheRoot) -> dict[Unit, list[LocalFile]]:
     units: dict[Unit, list[LocalFile]] = {}
     unit_of = root.adapter.unit_of
-    for file in _walk(root):
+    for file in walk(root):
         unit = unit_of(file.path)
         if unit in units:
             units[unit].append(file)
@@ -194,7 +152,7 @@ def content(unit: LocalUnit) -> frozenset[tuple[str, str]]:
     found = set()
     buffer = memoryview(bytearray(_BUFFER_BYTES))
     try:
-        for source in _Sources(unit).files:
+        for source in Sources(unit).files:
             digest = hashlib.sha256()
             with source.open(source) as file:
                 left = source.size
@@ -212,8 +170,8 @@ def pack(units: Iterable[LocalUnit], writer: PackWriter) -> int:
     changed = 0
     for unit in sorted(units, key=_likeness):
         try:
-            sources = _Sources(unit)
-            check = partial(_check_folder, unit)
+            sources = Sources(unit)
+            check = partial(check_folder, unit)
             writer.add_unit(unit.name, unit.unit.kind.value, sources.files, check, read=sources.read)
         except UnitChangedError as change:
             logger.debug("%s is left for the next save: %s", unit.name, change)
@@ -228,163 +186,3 @@ def _extends(local: LocalUnit, stored: PackUnit) -> bool:
 def _likeness(unit: LocalUnit) -> tuple[str, int, str]:
     """Variants of one kernel have files of the same names and about the same size; side by side they pack best."""
     return (unit.files[0].path.rpartition("/")[2], unit.size, unit.name)
-
-
-def _walk(root: CacheRoot) -> Iterator[LocalFile]:
-    """Every regular file that may be an artifact. What vanishes meanwhile is passed over. Raises LocalCacheError."""
-    check_private(root)
-    skipped = {str(path) for path in root.nested}
-    folders = [""]
-    while folders:
-        folder = folders.pop()
-        prefix = f"{folder}/" if folder else ""
-        try:
-            with os.scandir(f"{root.path}/{folder}") as entries:
-                for entry in entries:
-                    path = prefix + entry.name
-                    if entry.is_file(follow_symlinks=False):
-                        try:
-                            status = entry.stat(follow_symlinks=False)
-                        except FileNotFoundError:
-                            continue
-                        yield _as_found(path, status)
-                    elif entry.is_dir(follow_symlinks=False) and not (
-                        entry.path in skipped or root.adapter.skips_folder(path)
-                    ):
-                        folders.append(path)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:
-            raise LocalCacheError("look through", f"{root.path}/{folder}", error.strerror or str(error)) from error
-
-
-def _as_found(path: str, status: os.stat_result) -> LocalFile:
-    return LocalFile(path, status.st_size, status.st_mode & 0o777, status.st_mtime_ns, status.st_ino)
-
-
-class _Sources:
-    """The files of a unit as they travel, to be read one by one or all at once."""
-
-    def __init__(self, unit: LocalUnit) -> None:
-        self._unit = unit
-        self._folder = str(unit.root.path)
-        self.files: list[SourceFile] = []
-        self._contents: list[LocalFile | bytes] = []
-        """Of each its place on this machine, or its content without this machine's paths."""
-        paths = {file.path for file in unit.files}
-        prefix, is_rewritten = f"{unit.root.name}/", unit.root.adapter.is_rewritten
-        for file in unit.files:
-            path, size, mode, mtime_ns, _inode = file
-            content: LocalFile | bytes = file
-            if is_rewritten(path):
-                content = self._portable(file, paths)
-                size = len(content)
-            self.files.append(SourceFile(prefix + path, size, mode, mtime_ns, partial(self._open, content)))
-            self._contents.append(content)
-
-    def read(self, offsets: Sequence[int], memory: bytearray) -> None:
-        """Read each file to its offset. Raises UnitChangedError if one is not as it was found, OSError as it comes."""
-        places, found = [], []
-        for content, offset in zip(self._contents, offsets, strict=True):
-            if isinstance(content, bytes):
-                memory[offset : offset + len(content)] = content
-            else:
-                places.append((content.path, content.size, offset))
-                found.append(content.as_read)
-        if read_files(self._folder, places, memory) != found:
-            raise UnitChangedError("a file was written to")
-
-    def _open(self, content: LocalFile | bytes, _source: SourceFile) -> Content:
-        return io.BytesIO(content) if isinstance(content, bytes) else _UnchangedFile(self._folder, content)
-
-    def _portable(self, file: LocalFile, siblings: Collection[str]) -> bytes:
-        """The content of a file without this machine's paths."""
-        buffer = bytearray(file.size)
-        try:
-            [found] = read_files(self._folder, [(file.path, file.size, 0)], buffer)
-            if found != file.as_read:
-                raise UnitChangedError(f"{file.path} was written to")
-        except OSError:  # once more, to tell a file that is gone from one that cannot be read
-            with _UnchangedFile(self._folder, file) as content, memoryview(buffer) as left:
-                while left:
-                    left = left[content.readinto(left) :]
-        try:
-            return self._unit.root.adapter.to_portable(file.path, bytes(buffer), siblings)
-        except ValueError as error:
-            raise UnitChangedError(f"{file.path} is not as its compiler writes it ({error})") from error
-
-
-class _UnchangedFile:
-    """A file that is read on condition that it stays as it was found: leaving it raises UnitChangedError otherwise."""
-
-    __slots__ = ("_descriptor", "_found", "_path")
-
-    def __init__(self, folder: str, found: LocalFile) -> None:
-        self._found = found
-        self._path = f"{folder}/{found.path}"
-        try:
-            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError as error:
-            raise UnitChangedError(f"{self._path} can no longer be opened ({error.strerror})") from error
-
-    def __enter__(self) -> _UnchangedFile:
-        return self
-
-    def readinto(self, buffer: memoryview) -> int:
-        try:
-            count = os.readv(self._descriptor, [buffer])
-        except OSError as error:
-            raise LocalCacheError("read", self._path, error.strerror or str(error)) from error
-        if not count and len(buffer):
-            raise UnitChangedError(f"{self._path} became shorter")
-        return count
-
-    def __exit__(self, error_type: object, *_: object) -> None:
-        now, found = os.fstat(self._descriptor), self._found
-        os.close(self._descriptor)
-        if error_type is None and (now.st_mtime_ns, now.st_size, now.st_ino) != (
-            found.mtime_ns,
-            found.size,
-            found.inode,
-        ):
-            raise UnitChangedError(f"{self._path} was written to")
-
-
-def _check_folder(unit: LocalUnit) -> None:
-    """Raise UnitChangedError if the files of a folder are no longer those that were found."""
-    if unit.unit.kind is not UnitKind.FOLDER:
-        return
-    inside = len(unit.unit.path) + 1
-    if {file.path[inside:] for file in unit.files} == _names_in(f"{unit.root.path}/{unit.unit.path}"):
-        return  # nearly always: these files and nothing else
-    expected: dict[str, set[str]] = {}
-    for file in unit.files:
-        path = file.path
-        while path != unit.unit.path:
-            folder, _, name = path.rpartition("/")
-            if folder in expected:
-                expected[folder].add(name)
-                break  # and so are the folders above it
-            expected[folder] = {name}
-            path = folder
-    for folder, names in expected.items():
-        found = _names_in(f"{unit.root.path}/{folder}")
-        if names - found or any(_holds_artifacts(unit.root, f"{folder}/{name}") for name in found - names):
-            raise UnitChangedError("files were added or removed")
-
-
-def _holds_artifacts(root: CacheRoot, path: str) -> bool:
-    """Whether there is an artifact at or below a path; links, locks and empty folders are none."""
-    if not os.path.islink(root.path / path) and os.path.isdir(root.path / path):
-        children = () if root.adapter.skips_folder(path) else _names_in(f"{root.path}/{path}")
-        return any(_holds_artifacts(root, f"{path}/{name}") for name in children)
-    return not os.path.islink(root.path / path) and root.adapter.unit_of(path) is not None
-
-
-def _names_in(folder: str) -> set[str]:
-    try:
-        return set(os.listdir(folder))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UnitChangedError(f"{folder} is gone") from error
-    except OSError as error:
-        raise LocalCacheError("look through", folder, error.strerror or str(error)) from error

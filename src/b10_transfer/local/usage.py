@@ -19,7 +19,7 @@ from ..adapters import CacheRoot
 from ..concurrency.deadline import Deadline
 from ..environment.imported_torch import compile_counters
 from . import snapshot
-from .snapshot import LocalUnit
+from .files import LocalUnit
 
 _DEADLINE_S = 30
 """For a look at local caches, which takes milliseconds."""

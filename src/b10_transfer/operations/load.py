@@ -14,7 +14,8 @@ from ..environment import detect
 from ..errors import LocalCacheError, UnreadablePackError, UnsupportedPackError
 from ..local import snapshot
 from ..local.ownership import check_private
-from ..local.restore import missing, restore
+from ..local.presence import missing
+from ..local.restore import restore
 from ..local.staging import locked, remove_leftovers, wait_for_restore
 from ..pack import Limits
 from ..repository.repository import ReadRepository

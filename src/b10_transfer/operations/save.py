@@ -15,7 +15,7 @@ from ..config import Config
 from ..environment import detect
 from ..errors import CacheError, CorruptPackError
 from ..local import snapshot
-from ..local.snapshot import LocalUnit
+from ..local.files import LocalUnit
 from ..pack import Index, Limits, PackWriter
 from ..pack.spool import building_errors, spool
 from ..repository import compaction

@@ -19,10 +19,11 @@ import pytest
 from b10_transfer.adapters import ADAPTERS, CacheRoot
 from b10_transfer.concurrency.deadline import Deadline, run_within
 from b10_transfer.errors import DeadlineExceededError, LocalCacheError, NoSpaceError
-from b10_transfer.local import bulk, staging
-from b10_transfer.local import restore as module
+from b10_transfer.local import bulk, staging, writing
 from b10_transfer.local.bulk import portable
-from b10_transfer.local.restore import Restored, missing, restore
+from b10_transfer.local.placing import Restored
+from b10_transfer.local.presence import missing
+from b10_transfer.local.restore import restore
 from b10_transfer.repository.repository import Repository
 
 if TYPE_CHECKING:
@@ -265,8 +266,8 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     way: str = request.param
     is_native = way != "in Python"
     monkeypatch.setattr(staging, "write_files", bulk.write_files if is_native else portable.write_files)
-    monkeypatch.setattr(module, "is_native", is_native)
-    monkeypatch.setattr(module, "has_idle_processor", lambda: way == "in C, beside")
+    monkeypatch.setattr(writing, "is_native", is_native)
+    monkeypatch.setattr(writing, "has_idle_processor", lambda: way == "in C, beside")
     return way
 
 
@@ -314,9 +315,9 @@ def test_write_that_hangs_ends_with_the_deadline_and_goes_on_nowhere_else(
         portable.write_files(tree, parts, masked)
 
     monkeypatch.setattr(staging, "write_files", hang)
-    monkeypatch.setattr(module, "is_native", True)
-    monkeypatch.setattr(module, "has_idle_processor", lambda: True)
-    monkeypatch.setattr(module, "_BATCH_FILES", 1)
+    monkeypatch.setattr(writing, "is_native", True)
+    monkeypatch.setattr(writing, "has_idle_processor", lambda: True)
+    monkeypatch.setattr(writing, "_BATCH_FILES", 1)
     noise = {f"inductor/aa/key{number}.": {"so": os.urandom(1_500_000 // batches)} for number in range(6)}
     repository, deadline = published(packs, packs.write(noise)), Deadline("load", 0.5)
     with pytest.raises(DeadlineExceededError):

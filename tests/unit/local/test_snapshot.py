@@ -16,9 +16,10 @@ import pytest
 from b10_transfer.adapters import ADAPTERS, CacheRoot
 from b10_transfer.concurrency.deadline import Deadline
 from b10_transfer.errors import LocalCacheError
-from b10_transfer.local import snapshot
+from b10_transfer.local import snapshot, sources
 from b10_transfer.local.bulk import portable
-from b10_transfer.local.snapshot import LocalUnit, has_artifacts, lacking, take
+from b10_transfer.local.files import LocalUnit
+from b10_transfer.local.snapshot import has_artifacts, lacking, take
 from b10_transfer.pack import Member, PackUnit, PackWriter
 
 if TYPE_CHECKING:
@@ -314,7 +315,7 @@ def test_file_that_changes_while_it_is_read_is_left_out_and_harms_no_other(
         return readv(descriptor, buffers)
 
     monkeypatch.setattr(os, "readv", read)
-    monkeypatch.setattr(snapshot, "read_files", portable.read_files)
+    monkeypatch.setattr(sources, "read_files", portable.read_files)
     assert packed(packs, units) == ({"triton/AAAA/launcher.so": b"sound" * 1000}, 1)
     assert changed
 
@@ -336,7 +337,7 @@ def test_file_that_cannot_be_read_is_an_error_and_no_change(
         return readv(descriptor, buffers)
 
     monkeypatch.setattr(os, "readv", read)
-    monkeypatch.setattr(snapshot, "read_files", portable.read_files)
+    monkeypatch.setattr(sources, "read_files", portable.read_files)
     with pytest.raises(LocalCacheError, match="Input/output error"):
         packed(packs, units)
 

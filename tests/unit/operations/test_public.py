@@ -410,16 +410,16 @@ def test_one_root_that_cannot_be_read_costs_the_others_nothing(
 ) -> None:
     """A container that runs as another user than its image was made for has a HOME that it may not enter."""
     from b10_transfer.errors import LocalCacheError
-    from b10_transfer.local import snapshot
+    from b10_transfer.local import files, snapshot
 
-    walk = snapshot._walk
+    walk = files.walk
 
     def refuse(root: CacheRoot) -> object:
         if root.name == "triton":
             raise LocalCacheError("look through", str(root.path), "Permission denied")
         return walk(root)
 
-    monkeypatch.setattr(snapshot, "_walk", refuse)
+    monkeypatch.setattr(snapshot, "walk", refuse)
     root = pod("second")
     assert load().status is OperationStatus.SUCCESS
     saved.fill(root, {"aa/late.py": b"late"})

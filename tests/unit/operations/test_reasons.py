@@ -89,7 +89,7 @@ def test_unreadable_home_is_one_warning(
             raise PermissionError(13, "Permission denied", path)
         return scandir(path)
 
-    monkeypatch.setattr("b10_transfer.local.snapshot.os.scandir", refuse)
+    monkeypatch.setattr("b10_transfer.local.files.os.scandir", refuse)
     load()
     [warning] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert "Permission denied" in warning

@@ -1,0 +1,146 @@
+"""Read the files of a unit for a pack, and check that the compiler did not change them meanwhile."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Collection, Sequence
+from functools import partial
+
+from ..adapters import CacheRoot, UnitKind
+from ..errors import LocalCacheError
+from ..pack import Content, SourceFile
+from .bulk import read_files
+from .files import LocalFile, LocalUnit
+
+
+class UnitChangedError(Exception):
+    """A unit was written to while it was being read."""
+
+
+class Sources:
+    """The files of a unit as they travel, to be read one by one or all at once."""
+
+    def __init__(self, unit: LocalUnit) -> None:
+        self._unit = unit
+        self._folder = str(unit.root.path)
+        self.files: list[SourceFile] = []
+        self._contents: list[LocalFile | bytes] = []
+        """Of each its place on this machine, or its content without this machine's paths."""
+        paths = {file.path for file in unit.files}
+        prefix, is_rewritten = f"{unit.root.name}/", unit.root.adapter.is_rewritten
+        for file in unit.files:
+            path, size, mode, mtime_ns, _inode = file
+            content: LocalFile | bytes = file
+            if is_rewritten(path):
+                content = self._portable(file, paths)
+                size = len(content)
+            self.files.append(SourceFile(prefix + path, size, mode, mtime_ns, partial(self._open, content)))
+            self._contents.append(content)
+
+    def read(self, offsets: Sequence[int], memory: bytearray) -> None:
+        """Read each file to its offset. Raises UnitChangedError if one is not as it was found, OSError as it comes."""
+        places, found = [], []
+        for content, offset in zip(self._contents, offsets, strict=True):
+            if isinstance(content, bytes):
+                memory[offset : offset + len(content)] = content
+            else:
+                places.append((content.path, content.size, offset))
+                found.append(content.as_read)
+        if read_files(self._folder, places, memory) != found:
+            raise UnitChangedError("a file was written to")
+
+    def _open(self, content: LocalFile | bytes, _source: SourceFile) -> Content:
+        return io.BytesIO(content) if isinstance(content, bytes) else _UnchangedFile(self._folder, content)
+
+    def _portable(self, file: LocalFile, siblings: Collection[str]) -> bytes:
+        """The content of a file without this machine's paths."""
+        buffer = bytearray(file.size)
+        try:
+            [found] = read_files(self._folder, [(file.path, file.size, 0)], buffer)
+            if found != file.as_read:
+                raise UnitChangedError(f"{file.path} was written to")
+        except OSError:  # once more, to tell a file that is gone from one that cannot be read
+            with _UnchangedFile(self._folder, file) as content, memoryview(buffer) as left:
+                while left:
+                    left = left[content.readinto(left) :]
+        try:
+            return self._unit.root.adapter.to_portable(file.path, bytes(buffer), siblings)
+        except ValueError as error:
+            raise UnitChangedError(f"{file.path} is not as its compiler writes it ({error})") from error
+
+
+class _UnchangedFile:
+    """A file that is read on condition that it stays as it was found: leaving it raises UnitChangedError otherwise."""
+
+    __slots__ = ("_descriptor", "_found", "_path")
+
+    def __init__(self, folder: str, found: LocalFile) -> None:
+        self._found = found
+        self._path = f"{folder}/{found.path}"
+        try:
+            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as error:
+            raise UnitChangedError(f"{self._path} can no longer be opened ({error.strerror})") from error
+
+    def __enter__(self) -> _UnchangedFile:
+        return self
+
+    def readinto(self, buffer: memoryview) -> int:
+        try:
+            count = os.readv(self._descriptor, [buffer])
+        except OSError as error:
+            raise LocalCacheError("read", self._path, error.strerror or str(error)) from error
+        if not count and len(buffer):
+            raise UnitChangedError(f"{self._path} became shorter")
+        return count
+
+    def __exit__(self, error_type: object, *_: object) -> None:
+        now, found = os.fstat(self._descriptor), self._found
+        os.close(self._descriptor)
+        if error_type is None and (now.st_mtime_ns, now.st_size, now.st_ino) != (
+            found.mtime_ns,
+            found.size,
+            found.inode,
+        ):
+            raise UnitChangedError(f"{self._path} was written to")
+
+
+def check_folder(unit: LocalUnit) -> None:
+    """Raise UnitChangedError if the files of a folder are no longer those that were found."""
+    if unit.unit.kind is not UnitKind.FOLDER:
+        return
+    inside = len(unit.unit.path) + 1
+    if {file.path[inside:] for file in unit.files} == _names_in(f"{unit.root.path}/{unit.unit.path}"):
+        return  # nearly always: these files and nothing else
+    expected: dict[str, set[str]] = {}
+    for file in unit.files:
+        path = file.path
+        while path != unit.unit.path:
+            folder, _, name = path.rpartition("/")
+            if folder in expected:
+                expected[folder].add(name)
+                break  # and so are the folders above it
+            expected[folder] = {name}
+            path = folder
+    for folder, names in expected.items():
+        found = _names_in(f"{unit.root.path}/{folder}")
+        if names - found or any(_holds_artifacts(unit.root, f"{folder}/{name}") for name in found - names):
+            raise UnitChangedError("files were added or removed")
+
+
+def _holds_artifacts(root: CacheRoot, path: str) -> bool:
+    """Whether there is an artifact at or below a path; links, locks and empty folders are none."""
+    if not os.path.islink(root.path / path) and os.path.isdir(root.path / path):
+        children = () if root.adapter.skips_folder(path) else _names_in(f"{root.path}/{path}")
+        return any(_holds_artifacts(root, f"{path}/{name}") for name in children)
+    return not os.path.islink(root.path / path) and root.adapter.unit_of(path) is not None
+
+
+def _names_in(folder: str) -> set[str]:
+    try:
+        return set(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UnitChangedError(f"{folder} is gone") from error
+    except OSError as error:
+        raise LocalCacheError("look through", folder, error.strerror or str(error)) from error
