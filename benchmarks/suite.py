@@ -43,7 +43,11 @@ class Benchmark:
 
     @property
     def program(self) -> Path:
-        return HERE / f"{self.name}.py"
+        return ROOT / "tests/simulation" if self.name == "simulate" else HERE / f"{self.name}.py"
+
+    @property
+    def command(self) -> list[str]:
+        return ["-m", "tests.simulation"] if self.name == "simulate" else [str(self.program)]
 
 
 BENCHMARKS = (
@@ -99,7 +103,7 @@ def run(benchmark: Benchmark, options: argparse.Namespace, results: Path) -> boo
             leave_reason(benchmark, target, why)
         return True
     python = options.vllm if benchmark.needs == "vllm" else sys.executable
-    command = [python, str(benchmark.program), "--results", str(target)]
+    command = [python, *benchmark.command, "--results", str(target)]
     command += ["--quick"] if options.quick else []
     command += ["--peer", options.peer] if options.peer else []
     print(f"\n{benchmark.name}: {benchmark.title}", flush=True)

@@ -1,7 +1,7 @@
-"""A simulated service behind a network: so many bytes and requests a second, and failures.
+"""A simulated service behind a network, with limited bandwidth, a limited request rate and failures.
 
-Its bandwidth is shared evenly by all transfers, none of which gets more than a connection carries. It takes requests
-at its rate; what comes too fast is put off for half a second at most, and beyond that refused (503 SlowDown).
+All transfers share the bandwidth evenly, and none exceeds the rate of one connection. The service queues requests above
+its rate for half a second at most, and refuses the rest (503 SlowDown).
 """
 
 from __future__ import annotations
@@ -12,29 +12,50 @@ import random
 from collections import deque
 from dataclasses import dataclass, field
 
-from benchmarks.simulation.scheduler import Scheduler
+from tests.simulation.scheduler import Scheduler
 
 _BACKLOG_S = 0.5
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What a service offers. Rates are of all clients together, except where it says so."""
+    """Limits of a service. Rates apply to all clients together unless the name says otherwise."""
 
     bytes_per_s: float
     connection_bytes_per_s: float
     requests_per_s: float
     latency_s: float
-    """From a request to its answer's first byte, where nothing is in the way: half to one and a half times this."""
+    """Time to the first byte on an idle service: drawn from half to one and a half times this."""
     failures: float
-    """Of so many requests in one, at random, nothing is heard."""
+    """Probability that a request is lost."""
     failure_s: float
-    """And after so long the client notices."""
+    """Seconds until the client notices a lost request."""
+
+
+TERMS = {
+    "mount": Terms(
+        bytes_per_s=2.5e9,
+        connection_bytes_per_s=1e9,
+        requests_per_s=50_000,
+        latency_s=0.001,
+        failures=1e-4,
+        failure_s=1.0,
+    ),
+    "bucket": Terms(
+        bytes_per_s=12.5e9,
+        connection_bytes_per_s=90e6,
+        requests_per_s=5_500,
+        latency_s=0.03,
+        failures=1e-3,
+        failure_s=0.1,
+    ),
+}
+"""A file server at 20 Gbit/s, and a bucket at 100 Gbit/s with S3's 5,500 reads a second for one prefix."""
 
 
 @dataclass
 class Usage:
-    """What clients have used of a service."""
+    """Totals over all clients."""
 
     requests: int = 0
     refused: int = 0
@@ -43,16 +64,16 @@ class Usage:
 
 
 class UnavailableError(Exception):
-    """A request came to nothing; repeating it may help."""
+    """A request failed; a retry may succeed."""
 
     def __init__(self, *, is_refused: bool) -> None:
         self.is_refused = is_refused
-        """Because there are too many. Otherwise it was lost."""
+        """Refused for too high a rate. Otherwise the request was lost."""
 
 
 @dataclass
 class Link:
-    """Bytes on their way, all at the same pace: a transfer ends when as much has passed as it has bytes."""
+    """Transfers in progress, all at the same rate."""
 
     scheduler: Scheduler
     bytes_per_s: float
@@ -64,7 +85,7 @@ class Link:
     _plan: int = 0
 
     def transfer(self, size_bytes: int) -> None:
-        """Wait until so many bytes have come through."""
+        """Wait until ``size_bytes`` have arrived."""
         self._advance()
         waiting: deque[object] = deque()
         heapq.heappush(self._ends, (self._passed + size_bytes, next(self._order), waiting))
@@ -88,9 +109,9 @@ class Link:
 
     def _finish(self, plan: int) -> None:
         if plan != self._plan:
-            return  # others have begun or ended since
+            return  # another transfer has begun or ended
         self._advance()
-        self._passed = max(self._passed, self._ends[0][0])  # whatever rounding says
+        self._passed = max(self._passed, self._ends[0][0])  # despite rounding
         while self._ends and self._ends[0][0] <= self._passed:
             self.scheduler.wake(heapq.heappop(self._ends)[2])  # type: ignore[arg-type]
         self._schedule()
@@ -108,7 +129,7 @@ class Service:
         self._free_s = 0.0
 
     def request(self, size_bytes: int = 0, requests: int = 1) -> None:
-        """So many bytes to or from the service, by as many requests at once. Raises UnavailableError."""
+        """Transfer ``size_bytes`` to or from the service in ``requests`` parallel requests. Raises UnavailableError."""
         self.usage.requests += requests
         now_s = self.scheduler.now_s
         latency_s = self._terms.latency_s * self._random.uniform(0.5, 1.5)

@@ -1,7 +1,7 @@
-"""Stores over a simulated service: what they hold is real, what they cost is simulated.
+"""Stores with real content and simulated costs.
 
-A mount behaves as NFS does: requests of a megabyte, repeated for as long as it takes. A bucket reads through the very
-code that reads from real ones (:mod:`b10_transfer.stores.bucket.ranges`), and repeats requests as that is told to.
+A mount behaves like NFS: requests of one megabyte, retried without a limit. A bucket uses the project's ranged reads
+(:mod:`b10_transfer.stores.bucket.ranges`) and its retries.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from b10_transfer.stores.base import ObjectInfo, ObjectReader, Store, StoreFacts
 from b10_transfer.stores.bucket.ranges import MB, PARTS_AHEAD, TAIL_BYTES, End, RangedStore, RangeReader
 from b10_transfer.stores.bucket.retry import Attempts, Pace
 from b10_transfer.testing.memory import MemoryStore
-from benchmarks.simulation.scheduler import EPOCH_S, Event, Scheduler
-from benchmarks.simulation.service import Service, UnavailableError
+from tests.simulation.scheduler import EPOCH_S, Event, Scheduler
+from tests.simulation.service import Service, UnavailableError
 
 if TYPE_CHECKING:
     from b10_transfer.stores.base import Source
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _TRANSFER_BYTES = MB
-"""What one request of NFS reads or writes at most, by default."""
+"""Default maximum size of one NFS request."""
 _UPLOAD_PART_BYTES = 5 * MB
 
 
 class Contents:
-    """What all clients of a service see. A range is cut out once, so that equal ranges are one object."""
+    """Content of a service. Equal ranges are the same object."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.objects = MemoryStore(clock=lambda: EPOCH_S + scheduler.now_s)
@@ -46,7 +46,7 @@ class Contents:
 
 
 class SimulatedStore(Store):
-    """One client's connection; a subclass says what its operations cost."""
+    """Connection of one client. A subclass defines the cost of each operation."""
 
     def __init__(self, service: Service, contents: Contents) -> None:
         self.location = "simulated"
@@ -54,7 +54,7 @@ class SimulatedStore(Store):
         self._contents = contents
 
     def _pay(self, size_bytes: int = 0, requests: int = 1) -> None:
-        """Ask the service for something, and again until it is had. Raises StoreError."""
+        """Send requests, with retries. Raises StoreError."""
         raise NotImplementedError
 
     def folders(self, folder: str) -> list[str]:
@@ -73,7 +73,7 @@ class SimulatedStore(Store):
         return self._contents.objects.delete(name)
 
     def now(self) -> float:
-        for _ in range(3):  # both make an object, look at its time, and delete it
+        for _ in range(3):  # create an object, read its time, delete it
             self._pay()
         return self._contents.objects.now()
 
@@ -93,7 +93,7 @@ class Mount(SimulatedStore):
     def create(self, name: str, source: Source) -> bool:
         data = _Bytes(source)
         self.move(len(data.content))
-        for _ in range(4):  # a staging file is made, synced, linked and unlinked
+        for _ in range(4):  # create, sync, link and unlink a staging file
             self._pay()
         return self._contents.objects.create(name, data)
 
@@ -124,7 +124,7 @@ class _MountReader(ObjectReader):
 
 
 class Bucket(RangedStore, SimulatedStore):
-    """A bucket. Each operation of a load has a worker process of its own, hence a client of its own."""
+    """A bucket. Each operation has its own worker process, so its own client."""
 
     def __init__(self, service: Service, contents: Contents, timeout_s: float) -> None:
         SimulatedStore.__init__(self, service, contents)
@@ -140,7 +140,7 @@ class Bucket(RangedStore, SimulatedStore):
         data = _Bytes(source)
         size = len(data.content)
         if size > 16 * MB:
-            for _ in range(3):  # is it there, begin, complete
+            for _ in range(3):  # check, begin and complete an upload
                 self._pay()
             self._pay(size, -(-size // _UPLOAD_PART_BYTES))
         else:
@@ -176,7 +176,7 @@ class Bucket(RangedStore, SimulatedStore):
 
 
 class _BucketReader(RangeReader):
-    """Waits as the real one does, and gives the one copy of what it has waited for."""
+    """Waits like the real reader and returns the shared copy."""
 
     def __init__(
         self, name: str, end: End, fetch: Fetch, in_background: Callable[..., Any], contents: Contents
@@ -216,7 +216,7 @@ class _Future(Generic[T]):
 
 
 class _Pool:
-    """At most so many things at once, for a client."""
+    """Runs at most ``most`` functions of one client at once."""
 
     def __init__(self, scheduler: Scheduler, most: int) -> None:
         self._scheduler = scheduler
@@ -240,7 +240,7 @@ class _Pool:
 
 
 class _Bytes:
-    """All that a source holds, and a source itself."""
+    """The whole content of a source, itself a source."""
 
     def __init__(self, source: Source) -> None:
         parts = []

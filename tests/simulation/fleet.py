@@ -1,8 +1,8 @@
-"""Replicas: the project's own load, wait and save, in simulated processes.
+"""Replicas that run the project's own load, wait and save in simulated processes.
 
-What is replaced, and nothing else: clocks and threads (:mod:`.scheduler`), the store, the worker process that is
-between them (it costs the same in any fleet), what identifies the machine (looked up once), and the writing of what was
-loaded to a local disk. Digests are computed and frames unpacked once for each range of bytes.
+The simulation replaces only these parts: clocks and threads (:mod:`.scheduler`), the store, the store's worker process,
+the detection of the environment (it runs once), and writes to the local disk. It computes each digest and unpacks each
+frame once for all replicas.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from b10_transfer.status import LoadReport, OperationStatus, SaveReport
 from b10_transfer.stores import leases
 from b10_transfer.stores.base import Store
 from b10_transfer.stores.bucket import retry as patience
-from benchmarks.simulation.scheduler import EPOCH_S, Scheduler
-from benchmarks.simulation.service import Service, Terms, Usage
-from benchmarks.simulation.stores import Bucket, Contents, Mount
+from tests.simulation.scheduler import EPOCH_S, Scheduler
+from tests.simulation.service import Service, Terms, Usage
+from tests.simulation.stores import Bucket, Contents, Mount
 
 DEADLINE_S = 600.0
 KERNELS = 48
@@ -52,14 +52,14 @@ WAIT_S = 1800.0
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is simulated."""
+    """Parameters of one simulation."""
 
     replicas: int
     kind: str
     """``mount`` or ``bucket``."""
     terms: Terms
     waits: bool
-    """Nothing is saved yet, and all wait while one compiles. Otherwise the store holds a pack."""
+    """The store is empty and all replicas wait while one compiles. Otherwise the store holds a pack."""
     pack_bytes: int
     start_within_s: float = 1.0
     seed: int = 1
@@ -67,22 +67,22 @@ class Scenario:
 
 @dataclass
 class Outcome:
-    """What came of it."""
+    """Results of one simulation."""
 
     pack_bytes: int
     bound_s: float
-    """The least that any protocol would take to bring every replica one pack, by bandwidth alone."""
+    """Lower bound from bandwidth alone: replicas × bytes of the pack / bytes per second."""
     usage: Usage
     compiled: int = 0
     failed: int = 0
     available_s: float = 0.0
-    """When there was something to load for all: the beginning, or when the compiler's save had ended."""
+    """When a pack was available: at the start, or when the save of the compiling replica ended."""
     warm_s: list[float] = field(default_factory=list)
     """When each replica was warm."""
 
     @property
     def last_warm_s(self) -> float:
-        """From when there was something to load."""
+        """Seconds from :attr:`available_s` until the last replica is warm."""
         return max(self.warm_s) - self.available_s
 
     @property
@@ -95,14 +95,14 @@ class Replica:
 
     def __init__(self, fleet: Fleet, number: int) -> None:
         self.lease: leases.Lease | None = None
-        """What a module of this process holds while others run."""
+        """Module state of this process while other processes run."""
         self._fleet = fleet
         self._cache = fleet.folder / f"replica{number}" / "triton"
         environment = {"TRITON_CACHE_DIR": str(self._cache), "B10_CACHES": "triton", "HOME": str(fleet.folder)}
         self._config = Config.from_environment(environment, store=fleet.folder / "store")
 
     def start(self) -> None:
-        """Load, wait if there is nothing, compile if need be."""
+        """Load. If there is no pack, wait for one or compile."""
         report = self._attempt()
         if report.status is OperationStatus.DOES_NOT_EXIST and self._fleet.scenario.waits:
             report = operations._wait_for_compile(report, WAIT_S, lambda: self._config, self._attempt)
@@ -117,7 +117,7 @@ class Replica:
         self._fleet.outcome.warm_s.append(self._fleet.scheduler.now_s)
 
     def compile(self) -> None:
-        """Leave in the cache what a compiler would have: the same, whoever compiles."""
+        """Fill the cache as a compiler does, with the same content in every replica."""
         chosen = random.Random(0)
         for number in range(KERNELS):
             folder = self._cache / f"KERNEL{number:03d}"
@@ -142,7 +142,7 @@ class Replica:
 
 
 class Fleet:
-    """Replicas, and the service that they share."""
+    """Replicas and the service that they share."""
 
     def __init__(self, scenario: Scenario, folder: Path) -> None:
         self.scenario = scenario
@@ -154,7 +154,7 @@ class Fleet:
         self.outcome = Outcome(0, 0.0, self._service.usage)
 
     def run(self) -> Outcome:
-        """Start all replicas, and see how they fare."""
+        """Run all replicas until each is warm or has failed."""
         scenario = self.scenario
         random.seed(scenario.seed)
         with _simulated(self.scheduler, self._opened):
@@ -191,7 +191,7 @@ class Fleet:
             yield Bucket(self._service, self._contents, deadline.remaining_s)
 
     def _switch_process(self, process: object) -> None:
-        """A process has modules of its own: what they hold is exchanged."""
+        """Exchange the module state that belongs to one process."""
         if self._running is not None:
             self._running.lease = compile_once._lease
         self._running = process if isinstance(process, Replica) else None
@@ -200,7 +200,7 @@ class Fleet:
 
 @contextmanager
 def _simulated(scheduler: Scheduler, opened: Callable[[Config, Deadline], Any]) -> Iterator[None]:
-    """Have the project's modules live in simulated time, with a simulated store."""
+    """Replace clocks, threads and the store in the project's modules."""
     modules = scheduler.modules()
     environment = detect()
     replaced: list[tuple[ModuleType, str, Any]] = [
@@ -226,7 +226,7 @@ def _simulated(scheduler: Scheduler, opened: Callable[[Config, Deadline], Any]) 
 
 
 def _remembered(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Call a pure function once for each object. The objects are kept, so that no two have one identity."""
+    """Call a pure function once for each object. Keeps the objects, so that no identity is reused."""
     known: dict[int, tuple[object, Any]] = {}
 
     def remembered(data: object, *arguments: object) -> Any:
@@ -238,7 +238,7 @@ def _remembered(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _once(unpack: Callable[[memoryview, Any], None]) -> Callable[[memoryview, Any], None]:
-    """Unpack each frame once: nobody looks at the content."""
+    """Unpack each frame once. The content is not used."""
     checked = _remembered(lambda data, memory: unpack(memory, data))
     return lambda memory, data: checked(data, memory)
 
@@ -246,7 +246,7 @@ def _once(unpack: Callable[[memoryview, Any], None]) -> Callable[[memoryview, An
 def _read(
     repository: ReadRepository, union: Union, names: Iterable[str], _roots: Iterable[CacheRoot], deadline: Deadline
 ) -> Restored:
-    """A restore that reads, verifies and unpacks as the real one does, and writes nothing."""
+    """Read, verify and unpack as the real restore does, but write nothing."""
     result = Restored(union)
     for pack, units in restore._by_pack({name: union.units[name] for name in names}):
         with repository.opened(pack) as opened:

@@ -1,7 +1,7 @@
-"""Simulated time: ``time``, ``threading`` and ``queue`` for code that shall not notice that it is simulated.
+"""Simulated time: replacements for ``time``, ``threading`` and ``queue``.
 
-Every thread of every process is a greenlet. One runs at a time, until it waits; when all wait, the clock jumps to the
-next moment at which something is due. What has no wait takes no time. Equal seeds give equal runs.
+Every simulated thread is a greenlet. One runs until it waits. When all wait, the clock jumps to the next event. Code
+between two waits takes no simulated time. Equal seeds give equal runs.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any
 from greenlet import greenlet
 
 EPOCH_S = 1_700_000_000.0
-"""What the clock of the calendar shows at the beginning."""
+"""``time.time()`` at the start of a simulation."""
 
 
 class _Wakeup:
-    """Something that will wake a waiting thread: once."""
+    """Wakes a waiting thread once."""
 
     __slots__ = ("is_over", "thread", "timed_out")
 
@@ -32,7 +32,7 @@ class _Wakeup:
 
 
 class Scheduler:
-    """Runs threads in the order of simulated time. ``switch_process`` is told whose thread runs next."""
+    """Runs threads in the order of simulated time. Calls ``switch_process`` before a thread of another process runs."""
 
     def __init__(self, switch_process: Callable[[object], None]) -> None:
         self.now_s = 0.0
@@ -43,24 +43,24 @@ class Scheduler:
         self._current: Thread | None = None
 
     def at(self, moment_s: float, action: Callable[[], None]) -> None:
-        """Have something done at a moment, by nobody's thread: it must not wait."""
+        """Run ``action`` at a moment, outside any simulated thread. It must not wait."""
         heapq.heappush(self._due, (max(moment_s, self.now_s), next(self._order), action))
 
     def run(self) -> None:
-        """Until nothing is due any more. Raises what any thread raises."""
+        """Run until no event is left. Raises any exception that a thread raises."""
         while self._due:
             self.now_s, _order, action = heapq.heappop(self._due)
             action()
 
     def start(self, function: Callable[[], object], process: object) -> None:
-        """A new thread of a process."""
+        """Start a thread of a process."""
         Thread(self, function, process).start()
 
     def sleep(self, seconds: float) -> None:
         self.wait(deque(), seconds)
 
     def wait(self, waiting: deque[_Wakeup], timeout_s: float | None) -> bool:
-        """Wait until :meth:`wake` is called for this place; False if the time ran out first."""
+        """Wait until :meth:`wake` is called for ``waiting``. Returns False on a timeout."""
         assert self._current is not None, "only a simulated thread can wait"
         wakeup = _Wakeup(self._current)
         waiting.append(wakeup)
@@ -70,7 +70,7 @@ class Scheduler:
         return not wakeup.timed_out
 
     def wake(self, waiting: deque[_Wakeup], count: int = 1) -> None:
-        """Wake so many who wait at a place, the first first."""
+        """Wake up to ``count`` threads, in the order in which they began to wait."""
         while count and waiting:
             wakeup = waiting.popleft()
             if not wakeup.is_over:
@@ -84,7 +84,7 @@ class Scheduler:
             wakeup.thread.switch()
 
     def modules(self) -> dict[str, Any]:
-        """``time``, ``threading`` and ``queue``, as far as the project uses them."""
+        """The parts of ``time``, ``threading`` and ``queue`` that the project uses."""
 
         def clock() -> float:
             return EPOCH_S + self.now_s
@@ -106,7 +106,7 @@ class Scheduler:
         }
 
     def _process(self) -> object:
-        """A thread belongs to the process of the one that starts it."""
+        """The process of the running thread, which a new thread joins."""
         assert self._current is not None
         return self._current.process
 
@@ -123,7 +123,7 @@ class Thread:
         self._scheduler.at(self._scheduler.now_s, self.switch)
 
     def switch(self) -> None:
-        """Run it until it waits or ends. Called by the scheduler alone."""
+        """Run the thread until it waits or ends. Only the scheduler calls this."""
         scheduler = self._scheduler
         if scheduler._current is None or scheduler._current.process is not self.process:
             scheduler._switch_process(self.process)
@@ -198,7 +198,7 @@ class SimpleQueue:
 
 
 class _SubscriptedQueue:
-    """``SimpleQueue`` as a class that can be subscripted, which annotations at run time do."""
+    """``SimpleQueue`` that supports ``SimpleQueue[T]``, which annotations evaluate at run time."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler

@@ -1,1 +1,0 @@
-"""Fleets of any size in simulated time: the project's own code over simulated stores (``benchmarks/simulate.py``)."""

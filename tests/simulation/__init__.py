@@ -1,0 +1,1 @@
+"""Fleets of any size in simulated time: the project's own code over simulated stores and clocks."""
