@@ -25,7 +25,7 @@ from .environment import detect
 from .errors import CacheError, CacheOperationInterrupted, CacheValidationError, LocalCacheError
 from .inspection.bounded import bounded, open_store
 from .inspection.info import inspect_pod
-from .launcher.server import address_of, find_beside, serves
+from .launcher.server import address_of, find_external_server, serves
 from .maintenance.clear import clear_caches
 from .operations.public import load, save
 from .repository.catalogue import Catalogue
@@ -201,7 +201,7 @@ def save_vllm_compile_cache() -> None:
 
 
 def _url_of_the_server_beside() -> str:
-    server = find_beside()
+    server = find_external_server()
     return (server and address_of(server.arguments)) or _DEFAULT_URL
 
 

@@ -257,7 +257,7 @@ def test_what_is_lent_is_what_is_read(store: Store) -> None:
     with reader:
         for _ in range(6):  # more often than there may be room for at once, and one larger than any room
             for start, length in ((0, 2_000_000), (1_999_999, 3), (1_000_000, 4_000_000), (0, 9_000_000), (5, 0)):
-                with reader.lend_at(start, length) as lent, reader.lend_at(start, length) as again:
+                with reader.borrow_at(start, length) as lent, reader.borrow_at(start, length) as again:
                     assert bytes(lent) == bytes(again) == data[start : start + length]
 
 
@@ -267,7 +267,7 @@ def test_what_is_lent_stays_as_it_is_until_it_is_given_back(store: Store) -> Non
     reader = store.open("a/object")
     assert reader is not None
     with reader, ExitStack() as loans:
-        lent = [loans.enter_context(reader.lend_at(start, 100_000)) for start in range(0, 2_900_000, 100_000)]
+        lent = [loans.enter_context(reader.borrow_at(start, 100_000)) for start in range(0, 2_900_000, 100_000)]
         assert b"".join(lent) == data[:2_900_000]
 
 
@@ -431,5 +431,5 @@ def test_worker_without_shared_memory_sends_what_it_reads(
         create(store, "a/object", b"content")
         reader = store.open("a/object")
         assert reader is not None
-        with reader, reader.lend_at(0, 7) as lent:
+        with reader, reader.borrow_at(0, 7) as lent:
             assert bytes(lent) == b"content"

@@ -11,7 +11,7 @@ import pytest
 
 from tests.launcher.pod import COMMAND, LONG, Pod, wait_until
 
-SIBLING = "$command & keeper=$!; $server; code=$?; wait $keeper; exit $code"
+SIBLING = "$command & supervisor=$!; $server; code=$?; wait $supervisor; exit $code"
 PARENT = "$command & exec $server"
 
 
@@ -60,7 +60,7 @@ def test_late_compile_just_before_the_end_is_saved_at_the_end(pod: Pod) -> None:
 
 
 def test_end_of_the_server_is_noticed_long_before_its_cache_is_looked_at_again(pod: Pod) -> None:
-    """The next look is due in 200 s; the keeper ends long before, or this test fails."""
+    """The next look is due in 200 s; the supervisor ends long before, or this test fails."""
     started = pod.shell(SIBLING, B10_QUIET_SECONDS=LONG)
     started.says("save: SUCCESS")
     stop_server(pod)
@@ -81,16 +81,16 @@ def test_program_of_any_name_is_found_by_its_url(pod: Pod) -> None:
     program = pod.program.with_name("other")
     shutil.copy(pod.program, program)
     url = f"http://127.0.0.1:{pod.port}/v1/models"
-    keeper = pod.start([COMMAND], B10_TRANSFER_VLLM_URL=url, B10_QUIET_SECONDS=LONG)
-    keeper.says("load:")
+    supervisor = pod.start([COMMAND], B10_TRANSFER_VLLM_URL=url, B10_QUIET_SECONDS=LONG)
+    supervisor.says("load:")
     server = pod.start([sys.executable, str(program), "--port", str(pod.port)])
-    keeper.says("the server serves")
-    keeper.says("save: SUCCESS")
+    supervisor.says("the server serves")
+    supervisor.says("save: SUCCESS")
     server.send(signal.SIGUSR1)
     pod.waits_for("signal")
     server.send(signal.SIGTERM)
     assert server.wait() == 0
-    assert keeper.wait() == 0
+    assert supervisor.wait() == 0
     assert pod.stored() == ["KERNEL0", "KERNEL1", "LATE0"]
 
 
@@ -129,15 +129,15 @@ def test_without_any_server_it_ends_with_whoever_started_it(pod: Pod, alone: lis
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_ends_it_with_a_last_save_and_leaves_the_server_alone(pod: Pod, number: int) -> None:
     server = pod.start(pod.server)
-    keeper = pod.start(
+    supervisor = pod.start(
         [COMMAND], B10_QUIET_SECONDS=LONG, B10_TRANSFER_VLLM_URL=f"http://127.0.0.1:{pod.port}/v1/models"
     )
-    keeper.says("the server serves")
-    keeper.says("save: SUCCESS")
+    supervisor.says("the server serves")
+    supervisor.says("save: SUCCESS")
     server.send(signal.SIGUSR1)
     pod.waits_for("signal")
-    keeper.send(number)
-    assert keeper.wait() == 0
+    supervisor.send(number)
+    assert supervisor.wait() == 0
     assert pod.stored() == ["KERNEL0", "KERNEL1", "LATE0"]
     assert server.process.poll() is None
 

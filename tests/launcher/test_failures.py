@@ -177,7 +177,7 @@ def test_server_that_a_broken_installation_starts_gets_signals(pod: Pod, tmp_pat
     pod.is_deserted()
 
 
-@pytest.mark.parametrize("function", ["launcher.processes:_is_the_servers_too", "launcher.keeper:Keeper.end"])
+@pytest.mark.parametrize("function", ["launcher.processes:_is_the_servers_too", "launcher.supervisor:Supervisor.end"])
 def test_failure_while_the_server_runs_starts_no_second_one(pod: Pod, tmp_path: Path, function: str) -> None:
     started = pod.run(**broken(pod, tmp_path, fails(function)), FAKE_EXIT="7")
     pod.waits_for("serves")
@@ -192,8 +192,8 @@ def test_failure_while_the_server_runs_starts_no_second_one(pod: Pod, tmp_path: 
 def test_failure_that_nobody_foresaw_costs_the_server_nothing(pod: Pod, tmp_path: Path) -> None:
     folder = tmp_path / "broken"
     folder.mkdir()
-    program = "from b10_transfer.launcher import keeper\ndef load(self): raise RuntimeError('unforeseen')\n"
-    (folder / "sitecustomize.py").write_text(program + "keeper.Keeper.load = load\n")
+    program = "from b10_transfer.launcher import supervisor\ndef load(self): raise RuntimeError('unforeseen')\n"
+    (folder / "sitecustomize.py").write_text(program + "supervisor.Supervisor.load = load\n")
     started = pod.run(EXIT_7, PYTHONPATH=str(folder))
     assert started.wait() == 7
     assert "unforeseen" in started.log

@@ -139,7 +139,7 @@ def hung_during_load(pod: Pod, mount: Mount, wrapper: list[str] | None = None) -
     """A ``run`` whose load waits for a store that does not answer."""
     mount.fail(readdir="HANG", getattr="HANG")
     started = pod.run(None, wrapper or [], B10_STORE=str(mount.path / "store"), B10_DEADLINE_SECONDS=LONG)
-    wait_until(lambda: any("stores.serve" in line for line in pod.processes().values()), "the store's worker")
+    wait_until(lambda: any("worker.server" in line for line in pod.processes().values()), "the store's worker")
     return started
 
 

@@ -28,7 +28,7 @@ def pausing(function, counts):
     return paused
 
 if sys.argv[1] == "load":
-    for name in ("read_at", "lend_at"):
+    for name in ("read_at", "borrow_at"):
         setattr(worker._WorkerReader, name, pausing(getattr(worker._WorkerReader, name), lambda arguments: True))
 else:
     worker.WorkerStore._send = pausing(worker.WorkerStore._send, lambda arguments: len(arguments[-1]) == 1 << 20)

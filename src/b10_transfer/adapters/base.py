@@ -11,7 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
-from ..config.reader import Reader, Variable
+from ..config.reader import EnvReader, Variable
 
 _TRANSIENT = re.compile(
     r"""(?x)
@@ -68,7 +68,7 @@ class Adapter(ABC):
     """The environment variables that say where the root is, for docs/configuration.md."""
 
     @abstractmethod
-    def locate(self, env: Reader) -> Path | None:
+    def locate(self, env: EnvReader) -> Path | None:
         """The root's absolute path on this machine, links resolved; None if it is where it cannot be taken.
 
         Raises ConfigurationError.

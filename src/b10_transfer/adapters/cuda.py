@@ -19,7 +19,7 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from ..config.reader import Reader, Variable, resolve
+from ..config.reader import EnvReader, Variable, resolve
 from .base import Adapter, Unit, UnitKind, is_transient
 
 _UNIT = "ComputeCache"
@@ -41,7 +41,7 @@ class CudaAdapter(Adapter):
         ),
     )
 
-    def locate(self, env: Reader) -> Path | None:
+    def locate(self, env: EnvReader) -> Path | None:
         name = "CUDA_CACHE_PATH"
         folder, last = os.path.split(os.path.normpath(env.text(name) or os.path.join("~", ".nv", _UNIT)))
         return resolve(name, folder) if last == _UNIT and os.path.basename(folder) == ".nv" else None

@@ -16,7 +16,7 @@ import os
 import pwd
 from pathlib import Path
 
-from ..config.reader import Reader, Variable, real_path, temporary_directory
+from ..config.reader import EnvReader, Variable, real_path, temporary_directory
 from .base import Adapter, Unit, UnitKind, is_transient
 
 
@@ -35,7 +35,7 @@ class CuteDslAdapter(Adapter):
         ),
     )
 
-    def locate(self, env: Reader) -> Path:
+    def locate(self, env: EnvReader) -> Path:
         if path := env.path("CUTE_DSL_CACHE_DIR"):
             return path
         temporary = env.text("TMPDIR") or temporary_directory()
@@ -50,7 +50,7 @@ class CuteDslAdapter(Adapter):
         return Unit(path, UnitKind.STEM)
 
 
-def _user(env: Reader) -> str:
+def _user(env: EnvReader) -> str:
     """As the DSL finds it; empty where it finds none, and then leaves that folder out."""
     try:
         return env.text("USER") or env.text("USERNAME") or pwd.getpwuid(os.getuid()).pw_name

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from ..config.reader import Reader, Variable, real_path
+from ..config.reader import EnvReader, Variable, real_path
 from .base import Adapter, Unit, UnitKind, is_transient
 from .vllm_root import VLLM_CACHE_ROOT, vllm_cache_root
 
@@ -38,7 +38,7 @@ class DeepGemmAdapter(Adapter):
         ),
     )
 
-    def locate(self, env: Reader) -> Path:
+    def locate(self, env: EnvReader) -> Path:
         return env.path(_CACHE_DIR) or real_path("~/.deep_gemm")
 
     def skips_folder(self, path: str) -> bool:
@@ -61,5 +61,5 @@ class VllmDeepGemmAdapter(DeepGemmAdapter):
     title = "DeepGEMM's kernels in vLLM"
     variables = (VLLM_CACHE_ROOT,)
 
-    def locate(self, env: Reader) -> Path:
+    def locate(self, env: EnvReader) -> Path:
         return vllm_cache_root(env) / "deep_gemm"

@@ -28,7 +28,7 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from ..config.reader import Reader, Variable, real_path
+from ..config.reader import EnvReader, Variable, real_path
 from .base import Adapter, Unit, UnitKind, is_locked, is_transient
 from .ninja import has_built_library, is_build_file
 from .vllm_root import VLLM_CACHE_ROOT, vllm_cache_root
@@ -52,7 +52,7 @@ class FlashInferAdapter(Adapter):
         ),
     )
 
-    def locate(self, env: Reader) -> Path:
+    def locate(self, env: EnvReader) -> Path:
         # Resolved once more, because what lies below the base may be links too.
         base = env.path("FLASHINFER_WORKSPACE_BASE") or real_path("~")
         return real_path(str(base / ".cache" / "flashinfer"))
@@ -111,7 +111,7 @@ class FlashInferAutotuneAdapter(Adapter):
         ),
     )
 
-    def locate(self, env: Reader) -> Path:
+    def locate(self, env: EnvReader) -> Path:
         default = vllm_cache_root(env) / "flashinfer_autotune_cache"
         return env.path("VLLM_FLASHINFER_AUTOTUNE_CACHE_DIR") or default
 

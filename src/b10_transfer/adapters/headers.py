@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from ..config.reader import Reader
+from ..config.reader import EnvReader
 from .base import Adapter, Unit, UnitKind, is_being_built, is_locked, is_transient
 from .inductor import default_inductor_dir
 
@@ -24,7 +24,7 @@ class HeadersAdapter(Adapter):
     title = "Inductor's precompiled C++ headers"
     units = "a header and its compiled form"
 
-    def locate(self, env: Reader) -> Path:
+    def locate(self, env: EnvReader) -> Path:
         return default_inductor_dir() / "precompiled_headers"
 
     def skips_folder(self, path: str) -> bool:

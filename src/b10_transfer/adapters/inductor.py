@@ -26,7 +26,7 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from ..config.reader import Reader, Variable, is_below, real_path, resolve, temporary_directory
+from ..config.reader import EnvReader, Variable, is_below, real_path, resolve, temporary_directory
 from ..errors import ConfigurationError
 from .base import Adapter, Unit, UnitKind, is_being_built, is_locked, is_transient
 from .triton import TritonAdapter
@@ -53,7 +53,7 @@ class InductorAdapter(Adapter):
     )
     _triton = TritonAdapter()
 
-    def locate(self, env: Reader) -> Path:
+    def locate(self, env: EnvReader) -> Path:
         name = "TORCHINDUCTOR_CACHE_DIR"
         default = default_inductor_dir()
         path = env.path(name)

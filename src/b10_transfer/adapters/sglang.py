@@ -24,7 +24,7 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from ..config.reader import Reader, Variable, real_path
+from ..config.reader import EnvReader, Variable, real_path
 from .base import Adapter, Unit, UnitKind, is_transient
 from .deep_gemm import DeepGemmAdapter
 from .flashinfer import FlashInferAdapter
@@ -36,7 +36,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _CACHE_DIR = Variable("SGLANG_CACHE_DIR", "`~/.cache/sglang`", "a path, `~` and links resolved", "SGLang's caches.")
 
 
-def _cache_dir(env: Reader) -> Path:
+def _cache_dir(env: EnvReader) -> Path:
     return env.path(_CACHE_DIR.name) or real_path("~/.cache/sglang")
 
 
@@ -52,7 +52,7 @@ class SglangJitAdapter(Adapter):
         ),
     )
 
-    def locate(self, env: Reader) -> Path:
+    def locate(self, env: EnvReader) -> Path:
         return env.path("SGLANG_JIT_CACHE_DIR") or real_path("~/.cache/sglang/jit")
 
     def skips_folder(self, path: str) -> bool:
@@ -84,7 +84,7 @@ class SglangCuteAdapter(Adapter):
         ),
     )
 
-    def locate(self, env: Reader) -> Path:
+    def locate(self, env: EnvReader) -> Path:
         return env.path("SGLANG_CUTE_AOT_CACHE_DIR") or _cache_dir(env) / "cute_aot"
 
     def unit_of(self, path: str) -> Unit | None:
@@ -109,7 +109,7 @@ class SglangDeepGemmAdapter(DeepGemmAdapter):
         ),
     )
 
-    def locate(self, env: Reader) -> Path:
+    def locate(self, env: EnvReader) -> Path:
         return env.path("SGLANG_DG_CACHE_DIR") or _cache_dir(env) / "deep_gemm"
 
 
@@ -120,7 +120,7 @@ class SglangInductorAdapter(InductorAdapter):
     title = "Inductor's in SGLang"
     variables = (_CACHE_DIR,)
 
-    def locate(self, env: Reader) -> Path:
+    def locate(self, env: EnvReader) -> Path:
         return _cache_dir(env) / "inductor"
 
 
@@ -131,7 +131,7 @@ class SglangTritonAdapter(TritonAdapter):
     title = "Triton's kernels in SGLang"
     variables = (_CACHE_DIR,)
 
-    def locate(self, env: Reader) -> Path:
+    def locate(self, env: EnvReader) -> Path:
         return _cache_dir(env) / "triton"
 
 
@@ -142,7 +142,7 @@ class SglangTileLangAdapter(TileLangAdapter):
     title = "TileLang's kernels and tuning in SGLang"
     variables = (_CACHE_DIR,)
 
-    def locate(self, env: Reader) -> Path:
+    def locate(self, env: EnvReader) -> Path:
         return _cache_dir(env) / "tilelang"
 
 
@@ -153,5 +153,5 @@ class SglangFlashInferAdapter(FlashInferAdapter):
     title = "FlashInfer's kernels in SGLang"
     variables = (_CACHE_DIR,)
 
-    def locate(self, env: Reader) -> Path:
+    def locate(self, env: EnvReader) -> Path:
         return _cache_dir(env) / ".cache" / "flashinfer"

@@ -23,7 +23,7 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from ..config.reader import Reader, Variable, real_path
+from ..config.reader import EnvReader, Variable, real_path
 from .base import Adapter, Unit, UnitKind, is_transient
 
 _KEY = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -45,7 +45,7 @@ class TileLangAdapter(Adapter):
         ),
     )
 
-    def locate(self, env: Reader) -> Path:
+    def locate(self, env: EnvReader) -> Path:
         return env.path("TILELANG_CACHE_DIR") or real_path("~/.tilelang/cache")
 
     def skips_folder(self, path: str) -> bool:

@@ -17,7 +17,7 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from ..config.reader import Reader, Variable, resolve
+from ..config.reader import EnvReader, Variable, resolve
 from .base import Adapter, Unit, UnitKind, is_transient
 from .ninja import has_built_library, is_build_file
 
@@ -40,7 +40,7 @@ class TorchExtensionsAdapter(Adapter):
         ),
     )
 
-    def locate(self, env: Reader) -> Path:
+    def locate(self, env: EnvReader) -> Path:
         caches = env.text("XDG_CACHE_HOME") or os.path.join("~", ".cache")
         default = os.path.join(caches, "torch_extensions")
         return env.path("TORCH_EXTENSIONS_DIR") or resolve("XDG_CACHE_HOME", default)

@@ -16,7 +16,7 @@ from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
 from pathlib import Path
 
-from ..config.reader import Reader, Variable, resolve
+from ..config.reader import EnvReader, Variable, resolve
 from .base import Adapter, Unit, UnitKind, is_transient
 
 _GROUP = "__grp__"
@@ -54,7 +54,7 @@ class TritonAdapter(Adapter):
         ),
     )
 
-    def locate(self, env: Reader) -> Path:
+    def locate(self, env: EnvReader) -> Path:
         # Source: triton/knobs.py, ``cache_knobs`` (Triton 3.9): TRITON_HOME stands for the home directory.
         home = env.text("TRITON_HOME") or "~"
         return env.absolute_path("TRITON_CACHE_DIR") or resolve("TRITON_HOME", os.path.join(home, ".triton", "cache"))

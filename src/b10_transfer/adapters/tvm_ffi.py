@@ -20,7 +20,7 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from ..config.reader import Reader, Variable, real_path
+from ..config.reader import EnvReader, Variable, real_path
 from .base import Adapter, Unit, UnitKind, is_locked, is_transient
 from .ninja import has_built_library, is_build_file
 
@@ -42,7 +42,7 @@ class TvmFfiAdapter(Adapter):
         ),
     )
 
-    def locate(self, env: Reader) -> Path:
+    def locate(self, env: EnvReader) -> Path:
         return env.path("TVM_FFI_CACHE_DIR") or real_path("~/.cache/tvm-ffi")
 
     def unit_of(self, path: str) -> Unit | None:

@@ -34,7 +34,7 @@ import pprint
 from collections.abc import Callable, Collection
 from pathlib import Path, PurePosixPath
 
-from ..config.reader import Reader
+from ..config.reader import EnvReader
 from .base import Adapter, Unit, UnitKind, is_transient
 from .inductor import InductorAdapter
 from .triton import TritonAdapter
@@ -60,7 +60,7 @@ class VllmAdapter(Adapter):
     _inductor = InductorAdapter()
     _triton = TritonAdapter()
 
-    def locate(self, env: Reader) -> Path:
+    def locate(self, env: EnvReader) -> Path:
         return vllm_cache_root(env) / "torch_compile_cache"
 
     def skips_folder(self, path: str) -> bool:

@@ -17,7 +17,7 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from ..config.reader import Reader
+from ..config.reader import EnvReader
 from .base import Adapter, Unit, UnitKind, is_transient
 from .vllm_root import VLLM_CACHE_ROOT, vllm_cache_root
 
@@ -35,7 +35,7 @@ class VllmModelInfosAdapter(Adapter):
     variables = (VLLM_CACHE_ROOT,)
     accompanies = True
 
-    def locate(self, env: Reader) -> Path:
+    def locate(self, env: EnvReader) -> Path:
         return vllm_cache_root(env) / "modelinfos"
 
     def unit_of(self, path: str) -> Unit | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..config.reader import Reader, Variable, resolve
+from ..config.reader import EnvReader, Variable, resolve
 
 VLLM_CACHE_ROOT = Variable(
     "VLLM_CACHE_ROOT",
@@ -15,7 +15,7 @@ VLLM_CACHE_ROOT = Variable(
 )
 
 
-def vllm_cache_root(env: Reader) -> Path:
+def vllm_cache_root(env: EnvReader) -> Path:
     """``VLLM_CACHE_ROOT`` as vLLM computes it, links resolved. Raises ConfigurationError.
 
     Source: ``vllm/envs.py`` (vLLM 0.32). A relative path is taken from the working directory, as vLLM does.

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..errors import ConfigurationError
 from . import store as store_location
-from .reader import Reader, Variable, is_below, parse_seconds, real_path, temporary_directory
+from .reader import EnvReader, Variable, is_below, parse_seconds, real_path, temporary_directory
 from .store import BucketUrl
 
 __all__ = [
@@ -218,7 +218,7 @@ class Config:
     shared_roots: bool
     caches: CacheSelection
     """Which compilers' caches are taken."""
-    reader: Reader = field(repr=False, compare=False)
+    reader: EnvReader = field(repr=False, compare=False)
     """For the adapters, each of which has variables of its own."""
 
     @classmethod
@@ -236,7 +236,7 @@ class Config:
 
         Raises :class:`ConfigurationError` naming the variable, its value and the rule it breaks.
         """
-        env = Reader(os.environ if environ is None else environ)
+        env = EnvReader(os.environ if environ is None else environ)
         store_dir, parents_may_be_made = store_location.locate(env, store)
         return cls(
             store=store_dir,
@@ -268,7 +268,7 @@ def is_namespace(text: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", text) is not None
 
 
-def _namespace(env: Reader, override: str | None) -> str:
+def _namespace(env: EnvReader, override: str | None) -> str:
     namespace = override if override is not None else env.text("B10_NAMESPACE") or "default"
     if not is_namespace(namespace):
         name = "B10_NAMESPACE" if override is None else "namespace"
@@ -284,24 +284,24 @@ def read_wait(override: float | None = None, environ: Mapping[str, str] | None =
     """Seconds that a load may wait for another replica to compile."""
     if override is not None:
         return 0.0 if override == 0 else parse_seconds("wait_for_compile_s", str(override))
-    return Reader(os.environ if environ is None else environ).seconds_or_none("B10_WAIT_FOR_COMPILE_SECONDS")
+    return EnvReader(os.environ if environ is None else environ).seconds_or_zero("B10_WAIT_FOR_COMPILE_SECONDS")
 
 
 def read_instant(override: bool | None = None, environ: Mapping[str, str] | None = None) -> bool:
     """Whether instant starts were asked for. Raises ConfigurationError."""
     if override is not None:
         return override
-    return Reader(os.environ if environ is None else environ).flag("B10_INSTANT", default=False)
+    return EnvReader(os.environ if environ is None else environ).flag("B10_INSTANT", default=False)
 
 
 def read_deadline(override: float | None = None, environ: Mapping[str, str] | None = None) -> float:
     """Seconds an operation may take. Touches no file system, so that it can be read before anything may hang."""
     if override is not None:
         return parse_seconds("deadline_s", str(override))
-    return Reader(os.environ if environ is None else environ).seconds("B10_DEADLINE_SECONDS", 60)
+    return EnvReader(os.environ if environ is None else environ).seconds("B10_DEADLINE_SECONDS", 60)
 
 
-def _work_dir(env: Reader) -> Path:
+def _work_dir(env: EnvReader) -> Path:
     name = "LOCAL_WORK_DIR"
     path = env.path(name)
     if path is None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..errors import ConfigurationError
-from .reader import Reader, Variable
+from .reader import EnvReader, Variable
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class LauncherConfig:
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> LauncherConfig:
         """Read every setting; what cannot be used is said, and replaced by its default. Never raises."""
-        env = Reader(os.environ if environ is None else environ)
+        env = EnvReader(os.environ if environ is None else environ)
         return cls(
             url=_url(env),
             timeout_s=_seconds(env, "B10_TRANSFER_TIMEOUT_S", 1800),
@@ -101,14 +101,14 @@ class LauncherConfig:
 def read_log_level(environ: Mapping[str, str] | None = None) -> str:
     """The level's name. Never raises."""
     name = "B10_TRANSFER_CLI_LOGLEVEL"
-    text = Reader(os.environ if environ is None else environ).text(name) or "INFO"
+    text = EnvReader(os.environ if environ is None else environ).text(name) or "INFO"
     if text.upper() not in _LEVELS:
         _say(ConfigurationError(name, text, f"it must be {', '.join(_LEVELS[:-1])} or {_LEVELS[-1]}"), "INFO")
         return "INFO"
     return text.upper()
 
 
-def _url(env: Reader) -> str | None:
+def _url(env: EnvReader) -> str | None:
     name = "B10_TRANSFER_VLLM_URL"
     text = env.text(name)
     if text is not None and not text.startswith(("http://", "https://")):
@@ -117,7 +117,7 @@ def _url(env: Reader) -> str | None:
     return text
 
 
-def _seconds(env: Reader, name: str, default: float) -> float:
+def _seconds(env: EnvReader, name: str, default: float) -> float:
     try:
         return env.seconds(name, default)
     except ConfigurationError as error:
@@ -125,9 +125,9 @@ def _seconds(env: Reader, name: str, default: float) -> float:
         return default
 
 
-def _wait(env: Reader) -> float:
+def _wait(env: EnvReader) -> float:
     try:
-        return env.seconds_or_none("B10_WAIT_FOR_COMPILE_SECONDS")
+        return env.seconds_or_zero("B10_WAIT_FOR_COMPILE_SECONDS")
     except ConfigurationError:  # the load says so
         return 0.0
 

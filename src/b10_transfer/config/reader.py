@@ -29,7 +29,7 @@ class Variable:
     meaning: str
 
 
-class Reader:
+class EnvReader:
     """Typed access to environment variables. An empty value counts as unset."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -68,7 +68,7 @@ class Reader:
         text = self.text(name)
         return default if text is None else parse_seconds(name, text)
 
-    def seconds_or_none(self, name: str) -> float:
+    def seconds_or_zero(self, name: str) -> float:
         """Likewise, 0 if it is unset or says so."""
         text = self.text(name)
         return 0.0 if text in (None, "0", "0.0") else self.seconds(name, 0.0)

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from ..errors import ConfigurationError
-from .reader import Reader, from_working_directory, real_path
+from .reader import EnvReader, from_working_directory, real_path
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class BucketUrl(str):
     __slots__ = ()
 
 
-def locate(env: Reader, override: str | os.PathLike[str] | None) -> tuple[Path | BucketUrl, bool]:
+def locate(env: EnvReader, override: str | os.PathLike[str] | None) -> tuple[Path | BucketUrl, bool]:
     """The store's path, made absolute without looking at it, for its mount may hang; or its URL.
 
     And whether missing parents of it may be made.
@@ -47,7 +47,7 @@ def locate(env: Reader, override: str | os.PathLike[str] | None) -> tuple[Path |
     return path, MOUNT in path.parents
 
 
-def origin(env: Reader, override: str | os.PathLike[str] | None) -> str:
+def origin(env: EnvReader, override: str | os.PathLike[str] | None) -> str:
     """What decided where the store is, for people."""
     if override is not None:
         return "given to this command"

@@ -21,7 +21,7 @@ from ..errors import (
     UntrustedPackError,
 )
 from ..local import snapshot
-from ..repository.catalogue import Amount, Catalogue, told
+from ..repository.catalogue import Amount, Catalogue, collect_errors
 from ..repository.union import Union
 from .bounded import Observer, bounded, open_store
 
@@ -121,7 +121,7 @@ def _explain(config: Config, deadline: Deadline) -> Explanation:
         nearest, more = ([], 0) if usable else _nearest(catalogue, config.namespace, pod, errors)
         elsewhere = []
         for name in catalogue.namespaces():
-            with told(errors):
+            with collect_errors(errors):
                 if name != config.namespace and _live_packs(catalogue, name, pod.id):
                     elsewhere.append(name)
         exists = store.facts().exists
@@ -166,9 +166,9 @@ def _neighbours(
 ) -> list[Neighbour]:
     found: list[Neighbour] = []
     for namespace in namespaces:
-        with told(errors):
+        with collect_errors(errors):
             for environment_id in catalogue.environments(namespace):
-                with told(errors):
+                with collect_errors(errors):
                     found += _neighbour(catalogue, namespace, environment_id, pod)
     return found
 

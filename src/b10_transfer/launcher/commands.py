@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from ..config.launcher import LauncherConfig
 from ..config.per_pod import per_pod_variables
 from .processes import Signals, end_workers, exit_code_of, wait_for_exit
-from .server import Beside, Child
-from .supervisor import Keeper
+from .server import Child, ExternalServer
+from .supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
 
@@ -30,19 +30,19 @@ def run(arguments: Sequence[str], *, namespace: str | None = None, store: str | 
     _warn_of_per_pod_variables()
     signals = Signals()
     try:
-        keeper = Keeper(config, namespace=namespace, store=store)
-        keeper.start(Child(arguments, config.url))
-        if stopped_by := signals.wait_for(keeper.loaded, config.start_within_s):
+        supervisor = Supervisor(config, namespace=namespace, store=store)
+        supervisor.start(Child(arguments, config.url))
+        if stopped_by := signals.wait_for(supervisor.loaded, config.start_within_s):
             logger.info("asked to end before the server was started")
             return 128 + stopped_by
-        if not keeper.loaded.is_set():
+        if not supervisor.loaded.is_set():
             logger.warning("the load takes longer than %g s: starting the server meanwhile", config.start_within_s)
         try:
             pid = signals.spawn(arguments)
         except OSError as error:
             logger.error("%s cannot be started: %s", arguments[0], error.strerror)
             return exit_code_of(error)
-        return _accompany(pid, signals, keeper, config)
+        return _accompany(pid, signals, supervisor, config)
     except Exception:
         signals.give_back()
         raise
@@ -50,14 +50,14 @@ def run(arguments: Sequence[str], *, namespace: str | None = None, store: str | 
         end_workers()
 
 
-def _accompany(pid: int, signals: Signals, keeper: Keeper, config: LauncherConfig) -> int:
+def _accompany(pid: int, signals: Signals, supervisor: Supervisor, config: LauncherConfig) -> int:
     """Be the server's parent until it has ended, then save; returns its exit code. Raises nothing, whatever fails."""
     code = None
     try:
         code = signals.supervise(pid)
         logger.info("the server has ended with exit code %d", code)
-        keeper.end(completed=code == 0 and not signals.asked_to_stop)
-        _wait_for_last_save(signals, keeper, config)
+        supervisor.end(completed=code == 0 and not signals.asked_to_stop)
+        _wait_for_last_save(signals, supervisor, config)
     except Exception:
         logger.exception("the caches are no longer looked after; the server is not affected")
     return wait_for_exit(pid) if code is None else code
@@ -71,13 +71,13 @@ def keep_beside(*, namespace: str | None = None, store: str | None = None) -> in
     config = LauncherConfig.from_environment()
     _warn_of_per_pod_variables()
     signals = Signals()
-    keeper = Keeper(config, namespace=namespace, store=store)
-    keeper.start(Beside(config))
+    supervisor = Supervisor(config, namespace=namespace, store=store)
+    supervisor.start(ExternalServer(config))
     try:
-        while not keeper.finished.is_set():
-            if signals.wait_for(keeper.finished, _LONG_S, poll_s=_IDLE_POLL_S):
-                keeper.end()
-                _wait_for_last_save(signals, keeper, config)
+        while not supervisor.finished.is_set():
+            if signals.wait_for(supervisor.finished, _LONG_S, poll_s=_IDLE_POLL_S):
+                supervisor.end()
+                _wait_for_last_save(signals, supervisor, config)
                 break
         return 0
     finally:
@@ -93,10 +93,10 @@ def _warn_of_per_pod_variables() -> None:
         )
 
 
-def _wait_for_last_save(signals: Signals, keeper: Keeper, config: LauncherConfig) -> None:
+def _wait_for_last_save(signals: Signals, supervisor: Supervisor, config: LauncherConfig) -> None:
     """Let the last save happen, within its time, unless a signal asks for haste."""
     # A little longer than the save's own deadline, so that it is the save that reports it.
-    if signals.wait_for(keeper.finished, config.last_save_s + 1):
+    if signals.wait_for(supervisor.finished, config.last_save_s + 1):
         logger.warning("asked to end during the last save: what it would have published is not")
-    elif not keeper.finished.is_set():
+    elif not supervisor.finished.is_set():
         logger.warning("the last save took longer than B10_LAST_SAVE_SECONDS (%g s): given up", config.last_save_s)

@@ -57,7 +57,7 @@ def _option(arguments: Sequence[str], name: str) -> str | None:
     return None
 
 
-def find_beside(*, anywhere: bool = True) -> Process | None:
+def find_external_server(*, anywhere: bool = True) -> Process | None:
     """The nearest known server of this user: an ancestor of this process, else the latest of its siblings, else of its
     session, else the only one ``anywhere``.
 
@@ -107,7 +107,7 @@ class Child:
         return None
 
 
-class Beside:
+class ExternalServer:
     """A server that something else starts, looked for until it is there."""
 
     def __init__(self, config: LauncherConfig) -> None:
@@ -139,7 +139,7 @@ class Beside:
         # Another server of this machine is not to be taken for the one that is about to be started here.
         if self._near_until is None:
             self._near_until = time.monotonic() + self._quiet_s
-        found = find_beside(anywhere=time.monotonic() >= self._near_until)
+        found = find_external_server(anywhere=time.monotonic() >= self._near_until)
         # With a URL, what answers there is the server, whatever else is running.
         if found is None or (self._url is not None and not _same_port(self._url, address_of(found.arguments))):
             return None

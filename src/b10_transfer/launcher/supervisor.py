@@ -55,7 +55,7 @@ class Server(Protocol):
         """When it started, in nanoseconds since the epoch; None if that is not known, or not before the load."""
 
 
-class Keeper:
+class Supervisor:
     """Looks after the caches of one server. Times are monotonic."""
 
     def __init__(self, config: LauncherConfig, *, namespace: str | None = None, store: str | None = None) -> None:
@@ -96,7 +96,7 @@ class Keeper:
                 self.finished.set()
 
         try:
-            threading.Thread(target=work, name="b10-transfer-keeper", daemon=True).start()
+            threading.Thread(target=work, name="b10-transfer-supervisor", daemon=True).start()
         except RuntimeError as error:  # no more threads are to be had
             logger.error("the caches are not looked after: %s", error)
             self._tell_loaded()

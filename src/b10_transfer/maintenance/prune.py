@@ -14,7 +14,16 @@ from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..environment import detect
 from ..errors import ConfigurationError
-from ..repository.catalogue import LEAVING, SET_ASIDE, USABLE, Catalogue, KnownById, StoredPack, take_inventory, told
+from ..repository.catalogue import (
+    LEAVING,
+    SET_ASIDE,
+    USABLE,
+    Catalogue,
+    KnownById,
+    StoredPack,
+    collect_errors,
+    take_inventory,
+)
 from ..repository.compaction import due, own_repository, sweep
 from ..repository.repository import Repository
 from ..stores.base import Store
@@ -111,7 +120,7 @@ def prune(
     going = {one.pack.id: one.pruned(MARK, named[one.pack.id]) for one in stored if one.pack.id in named}
     for place, repository in _repositories(store, config, deadline, namespace):
         here = [one for one in stored if one.place == place]
-        with told(errors):
+        with collect_errors(errors):
             if not pretend:
                 for one in here:  # oldest first: what is superseded before what supersedes it
                     if one.pack.id in named:

@@ -157,7 +157,7 @@ class PackReader:
 
     def _fetch_and_unpack(self, extent: _Extent, room: memoryview) -> None:
         offset, frame = extent
-        with self._source.lend_at(offset, frame.packed_bytes) as data:
+        with self._source.borrow_at(offset, frame.packed_bytes) as data:
             if hashlib.sha256(data).hexdigest() == frame.sha256:
                 self._unpack(extent, data, room)
                 return

@@ -213,16 +213,16 @@ def take_inventory(
     found: list[StoredEnvironment] = []
     errors: list[str] = []
     for name in namespaces:
-        with told(errors):
+        with collect_errors(errors):
             for environment_id in catalogue.environments(name):
-                with told(errors):
+                with collect_errors(errors):
                     environment = catalogue.inspect(name, environment_id, pod, verify_frames=verify_frames)
                     found += [environment] if environment is not None else []
     return Inventory(store.location, exists, pod.id, tuple(found), tuple(errors))
 
 
 @contextmanager
-def told(errors: list[str]) -> Iterator[None]:
+def collect_errors(errors: list[str]) -> Iterator[None]:
     """Note a StoreError instead of raising it: one thing that cannot be read shall not hide the others."""
     try:
         yield

@@ -73,7 +73,7 @@ class StoreFacts:
         """False where the store has found out that two creators of one name may both be told that they created it."""
 
 
-class Loan:
+class BorrowedBuffer:
     """Bytes that are there until this context is left: their memory is then used again."""
 
     __slots__ = ("_data",)
@@ -103,9 +103,9 @@ class ObjectReader(ABC):
         """The same past any copy in between, for who has found what :meth:`read_at` gave to be wrong."""
         return self.read_at(offset, length)
 
-    def lend_at(self, offset: int, length: int) -> Loan:
+    def borrow_at(self, offset: int, length: int) -> BorrowedBuffer:
         """The same bytes for a while, where that saves copying them."""
-        return Loan(self.read_at(offset, length))
+        return BorrowedBuffer(self.read_at(offset, length))
 
     def views_at(self, offset: int, length: int) -> list[memoryview]:
         """The same bytes in several pieces, where that saves putting them together."""

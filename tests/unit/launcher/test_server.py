@@ -15,7 +15,7 @@ import pytest
 from b10_transfer.config.launcher import LauncherConfig
 from b10_transfer.launcher import processtable, server
 from b10_transfer.launcher.processtable import Process
-from b10_transfer.launcher.server import Beside, Child, address_of, find_beside, serves
+from b10_transfer.launcher.server import Child, ExternalServer, address_of, find_external_server, serves
 
 VLLM = ["python3", "/usr/bin/vllm", "serve", "model"]
 
@@ -77,7 +77,7 @@ FREE = 10**7
 )
 def test_nearest_server_is_found(monkeypatch: pytest.MonkeyPatch, others: list[Process], expected: int | None) -> None:
     monkeypatch.setattr(server, "processes", lambda: [US, SHELL, *others])
-    found = find_beside()
+    found = find_external_server()
     assert (found.pid if found else None) == expected
 
 
@@ -85,12 +85,12 @@ def test_server_that_is_our_ancestor_comes_before_any_other(monkeypatch: pytest.
     above = process(PARENT, 1, session=SESSION)
     sibling = process(FREE, PARENT, session=SESSION, started=9)
     monkeypatch.setattr(server, "processes", lambda: [US, above, sibling])
-    assert find_beside() == above
+    assert find_external_server() == above
 
 
 def test_server_of_another_session_is_taken_only_if_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "processes", lambda: [US, SHELL, process(FREE, 3, session=5)])
-    assert find_beside(anywhere=False) is None
+    assert find_external_server(anywhere=False) is None
 
 
 def config(**changes: object) -> LauncherConfig:
@@ -100,18 +100,18 @@ def config(**changes: object) -> LauncherConfig:
 
 def test_process_elsewhere_is_not_the_server_of_a_url_with_another_port(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "processes", lambda: [US, SHELL, process(FREE, PARENT, session=SESSION)])
-    beside = Beside(config(url="http://127.0.0.1:1/health"))
-    assert beside.is_alive()
-    assert beside.environment() == {}
+    external = ExternalServer(config(url="http://127.0.0.1:1/health"))
+    assert external.is_alive()
+    assert external.environment() == {}
 
 
 def test_unknown_program_counts_as_alive_while_whoever_started_us_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "processes", list)
-    beside = Beside(config(timeout_s=1e-9))
-    assert beside.is_alive()
-    assert beside.serves() is None
+    external = ExternalServer(config(timeout_s=1e-9))
+    assert external.is_alive()
+    assert external.serves() is None
     monkeypatch.setattr(os, "getppid", lambda: 1)
-    assert not beside.is_alive()
+    assert not external.is_alive()
 
 
 def test_own_process_is_seen_as_the_kernel_tells_of_it() -> None:
@@ -188,14 +188,14 @@ def test_server_found_by_its_url_is_gone_after_three_silences(
 ) -> None:
     url, statuses = answering
     monkeypatch.setattr(server, "processes", list)
-    beside = Beside(config(url=url))
-    assert beside.serves()
+    external = ExternalServer(config(url=url))
+    assert external.serves()
     statuses[0] = 503
-    assert [beside.is_alive() for _ in range(2)] == [True, True]
+    assert [external.is_alive() for _ in range(2)] == [True, True]
     statuses[0] = 200
-    assert beside.is_alive()
+    assert external.is_alive()
     statuses[0] = 503
-    assert [beside.is_alive() for _ in range(3)] == [True, True, False]
+    assert [external.is_alive() for _ in range(3)] == [True, True, False]
 
 
 def test_program_that_is_no_known_server_cannot_be_asked() -> None:

@@ -78,7 +78,7 @@ def is_lost(error: BaseException) -> bool:
     return _LOST in line and _UNSENT not in line
 
 
-def is_met(error: BaseException) -> bool:
+def was_reached(error: BaseException) -> bool:
     """Whether somebody was there, be it that the connection failed afterwards."""
     if is_identity(error) or _UNSENT in _first_line(error):
         return False

@@ -29,12 +29,12 @@ from .errors import (
     is_dropped,
     is_identity,
     is_lost,
-    is_met,
     is_mistrusted,
     is_refused,
     is_repeatable,
     is_unreached,
     is_unsupported,
+    was_reached,
 )
 from .ranges import MB, PARTS_AHEAD, TAIL_BYTES, End, RangedStore
 from .retry import FIRST_PAUSE_S, REPEATING, Attempts, Pace, most_pause_s
@@ -183,7 +183,7 @@ class BucketStore(RangedStore):
 
     def _repeat(self, attempts: Attempts, error: BaseException) -> None:
         """Pause before the next attempt; raises ``error`` if there shall be none."""
-        if is_met(error):
+        if was_reached(error):
             self._was_met = True
         if not is_repeatable(error):
             if not is_lost(error):

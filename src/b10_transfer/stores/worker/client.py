@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...concurrency.deadline import Deadline
 from ...errors import MORE_PROCESSES, CacheError, StoreError
-from ..base import Loan, ObjectInfo, ObjectReader, Store, StoreFacts
+from ..base import BorrowedBuffer, ObjectInfo, ObjectReader, Store, StoreFacts
 from ..directory import DirectoryStore
 from ..locality import is_local
 from .wire import receive, send
@@ -168,14 +168,14 @@ class WorkerStore(Store):
         answer, _ = self._ask({"do": "clean", "older_than_s": older_than_s})
         return int(answer["removed"])
 
-    def lend(self, number: int | None, offset: int, length: int) -> Loan:
+    def borrow(self, number: int | None, offset: int, length: int) -> BorrowedBuffer:
         """A part of an open object in the memory that both processes share; by the connection if that is in use."""
         request = {"do": "read", "reader": number, "offset": offset, "length": length}
         slot = self._memory.slot(length)
         if slot is None:
-            return Loan(self._ask(request)[1])
+            return BorrowedBuffer(self._ask(request)[1])
         self._ask({**request, "at": slot})  # where this fails the slot is not used again: it may yet be written to
-        return self._memory.lent(slot, length)
+        return self._memory.borrowed(slot, length)
 
     def _ask(self, request: dict[str, Any], body: Source | None = None) -> tuple[dict[str, Any], bytearray]:
         """One request and its answer. Raises StoreError, or DeadlineExceededError."""
@@ -257,12 +257,12 @@ class _SharedMemory:
             return self._free.pop() if length <= _SLOT_BYTES else None
         return None
 
-    def lent(self, slot: int, length: int) -> Loan:
+    def borrowed(self, slot: int, length: int) -> BorrowedBuffer:
         """What a slot holds; it is free again when the loan ends."""
-        return _SlotLoan(self._view[slot : slot + length], self._free, slot)
+        return _BorrowedSlot(self._view[slot : slot + length], self._free, slot)
 
 
-class _SlotLoan(Loan):
+class _BorrowedSlot(BorrowedBuffer):
     __slots__ = ("_free", "_slot")
 
     def __init__(self, data: memoryview, free: list[int], slot: int) -> None:
@@ -283,8 +283,8 @@ class _WorkerReader(ObjectReader):
     def read_at(self, offset: int, length: int) -> bytearray:
         return self._store._ask({"do": "read", "reader": self._number, "offset": offset, "length": length})[1]
 
-    def lend_at(self, offset: int, length: int) -> Loan:
-        return self._store.lend(self._number, offset, length)
+    def borrow_at(self, offset: int, length: int) -> BorrowedBuffer:
+        return self._store.borrow(self._number, offset, length)
 
     def close(self) -> None:
         if self._number is not None:

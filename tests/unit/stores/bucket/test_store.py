@@ -25,10 +25,10 @@ from b10_transfer.errors import StoreError
 from b10_transfer.stores.bucket.errors import (
     is_dropped,
     is_identity,
-    is_met,
     is_mistrusted,
     is_repeatable,
     is_unreached,
+    was_reached,
 )
 from b10_transfer.stores.worker.client import bucket_store
 
@@ -192,11 +192,14 @@ def lost(structure: str, address: str = BUCKET) -> OSError:
         (lost(VANISHED[1]), {"is_dropped"}),
         (lost(MISTRUSTED), {"is_mistrusted"}),
         (lost(REFUSED), {"is_unreached"}),
-        (lost(HANGING), {"is_met"}),
-        (lost(RESET), {"is_met"}),
+        (lost(HANGING), {"was_reached"}),
+        (lost(RESET), {"was_reached"}),
         (lost(HANGING, IDENTITY), {"is_identity"}),
         (lost(REFUSED, IDENTITY), {"is_identity", "is_unreached"}),
-        (OSError("Error performing GET x in 9ms - Server returned non-2xx status code: 503 Slow Down: "), {"is_met"}),
+        (
+            OSError("Error performing GET x in 9ms - Server returned non-2xx status code: 503 Slow Down: "),
+            {"was_reached"},
+        ),
         (OSError("Error performing GET x in 9ms - HTTP error: builder error"), set()),
     ],
     ids=[
@@ -213,7 +216,7 @@ def lost(structure: str, address: str = BUCKET) -> OSError:
     ],
 )
 def test_what_a_failure_means(error: OSError, meanings: set[str]) -> None:
-    kinds = (is_dropped, is_mistrusted, is_unreached, is_identity, is_met)
+    kinds = (is_dropped, is_mistrusted, is_unreached, is_identity, was_reached)
     assert {kind.__name__ for kind in kinds if kind(error)} == meanings
 
 
