@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, settings
 from b10_transfer import config
 from b10_transfer.adapters import ADAPTERS
 from b10_transfer.concurrency.deadline import Deadline
+from b10_transfer.config.notices import notices
 from b10_transfer.environment import Environment
 from b10_transfer.pack import Index, Limits, Member, PackReader, PackWriter, SourceFile
 from b10_transfer.pack.trailer import FOOTER_BYTES, decode_footer, decode_index, encode
@@ -126,6 +127,13 @@ def isolated_env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, store_place: P
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(isolated.inductor))
     monkeypatch.setenv("TRITON_CACHE_DIR", str(isolated.triton))
     return isolated
+
+
+@pytest.fixture(autouse=True)
+def every_notice_is_new() -> Iterator[None]:
+    """A message that is logged once in a process is logged once in each test."""
+    notices.forget()
+    yield
 
 
 def fill_tree(root: Path, files: Files) -> None:

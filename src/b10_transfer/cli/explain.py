@@ -61,6 +61,8 @@ def _print(found: Explanation) -> None:
     if found.local_caches:
         names = ", ".join(found.local_caches)
         _say(f"  {names}: artifacts are there already, so a load leaves them alone (--merge adds what is missing)")
+    for reason in found.refused_caches:
+        _say(f"  left out: {reason}")
     _say(f"  store {found.store}, namespace {found.namespace}, environment {found.environment_id}")
     for neighbour in found.nearest:
         _print_neighbour(found, neighbour)

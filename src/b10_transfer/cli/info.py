@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from ..inspection.info import Forecast, LocalCache, PodInfo, inspect_pod
+from ..inspection.forecast import Forecast
+from ..inspection.info import LocalCache, PodInfo, inspect_pod
 from ..repository.catalogue import Amount
 from ..status import OperationStatus
 from .console import (

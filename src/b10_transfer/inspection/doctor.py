@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from ..adapters import ADAPTERS, CacheRoot, cache_roots
+from ..adapters import ADAPTERS, CacheRoot
 from ..concurrency.deadline import Deadline, run_within
 from ..config import MB, Config, read_deadline
 from ..config import store as store_location
@@ -16,9 +16,12 @@ from ..config.per_pod import per_pod_variables
 from ..environment import detect
 from ..environment.frameworks import torch_build
 from ..errors import CacheError, ConfigurationError
+from ..status import OperationStatus
+from . import forecast
 from .bounded import Observer, open_store
 from .checks import Check, Diagnosis, State, ok, problem, warning
-from .info import look_through
+from .forecast import Forecast
+from .info import LocalCache, LocalState, look_around, read_store
 from .probing import probe_store
 from .settings import check_settings
 
@@ -58,7 +61,7 @@ def diagnose(
         # What follows is local, and must not go unsaid because the store hung.
         local = Deadline("doctor", seconds) if deadline.remaining_s <= 0 else deadline
         _collect(checks, "work directory", local, lambda: _check_work_dir(found))
-        _collect(checks, "caches", local, lambda: _check_caches(found, local))
+        _collect(checks, "caches", local, lambda: _check_pod(found, local, store_answers=deadline.remaining_s > 0))
     local = Deadline("doctor", seconds) if deadline.remaining_s <= 0 else deadline
     _collect(checks, "key", local, _check_key)
     checks += _check_per_pod_variables()
@@ -111,34 +114,42 @@ def _check_work_dir(config: Config) -> Iterator[Check]:
         yield ok(name, seen)
 
 
-def _check_caches(config: Config, deadline: Deadline) -> Iterator[Check]:
+def _check_pod(config: Config, deadline: Deadline, *, store_answers: bool) -> Iterator[Check]:
+    local = look_around(config, deadline)
+    yield from _check_caches(local)
+    if store_answers:
+        stored = read_store(local, deadline)
+        yield _check_operation("load", forecast.of_load(local.survey, stored))
+        yield _check_operation("save", forecast.of_save(config, local.roots, local.found, stored))
+
+
+def _check_operation(name: str, expected: Forecast) -> Check:
+    """Whether an operation would work now."""
+    if expected.status is OperationStatus.ERROR:
+        return problem(name, f"would fail now: {expected.reason}", f"correct this: until then each {name} fails")
+    amount = f" {expected.units} units" if expected.units else ""
+    return ok(name, f"would be {expected.status.name} now: {expected.reason}{amount}")
+
+
+def _check_caches(local: LocalState) -> Iterator[Check]:
     empty = []
-    for root in cache_roots(config):
-        check = _check_cache(root, deadline)
+    for root, cache in zip(local.roots, local.caches, strict=True):
+        check = _check_cache(root, cache)
         if check is None:
             empty.append(root.name)
         else:
             yield check
     if empty:
         yield ok("caches", f"empty, and can be restored to: {', '.join(empty)}")
-    left_out = [adapter.name for adapter in ADAPTERS if adapter.name not in config.caches]
+    left_out = [adapter.name for adapter in ADAPTERS if adapter.name not in local.config.caches]
     if left_out:
         yield ok("caches", f"B10_CACHES leaves out {', '.join(left_out)}")
 
 
-def _check_cache(root: CacheRoot, deadline: Deadline) -> Check | None:
+def _check_cache(root: CacheRoot, cache: LocalCache) -> Check | None:
     """One cache; None if all is well and it is empty."""
     name, place = f"cache {root.name}", _nearest_folder(root.path)
     variables = " or ".join(variable.name for variable in root.adapter.variables) or "TMPDIR"
-    if not os.access(place, os.W_OK | os.X_OK):
-        return problem(
-            name,
-            f"{place} cannot be written by user {os.geteuid()}, so nothing can be restored to {root.path}",
-            f"make it writable, or point {variables} elsewhere",
-        )
-    cache, _units = look_through(root, deadline)
-    if cache.error:
-        return problem(name, cache.error, f"make it readable, or point {variables} elsewhere")
     owner = os.stat(place).st_uid
     if place == root.path and owner != os.geteuid() and os.geteuid() != 0:
         return warning(
@@ -146,6 +157,14 @@ def _check_cache(root: CacheRoot, deadline: Deadline) -> Check | None:
             f"{root.path} belongs to user {owner}, this command runs as user {os.geteuid()}",
             "run both as one user: compilers do not always let others read what they write",
         )
+    if not os.access(place, os.W_OK | os.X_OK):
+        return problem(
+            name,
+            f"{place} cannot be written by user {os.geteuid()}, so nothing can be restored to {root.path}",
+            f"make it writable, or point {variables} elsewhere",
+        )
+    if cache.error:
+        return problem(name, cache.error, f"make it readable, or point {variables} elsewhere")
     if not cache.units:
         return None
     return ok(name, f"{cache.units} units, {cache.bytes / 1e6:.1f} MB in {root.path}")

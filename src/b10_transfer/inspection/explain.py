@@ -6,24 +6,26 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..adapters import CacheRoot, cache_roots
+from ..adapters import cache_roots
 from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..config.per_pod import per_pod_variables
 from ..environment import Environment, detect
 from ..errors import (
     CorruptPackError,
-    LocalCacheError,
     PackError,
     PackTooLargeError,
     UnreadablePackError,
     UnsupportedPackError,
     UntrustedPackError,
 )
-from ..local import snapshot
+from ..operations import load as loading
 from ..repository.catalogue import Amount, Catalogue, collect_errors
 from ..repository.union import Union
+from ..status import OperationStatus
+from . import forecast
 from .bounded import Observer, bounded, open_store
+from .forecast import Forecast
 
 _NEAREST = 3
 """Environments that are shown: an explanation fits one screen."""
@@ -85,8 +87,12 @@ class Explanation:
     """Other namespaces that hold packs for this pod's environment."""
     errors: tuple[str, ...]
     """One line for each other environment or namespace that could not be read."""
+    load: Forecast
+    """What a load would return now."""
     local_caches: tuple[str, ...]
     """Caches of this pod that hold artifacts already, so that a load without merging leaves them alone."""
+    refused_caches: tuple[str, ...]
+    """One line for each cache of this pod that a load leaves out: its path and why."""
     per_pod_variables: tuple[str, ...]
     """Variables in this process's environment that enter vLLM's hash, often with another value in each pod."""
 
@@ -110,9 +116,11 @@ def _explain(config: Config, deadline: Deadline) -> Explanation:
     with open_store(config, deadline) as store:
         pod = detect()
         roots = cache_roots(config)
+        local = loading.survey(roots, config)
         catalogue = Catalogue(store, config, deadline)
         repository = catalogue.repository(config.namespace, pod.id)
-        union = repository.union()
+        stored = forecast.read_stored(repository)
+        union = stored.union
         listed = repository.look()
         recalled, set_aside = listed.recalled, listed.set_aside - listed.recalled
         errors: list[str] = []
@@ -127,8 +135,11 @@ def _explain(config: Config, deadline: Deadline) -> Explanation:
         exists = store.facts().exists
     together = Amount.of(usable)
     verdict, advice = _verdict(config, union, together, set_aside, recalled, nearest, elsewhere, exists)
+    expected = forecast.of_load(local, stored)
+    if usable and expected.status is OperationStatus.ERROR:
+        verdict, advice = f"{verdict}, but would fail: {expected.reason}", ""
     return Explanation(
-        would_hit=bool(usable),
+        would_hit=bool(usable) and expected.status is not OperationStatus.ERROR,
         verdict=verdict,
         advice=advice,
         store=str(config.store),
@@ -146,7 +157,9 @@ def _explain(config: Config, deadline: Deadline) -> Explanation:
         more=more,
         elsewhere=tuple(elsewhere),
         errors=tuple(errors),
-        local_caches=() if config.merge else tuple(root.name for root in roots if _is_in_use(root)),
+        load=expected,
+        local_caches=tuple(root.name for root in local.used),
+        refused_caches=tuple(str(error) for error in local.failed.values()),
         per_pod_variables=tuple(per_pod_variables(os.environ)),
     )
 
@@ -270,10 +283,3 @@ def _verdict(
     if exists:
         return "the store is empty", "nothing was saved there yet; if something should have been, check B10_STORE"
     return "the store does not exist yet", "the first save makes it; if there should be one, check B10_STORE"
-
-
-def _is_in_use(root: CacheRoot) -> bool:
-    try:
-        return snapshot.has_artifacts(root)
-    except LocalCacheError:  # a load says so, and leaves it alone as well
-        return False

@@ -14,15 +14,17 @@ from ..config.per_pod import per_pod_variables
 from ..environment import Environment, detect
 from ..errors import CacheError, LocalCacheError
 from ..local import snapshot
-from ..local.files import LocalUnit
 from ..local.presence import missing
-from ..pack import PackUnit
+from ..local.snapshot import Snapshot
+from ..operations import load as loading
+from ..operations.load import LocalRoots
+from ..operations.save import Stored
 from ..repository.catalogue import Amount, Catalogue
-from ..repository.repository import Content
 from ..repository.union import Union
-from ..status import OperationStatus
 from ..version import __version__
+from . import forecast
 from .bounded import Observer, open_store
+from .forecast import Forecast
 
 
 @dataclass(frozen=True)
@@ -47,17 +49,6 @@ class LocalCache:
     """What the store holds for it."""
     lacks: Amount | None = None
     """What of that is not here."""
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """What an operation would return now."""
-
-    status: OperationStatus
-    reason: str
-    units: int = 0
-    files: int = 0
-    bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -86,14 +77,15 @@ class PodInfo:
 
 
 @dataclass(frozen=True)
-class _Local:
+class LocalState:
     """What was found without the store."""
 
     config: Config
     environment: Environment
     roots: tuple[CacheRoot, ...]
     caches: tuple[LocalCache, ...]
-    units: tuple[LocalUnit, ...]
+    found: Snapshot
+    survey: LocalRoots
 
 
 def inspect_pod(
@@ -111,79 +103,77 @@ def inspect_pod(
     if observe is not None:
         observe(deadline)
 
-    def look_around() -> _Local:
-        return _look_around(Config.from_environment(namespace=namespace, store=store), deadline)
+    def work() -> LocalState:
+        return look_around(Config.from_environment(namespace=namespace, store=store), deadline)
 
-    local = run_within(deadline, look_around)
-    union: Union | None = None
-    recalled: Mapping[str, set[Content]] = {}
-    error = ""
-    try:
-        union, recalled = run_within(deadline, lambda: _read_store(local, deadline))
-    except CacheError as failure:
-        error = str(failure)
+    local = run_within(deadline, work)
+    stored = read_store(local, deadline)
+    union = stored.union if isinstance(stored, Stored) else None
     caches = local.caches if union is None else tuple(_with_store(cache, local, union) for cache in local.caches)
     return PodInfo(
         version=__version__,
         store=str(local.config.store),
         store_from=store_location.origin(local.config.reader, store),
-        store_error=error,
+        store_error=str(stored) if isinstance(stored, CacheError) else "",
         namespace=local.config.namespace,
         environment_id=local.environment.id,
         parts=local.environment.parts,
         recorded=local.environment.recorded,
         caches=caches,
         packs=None if union is None else len(union.packs),
-        load=_load_forecast(local, union, error),
-        save=_save_forecast(local, union, recalled, error),
+        load=forecast.of_load(local.survey, stored),
+        save=forecast.of_save(local.config, local.roots, local.found, stored),
         per_pod_variables=tuple(per_pod_variables(os.environ)),
     )
 
 
-def _look_around(config: Config, deadline: Deadline) -> _Local:
+def look_around(config: Config, deadline: Deadline) -> LocalState:
+    """Look at this pod's caches. Raises ConfigurationError."""
     roots = tuple(cache_roots(config))
-    caches: list[LocalCache] = []
-    units: list[LocalUnit] = []
-    for root in roots:
-        cache, found = look_through(root, deadline)
-        caches.append(cache)
-        units += found
-    return _Local(config, detect(), roots, tuple(caches), tuple(units))
+    survey = loading.survey(roots, config)
+    found = snapshot.take(roots, deadline)
+    caches = tuple(_local_cache(root, survey, found) for root in roots)
+    return LocalState(config, detect(), roots, caches, found, survey)
 
 
-def look_through(root: CacheRoot, deadline: Deadline) -> tuple[LocalCache, Sequence[LocalUnit]]:
-    """What a cache holds, and its finished units."""
-    found, in_use, error = snapshot.Snapshot((), 0), False, ""
-    try:
-        found = snapshot.take([root], deadline)
-        in_use = snapshot.has_artifacts(root)
-    except LocalCacheError as failure:
-        error = str(failure)
-    cache = LocalCache(
+def _local_cache(root: CacheRoot, survey: LocalRoots, found: Snapshot) -> LocalCache:
+    units = [unit for unit in found.units if unit.root is root]
+    return LocalCache(
         name=root.name,
         title=root.adapter.title,
         path=str(root.path),
         exists=os.path.isdir(root.path),
-        units=len(found.units),
-        files=sum(len(unit.files) for unit in found.units),
-        bytes=sum(unit.size for unit in found.units),
-        unfinished=found.incomplete,
-        in_use=in_use,
-        error=error,
+        units=len(units),
+        files=sum(len(unit.files) for unit in units),
+        bytes=sum(unit.size for unit in units),
+        unfinished=found.unfinished.get(root.name, 0),
+        in_use=_is_in_use(root),
+        error=str(survey.failed.get(root.name) or found.failed.get(root.name) or ""),
     )
-    return cache, found.units
 
 
-def _read_store(local: _Local, deadline: Deadline) -> tuple[Union, Mapping[str, set[Content]]]:
-    """What the store holds for this pod, and what was recalled."""
-    config = local.config
-    with open_store(config, deadline) as store:
-        repository = Catalogue(store, config, deadline).repository(config.namespace, local.environment.id)
-        union = repository.union()
-        return union, repository.recalled_content(union)
+def _is_in_use(root: CacheRoot) -> bool:
+    try:
+        return snapshot.has_artifacts(root)
+    except LocalCacheError:  # the survey has the reason
+        return False
 
 
-def _with_store(cache: LocalCache, local: _Local, union: Union) -> LocalCache:
+def read_store(local: LocalState, deadline: Deadline) -> Stored | CacheError:
+    """What the store holds for this pod, or why it cannot be read."""
+
+    def read() -> Stored:
+        with open_store(local.config, deadline) as store:
+            catalogue = Catalogue(store, local.config, deadline)
+            return forecast.read_stored(catalogue.repository(local.config.namespace, local.environment.id))
+
+    try:
+        return run_within(deadline, read)
+    except CacheError as error:
+        return error
+
+
+def _with_store(cache: LocalCache, local: LocalState, union: Union) -> LocalCache:
     roots = [root for root in local.roots if root.name == cache.name]
     return replace(
         cache,
@@ -194,40 +184,3 @@ def _with_store(cache: LocalCache, local: _Local, union: Union) -> LocalCache:
 
 def _amount(union: Union, names: Sequence[str]) -> Amount:
     return Amount.of(union.units[name][1] for name in names)
-
-
-def _load_forecast(local: _Local, union: Union | None, error: str) -> Forecast:
-    """What ``loading`` would come to."""
-    may_be_added_to = {
-        cache.name for cache in local.caches if not cache.error and (local.config.merge or not cache.in_use)
-    }
-    opened = [root for root in local.roots if root.name in may_be_added_to]
-    if all(root.adapter.accompanies for root in opened):
-        return Forecast(OperationStatus.SKIPPED, "this pod's caches hold artifacts already (--merge adds to them)")
-    if union is None:
-        return Forecast(OperationStatus.ERROR, error)
-    if not union.units:
-        return Forecast(OperationStatus.DOES_NOT_EXIST, "the store has nothing for this pod (`explain` says why)")
-    lacking = _amount(union, missing(union.units, opened))
-    if not lacking.units:
-        return Forecast(OperationStatus.SKIPPED, "all that the store holds for the caches it may touch is in place")
-    return Forecast(OperationStatus.SUCCESS, "would restore", lacking.units, lacking.files, lacking.bytes)
-
-
-def _save_forecast(local: _Local, union: Union | None, recalled: Mapping[str, set[Content]], error: str) -> Forecast:
-    """What ``saving`` would come to, as far as indexes tell: a save verifies every byte of the store's packs."""
-    if local.config.read_only:
-        return Forecast(OperationStatus.SKIPPED, "B10_READ_ONLY=1: this pod publishes nothing")
-    if not snapshot.hold_artifacts(local.units):
-        return Forecast(OperationStatus.SKIPPED, "there are no finished compile artifacts")
-    if union is None:
-        return Forecast(OperationStatus.ERROR, error)
-    stored: dict[str, PackUnit] = {name: unit for name, (_pack, unit) in union.units.items()}
-    new = snapshot.lacking(local.units, stored, union.settled())
-    new = [unit for unit in new if unit.name not in recalled or snapshot.content(unit) not in recalled[unit.name]]
-    if not new:
-        return Forecast(
-            OperationStatus.SKIPPED, f"the store already holds all {len(local.units)} units, or they were recalled"
-        )
-    files, size = sum(len(unit.files) for unit in new), sum(unit.size for unit in new)
-    return Forecast(OperationStatus.SUCCESS, "would publish", len(new), files, size)

@@ -198,12 +198,12 @@ class Supervisor:
     def _look(self) -> None:
         """Note what the caches hold now, and when that last changed."""
         try:
-            units = snapshot.take(self._roots, Deadline("looking at the caches", _SCAN_DEADLINE_S)).units
+            look = snapshot.take(self._roots, Deadline("looking at the caches", _SCAN_DEADLINE_S))
         except CacheError as error:
             logger.debug("%s", error)
             return
         found = frozenset(
-            (unit.name, len(unit.files), unit.size, max(file.mtime_ns for file in unit.files)) for unit in units
+            (unit.name, len(unit.files), unit.size, max(file.mtime_ns for file in unit.files)) for unit in look.units
         )
         if found != self._seen:
             self._seen = found

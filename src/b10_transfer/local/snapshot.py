@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 from ..adapters import CacheRoot, Unit
 from ..concurrency.deadline import Deadline
+from ..config.notices import notices
 from ..errors import LocalCacheError
 from ..pack import PackUnit, PackWriter
 from ..pack.rules import DistinctPaths, check_paths
@@ -31,8 +33,15 @@ class Snapshot:
     """The units found in the local caches."""
 
     units: tuple[LocalUnit, ...]
-    incomplete: int
-    """Units that a compiler has not finished."""
+    unfinished: Mapping[str, int]
+    """Units that a compiler has not finished, counted by cache."""
+    failed: Mapping[str, LocalCacheError]
+    """Why a cache could not be read, by its name."""
+
+    @property
+    def incomplete(self) -> int:
+        """Units that a compiler has not finished."""
+        return sum(self.unfinished.values())
 
 
 def has_artifacts(root: CacheRoot) -> bool:
@@ -41,16 +50,16 @@ def has_artifacts(root: CacheRoot) -> bool:
 
 
 def take(roots: Iterable[CacheRoot], deadline: Deadline) -> Snapshot:
-    """Find every unit in the given roots. Raises LocalCacheError if none of them can be read."""
+    """Find every unit in the given roots. A root that cannot be read is in ``failed``."""
     found: list[LocalUnit] = []
-    incomplete = 0
-    failures: list[LocalCacheError] = []
+    unfinished: Counter[str] = Counter()
+    failed: dict[str, LocalCacheError] = {}
     for root in roots:
         deadline.check(f"looking through {root.path}")
         try:
             units = _group(root)
         except LocalCacheError as error:
-            failures.append(error)
+            failed[root.name] = error
             continue
         complete = []
         for unit, files in units.items():
@@ -58,19 +67,16 @@ def take(roots: Iterable[CacheRoot], deadline: Deadline) -> Snapshot:
             if root.adapter.is_complete(root.path, unit, [file.path for file in files]):
                 complete.append(LocalUnit(root, unit, tuple(files)))
             else:
-                incomplete += 1
+                unfinished[root.name] += 1
         found += _fitting(complete)
-    say_left_out(failures)
-    if failures and not found:
-        raise failures[0]
-    return Snapshot(tuple(found), incomplete)
+    return Snapshot(tuple(found), unfinished, failed)
 
 
-def say_left_out(failures: Sequence[LocalCacheError]) -> None:
-    """Warn, in one line, of the roots that cannot be read: a home directory of somebody else's holds most of them."""
-    if failures:
-        others = f" (and {len(failures) - 1} more cache directories likewise)" if len(failures) > 1 else ""
-        logger.warning("%s%s; what is there is left out", failures[0], others)
+def log_left_out(failed: Mapping[str, LocalCacheError]) -> None:
+    """Log one WARNING for all caches that cannot be used, and only the first time in this process."""
+    for error in list(failed.values())[:1]:
+        others = f" (and {len(failed) - 1} more cache directories likewise)" if len(failed) > 1 else ""
+        notices.log(logger, logging.WARNING, f"{error}{others}; what is there is left out")
 
 
 def _group(root: CacheRoot) -> dict[Unit, list[LocalFile]]:
@@ -97,7 +103,8 @@ def _fitting(units: list[LocalUnit]) -> list[LocalUnit]:
             _check_fit([unit], distinct)
             found.append(unit)
         except ValueError as error:
-            logger.warning("%s/%s is not saved: %s", unit.root.path, unit.files[0].path, error)
+            message = f"{unit.root.path}/{unit.files[0].path} is not saved: {error}"
+            notices.log(logger, logging.WARNING, message)
     return found
 
 

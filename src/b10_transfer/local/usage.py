@@ -83,7 +83,10 @@ class Usage:
         restored = Counter(name.partition("/")[0] for name in self._restored)
         used: Counter[str] = Counter()
         compiled: Counter[str] = Counter()
-        for unit in snapshot.take(self._roots, Deadline("looking at the caches", _DEADLINE_S)).units:
+        found = snapshot.take(self._roots, Deadline("looking at the caches", _DEADLINE_S))
+        for error in found.failed.values() if not found.units else ():
+            raise error
+        for unit in found.units:
             statuses = _statuses(unit)
             was_restored = unit.name in self._restored
             if was_restored:

@@ -1,9 +1,12 @@
-"""One load: look at the local caches, read what the store holds, put in place what is missing."""
+"""One load: look at the local caches, read what the store holds, put in place what is missing.
+
+:func:`plan` makes every decision. The load acts on it; ``info``, ``explain`` and ``doctor`` show it.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 
@@ -20,7 +23,7 @@ from ..local.staging import locked, remove_leftovers, wait_for_restore
 from ..pack import Limits
 from ..repository.repository import ReadRepository
 from ..repository.signing import trusted_keys
-from ..repository.union import Union
+from ..repository.union import Rejected, Union
 from ..status import LoadReport, OperationStatus
 from ..stores.opening import opened
 
@@ -45,83 +48,77 @@ def load(config: Config, deadline: Deadline) -> LoadReport:
         if config.locks:
             for path in sorted({root.outermost for root in roots}):
                 wait_for_restore(path, deadline)
-        sorted_roots = _sort(roots, config)
-        for path in sorted({root.outermost for root in sorted_roots.used}):
+        local = survey(roots, config)
+        snapshot.log_left_out(local.failed)
+        for path in sorted({root.outermost for root in local.used}):
             remove_leftovers(path)  # here nothing will be staged, which would do it
-        if not roots:
-            return replace(report, reason="B10_CACHES leaves no cache")
-        if not sorted_roots.open:
-            return replace(report, reason=_in_use(sorted_roots.used))
         limits = Limits.for_packs_of(config.max_pack_bytes)
         repository = ReadRepository(store, config.namespace, environment, limits, deadline, trusted)
-        return _restore(repository, sorted_roots, config, deadline, report)
+
+        def read_union() -> Union:
+            union = repository.union()
+            _log_rejected(union.rejected)
+            return union
+
+        planned = plan(local, read_union)
+        if planned.status is OperationStatus.SUCCESS:
+            return _restore(repository, planned, config, deadline, report)
+        return _told(planned, report)
 
 
-@dataclass
-class _Roots:
+@dataclass(frozen=True)
+class LocalRoots:
     """Cache roots, by what a load may do with them."""
 
-    open: list[CacheRoot]
+    open: Sequence[CacheRoot]
     """Those it may add to: without artifacts, or any when merging."""
-    used: list[CacheRoot]
+    used: Sequence[CacheRoot]
     """Those that hold artifacts already."""
-    failed: dict[str, LocalCacheError]
+    failed: Mapping[str, LocalCacheError]
     """Why others cannot be used, by name."""
 
-    def __post_init__(self) -> None:
-        """What only goes along with artifacts waits for some."""
-        if all(root.adapter.accompanies for root in self.open):
-            self.open = []
-
-    def only(self, names: set[str]) -> _Roots:
+    def only(self, names: set[str]) -> LocalRoots:
         """Those of some names."""
-        return _Roots(
+        return LocalRoots(
             [root for root in self.open if root.name in names],
             [root for root in self.used if root.name in names],
             {name: error for name, error in self.failed.items() if name in names},
         )
 
+    def refreshed(self, config: Config) -> LocalRoots:
+        """The same roots, after another look at those that were open."""
+        now = survey(self.open, config)
+        return LocalRoots(now.open, [*self.used, *now.used], {**self.failed, **now.failed})
 
-def _restore(
-    repository: ReadRepository,
-    roots: _Roots,
-    config: Config,
-    deadline: Deadline,
-    report: LoadReport,
-) -> LoadReport:
-    union = repository.union()
-    roots = roots.only({name.partition("/")[0] for name in union.units})
-    with ExitStack() as locks:
-        # In one order everywhere, so that two processes never wait for each other.
-        for path in sorted({root.outermost for root in roots.open}):
-            locks.enter_context(locked(path, deadline) if config.locks else nullcontext())
-        # Another rank may have restored, or a compiler begun, while this one waited.
-        still = _sort(roots.open, config)
-        names = missing(union.units, still.open)
-        restored = restore(repository, union, names, still.open, deadline)
-    report = replace(
-        report,
-        rejected_packs=_rejections(restored.union),
-        already_present=len(restored.union.units) - restored.units,
-        restored=tuple(restored.names),
-        units=restored.units,
-        files=restored.files,
-        bytes=restored.bytes,
-        packed_bytes=restored.packed_bytes,
-        packs=tuple(sorted(restored.packs)),
-    )
-    if restored.units:
-        return replace(report, status=OperationStatus.SUCCESS, reason=f"restored to {named(still.open)}")
-    if restored.union.units:
-        for error in roots.failed.values():  # there was something for it
-            raise error
-        used = [*roots.used, *still.used]
-        return replace(report, reason=_in_use(used) if used else "all that the store holds is already in place")
-    return _nothing_usable(report, restored.union)
+    @property
+    def accepts_artifacts(self) -> bool:
+        """Whether one open root is more than an auxiliary cache: those are restored only together with artifacts."""
+        return any(not root.adapter.accompanies for root in self.open)
 
 
-def _sort(roots: Sequence[CacheRoot], config: Config) -> _Roots:
-    """Which roots a load may add to. Raises LocalCacheError if there are none because they cannot be used."""
+@dataclass(frozen=True)
+class LoadPlan:
+    """A load's decision. SUCCESS: it restores ``names``; another status: it restores nothing."""
+
+    status: OperationStatus
+    reason: str
+    local: LocalRoots
+    """The caches that the store holds something for, or all of them if the store was not read."""
+    names: Sequence[str] = ()
+    """Units to put in place."""
+    already_present: int = 0
+    """Units of the store that are in place."""
+    union: Union | None = None
+    """What the store holds; None if the plan did not depend on it."""
+
+    @property
+    def roots(self) -> list[CacheRoot]:
+        """The caches that something is restored to."""
+        return _holding(self.names, self.local.open)
+
+
+def survey(roots: Sequence[CacheRoot], config: Config) -> LocalRoots:
+    """Find out which roots a load may add to."""
     open_roots: list[CacheRoot] = []
     used: list[CacheRoot] = []
     failed: dict[str, LocalCacheError] = {}
@@ -131,36 +128,143 @@ def _sort(roots: Sequence[CacheRoot], config: Config) -> _Roots:
             (open_roots if config.merge or not snapshot.has_artifacts(root) else used).append(root)
         except LocalCacheError as error:
             failed[root.name] = error
-    found = _Roots(open_roots, used, failed)
-    failures = list(failed.values())
-    snapshot.say_left_out(failures)
-    if failures and not found.open:
-        raise failures[0]
-    return found
+    return LocalRoots(open_roots, used, failed)
+
+
+def plan(local: LocalRoots, read_union: Callable[[], Union]) -> LoadPlan:
+    """Decide what a load restores. Changes nothing.
+
+    Args:
+        local: The caches of this pod.
+        read_union: Reads the store. Called only if a cache may be added to.
+
+    Raises:
+        CacheError: The load would fail with this error.
+    """
+    if not local.accepts_artifacts:
+        for error in local.failed.values():
+            raise error
+        return LoadPlan(OperationStatus.SKIPPED, _nothing_open(local), local)
+    return _plan_with(read_union(), local)
+
+
+def _plan_with(union: Union, local: LocalRoots) -> LoadPlan:
+    """Decide what to restore from a store that was read."""
+    if not union.units:
+        return _plan_without_units(local, union)
+    selected = {root.name for root in (*local.open, *local.used)} | local.failed.keys()
+    stored = {name.partition("/")[0] for name in union.units}
+    if not selected & stored:
+        reason = f"the store has only caches that B10_CACHES leaves out: {', '.join(sorted(stored))}"
+        return LoadPlan(OperationStatus.DOES_NOT_EXIST, reason, local, union=union)
+    local = local.only(stored)
+    usable = {root.name for root in (*local.open, *local.used)}
+    absent = missing(union.units, [*local.open, *local.used])
+    present = sum(name.partition("/")[0] in usable for name in union.units) - len(absent)
+    is_open = {root.name for root in local.open if local.accepts_artifacts}
+    names = [name for name in absent if name.partition("/")[0] in is_open]
+    if names:
+        return LoadPlan(OperationStatus.SUCCESS, "would restore", local, names, present, union)
+    for error in local.failed.values():  # there was something for it
+        raise error
+    reason = "all that the store holds is already in place" if _is_complete(local) else _nothing_open(local)
+    return LoadPlan(OperationStatus.SKIPPED, reason, local, (), present, union)
+
+
+def _plan_without_units(local: LocalRoots, union: Union) -> LoadPlan:
+    """An empty store is a miss. A store that does not deliver what it holds is an error."""
+    for pack in union.rejected:
+        if isinstance(pack.error, UnreadablePackError):
+            raise pack.error
+    found = f"{len(union.rejected)} unusable packs" if union.rejected else "nothing"
+    return LoadPlan(OperationStatus.DOES_NOT_EXIST, f"the store has {found} for this pod", local, union=union)
+
+
+def _restore(
+    repository: ReadRepository,
+    planned: LoadPlan,
+    config: Config,
+    deadline: Deadline,
+    report: LoadReport,
+) -> LoadReport:
+    union = planned.union
+    assert union is not None  # there is something to restore
+    with ExitStack() as locks:
+        # In one order everywhere, so that two processes never wait for each other.
+        for path in sorted({root.outermost for root in planned.roots}):
+            locks.enter_context(locked(path, deadline) if config.locks else nullcontext())
+        # Another rank may have restored, or a compiler begun, while this one waited.
+        planned = _plan_with(union, planned.local.refreshed(config))
+        if planned.status is not OperationStatus.SUCCESS:
+            return _told(planned, report)
+        restored = restore(repository, union, planned.names, planned.roots, deadline)
+        _log_rejected([pack for pack in restored.union.rejected if pack not in union.rejected])
+    if not restored.units:  # every pack turned out to be damaged, or other processes were faster
+        planned = _plan_with(restored.union, planned.local.refreshed(config))
+        if planned.status is OperationStatus.SUCCESS:
+            reason = "other processes changed the caches while this load ran; nothing was restored"
+            planned = replace(planned, status=OperationStatus.SKIPPED, reason=reason)
+        return _told(planned, report)
+    return replace(
+        report,
+        status=OperationStatus.SUCCESS,
+        reason=f"restored to {named(_holding(restored.names, planned.roots))}",
+        rejected_packs=_reasons(restored.union),
+        already_present=planned.already_present,
+        restored=tuple(restored.names),
+        units=restored.units,
+        files=restored.files,
+        bytes=restored.bytes,
+        packed_bytes=restored.packed_bytes,
+        packs=tuple(sorted(restored.packs)),
+    )
+
+
+def _told(planned: LoadPlan, report: LoadReport) -> LoadReport:
+    """The report of a load that restores nothing."""
+    reason = planned.reason
+    if planned.status is OperationStatus.DOES_NOT_EXIST:
+        reason = f"{reason}: {report.store}, environment {report.environment_id}, namespace {report.namespace!r}"
+    return replace(
+        report,
+        status=planned.status,
+        reason=reason,
+        already_present=planned.already_present,
+        rejected_packs=_reasons(planned.union) if planned.union is not None else (),
+    )
+
+
+def _holding(names: Iterable[str], roots: Iterable[CacheRoot]) -> list[CacheRoot]:
+    """Those roots that some units belong to."""
+    caches = {name.partition("/")[0] for name in names}
+    return [root for root in roots if root.name in caches]
+
+
+def _is_complete(local: LocalRoots) -> bool:
+    return local.accepts_artifacts and not local.used
+
+
+def _nothing_open(local: LocalRoots) -> str:
+    """Why a load can add to no cache."""
+    if local.used:
+        return _in_use(local.used)
+    if local.open:
+        return f"{named(local.open)} is restored only together with compile artifacts, and B10_CACHES leaves those out"
+    return "B10_CACHES leaves no cache"
 
 
 def _in_use(roots: Sequence[CacheRoot]) -> str:
     return f"{named(roots)} already {'holds' if len(roots) == 1 else 'hold'} compile artifacts"
 
 
-def _nothing_usable(report: LoadReport, union: Union) -> LoadReport:
-    """A store that holds nothing is one thing, a store that does not deliver what it holds an error."""
-    for pack in union.rejected:
-        if isinstance(pack.error, UnreadablePackError):
-            raise pack.error
-    found = f"{len(union.rejected)} unusable packs" if union.rejected else "nothing"
-    return replace(
-        report,
-        status=OperationStatus.DOES_NOT_EXIST,
-        reason=f"{report.store} has {found} for environment {report.environment_id}, namespace {report.namespace!r}",
-    )
+def _reasons(union: Union) -> tuple[str, ...]:
+    return tuple(str(pack.error) for pack in union.rejected)
 
 
-def _rejections(union: Union) -> tuple[str, ...]:
-    """Say loudly, once, which packs count as absent."""
-    for pack in union.rejected:
+def _log_rejected(rejected: Iterable[Rejected]) -> None:
+    """Log which packs a load ignores."""
+    for pack in rejected:
         if isinstance(pack.error, UnsupportedPackError):
             logger.info("%s; it is left alone", pack.error)
         else:
             logger.error("%s. It counts as absent; the next save replaces what it held", pack.error)
-    return tuple(str(pack.error) for pack in union.rejected)

@@ -1,13 +1,17 @@
-"""One save: find finished units, choose those the store lacks, pack and publish them."""
+"""One save: find finished units, choose those the store lacks, pack and publish them.
+
+:func:`plan` decides what is published. The save acts on it, ``info`` and ``doctor`` show it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
-from typing import BinaryIO
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import BinaryIO, NamedTuple
 
 from ..adapters import CacheRoot, cache_roots, named
 from ..concurrency.deadline import Deadline
@@ -16,10 +20,11 @@ from ..environment import detect
 from ..errors import CacheError, CorruptPackError
 from ..local import snapshot
 from ..local.files import LocalUnit
+from ..local.snapshot import Snapshot
 from ..pack import Index, Limits, PackWriter
 from ..pack.spool import building_errors, spool
 from ..repository import compaction
-from ..repository.repository import LAYOUT, Repository
+from ..repository.repository import LAYOUT, Content, Repository
 from ..repository.signing import signing_key, trusted_keys
 from ..repository.union import Union
 from ..status import OperationStatus, SaveReport
@@ -29,13 +34,15 @@ from ..stores.opening import opened
 
 logger = logging.getLogger(__name__)
 
+_READ_ONLY = "B10_READ_ONLY=1: this pod publishes nothing"
+
 
 def save(config: Config, deadline: Deadline) -> SaveReport:
     """Publish what the store lacks. Raises CacheError."""
     if config.read_only:
         return SaveReport(
             status=OperationStatus.SKIPPED,
-            reason="B10_READ_ONLY=1: this pod publishes nothing",
+            reason=_READ_ONLY,
             namespace=config.namespace,
             store=str(config.store),
         )
@@ -45,6 +52,7 @@ def save(config: Config, deadline: Deadline) -> SaveReport:
         environment = detect()
         roots = cache_roots(config)
         found = snapshot.take(roots, deadline)
+        snapshot.log_left_out(found.failed)
         report = SaveReport(
             status=OperationStatus.SKIPPED,
             reason="",
@@ -53,14 +61,14 @@ def save(config: Config, deadline: Deadline) -> SaveReport:
             store=str(config.store),
             left_for_next_save=found.incomplete,
         )
-        if not snapshot.hold_artifacts(found.units):
-            return replace(report, reason=_nothing_found(roots))
+        if planned := _plan_without_store(config, roots, found):
+            return replace(report, reason=planned.reason)
         limits = Limits.for_packs_of(config.max_pack_bytes)
         repository = Repository(
             store, config.namespace, environment, limits, deadline, trusted_keys(config), signing_key(config)
         )
         try:
-            saver = _Saver(config, deadline, store, repository, found.units, report)
+            saver = _Saver(config, deadline, store, repository, partial(plan, config, roots, found), report)
             report = saver.save()
         except CacheError:
             # Now above all: what dead savers left may be what fills the store.
@@ -70,6 +78,66 @@ def save(config: Config, deadline: Deadline) -> SaveReport:
         if report.status is OperationStatus.SUCCESS:
             saver.compact()
         return report
+
+
+@dataclass(frozen=True)
+class SavePlan:
+    """A save's decision. SUCCESS: it publishes ``units``; SKIPPED: it publishes nothing."""
+
+    status: OperationStatus
+    reason: str
+    units: Sequence[LocalUnit] = ()
+    """Units to publish."""
+    recalled: int = 0
+    """Units that are not published because an operator recalled them."""
+
+
+class Stored(NamedTuple):
+    """What a store holds for this pod, as far as a save depends on it."""
+
+    union: Union
+    read_recalled: Callable[[], Mapping[str, set[Content]]]
+    """Reads what the recalled packs hold, by unit."""
+
+
+def plan(config: Config, roots: Sequence[CacheRoot], found: Snapshot, read_store: Callable[[], Stored]) -> SavePlan:
+    """Decide what a save publishes. Changes nothing.
+
+    Args:
+        config: The settings.
+        roots: The caches of this pod.
+        found: What they hold.
+        read_store: Reads the store. Called only if there is something to save.
+
+    Raises:
+        CacheError: The save would fail with this error.
+    """
+    if planned := _plan_without_store(config, roots, found):
+        return planned
+    union, read_recalled = read_store()
+    stored = {name: unit for name, (_pack, unit) in union.units.items()}
+    lacking = snapshot.lacking(found.units, stored, union.settled())
+    # A pod that restored what was recalled later must not publish it again.
+    recalled = read_recalled() if lacking else {}
+    new = [unit for unit in lacking if unit.name not in recalled or snapshot.content(unit) not in recalled[unit.name]]
+    withheld, total = len(lacking) - len(new), len(found.units)
+    if new:
+        return SavePlan(OperationStatus.SUCCESS, "would publish", new, withheld)
+    reason = f"nothing new: all {total} units are in the store"
+    if withheld:
+        reason = f"nothing new: {total - withheld} of {total} units are in the store, {withheld} were recalled"
+    return SavePlan(OperationStatus.SKIPPED, reason, (), withheld)
+
+
+def _plan_without_store(config: Config, roots: Sequence[CacheRoot], found: Snapshot) -> SavePlan | None:
+    """The decision if it does not depend on the store."""
+    if config.read_only:
+        return SavePlan(OperationStatus.SKIPPED, _READ_ONLY)
+    if snapshot.hold_artifacts(found.units):
+        return None
+    for error in found.failed.values():
+        raise error
+    return SavePlan(OperationStatus.SKIPPED, _nothing_found(roots))
 
 
 def _clean_up(store: Store, config: Config, log_level: int) -> None:
@@ -99,30 +167,30 @@ class _Saver:
         deadline: Deadline,
         store: Store,
         repository: Repository,
-        units: Sequence[LocalUnit],
+        plan: Callable[[Callable[[], Stored]], SavePlan],
         report: SaveReport,
     ) -> None:
         self._config = config
         self._deadline = deadline
         self._store = store
         self._repository = repository
-        self._units = units
+        self._plan = plan
         self._report = report
         self._union = Union((), ())
         """What the store held when it was last looked at."""
 
     def save(self) -> SaveReport:
-        union, new = self._survey()
-        if not new:
-            return self._nothing_new(union)
+        union, planned = self._survey()
+        if not planned.units:
+            return self._nothing_new(union, planned)
         # Replicas that compiled the same hold the same lease: one publishes, and the others find it done.
-        names = hashlib.sha256("\n".join(sorted(unit.name for unit in new)).encode()).hexdigest()[:16]
+        names = hashlib.sha256("\n".join(sorted(unit.name for unit in planned.units)).encode()).hexdigest()[:16]
         with self._lease(self._repository.lease_folder, [f"save-{names}"], "another replica saves the same"):
             if not self._repository.is_current(union):
-                union, new = self._survey()
-                if not new:
-                    return self._nothing_new(union)
-            return self._publish(union, new)
+                union, planned = self._survey()
+                if not planned.units:
+                    return self._nothing_new(union, planned)
+            return self._publish(union, planned.units)
 
     def compact(self) -> None:
         """Merge packs, where they have become many. Whatever comes of it: what was published is published."""
@@ -134,21 +202,15 @@ class _Saver:
             unforeseen = error if not isinstance(error, CacheError) else None
             logger.warning("the packs stay as they are until the next save: %s", error, exc_info=unforeseen)
 
-    def _survey(self) -> tuple[Union, list[LocalUnit]]:
+    def _survey(self) -> tuple[Union, SavePlan]:
         """What the store holds, every byte of it verified, and which local units it lacks."""
         union = self._union = self._repository.union(verify_frames=True)
-        stored = {name: unit for name, (_pack, unit) in union.units.items()}
-        return union, self._without_recalled(union, snapshot.lacking(self._units, stored, union.settled()))
+        planned = self._plan(lambda: Stored(union, lambda: self._repository.recalled_content(union)))
+        if planned.recalled:
+            logger.warning("%d units are not published: they were recalled from the store", planned.recalled)
+        return union, planned
 
-    def _without_recalled(self, union: Union, new: list[LocalUnit]) -> list[LocalUnit]:
-        """Without what an operator recalled: a pod that restored it earlier must not publish it again."""
-        recalled = self._repository.recalled_content(union) if new else {}
-        kept = [unit for unit in new if unit.name not in recalled or snapshot.content(unit) not in recalled[unit.name]]
-        if len(kept) < len(new):
-            logger.warning("%d units are not published: they were recalled from the store", len(new) - len(kept))
-        return kept
-
-    def _publish(self, union: Union, new: list[LocalUnit]) -> SaveReport:
+    def _publish(self, union: Union, new: Sequence[LocalUnit]) -> SaveReport:
         with spool(self._config.work_dir) as out:
             changed, index = self._pack(new, out)
             report = replace(self._report, left_for_next_save=self._report.left_for_next_save + changed)
@@ -169,7 +231,7 @@ class _Saver:
                 quarantined_packs=self._quarantine(union),
             )
 
-    def _pack(self, new: list[LocalUnit], out: BinaryIO) -> tuple[int, Index | None]:
+    def _pack(self, new: Sequence[LocalUnit], out: BinaryIO) -> tuple[int, Index | None]:
         """Build the pack: how many units were left out, and its index unless all were."""
         with (
             building_errors(self._config.work_dir),
@@ -180,12 +242,8 @@ class _Saver:
                 return changed, None
             return changed, writer.finish(self._config.namespace, self._repository.environment)
 
-    def _nothing_new(self, union: Union) -> SaveReport:
-        return replace(
-            self._report,
-            reason=f"the store already holds all {len(self._units)} units",
-            quarantined_packs=self._quarantine(union),
-        )
+    def _nothing_new(self, union: Union, planned: SavePlan) -> SaveReport:
+        return replace(self._report, reason=planned.reason, quarantined_packs=self._quarantine(union))
 
     def _quarantine(self, union: Union) -> tuple[str, ...]:
         """Set damaged packs aside, now that the union holds again what this machine can give of what they held."""

@@ -195,7 +195,15 @@ def test_json_of_a_miss_says_all_there_is_to_say(this_pod: Publisher) -> None:
         "more": 0,
         "elsewhere": [],
         "errors": [],
+        "load": {
+            "status": "DOES_NOT_EXIST",
+            "reason": "the store has nothing for this pod",
+            "units": 0,
+            "files": 0,
+            "bytes": 0,
+        },
         "local_caches": [],
+        "refused_caches": [],
         "per_pod_variables": [],
     }
 

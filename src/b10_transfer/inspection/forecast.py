@@ -1,0 +1,68 @@
+"""What a load and a save would do now: their own plans, as ``info``, ``explain`` and ``doctor`` show them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..adapters import CacheRoot
+from ..config import Config
+from ..errors import CacheError
+from ..local.snapshot import Snapshot
+from ..operations import load as loading
+from ..operations import save as saving
+from ..operations.load import LocalRoots
+from ..operations.save import Stored
+from ..repository.catalogue import Amount
+from ..repository.repository import ReadRepository
+from ..repository.union import Union
+from ..status import OperationStatus
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What an operation would return now."""
+
+    status: OperationStatus
+    reason: str
+    units: int = 0
+    files: int = 0
+    bytes: int = 0
+
+
+def read_stored(repository: ReadRepository) -> Stored:
+    """What a store holds for this pod. Raises StoreError."""
+    union = repository.union()
+    recalled = repository.recalled_content(union)
+    return Stored(union, lambda: recalled)
+
+
+def of_load(local: LocalRoots, stored: Stored | CacheError) -> Forecast:
+    """What a load would return. ``stored`` is the store's content, or why it cannot be read."""
+
+    def read_union() -> Union:
+        return _or_raise(stored).union
+
+    try:
+        planned = loading.plan(local, read_union)
+    except CacheError as error:
+        return Forecast(OperationStatus.ERROR, str(error))
+    units = planned.union.units if planned.union is not None else {}
+    amount = Amount.of(units[name][1] for name in planned.names)
+    return Forecast(planned.status, planned.reason, amount.units, amount.files, amount.bytes)
+
+
+def of_save(config: Config, roots: Sequence[CacheRoot], found: Snapshot, stored: Stored | CacheError) -> Forecast:
+    """What a save would return. It reads the indexes of packs only; a save verifies every byte of them."""
+    try:
+        planned = saving.plan(config, roots, found, lambda: _or_raise(stored))
+    except CacheError as error:
+        return Forecast(OperationStatus.ERROR, str(error))
+    files, size = sum(len(unit.files) for unit in planned.units), sum(unit.size for unit in planned.units)
+    return Forecast(planned.status, planned.reason, len(planned.units), files, size)
+
+
+def _or_raise(stored: Stored | CacheError) -> Stored:
+    if isinstance(stored, CacheError):
+        raise stored
+    return stored
