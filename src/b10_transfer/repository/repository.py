@@ -18,7 +18,6 @@ from functools import partial
 from typing import BinaryIO
 
 from ..concurrency.deadline import Deadline
-from ..concurrency.pipeline import Pipeline
 from ..environment import Environment
 from ..errors import (
     CacheError,
@@ -45,8 +44,6 @@ _BEHIND = 1 << 32
 """A merged pack's id follows that of its last input by at most so much: another pack of the same millisecond will
 hardly lie in between, and two compactors will hardly choose the same."""
 _MOST_ID = (1 << 112) - 1
-_THREADS = 8
-"""Indexes are read so many at a time: each is a wait for the store, hardly any work."""
 
 
 class ReadRepository:
@@ -76,22 +73,19 @@ class ReadRepository:
         """
         self._deadline.check(f"listing the packs in {self._store.location}")
         listed = self.look()
-        ids = list(listed.usable)
+        ids = sorted(listed.usable, reverse=True)
         packs: list[Pack] = []
         rejected: list[Rejected] = []
-        self._deadline.check(f"reading the packs in {self._store.location}")
-
-        def read(pack_id: str) -> Pack | Rejected | None:
-            return self._read(pack_id, verify_frames)
-
+        # A store in which opening takes a while opens them ahead, in this order.
         self._store.expect([self._name(pack_id) for pack_id in ids])
-        with Pipeline(read, min(_THREADS, max(len(ids), 1)), self._deadline) as pipeline:
-            for found in pipeline.map(ids, 2 * _THREADS):
-                if isinstance(found, Pack):
-                    packs.append(found)
-                elif found is not None:
-                    rejected.append(found)
-        return Union(tuple(packs), tuple(rejected), listed.recalled)
+        for pack_id in ids:
+            self._deadline.check(f"reading the packs in {self._store.location}")
+            found = self._read(pack_id, verify_frames)
+            if isinstance(found, Pack):
+                packs.append(found)
+            elif found is not None:
+                rejected.append(found)
+        return Union(tuple(reversed(packs)), tuple(reversed(rejected)), listed.recalled)
 
     def is_current(self, union: Union) -> bool:
         """Whether no pack has come or gone since a union was read."""

@@ -6,7 +6,7 @@ import os
 import sys
 
 from ...errors import StoreError
-from ..directory import DirectoryStore
+from .ahead import AheadDirectory
 from .wire import receive, send
 
 TYPE_CHECKING = False
@@ -181,6 +181,6 @@ def main() -> None:
             from ..bucket.store import BucketStore  # imports obstore, which the directory's worker has no use for
 
             return BucketStore(place, float(option))
-        return DirectoryStore(place, make_parents=option == "1")
+        return AheadDirectory(place, make_parents=option == "1")
 
     Server(_StandardInput(), _mapped(int(memory)), open_store).run()
