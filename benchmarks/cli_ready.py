@@ -123,7 +123,7 @@ def measure(options: argparse.Namespace, folder: Path) -> int:
 
 
 def _shown(row: ResultRow) -> str:
-    low, high = row.spread
+    low, high = min(row.values), max(row.values)
     return f"{1000 * row.median:.0f} ms ({1000 * low:.0f}–{1000 * high:.0f})"
 
 

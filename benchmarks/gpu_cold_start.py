@@ -216,7 +216,7 @@ def report(options: argparse.Namespace, benchmark: Benchmark, facts: Mapping[str
         file_system=file_system(folder),
         command=command(options),
         notes=notes,
-        extra_machine=facts["gpu"] or {"GPU": "none"},
+        gpu=facts["gpu"] or {"GPU": "none"},
     )
     gpu_table.fill(results, ORDER, PARTS, benchmark.runs, benchmark.why_not)
     shown = "\n".join(f"{name}: {value}" for name, value in {**results.machine, **results.versions}.items())

@@ -92,7 +92,7 @@ class Comparison:
         if isinstance(program, Contender):
             command = program.load_command if measure.startswith("load") else program.save_command
         if why := self._absent.get(program.name):
-            self._the.results.cannot(name, unit, why=why, labels=labels, command=command)
+            self._the.results.cannot(name, unit, why=why, labels=labels)
         else:
             values = self._values[program.name, measure]
             self._the.results.add(name, unit, values, labels=labels, command=command)
@@ -164,7 +164,6 @@ def measure(the: Session) -> str:
             unit,
             why="it saves what the same process has compiled, not a folder: see the first call of compiled models",
             labels={"measure": measured, "program": "mega-cache"},
-            command="torch.compiler.save_cache_artifacts()",
         )
     return _NOTES
 

@@ -1,14 +1,12 @@
-"""What a benchmark leaves behind: one JSON file of rows, from which docs/benchmarks.md is generated.
-
-A benchmark is a program ``benchmarks/NAME.py`` that takes ``--results FILE`` and ``--quick``::
+"""The results of a benchmark: one JSON file of rows, from which docs/benchmarks.md is generated.
 
     results = Results.begin("load", "How long a load takes", versions={"torch": "2.13.0"}, file_system="tmpfs")
-    results.add("load, ours", "s", [0.10, 0.11], labels={"program": "ours", "kernels": 300})
-    results.cannot("load, published", "s", why="no interpreter with it was given (--peer)")
+    results.add("load, b10-transfer", "s", [0.10, 0.11], labels={"program": "b10-transfer", "kernels": 300})
+    results.cannot("load, published", "s", why="no interpreter was given (--peer)")
     results.write(options.results)
 
-Every row names itself, its unit and every value that was measured, or says why there is none. What all rows of a file
-share (the command that makes it, versions, the machine) is in the file once. Files are written whole or not at all.
+A row has a name, a unit, and either every measured value or the reason why there is none. A file has the command, the
+machine and the versions once for all its rows. A file is written atomically.
 """
 
 from __future__ import annotations
@@ -32,89 +30,70 @@ Label = str | int | float
 
 
 class ResultsError(ValueError):
-    """A file that holds no results, or results that contradict themselves."""
+    """A file without results, or contradictory results."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One measured quantity. Without ``values`` it could not be measured, and ``why_not`` says why."""
+    """One measured quantity, or the reason (``why_not``) why it was not measured."""
 
     name: str
-    """Of its own in its file."""
+    """Unique in its file."""
     unit: str
-    """``s``, ``MB`` (of 10^6 bytes), ``%``, ``x`` for a ratio, empty for a count."""
+    """``s``, ``ms``, ``MB`` (10^6 bytes), ``%``, ``x`` for a ratio, empty for a count."""
     values: tuple[float, ...] = ()
-    """Every run's, in the order in which they were made."""
+    """One value for each run, in order."""
     why_not: str = ""
     labels: Mapping[str, Label] = field(default_factory=dict)
-    """What tables and plots group by, such as ``{"program": "ours", "kernels": 300}``."""
+    """Tables and plots select rows by these, for example ``{"program": "cp -r", "kernels": 300}``."""
     command: str = ""
-    """What was measured, where that is not the file's own command."""
+    """The measured command, if it is not the command of the file."""
     detail: str = ""
 
     def __post_init__(self) -> None:
         if bool(self.values) == bool(self.why_not):
-            raise ResultsError(f"row {self.name!r} needs values or a reason why there are none, and not both")
-
-    @property
-    def runs(self) -> int:
-        return len(self.values)
+            raise ResultsError(f"row {self.name!r} needs either values or a reason why there are none")
 
     @property
     def median(self) -> float:
-        """Raises ResultsError for a row without values."""
+        """The median of the values. Raises ResultsError without values."""
         if not self.values:
             raise ResultsError(f"row {self.name!r} has no values: {self.why_not}")
         return statistics.median(self.values)
 
-    @property
-    def spread(self) -> tuple[float, float]:
-        """The smallest and the largest value. Raises ResultsError for a row without values."""
-        if not self.values:
-            raise ResultsError(f"row {self.name!r} has no values: {self.why_not}")
-        return min(self.values), max(self.values)
-
     def to_json(self) -> dict[str, Any]:
-        document: dict[str, Any] = {"name": self.name, "unit": self.unit, "runs": self.runs}
+        document: dict[str, Any] = {"name": self.name, "unit": self.unit, "runs": len(self.values)}
         if self.values:
-            document |= {"median": self.median, "spread": list(self.spread), "values": list(self.values)}
-        optional = {
-            "why_not": self.why_not,
-            "labels": dict(self.labels),
-            "command": self.command,
-            "detail": self.detail,
-        }
-        return document | {name: value for name, value in optional.items() if value}
+            spread = [min(self.values), max(self.values)]
+            document |= {"median": self.median, "spread": spread, "values": list(self.values)}
+        optional = {name: getattr(self, name) for name in ("why_not", "command", "detail")}
+        return document | {name: value for name, value in ({**optional, "labels": dict(self.labels)}).items() if value}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Row:
         """Raises ResultsError, KeyError or TypeError."""
-        return cls(
-            name=document["name"],
-            unit=document["unit"],
-            values=tuple(float(value) for value in document.get("values", ())),
-            why_not=document.get("why_not", ""),
-            labels=document.get("labels", {}),
-            command=document.get("command", ""),
-            detail=document.get("detail", ""),
-        )
+        optional = {name: document[name] for name in ("why_not", "labels", "command", "detail") if name in document}
+        values = tuple(float(value) for value in document.get("values", ()))
+        return cls(name=document["name"], unit=document["unit"], values=values, **optional)
 
 
 @dataclass
 class Results:
-    """All rows of one benchmark, with what they share."""
+    """All rows of one benchmark."""
 
     benchmark: str
-    """The program's name: ``load`` for ``benchmarks/load.py``."""
+    """Name of the program: ``load`` for ``benchmarks/load.py``."""
     title: str
     command: str
-    """Run in the repository's root, it makes these results again."""
+    """The command, run in the root of the repository, that makes these results again."""
     time: str
     machine: Mapping[str, str]
     versions: Mapping[str, str]
-    rows: list[Row] = field(default_factory=list)
     notes: str = ""
-    """Markdown for the page: what a reader must know to judge the rows."""
+    """Facts about this run, in Markdown."""
+    rows: list[Row] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list, compare=False)
+    """Limits that this run missed."""
 
     @classmethod
     def begin(
@@ -126,15 +105,15 @@ class Results:
         file_system: str,
         command: str = "",
         notes: str = "",
-        extra_machine: Mapping[str, str] | None = None,
+        gpu: Mapping[str, str] | None = None,
     ) -> Results:
-        """Results without rows, for this machine and moment; ``extra_machine`` may name a GPU, say."""
+        """Start results for this machine and time, without rows."""
         return cls(
             benchmark=benchmark,
             title=title,
-            command=command or this_command(),
+            command=command or _this_command(),
             time=time.strftime("%Y-%m-%d %H:%M %z"),
-            machine=machine(file_system) | dict(extra_machine or {}),
+            machine={**_machine(file_system), **(gpu or {})},
             versions={"python": platform.python_version(), **versions},
             notes=notes,
         )
@@ -148,34 +127,43 @@ class Results:
         labels: Mapping[str, Label] | None = None,
         command: str = "",
         detail: str = "",
+        at_most: float | None = None,
+        at_least: float | None = None,
     ) -> Row:
-        """Add a row of measured values. Raises ResultsError without any, or if its name is taken."""
-        return self._append(Row(name, unit, tuple(values), "", labels or {}, command, detail))
+        """Add a row of measured values, and compare their median with a limit.
 
-    def cannot(
-        self, name: str, unit: str, *, why: str, labels: Mapping[str, Label] | None = None, command: str = ""
-    ) -> Row:
-        """Add a row that could not be measured."""
-        return self._append(Row(name, unit, (), why, labels or {}, command))
+        Raises:
+            ResultsError: there are no values, or the name is taken.
+        """
+        row = Row(name, unit, tuple(values), "", labels or {}, command, detail)
+        for words, limit, is_kept in (
+            ("at most", at_most, at_most is None or row.median <= at_most),
+            ("at least", at_least, at_least is None or row.median >= at_least),
+        ):
+            if limit is not None:
+                shown = f"{words} {limit:g} {unit}".rstrip() + (": ok" if is_kept else ": FAILED")
+                row = Row(name, unit, row.values, "", row.labels, command, "; ".join(filter(None, (shown, detail))))
+            if not is_kept:
+                self.missed.append(f"{name}: {row.median:.3g} {unit}, {words} {limit:g} wanted")
+        return self._append(row)
+
+    def cannot(self, name: str, unit: str, *, why: str, labels: Mapping[str, Label] | None = None) -> Row:
+        """Add a row that could not be measured, with the reason."""
+        return self._append(Row(name, unit, (), why, labels or {}))
+
+    def select(self, **labels: Label) -> list[Row]:
+        """All rows with these labels, measured or not."""
+        return [row for row in self.rows if labels.items() <= dict(row.labels).items()]
 
     def find(self, **labels: Label) -> Row | None:
-        """The first measured row that has all of these labels."""
-        found = (row for row in self.rows if row.values and labels.items() <= dict(row.labels).items())
-        return next(found, None)
+        """The first measured row with these labels."""
+        return next((row for row in self.select(**labels) if row.values), None)
 
     def write(self, path: Path) -> None:
-        """Write the file; whoever looks sees all of it or none."""
-        document = {
-            "schema": SCHEMA,
-            "benchmark": self.benchmark,
-            "title": self.title,
-            "command": self.command,
-            "time": self.time,
-            "machine": dict(self.machine),
-            "versions": dict(self.versions),
-            "notes": self.notes,
-            "rows": [row.to_json() for row in self.rows],
-        }
+        """Write the file atomically."""
+        names = ("benchmark", "title", "command", "time", "machine", "versions", "notes")
+        document = {"schema": SCHEMA, **{name: getattr(self, name) for name in names}}
+        document["rows"] = [row.to_json() for row in self.rows]
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_name(f".{path.name}.{os.getpid()}")
         scratch.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -189,21 +177,14 @@ class Results:
 
 
 def read(path: Path) -> Results:
-    """The results in a file. Raises ResultsError if it holds none, OSError if it cannot be read."""
+    """Read a results file. Raises ResultsError if it is invalid, OSError if it cannot be read."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        if document["schema"] != SCHEMA:
-            raise ResultsError(f"schema {document['schema']!r} is not {SCHEMA}")
-        results = Results(
-            benchmark=document["benchmark"],
-            title=document["title"],
-            command=document["command"],
-            time=document["time"],
-            machine=document["machine"],
-            versions=document["versions"],
-            notes=document.get("notes", ""),
-        )
-        for row in document["rows"]:
+        if document.pop("schema") != SCHEMA:
+            raise ResultsError(f"the schema is not {SCHEMA}")
+        rows = document.pop("rows")
+        results = Results(**document)
+        for row in rows:
             results._append(Row.from_json(row))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ResultsError(f"{path} holds no results: {error!r}") from error
@@ -211,16 +192,17 @@ def read(path: Path) -> Results:
 
 
 def read_all(folder: Path) -> dict[str, Results]:
-    """Every results file of a folder, by the benchmark's name. Raises ResultsError or OSError."""
-    found = (read(path) for path in sorted(folder.glob("*.json")))
-    return {results.benchmark: results for results in found}
+    """Read every results file of a folder, by benchmark. Raises ResultsError or OSError."""
+    return {results.benchmark: results for results in map(read, sorted(folder.glob("*.json")))}
 
 
-def machine(file_system: str) -> dict[str, str]:
-    """What a reader needs to know of this machine to judge the figures; no name that would identify it."""
+def _machine(file_system: str) -> dict[str, str]:
+    """Describe this machine without a name that identifies it."""
     memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    info = Path("/proc/cpuinfo")
+    model = re.search(r"^model name\s*:\s*(.+)$", info.read_text() if info.exists() else "", re.MULTILINE)
     return {
-        "CPU": _cpu(),
+        "CPU": model.group(1).strip() if model else platform.machine(),
         "cores": str(os.cpu_count()),
         "memory": f"{memory_gb:.0f} GB",
         "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
@@ -229,28 +211,8 @@ def machine(file_system: str) -> dict[str, str]:
     }
 
 
-def this_command() -> str:
-    """How this program was called, as one would type it in the repository's root."""
-    program, *arguments = sys.argv
-    path = Path(program).resolve()
-    root = FOLDER.parents[1]
+def _this_command() -> str:
+    """The command line of this program, without paths that differ between machines."""
+    path, root = Path(sys.argv[0]).resolve(), FOLDER.parents[1]
     shown = str(path.relative_to(root)) if path.is_relative_to(root) else path.name
-    # Where the results and the interpreters lie differs from one machine to the next.
-    kept, skip = [], False
-    for argument in arguments:
-        if skip:
-            skip = False
-        elif argument in ("--results", "--peer"):
-            skip = True
-        elif not argument.startswith(("--results=", "--peer=")):
-            kept.append(argument)
-    return shlex.join(["python", shown, *kept])
-
-
-def _cpu() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.machine()
-    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return found.group(1).strip() if found else platform.machine()
+    return shlex.join(["python", shown, *(argument for argument in sys.argv[1:] if argument == "--quick")])

@@ -1,4 +1,4 @@
-"""The benchmarks' page and the README's figures say what the results say, and no more."""
+"""The page of benchmarks and the README's figures agree with the results."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import figures, page
+from benchmarks import page, tables
 from benchmarks.results import Label, Results
+from benchmarks.sections import SECTIONS
 
 
 def load_results(*, published: bool = True) -> Results:
     results = Results.begin("load", "Save and load", versions={}, file_system="tmpfs", command="python load.py")
     results.add("size", "MB", [49.8], labels={"kernels": 300, "measure": "size"})
     results.add("files", "", [2400], labels={"kernels": 300, "measure": "files"})
-    for program, seconds in {"b10-transfer": [0.1, 0.09, 0.12], "published 0.4.1": [1.1], "cp -r": [0.05]}.items():
+    for program, seconds in {"b10-transfer": [0.1, 0.09, 0.12], "published 0.4.1": [1.1], "cp -r": [0.101]}.items():
         for measure in ("load", "load process"):
             labels: dict[str, Label] = {"kernels": 300, "measure": measure, "program": program}
             if program == "published 0.4.1" and not published:
@@ -25,48 +26,57 @@ def load_results(*, published: bool = True) -> Results:
 
 
 def text(*found: Results) -> str:
-    return page.text({results.benchmark: results for results in found}, {}, "benchmarks")
+    return page.text({results.benchmark: results for results in found})
 
 
-def test_page_shows_a_table_of_medians_with_their_spread() -> None:
+def test_table_shows_medians_with_the_smallest_and_the_largest_value() -> None:
     assert "| b10-transfer | 100 ms (90 to 120) |" in text(load_results())
 
 
-def test_page_names_command_and_machine() -> None:
+def test_page_names_the_command_and_the_file_system() -> None:
     shown = text(load_results())
-    assert "`python load.py`" in shown
+    assert "`make bench ONLY=load`" in shown
     assert "tmpfs" in shown
 
 
-def test_row_that_could_not_run_says_why_within_its_cell() -> None:
+def test_missing_figure_has_its_reason_below_the_table() -> None:
     shown = text(load_results(published=False))
     assert "| published 0.4.1 | not run |" in shown
-    assert "no interpreter \\| has it" in shown
+    assert "Not run: published 0.4.1: no interpreter \\| has it." in shown
     assert "at all" not in shown
 
 
-def test_page_without_results_still_tells_how_to_get_some() -> None:
+def test_table_has_no_column_without_rows() -> None:
+    shown = text(load_results())
+    assert "300 kernels" in shown
+    assert "3,000 kernels |" not in shown
+
+
+def test_page_without_results_explains_how_to_get_some() -> None:
     shown = text()
     assert "make bench" in shown
     assert "benchmarks/corpus.py --kernels 300 --target sm_90 OUT" in shown
-    assert "no GPU has run" in shown
+    assert "has not run on a GPU" in shown
 
 
-def test_gpu_results_take_the_place_that_is_left_for_them() -> None:
-    results = Results.begin("gpu_cold_start", "FLUX on an H200", versions={}, file_system="ext4")
-    results.add("cold", "s", [100.0])
+def test_gpu_results_replace_the_sentence_that_they_are_open() -> None:
+    results = Results.begin("gpu_cold_start", "FLUX on an H200", versions={}, file_system="ext4", notes="Model: flux")
+    labels: dict[str, Label] = {"start": "cold", "part": "transformer", "what": "first call"}
+    results.add("cold", "s", [100.0], labels=labels)
     shown = text(results)
-    assert "## FLUX on an H200" in shown
-    assert "no GPU has run" not in shown
+    assert "| cold, transformer | 100.0 s |" in shown
+    assert "Model: flux" in shown
+    assert "has not run on a GPU" not in shown
 
 
-def test_benchmark_that_nobody_foresaw_is_shown_with_all_its_rows() -> None:
-    results = Results.begin("another", "Another one", versions={}, file_system="tmpfs")
-    results.add("packs", "", [3, 4, 3])
-    assert "| packs | 3 (3 to 4) | 3 |" in text(results)
+def test_rows_with_limits_are_listed_with_their_limits() -> None:
+    results = Results.begin("core", "Core", versions={}, file_system="tmpfs")
+    results.add("load / cp -r", "x", [1.6], at_most=1.5, detail="300 ms / 200 ms")
+    assert "| load / cp -r | 1.60× | at most 1.5 x: FAILED |" in text(results)
+    assert results.missed
 
 
-def test_plots_are_shown_where_they_exist(tmp_path: Path) -> None:
+def test_plots_are_shown_if_they_exist(tmp_path: Path) -> None:
     places = page.Places.within(tmp_path)
     found = {"load": load_results()}
     assert "![" not in page.page_of(found, places)
@@ -75,34 +85,42 @@ def test_plots_are_shown_where_they_exist(tmp_path: Path) -> None:
     assert "](benchmarks/load.svg)" in page.page_of(found, places)
 
 
-def test_readme_gets_its_figures_between_the_marks() -> None:
-    readme = f"before\n{figures.BEGIN}\nold\n{figures.END}\nafter\n"
-    shown = figures.updated(readme, {"load": load_results()})
+def test_readme_gets_figures_between_its_markers() -> None:
+    readme = f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n"
+    shown = tables.updated_readme(readme, {"load": load_results()})
     assert shown is not None
     assert shown.startswith("before\n")
     assert shown.endswith("\nafter\n")
     assert "old" not in shown
     assert "**100 ms (90 to 120)**" in shown
     assert "published 0.4.1 1.10 s: 11 times as long" in shown
+    assert "`cp -r` 101 ms: the same" in shown
     assert "`make bench ONLY=load`" in shown
 
 
-def test_readme_leaves_out_what_was_not_measured() -> None:
-    readme = f"{figures.BEGIN}\n{figures.END}"
-    shown = figures.updated(readme, {"load": load_results(published=False)})
+def test_readme_omits_programs_that_did_not_run() -> None:
+    readme = f"{tables.BEGIN}\n{tables.END}"
+    shown = tables.updated_readme(readme, {"load": load_results(published=False)})
     assert shown is not None
     assert "published" not in shown
 
 
-def test_readme_stays_as_it_is_without_results() -> None:
-    assert figures.updated(f"{figures.BEGIN}\nold\n{figures.END}", {}) is None
+def test_readme_is_unchanged_without_results() -> None:
+    assert tables.updated_readme(f"{tables.BEGIN}\nold\n{tables.END}", {}) is None
 
 
-def test_committed_page_says_what_the_committed_results_say() -> None:
+def test_committed_page_and_readme_agree_with_the_committed_results() -> None:
     assert page.out_of_date(page.Places.of_the_project()) == []
 
 
-def test_plots_are_drawn_from_whatever_there_is(tmp_path: Path) -> None:
+def test_committed_page_has_a_table_for_every_section_with_results_and_is_short() -> None:
+    places = page.Places.of_the_project()
+    shown = places.page.read_text(encoding="utf-8")
+    assert [section.title for section in SECTIONS if f"## {section.title}\n" not in shown] == []
+    assert len(shown.splitlines()) < 300
+
+
+def test_plots_are_drawn_from_partial_results_and_are_reproducible(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from benchmarks import plots
 

