@@ -21,6 +21,7 @@ from ..errors import LocalCacheError
 from ..pack import PackUnit, PackWriter
 from ..pack.rules import DistinctPaths, check_paths
 from .files import LocalFile, LocalUnit, walk
+from .ownership import OpenRoot, open_private
 from .sources import Sources, UnitChangedError, check_folder
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,9 @@ class Snapshot:
 
 def has_artifacts(root: CacheRoot) -> bool:
     """Whether a root holds at least one artifact; locks, half-written files and empty folders are none."""
-    return not root.adapter.accompanies and any(root.adapter.unit_of(file.path) is not None for file in walk(root))
+    if root.adapter.accompanies or (opened := open_private(root, to_restore=True)) is None:
+        return False
+    return any(root.adapter.unit_of(file.path) is not None for file in walk(opened))
 
 
 def take(roots: Iterable[CacheRoot], deadline: Deadline) -> Snapshot:
@@ -57,15 +60,18 @@ def take(roots: Iterable[CacheRoot], deadline: Deadline) -> Snapshot:
     for root in roots:
         deadline.check(f"looking through {root.path}")
         try:
-            units = _group(root)
+            if (opened := open_private(root)) is None:
+                continue
+            units = _group(opened)
         except LocalCacheError as error:
             failed[root.name] = error
             continue
+        _say_entries_left_out(opened)
         complete = []
         for unit, files in units.items():
             files.sort()
             if root.adapter.is_complete(root.path, unit, [file.path for file in files]):
-                complete.append(LocalUnit(root, unit, tuple(files)))
+                complete.append(LocalUnit(opened, unit, tuple(files)))
             else:
                 unfinished[root.name] += 1
         found += _fitting(complete)
@@ -79,10 +85,17 @@ def log_left_out(failed: Mapping[str, LocalCacheError]) -> None:
         notices.log(logger, logging.WARNING, f"{error}{others}; what is there is left out")
 
 
-def _group(root: CacheRoot) -> dict[Unit, list[LocalFile]]:
+def _say_entries_left_out(opened: OpenRoot) -> None:
+    """Warn, in one line for each root, of entries that cannot be read or that another user could have written."""
+    if opened.left_out:
+        others = " (and others in this cache)" if len(opened.left_out) > 1 else ""
+        logger.warning("%s%s; it is left out, the rest is used", opened.left_out[0], others)
+
+
+def _group(opened: OpenRoot) -> dict[Unit, list[LocalFile]]:
     units: dict[Unit, list[LocalFile]] = {}
-    unit_of = root.adapter.unit_of
-    for file in walk(root):
+    unit_of = opened.root.adapter.unit_of
+    for file in walk(opened):
         unit = unit_of(file.path)
         if unit in units:
             units[unit].append(file)
@@ -173,8 +186,12 @@ def content(unit: LocalUnit) -> frozenset[tuple[str, str]]:
 
 
 def pack(units: Iterable[LocalUnit], writer: PackWriter) -> int:
-    """Add units to a pack, like beside like; returns how many were left out because they changed meanwhile."""
+    """Add units to a pack, like beside like; returns how many were left out because they changed meanwhile.
+
+    A unit that cannot be read is left out with a warning. Raises LocalCacheError if that leaves no unit.
+    """
     changed = 0
+    failure: LocalCacheError | None = None
     for unit in sorted(units, key=_likeness):
         try:
             sources = Sources(unit)
@@ -183,6 +200,11 @@ def pack(units: Iterable[LocalUnit], writer: PackWriter) -> int:
         except UnitChangedError as change:
             logger.debug("%s is left for the next save: %s", unit.name, change)
             changed += 1
+        except LocalCacheError as error:
+            logger.warning("%s; %s is not saved", error, unit.name)
+            failure = failure or error
+    if failure and writer.is_empty:
+        raise failure
     return changed
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
-from collections.abc import Collection, Sequence
+import stat
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
-from ..adapters import CacheRoot, UnitKind
-from ..errors import LocalCacheError
+from ..adapters import UnitKind
+from ..errors import LocalCacheError, explained
 from ..pack import Content, SourceFile
 from .bulk import read_files
 from .files import LocalFile, LocalUnit
+from .ownership import OpenRoot
+
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class UnitChangedError(Exception):
@@ -23,7 +29,7 @@ class Sources:
 
     def __init__(self, unit: LocalUnit) -> None:
         self._unit = unit
-        self._folder = str(unit.root.path)
+        self._opened = unit.opened
         self.files: list[SourceFile] = []
         self._contents: list[LocalFile | bytes] = []
         """Of each its place on this machine, or its content without this machine's paths."""
@@ -47,21 +53,21 @@ class Sources:
             else:
                 places.append((content.path, content.size, offset))
                 found.append(content.as_read)
-        if read_files(self._folder, places, memory) != found:
+        if read_files(self._opened.descriptor, places, memory) != found:
             raise UnitChangedError("a file was written to")
 
     def _open(self, content: LocalFile | bytes, _source: SourceFile) -> Content:
-        return io.BytesIO(content) if isinstance(content, bytes) else _UnchangedFile(self._folder, content)
+        return io.BytesIO(content) if isinstance(content, bytes) else _UnchangedFile(self._opened, content)
 
     def _portable(self, file: LocalFile, siblings: Collection[str]) -> bytes:
         """The content of a file without this machine's paths."""
         buffer = bytearray(file.size)
         try:
-            [found] = read_files(self._folder, [(file.path, file.size, 0)], buffer)
+            [found] = read_files(self._opened.descriptor, [(file.path, file.size, 0)], buffer)
             if found != file.as_read:
                 raise UnitChangedError(f"{file.path} was written to")
         except OSError:  # once more, to tell a file that is gone from one that cannot be read
-            with _UnchangedFile(self._folder, file) as content, memoryview(buffer) as left:
+            with _UnchangedFile(self._opened, file) as content, memoryview(buffer) as left:
                 while left:
                     left = left[content.readinto(left) :]
         try:
@@ -75,11 +81,16 @@ class _UnchangedFile:
 
     __slots__ = ("_descriptor", "_found", "_path")
 
-    def __init__(self, folder: str, found: LocalFile) -> None:
+    def __init__(self, opened: OpenRoot, found: LocalFile) -> None:
         self._found = found
-        self._path = f"{folder}/{found.path}"
+        self._path = f"{opened.root.path}/{found.path}"
+        folder, _, name = found.path.rpartition("/")
         try:
-            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            descriptor = opened.open_folder(folder)
+            try:
+                self._descriptor = os.open(name, _FILE, dir_fd=descriptor)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise UnitChangedError(f"{self._path} can no longer be opened ({error.strerror})") from error
 
@@ -111,7 +122,7 @@ def check_folder(unit: LocalUnit) -> None:
     if unit.unit.kind is not UnitKind.FOLDER:
         return
     inside = len(unit.unit.path) + 1
-    if {file.path[inside:] for file in unit.files} == _names_in(f"{unit.root.path}/{unit.unit.path}"):
+    if {file.path[inside:] for file in unit.files} == _names_in(unit.opened, unit.unit.path):
         return  # nearly always: these files and nothing else
     expected: dict[str, set[str]] = {}
     for file in unit.files:
@@ -124,23 +135,42 @@ def check_folder(unit: LocalUnit) -> None:
             expected[folder] = {name}
             path = folder
     for folder, names in expected.items():
-        found = _names_in(f"{unit.root.path}/{folder}")
-        if names - found or any(_holds_artifacts(unit.root, f"{folder}/{name}") for name in found - names):
+        found = _names_in(unit.opened, folder)
+        if names - found or any(_holds_artifacts(unit.opened, f"{folder}/{name}") for name in found - names):
             raise UnitChangedError("files were added or removed")
 
 
-def _holds_artifacts(root: CacheRoot, path: str) -> bool:
+def _holds_artifacts(opened: OpenRoot, path: str) -> bool:
     """Whether there is an artifact at or below a path; links, locks and empty folders are none."""
-    if not os.path.islink(root.path / path) and os.path.isdir(root.path / path):
-        children = () if root.adapter.skips_folder(path) else _names_in(f"{root.path}/{path}")
-        return any(_holds_artifacts(root, f"{path}/{name}") for name in children)
-    return not os.path.islink(root.path / path) and root.adapter.unit_of(path) is not None
+    adapter = opened.root.adapter
+    folder, _, name = path.rpartition("/")
+    with _open_folder(opened, folder) as descriptor:
+        try:
+            mode = os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode
+        except FileNotFoundError:
+            return False
+    if stat.S_ISDIR(mode):
+        children = () if adapter.skips_folder(path) else _names_in(opened, path)
+        return any(_holds_artifacts(opened, f"{path}/{name}") for name in children)
+    return not stat.S_ISLNK(mode) and adapter.unit_of(path) is not None
 
 
-def _names_in(folder: str) -> set[str]:
+def _names_in(opened: OpenRoot, folder: str) -> set[str]:
+    with _open_folder(opened, folder) as descriptor:
+        return set(os.listdir(descriptor))
+
+
+@contextmanager
+def _open_folder(opened: OpenRoot, folder: str) -> Iterator[int]:
+    """A folder of a root. Raises UnitChangedError if it is gone, LocalCacheError if it cannot be read."""
     try:
-        return set(os.listdir(folder))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UnitChangedError(f"{folder} is gone") from error
+        descriptor = opened.open_folder(folder)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
     except OSError as error:
-        raise LocalCacheError("look through", folder, error.strerror or str(error)) from error
+        path = f"{opened.root.path}/{folder}"
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise UnitChangedError(f"{path} is gone") from error
+        raise LocalCacheError("look through", path, explained(error)) from error

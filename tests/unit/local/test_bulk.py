@@ -179,51 +179,60 @@ def test_full_file_system_is_an_error_that_says_so(module: Any, tree: int) -> No
     assert "OSError: [Errno 27] File too large: 'large'" in done.stderr
 
 
-def test_files_are_read_to_their_places(module: Any, folder: Path) -> None:
+def test_files_are_read_to_their_places(module: Any, tree: int, folder: Path) -> None:
     (folder / "aa").mkdir()
     (folder / "aa" / "one").write_bytes(b"first")
     (folder / "two").write_bytes(b"second")
     os.utime(folder / "two", ns=(5, -7))
     memory = bytearray(b"-" * 16)
-    found = module.read_files(str(folder), [("two", 6, 8), ("aa/one", 5, 1)], memory)
+    found = module.read_files(tree, [("two", 6, 8), ("aa/one", 5, 1)], memory)
     assert memory == b"-first--second--"
     two, one = (folder / "two").stat(), (folder / "aa/one").stat()
     assert found == [(6, 6, -7, two.st_ino), (5, 5, one.st_mtime_ns, one.st_ino)]
     memory.clear()  # nothing holds on to it
 
 
-def test_file_that_became_shorter_or_longer_is_told(module: Any, folder: Path) -> None:
+def test_file_that_became_shorter_or_longer_is_told(module: Any, tree: int, folder: Path) -> None:
     (folder / "file").write_bytes(b"12345")
     memory = bytearray(8)
-    assert module.read_files(str(folder), [("file", 8, 0)], memory)[0][:2] == (5, 5)
-    assert module.read_files(str(folder), [("file", 3, 5)], memory)[0][:2] == (3, 5)
+    assert module.read_files(tree, [("file", 8, 0)], memory)[0][:2] == (5, 5)
+    assert module.read_files(tree, [("file", 3, 5)], memory)[0][:2] == (3, 5)
     assert memory == b"12345123"
 
 
-def test_file_that_cannot_be_read_is_named(module: Any, folder: Path) -> None:
+def test_file_that_cannot_be_read_is_named(module: Any, tree: int, folder: Path) -> None:
     (folder / "there").write_bytes(b"1")
     (folder / "link").symlink_to("there")
     (folder / "folder").mkdir()
     for path, error in (("missing", FileNotFoundError), ("link", OSError), ("folder", IsADirectoryError)):
         with pytest.raises(error) as raised:
-            module.read_files(str(folder), [("there", 1, 0), (path, 1, 1)], bytearray(2))
+            module.read_files(tree, [("there", 1, 0), (path, 1, 1)], bytearray(2))
         assert raised.value.filename == path
-    with pytest.raises(FileNotFoundError):
-        module.read_files(str(folder / "missing"), [("there", 1, 0)], bytearray(2))
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        module.read_files(-1, [("there", 1, 0)], bytearray(2))
 
 
-def test_nobody_waits_for_a_pipe_that_took_a_files_place(module: Any, folder: Path) -> None:
+def test_no_link_is_followed_on_the_way_to_a_file(module: Any, tree: int, folder: Path) -> None:
+    (folder / "real").mkdir()
+    (folder / "real" / "file").write_bytes(b"1")
+    (folder / "link").symlink_to("real")
+    with pytest.raises(OSError, match=r"Not a directory|symbolic links") as raised:
+        module.read_files(tree, [("real/file", 1, 0), ("link/file", 1, 0)], bytearray(1))
+    assert raised.value.filename == "link/file"
+
+
+def test_nobody_waits_for_a_pipe_that_took_a_files_place(module: Any, tree: int, folder: Path) -> None:
     os.mkfifo(folder / "file")
-    assert module.read_files(str(folder), [("file", 5, 0)], bytearray(5))[0][0] == 0
+    assert module.read_files(tree, [("file", 5, 0)], bytearray(5))[0][0] == 0
 
 
 @pytest.mark.parametrize(
     ("size", "offset"), [(9, 0), (1, 8), (0, 9), (-1, 0), (1, -1), (1, sys.maxsize), (sys.maxsize, 1)]
 )
-def test_place_outside_the_memory_is_refused(module: Any, folder: Path, size: int, offset: int) -> None:
+def test_place_outside_the_memory_is_refused(module: Any, tree: int, folder: Path, size: int, offset: int) -> None:
     (folder / "file").write_bytes(bytes(100))
     with pytest.raises(ValueError, match="does not fit into the memory"):
-        module.read_files(str(folder), [("file", size, offset)], bytearray(8))
+        module.read_files(tree, [("file", size, offset)], bytearray(8))
 
 
 @pytest.mark.parametrize(
@@ -239,10 +248,10 @@ def test_place_outside_the_memory_is_refused(module: Any, folder: Path, size: in
         lambda module, tree: module.write_files(
             tree, [part("before"), ("file", 0o600, 1, memoryview(b"x"), 0, 1, 0)], 0
         ),
-        lambda module, tree: module.read_files("/", 5, bytearray(1)),
-        lambda module, tree: module.read_files("/", [5], bytearray(1)),
-        lambda module, tree: module.read_files("/", [("file", "1", 0)], bytearray(1)),
-        lambda module, tree: module.read_files("/\0", [("file", 1, 0)], bytearray(1)),
+        lambda module, tree: module.read_files(tree, 5, bytearray(1)),
+        lambda module, tree: module.read_files(tree, [5], bytearray(1)),
+        lambda module, tree: module.read_files(tree, [("file", "1", 0)], bytearray(1)),
+        lambda module, tree: module.read_files(tree, [("a\0b", 1, 0)], bytearray(1)),
     ],
 )
 def test_misuse_is_an_error_and_no_crash(
@@ -262,10 +271,10 @@ def test_nothing_leaks(module: Any, tree: int, folder: Path) -> None:
         with pytest.raises(FileExistsError):
             module.write_files(tree, [part("aa/new", array), part("file", array)], 0)
         (folder / "aa" / "new").unlink()
-        module.read_files(str(folder), [("file", 1000, 0)] * 20, array)
+        module.read_files(tree, [("file", 1000, 0)] * 20, array)
         for bad in ([("file", 1000, 0), ("gone", 1, 0)], [("file", 1000, 0), 5]):
             with pytest.raises((OSError, TypeError, ValueError)):
-                module.read_files(str(folder), bad, array)
+                module.read_files(tree, bad, array)
         with pytest.raises((TypeError, ValueError)):
             module.write_files(tree, [part("bb/new", array), 5], 0)
 
@@ -293,7 +302,7 @@ def test_other_threads_go_on_meanwhile(module: Any, tree: int, folder: Path) -> 
         for number in range(50):
             module.write_files(descriptor, [part(f"{number}/{name}", array) for name in "abcd"], 0)
             again = bytearray(len(array))
-            module.read_files(str(path), [(f"{number}/{name}", len(array), 0) for name in "abcd"], again)
+            module.read_files(descriptor, [(f"{number}/{name}", len(array), 0) for name in "abcd"], again)
             assert again == array
         os.close(descriptor)
 
@@ -330,7 +339,7 @@ def _outcomes(module: Any, folder: Path, parts: list[FilePart], places: list[tup
     try:
         return [
             _outcome(lambda: module.write_files(tree, parts, 0o022)),
-            _outcome(lambda: [found[0] for found in module.read_files(str(folder), places, memory)]),
+            _outcome(lambda: [found[0] for found in module.read_files(tree, places, memory)]),
             bytes(memory),
             sorted(_described(folder)),
         ]

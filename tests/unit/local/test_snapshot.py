@@ -291,9 +291,10 @@ def test_folder_that_cannot_be_listed_is_an_error_that_names_it(
 
 def refuse_listing(monkeypatch: pytest.MonkeyPatch, folder: Path, error: int) -> None:
     listdir = os.listdir
+    refused = os.stat(folder)
 
-    def refuse(path: str) -> list[str]:
-        if path == str(folder):
+    def refuse(path: int) -> list[str]:
+        if os.path.samestat(os.fstat(path), refused):
             raise OSError(error, os.strerror(error))
         return listdir(path)
 

@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from b10_transfer import OperationStatus, load, load_compile_cache, save, save_compile_cache
-from b10_transfer.adapters import CacheRoot
 from b10_transfer.errors import StoreError
 from b10_transfer.stores.directory import DirectoryStore
 from tests.conftest import IsolatedEnv, ReadTree
@@ -411,13 +410,14 @@ def test_one_root_that_cannot_be_read_costs_the_others_nothing(
     """A container that runs as another user than its image was made for has a HOME that it may not enter."""
     from b10_transfer.errors import LocalCacheError
     from b10_transfer.local import files, snapshot
+    from b10_transfer.local.ownership import OpenRoot
 
     walk = files.walk
 
-    def refuse(root: CacheRoot) -> object:
-        if root.name == "triton":
-            raise LocalCacheError("look through", str(root.path), "Permission denied")
-        return walk(root)
+    def refuse(opened: OpenRoot) -> object:
+        if opened.root.name == "triton":
+            raise LocalCacheError("look through", str(opened.root.path), "Permission denied")
+        return walk(opened)
 
     monkeypatch.setattr(snapshot, "walk", refuse)
     root = pod("second")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from b10_transfer import OperationStatus, load, save
@@ -82,14 +80,14 @@ def test_unreadable_home_is_one_warning(
 ) -> None:
     import os
 
-    scandir = os.scandir
+    lstat = os.lstat
 
-    def refuse(path: str) -> object:
-        if Path(path).is_relative_to(isolated_env.home):
+    def refuse(path: str) -> os.stat_result:
+        if str(path).startswith(f"{isolated_env.home}/"):
             raise PermissionError(13, "Permission denied", path)
-        return scandir(path)
+        return lstat(path)
 
-    monkeypatch.setattr("b10_transfer.local.files.os.scandir", refuse)
+    monkeypatch.setattr(os, "lstat", refuse)
     load()
     [warning] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert "Permission denied" in warning

@@ -30,6 +30,7 @@
 /* The folder of a tree that was used last, kept open: files mostly come folder by folder. */
 struct folder {
     int tree;
+    int makes;      /* whether folders that are missing are made */
     int descriptor; /* -1 if none is open */
     const char *path;
     size_t length;
@@ -47,7 +48,7 @@ static int is_plain(const char *name)
     return *name && strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
 }
 
-/* Open the folder of a file, making those that are missing. Name by name, so that no link leads elsewhere.
+/* Open the folder of a file. Name by name, so that no link leads elsewhere.
  * Returns the folder's descriptor, which stays this struct's, and where the file's own name begins; or -1. */
 static int enter(struct folder *folder, const char *path, const char **name)
 {
@@ -81,7 +82,7 @@ static int enter(struct folder *folder, const char *path, const char **name)
             component[size] = '\0';
             if (!is_plain(component))
                 errno = EINVAL;
-            else if (mkdirat(descriptor, component, 0755) == 0 || errno == EEXIST)
+            else if (!folder->makes || mkdirat(descriptor, component, 0755) == 0 || errno == EEXIST)
                 next = RETRIED(openat(descriptor, component, FOLDER));
         }
         if (descriptor != folder->tree) {
@@ -242,7 +243,7 @@ static PyObject *write_files(PyObject *module, PyObject *arguments)
     }
 
     Py_BEGIN_ALLOW_THREADS;
-    struct folder folder = {.tree = tree, .descriptor = -1};
+    struct folder folder = {.tree = tree, .makes = 1, .descriptor = -1};
     for (done = 0; done < count; done++)
         if (write_part(&folder, &parts[done], masked) != 0) {
             error = errno;
@@ -269,9 +270,13 @@ struct found {
     struct stat status;
 };
 
-static int read_file(int folder, char *memory, struct found *found)
+static int read_file(struct folder *folder, char *memory, struct found *found)
 {
-    int descriptor = RETRIED(openat(folder, found->path, READ));
+    const char *name;
+    int parent = enter(folder, found->path, &name);
+    if (parent < 0)
+        return -1;
+    int descriptor = RETRIED(openat(parent, name, READ));
     if (descriptor < 0)
         return -1;
     int result = 0;
@@ -297,22 +302,21 @@ static int read_file(int folder, char *memory, struct found *found)
 static PyObject *read_files(PyObject *module, PyObject *arguments)
 {
     (void)module;
-    PyObject *root, *files, *target, *result = NULL;
+    int tree;
+    PyObject *files, *target, *result = NULL;
     Py_ssize_t count;
     void *memory;
-    if (!PyArg_ParseTuple(arguments, "O&OO!", PyUnicode_FSConverter, &root, &files, &PyByteArray_Type, &target))
+    if (!PyArg_ParseTuple(arguments, "iOO!", &tree, &files, &PyByteArray_Type, &target))
         return NULL;
     PyObject *items = gather(files, sizeof(struct found), &memory, &count);
-    if (!items) {
-        Py_DECREF(root);
+    if (!items)
         return NULL;
-    }
     /* A view of it keeps the array from being resized while the lock is released. */
     PyObject *view = PyMemoryView_FromObject(target);
     struct found *all = memory;
     char *buffer = PyByteArray_AsString(target);
     Py_ssize_t size = PyByteArray_Size(target), done = 0;
-    int folder = -1, error = 0;
+    int error = 0;
     if (!view)
         goto end;
     for (; done < count; done++) {
@@ -326,27 +330,17 @@ static PyObject *read_files(PyObject *module, PyObject *arguments)
         }
     }
 
-    const char *path = PyBytes_AsString(root);
     Py_BEGIN_ALLOW_THREADS;
-    folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    done = 0;
-    if (folder < 0)
-        error = errno;
-    for (; !error && done < count; done++)
-        if (read_file(folder, buffer, &all[done]) != 0) {
+    struct folder folder = {.tree = tree, .makes = 0, .descriptor = -1};
+    for (done = 0; done < count; done++)
+        if (read_file(&folder, buffer, &all[done]) != 0) {
             error = errno;
             break;
         }
-    if (folder >= 0)
-        close(folder);
+    leave(&folder);
     Py_END_ALLOW_THREADS;
     if (error) {
-        if (folder < 0) {
-            errno = error;
-            PyErr_SetFromErrnoWithFilename(PyExc_OSError, path);
-        } else {
-            fail(error, PyTuple_GetItem(items, done));
-        }
+        fail(error, PyTuple_GetItem(items, done));
         goto end;
     }
 
@@ -364,7 +358,6 @@ end:
     Py_XDECREF(view);
     PyMem_Free(memory);
     Py_DECREF(items);
-    Py_DECREF(root);
     return result;
 }
 

@@ -50,7 +50,7 @@ def write_files(tree: int, parts: Sequence[FilePart], masked: int) -> None:
                 if descriptor >= 0:
                     closed, descriptor = descriptor, -1
                     os.close(closed)
-                descriptor, opened = _open_folder(tree, folders), folders
+                descriptor, opened = _open_folder(tree, folders, make=True), folders
             _write(descriptor, name, mode, mtime_ns, memoryview(content)[first:last], at, masked)
     except OSError as error:
         raise OSError(error.errno, error.strerror, path) from error
@@ -59,32 +59,44 @@ def write_files(tree: int, parts: Sequence[FilePart], masked: int) -> None:
             os.close(descriptor)
 
 
-def read_files(folder: str, places: Sequence[FilePlace], memory: bytearray) -> list[FileFound]:
-    """Read files of a folder to their places in ``memory``, and tell of each what it was afterwards.
+def read_files(folder: int, places: Sequence[FilePlace], memory: bytearray) -> list[FileFound]:
+    """Read files below the folder that is open as ``folder`` to their places in ``memory``.
 
-    A file that has become shorter fills less of its place. No link is followed at a path's end. Raises OSError, with
-    the path, at the first that cannot be read; ValueError if a place is not in the memory.
+    Returns for each what it was afterwards. A file that has become shorter fills less of its place. No link is
+    followed. Raises OSError, with the path, at the first that cannot be read; ValueError if a place is not in the
+    memory, or a path holds a NUL character.
     """
     found: list[FileFound] = []
-    for _path, size, offset in places:
+    for path, size, offset in places:
         if size < 0 or not 0 <= offset <= len(memory) - size:
             raise ValueError("a file does not fit into the memory")
-    path = folder
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if "\0" in path:
+            raise ValueError("embedded null character")
+    descriptor = -1
+    opened: list[str] = []
+    path = ""
     try:
         with memoryview(memory) as view:
             for path, size, offset in places:
+                *folders, name = path.split("/")
+                _check_plain(name)
+                if descriptor < 0 or folders != opened:
+                    if descriptor >= 0:
+                        closed, descriptor = descriptor, -1
+                        os.close(closed)
+                    descriptor, opened = _open_folder(folder, folders, make=False), folders
                 with view[offset : offset + size] as room:
-                    found.append(_read(descriptor, path, room))
+                    found.append(_read(descriptor, name, room))
     except OSError as error:
         raise OSError(error.errno, error.strerror, path) from error
     finally:
-        os.close(descriptor)
+        if descriptor >= 0:
+            os.close(descriptor)
     return found
 
 
-def _read(folder: int, path: str, room: memoryview) -> FileFound:
-    descriptor = os.open(path, _READ, dir_fd=folder)
+def _read(folder: int, name: str, room: memoryview) -> FileFound:
+    descriptor = os.open(name, _READ, dir_fd=folder)
     try:
         count = 0
         while count < len(room) and (got := os.readv(descriptor, [room[count:]])):
@@ -100,15 +112,16 @@ def _check_plain(name: str) -> None:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
 
-def _open_folder(tree: int, names: Sequence[str]) -> int:
-    """A descriptor of a folder of the tree; what is missing of it is made. Name by name: no link leads elsewhere."""
+def _open_folder(tree: int, names: Sequence[str], *, make: bool) -> int:
+    """A descriptor of a folder of the tree, which is made if need be. Name by name: no link leads elsewhere."""
     descriptor = os.dup(tree)
     for name in names:
         above = descriptor
         try:
             _check_plain(name)
-            with suppress(FileExistsError):
-                os.mkdir(name, 0o755, dir_fd=above)
+            if make:
+                with suppress(FileExistsError):
+                    os.mkdir(name, 0o755, dir_fd=above)
             descriptor = os.open(name, _FOLDER, dir_fd=above)
         finally:
             os.close(above)
