@@ -119,7 +119,7 @@ def every_pack_is_damaged(pod: Pod) -> None:
 
 def pack_was_recalled(pod: Pod) -> None:
     pod.compile()
-    command("quarantine", save().pack)
+    command("recall", save().pack)
 
 
 def store_cannot_be_read(pod: Pod) -> None:

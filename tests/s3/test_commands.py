@@ -69,10 +69,10 @@ def test_verify_finds_the_damaged_byte_and_a_save_heals_it(
 def test_recalled_pack_counts_as_absent_until_it_is_restored(
     isolated_env: IsolatedEnv, bucket: Bucket, saved: str
 ) -> None:
-    assert command("quarantine", saved).exit_code == 0
+    assert command("recall", saved).exit_code == 0
     shutil.rmtree(isolated_env.triton)
     assert load().status is OperationStatus.DOES_NOT_EXIST
-    assert command("restore", saved).exit_code == 0
+    assert command("reinstate", saved).exit_code == 0
     assert load().status is OperationStatus.SUCCESS
 
 

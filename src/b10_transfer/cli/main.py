@@ -19,8 +19,8 @@ COMMANDS = (
     "clear",
     "prune",
     "verify",
-    "quarantine",
-    "restore",
+    "recall",
+    "reinstate",
     "export",
     "import",
     "keygen",
@@ -28,16 +28,21 @@ COMMANDS = (
 )
 """In the order of ``--help``. Each is a module of this package with a click command named ``command``."""
 _MODULES = {"import": "import_"}
-"""Of the names that Python keeps for itself."""
+"""Modules whose command has a name that is a keyword in Python."""
+_OLD_NAMES = {"quarantine": "recall", "restore": "reinstate"}
+"""Names of the release before. They work and are not listed."""
 
 
 class _LazyGroup(click.Group):
-    """Imports a subcommand's module when it is asked for: ``load`` shall not wait for what ``doctor`` needs."""
+    """Imports the module of a subcommand only when it is used, because ``load`` must start fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if new_name := _OLD_NAMES.get(cmd_name):
+            click.echo(f"`{cmd_name}` is now `{new_name}`; the old name goes away with the next release", err=True)
+            cmd_name = new_name
         if cmd_name not in COMMANDS:
             return None
         command = import_module(f".{_MODULES.get(cmd_name, cmd_name)}", __package__).command

@@ -1,4 +1,4 @@
-"""Going back to what was known to be good: an operator recalls packs, or reinstates them."""
+"""Recall packs, so that loads ignore them, and reinstate them."""
 
 from __future__ import annotations
 

@@ -217,7 +217,7 @@ def test_what_a_save_publishes_is_a_hit(isolated_env: IsolatedEnv) -> None:
 
 def test_recalled_packs_are_no_hit_and_told_apart_from_damaged_ones(this_pod: Publisher) -> None:
     pack = this_pod.publish().name.removesuffix(".tar.zst")
-    assert command("quarantine", pack).exit_code == 0
+    assert command("recall", pack).exit_code == 0
     answer = command("explain")
     assert answer.exit_code == 3
     assert "MISS: every pack for this pod was recalled (1)" in answer.stdout

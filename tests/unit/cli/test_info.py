@@ -166,5 +166,5 @@ def test_what_was_recalled_would_not_be_published_again(
     isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     isolated_env.fill(isolated_env.triton, {"KERNEL/launcher.so": b"x"})
-    command("quarantine", save().pack)
+    command("recall", save().pack)
     assert command("info", "--json").json["save"]["status"] == save().status.name == "SKIPPED"

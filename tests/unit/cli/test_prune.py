@@ -91,7 +91,7 @@ def test_pruned_pack_is_restored_within_the_period_of_grace(pod: Publisher) -> N
     command("prune", "--older-than", "30d", "--yes")
     assert "pruned: it goes after the period of grace" in command("ls", "--packs").stdout
     assert "1 leaving" in command("ls").stdout
-    assert command("restore", *ids(old)).exit_code == 0
+    assert command("reinstate", *ids(old)).exit_code == 0
     assert load().units == 1
 
 
@@ -154,7 +154,7 @@ def test_pruned_merged_pack_goes_with_what_was_merged_into_it(
 
 def test_recalled_packs_stay_because_they_say_what_must_not_come_back(pod: Publisher) -> None:
     [old] = publish(pod, 40)
-    command("quarantine", *ids(old))
+    command("recall", *ids(old))
     assert actions(command("prune", "--older-than", "1d", "--grace", "0", "--yes", "--json")) == {}
     assert old.exists()
 

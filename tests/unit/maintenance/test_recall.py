@@ -1,4 +1,4 @@
-"""An operator goes back to what was known to be good: ``verify``, ``quarantine`` and ``restore``."""
+"""An operator goes back to a known good state: ``verify``, ``recall`` and ``reinstate``."""
 
 from __future__ import annotations
 
@@ -43,30 +43,30 @@ def test_recalled_pack_is_not_loaded_until_it_is_restored(
     two_saves: tuple[str, str], monkeypatch: pytest.MonkeyPatch, read_tree: ReadTree, tmp_path: Path
 ) -> None:
     _, bad = two_saves
-    result = command("quarantine", bad, "--why", "canary failed")
+    result = command("recall", bad, "--why", "canary failed")
     assert (result.exit_code, bad in result.output) == (0, True)
     assert restored(monkeypatch, read_tree, tmp_path / "one") == {"GOOD/a.so": b"good"}
-    assert command("restore", bad).exit_code == 0
+    assert command("reinstate", bad).exit_code == 0
     assert restored(monkeypatch, read_tree, tmp_path / "two") == {"GOOD/a.so": b"good", "BAD/a.so": b"bad"}
 
 
 def test_everything_since_a_time_is_recalled(
     two_saves: tuple[str, str], monkeypatch: pytest.MonkeyPatch, read_tree: ReadTree, tmp_path: Path
 ) -> None:
-    result = command("quarantine", "--since", published(two_saves[0]).strftime("%Y-%m-%dT%H:%M:%S"))
+    result = command("recall", "--since", published(two_saves[0]).strftime("%Y-%m-%dT%H:%M:%S"))
     assert all(pack in result.output for pack in two_saves)
     assert restored(monkeypatch, read_tree, tmp_path / "one") == {}
 
 
 def test_what_was_published_before_a_time_stays(two_saves: tuple[str, str]) -> None:
-    result = command("quarantine", "--since", "2199-01-01")
+    result = command("recall", "--since", "2199-01-01")
     assert (result.exit_code, "nothing to recall" in result.output) == (0, True)
 
 
 def test_pod_that_restored_a_recalled_unit_does_not_publish_it_again(
     isolated_env: IsolatedEnv, two_saves: tuple[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert command("quarantine", two_saves[1]).exit_code == 0
+    assert command("recall", two_saves[1]).exit_code == 0
     with caplog.at_level(logging.WARNING, "b10_transfer"):
         logging.getLogger("b10_transfer").propagate = True  # the command has taken it
         assert save().status is OperationStatus.SKIPPED
@@ -78,7 +78,7 @@ def test_pod_that_restored_a_recalled_unit_does_not_publish_it_again(
 def test_recalled_unit_that_was_compiled_anew_to_other_content_is_published(
     isolated_env: IsolatedEnv, two_saves: tuple[str, str]
 ) -> None:
-    assert command("quarantine", two_saves[1]).exit_code == 0
+    assert command("recall", two_saves[1]).exit_code == 0
     isolated_env.fill(isolated_env.triton, {"BAD/a.so": b"mended"})
     report = save()
     assert (report.status, report.units) == (OperationStatus.SUCCESS, 1)
@@ -87,31 +87,31 @@ def test_recalled_unit_that_was_compiled_anew_to_other_content_is_published(
 def test_pack_that_is_not_there_is_an_error_and_nothing_is_recalled(
     two_saves: tuple[str, str], monkeypatch: pytest.MonkeyPatch, read_tree: ReadTree, tmp_path: Path
 ) -> None:
-    result = command("quarantine", two_saves[1], "000000000000-0000000000000000")
+    result = command("recall", two_saves[1], "000000000000-0000000000000000")
     assert result.exit_code == 1
     assert "`ls --packs` lists them" in result.stderr
     assert len(restored(monkeypatch, read_tree, tmp_path / "one")) == 2
 
 
 def test_recalling_twice_and_restoring_what_was_not_recalled_do_nothing(two_saves: tuple[str, str]) -> None:
-    assert "nothing to restore" in command("restore", two_saves[0]).output
-    command("quarantine", two_saves[0])
-    assert "nothing to recall" in command("quarantine", two_saves[0]).output
+    assert "nothing to reinstate" in command("reinstate", two_saves[0]).output
+    command("recall", two_saves[0])
+    assert "nothing to recall" in command("recall", two_saves[0]).output
 
 
-def test_quarantine_without_anything_named_is_wrong_usage(two_saves: tuple[str, str]) -> None:
-    assert command("quarantine").exit_code == 2
+def test_recall_without_a_pack_is_wrong_usage(two_saves: tuple[str, str]) -> None:
+    assert command("recall").exit_code == 2
 
 
 def test_what_was_done_is_told_to_programs(two_saves: tuple[str, str]) -> None:
-    [marked] = json.loads(command("quarantine", two_saves[1], "--json").stdout)
+    [marked] = json.loads(command("recall", two_saves[1], "--json").stdout)
     assert (marked["pack"], marked["namespace"]) == (two_saves[1], "default")
-    [restored] = json.loads(command("restore", two_saves[1], "--json").stdout)
+    [restored] = json.loads(command("reinstate", two_saves[1], "--json").stdout)
     assert restored == marked
 
 
 def test_listing_shows_what_is_recalled(two_saves: tuple[str, str]) -> None:
-    command("quarantine", two_saves[1])
+    command("recall", two_saves[1])
     assert "recalled" in command("ls", "--packs").output
 
 
@@ -148,7 +148,7 @@ def test_pack_that_nobody_trusted_signed_fails(two_saves: tuple[str, str], monke
 
 
 def test_recalled_pack_is_no_failure(two_saves: tuple[str, str]) -> None:
-    command("quarantine", two_saves[0])
+    command("recall", two_saves[0])
     assert command("verify").exit_code == 0
 
 
@@ -176,20 +176,20 @@ def test_pack_that_was_merged_and_deleted_is_recalled_by_its_id(
     merged: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, read_tree: ReadTree, tmp_path: Path
 ) -> None:
     everything = restored(monkeypatch, read_tree, tmp_path / "before")
-    assert command("quarantine", merged[1]).exit_code == 0
+    assert command("recall", merged[1]).exit_code == 0
     without = {path: data for path, data in everything.items() if path != "BAD/a.so"}
     assert restored(monkeypatch, read_tree, tmp_path / "two") == without
     assert save().status is OperationStatus.SKIPPED, "nor is it published again"
-    assert command("restore", merged[1]).exit_code == 0
+    assert command("reinstate", merged[1]).exit_code == 0
     assert restored(monkeypatch, read_tree, tmp_path / "three") == everything
 
 
 def test_merged_pack_is_recalled_with_all_that_was_merged_into_it(
     merged: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, read_tree: ReadTree, tmp_path: Path
 ) -> None:
-    assert command("quarantine", merged[3]).exit_code == 0
+    assert command("recall", merged[3]).exit_code == 0
     assert restored(monkeypatch, read_tree, tmp_path / "one") == {"FOURTH/a.so": b"fourth"}
-    assert command("restore", merged[3]).exit_code == 0
+    assert command("reinstate", merged[3]).exit_code == 0
     assert len(restored(monkeypatch, read_tree, tmp_path / "two")) == 4
 
 
@@ -202,6 +202,16 @@ def test_of_a_merged_pack_only_what_was_published_since_a_time_is_recalled(
         return when if pack_id >= merged[2] else published(pack_id).replace(year=2000)
 
     monkeypatch.setattr("b10_transfer.maintenance.recall.published", years_apart)
-    answer = command("quarantine", "--since", when.replace(microsecond=0).strftime("%Y-%m-%dT%H:%M:%S"))
+    answer = command("recall", "--since", when.replace(microsecond=0).strftime("%Y-%m-%dT%H:%M:%S"))
     assert {merged[2] in answer.output, merged[4] in answer.output} == {True}
     assert not any(pack in answer.output for pack in (merged[0], merged[1]))
+
+
+@pytest.mark.parametrize(("old", "new"), [("quarantine", "recall"), ("restore", "reinstate")])
+def test_old_name_of_a_command_works_and_names_the_new_one(two_saves: tuple[str, str], old: str, new: str) -> None:
+    if old == "restore":
+        command("recall", two_saves[1])
+    result = command(old, two_saves[1])
+    assert result.exit_code == 0
+    assert f"`{old}` is now `{new}`" in result.stderr
+    assert old not in {line.split(" ")[2] for line in command("--help").output.splitlines() if line.startswith("  ")}

@@ -1,4 +1,4 @@
-"""``b10-compile-cache quarantine``."""
+"""``b10-compile-cache recall``."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from .console import (
 )
 
 
-@click.command("quarantine")
+@click.command("recall")
 @click.argument("packs", nargs=-1, metavar="[PACK]...")
 @click.option(
     "--since",
     type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]),
-    help="Also every pack that was published to the namespace since then (this machine's time zone).",
+    help="Also every pack that was published to the namespace since this time (time zone of this machine).",
 )
-@click.option("--why", default="", metavar="TEXT", help="For whoever looks later.")
+@click.option("--why", default="", metavar="TEXT", help="The reason, stored with the mark and shown by `ls --packs`.")
 @store_options
 @deadline_option
 @json_option
@@ -44,18 +44,18 @@ def command(
     deadline_s: float | None,
     as_json: bool,
 ) -> None:
-    """Have packs count as absent, without deleting them: the way back to what was known to be good.
+    """Recall packs: loads ignore them. Use it to go back to a known good state.
 
     \b
         b10-compile-cache ls --packs
-        b10-compile-cache quarantine 019a7c3e51d2-0c5d6a7be8f90123
-        b10-compile-cache quarantine --since 2026-11-23T14:00 --why "canary failed"
+        b10-compile-cache recall 019a7c3e51d2-0c5d6a7be8f90123
+        b10-compile-cache recall --since 2026-11-23T14:00 --why "canary failed"
 
-    Pods that start from now on do without; a pod that has restored such a pack before does not publish the same
-    content again. Restart the pods that run it. `restore` takes it back.
+    No pack is deleted. Pods that start from now on do not restore these packs. A pod that restored one earlier does not
+    publish its content again, but still runs it: restart that pod. `reinstate` undoes a recall.
     """
     if not packs and since is None:
-        raise click.UsageError("name packs, or say --since when")
+        raise click.UsageError("name packs, or use --since")
     set_up_logging()
     with errors_told(as_json=as_json), progress() as observe:
 
@@ -65,12 +65,12 @@ def command(
                 when = since.astimezone() if since is not None else None
                 return recall(opened, config, deadline, packs=packs, since=when, why=why)
 
-        marked = bounded("quarantine", work, deadline_s=deadline_s, observe=observe)
+        marked = bounded("recall", work, deadline_s=deadline_s, observe=observe)
     if as_json:
         print_json(marked)
     else:
         for one in marked:
             click.echo(f"{one.pack} of namespace {one.namespace}, environment {one.environment_id[:12]}: recalled")
         if not marked:
-            click.echo("nothing to recall: what was named is recalled already")
+            click.echo("nothing to recall: these packs are recalled already")
     context.exit(ExitCode.OK)

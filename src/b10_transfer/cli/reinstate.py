@@ -1,4 +1,4 @@
-"""``b10-compile-cache restore``."""
+"""``b10-compile-cache reinstate``."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from ..maintenance.recall import Marked, reinstate
 from .console import ExitCode, deadline_option, errors_told, json_option, print_json, progress, set_up_logging
 
 
-@click.command("restore")
+@click.command("reinstate")
 @click.argument("packs", nargs=-1, required=True, metavar="PACK...")
-@click.option("--store", metavar="DIR", help="Where packs live. [B10_STORE]")
+@click.option("--store", metavar="DIR", help="Where packs are stored. [B10_STORE]")
 @deadline_option
 @json_option
 @click.pass_context
 def command(
     context: click.Context, packs: tuple[str, ...], store: str | None, deadline_s: float | None, as_json: bool
 ) -> None:
-    """Have packs count again that `quarantine` recalled, or that a save set aside as damaged.
+    """Use packs again that `recall` marked as bad, or that a save marked as damaged.
 
-    A damaged pack stays refused as long as it is damaged. (To put artifacts in place on a pod, use `load`.)
+    This removes the marks. Loads still ignore a pack that is really damaged.
     """
     set_up_logging()
     with errors_told(as_json=as_json), progress() as observe:
@@ -32,12 +32,12 @@ def command(
             with open_store(config, deadline) as opened:
                 return reinstate(opened, config, deadline, packs)
 
-        marked = bounded("restore", work, deadline_s=deadline_s, observe=observe)
+        marked = bounded("reinstate", work, deadline_s=deadline_s, observe=observe)
     if as_json:
         print_json(marked)
     else:
         for one in marked:
-            click.echo(f"{one.pack} of namespace {one.namespace}, environment {one.environment_id[:12]}: counts again")
+            click.echo(f"{one.pack} of namespace {one.namespace}, environment {one.environment_id[:12]}: reinstated")
         if not marked:
-            click.echo("nothing to restore: what was named was not set aside")
+            click.echo("nothing to reinstate: these packs have no mark")
     context.exit(ExitCode.OK)
