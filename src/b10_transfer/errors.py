@@ -105,6 +105,10 @@ class NoSpaceError(CacheOperationInterrupted):
         )
 
 
+class UnidentifiedDeviceError(CacheError):
+    """This pod has a device that the environment key cannot name, so artifacts would be filed under a wrong key."""
+
+
 class LocalCacheError(CacheError):
     """A local cache root or the local working directory could not be read or written."""
 

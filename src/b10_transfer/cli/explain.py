@@ -64,6 +64,8 @@ def _print(found: Explanation) -> None:
     for reason in found.refused_caches:
         _say(f"  left out: {reason}")
     _say(f"  store {found.store}, namespace {found.namespace}, environment {found.environment_id}")
+    for remark in found.remarks:
+        _say(f"  key: {remark}")
     for neighbour in found.nearest:
         _print_neighbour(found, neighbour)
     if found.more:

@@ -64,6 +64,8 @@ def _print(info: PodInfo) -> None:
         ],
         "Looked up as:",
     )
+    for remark in info.remarks:
+        click.echo(f"  {printable(remark)}")
     click.echo()
     headings = ("CACHE", "UNITS", "FILES", "SIZE", "STORED", "TO RESTORE", "PATH")
     shown = [cache for cache in info.caches if cache.exists or cache.error or (cache.stored and cache.stored.units)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .detect import detect
-from .key import Environment
+from .detect import detect, identify
+from .key import Environment, Remark
 
-__all__ = ["Environment", "detect"]
+__all__ = ["Environment", "Remark", "detect", "identify"]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from . import cuda
 from .frameworks import TorchBuild
+from .key import Remark
+
+DEVICES = Path("/dev")
+_INTEL = "0x8086"
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,7 @@ class Accelerator:
     toolkit: str = ""
     """Version of CUDA or ROCm that torch was built with."""
     driver: str = ""
+    remarks: tuple[Remark, ...] = field(default=(), compare=False)
 
 
 CPU = Accelerator("cpu")
@@ -35,83 +40,50 @@ def detect(torch: TorchBuild, environ: Mapping[str, str] | None = None) -> Accel
     if torch.cuda:
         return _cuda(torch, environ)
     if torch.hip:
-        return _rocm(torch)
+        return _rocm(torch, environ=environ)
     if torch.xpu:
-        from .imported_torch import xpu_device  # there is no light-weight way to ask an Intel driver
-
-        name = xpu_device()
-        return Accelerator("xpu", name=name, toolkit=torch.xpu) if name else CPU
+        return _xpu(torch)
     return CPU
 
 
 def _cuda(torch: TorchBuild, environ: Mapping[str, str]) -> Accelerator:
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:  # no driver: torch.cuda.is_available() is False as well
+    if cuda.hides_every_device(environ):
         return CPU
-    try:
-        devices = list(_visible_devices(pynvml, environ))
-        if not devices:
-            return CPU
+    found = cuda.find(environ)
+    if found.devices:
         return Accelerator(
             "cuda",
-            name=_distinct(_text(pynvml.nvmlDeviceGetName(device)) for device in devices),
-            capability=_distinct(
-                "{}.{}".format(*pynvml.nvmlDeviceGetCudaComputeCapability(device)) for device in devices
-            ),
+            name=_distinct(device.name for device in found.devices),
+            capability=_distinct(device.capability for device in found.devices),
             toolkit=torch.cuda,
-            driver=_text(pynvml.nvmlSystemGetDriverVersion()),
+            driver=found.driver,
+            remarks=tuple(
+                Remark(logging.WARNING, reason, "The key names this pod's other devices; check this one")
+                for reason in found.unusable
+            ),
         )
-    finally:
-        pynvml.nvmlShutdown()
+    files = _device_files("nvidia[0-9]*")
+    if found.unusable or (found.reason and files):
+        why = "; ".join(found.unusable) or found.reason
+        return _unidentified(
+            files or "NVIDIA devices",
+            f"NVML cannot identify them ({why})",
+            "Give the container the driver's libnvidia-ml.so.1: set NVIDIA_DRIVER_CAPABILITIES=compute,utility. "
+            "If this pod does not use its GPU, set CUDA_VISIBLE_DEVICES=-1",
+        )
+    if not found.reason:  # CUDA_VISIBLE_DEVICES names devices that do not exist: torch sees none either
+        return CPU
+    asked_for = environ.get("NVIDIA_VISIBLE_DEVICES", "") not in ("", "none", "void")
+    return _no_device(
+        f"CUDA {torch.cuda}", "/dev/nvidia*", "nvidia.com/gpu", logging.WARNING if asked_for else logging.INFO
+    )
 
 
-def _visible_devices(pynvml: Any, environ: Mapping[str, str]) -> Iterable[Any]:
-    """Handles of the devices that CUDA shows to this process; the first entry that means nothing ends the list."""
-    every = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-    visible = environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        yield from every
-        return
-    # CUDA numbers the fastest device first unless told otherwise, NVML goes by the bus. Among different devices a
-    # number then says nothing: all of them are named.
-    names = {_text(pynvml.nvmlDeviceGetName(device)) for device in every}
-    numbers_agree = len(names) == 1 or environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
-    for entry in (entry.strip() for entry in visible.split(",")):
-        if re.fullmatch(r"\d+", entry, re.ASCII):
-            if int(entry) >= len(every):
-                return
-            yield from [every[int(entry)]] if numbers_agree else every
-        elif entry.startswith(("GPU-", "MIG-")):
-            try:
-                yield _by_uuid(pynvml, entry)
-            except pynvml.NVMLError:
-                return
-        else:
-            return
-
-
-def _by_uuid(pynvml: Any, prefix: str) -> Any:
-    """CUDA accepts any unambiguous beginning of a GPU's UUID, NVML only the whole."""
-    if prefix.startswith("GPU-"):
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            device = pynvml.nvmlDeviceGetHandleByIndex(index)
-            if _text(pynvml.nvmlDeviceGetUUID(device)).startswith(prefix):
-                return device
-    return pynvml.nvmlDeviceGetHandleByUUID(prefix)
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
-
-
-def _distinct(values: Iterable[str]) -> str:
-    return ", ".join(sorted(set(values)))
-
-
-def _rocm(torch: TorchBuild, topology: Path = Path("/sys/class/kfd/kfd/topology/nodes")) -> Accelerator:
+def _rocm(
+    torch: TorchBuild,
+    topology: Path = Path("/sys/class/kfd/kfd/topology/nodes"),
+    environ: Mapping[str, str] | None = None,
+) -> Accelerator:
     """Read the kernel driver's topology: ``gfx_target_version`` 90402 is gfx942, 0 a CPU node."""
     capabilities, names = set(), set()
     for node in sorted(topology.glob("*")):
@@ -125,6 +97,63 @@ def _rocm(torch: TorchBuild, topology: Path = Path("/sys/class/kfd/kfd/topology/
                 names.add((node / "name").read_text().strip())
         except (OSError, ValueError):  # a node that this container may not see
             continue
-    if not capabilities:
+    if capabilities:
+        return Accelerator("rocm", name=_distinct(names), capability=_distinct(capabilities), toolkit=torch.hip)
+    hiding = ("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
+    if any((environ or {}).get(name) in ("", "-1") for name in hiding):
         return CPU
-    return Accelerator("rocm", name=_distinct(names), capability=_distinct(capabilities), toolkit=torch.hip)
+    if files := _device_files("kfd"):
+        return _unidentified(
+            files,
+            f"{topology} names no device",
+            "Give the container /dev/kfd and its render nodes in /dev/dri, and /sys as the kernel shows it. "
+            "If this pod does not use its GPU, set HIP_VISIBLE_DEVICES=-1",
+        )
+    return _no_device(f"ROCm {torch.hip}", "/dev/kfd", "amd.com/gpu")
+
+
+def _xpu(torch: TorchBuild) -> Accelerator:
+    from .imported_torch import xpu_device  # there is no light-weight way to ask an Intel driver
+
+    try:
+        name, why = xpu_device(), "torch finds no device"
+    except Exception as error:  # noqa: BLE001 - torch's libraries may fail to load in any way
+        name, why = "", f"torch cannot be asked: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+    if name:
+        return Accelerator("xpu", name=name, toolkit=torch.xpu)
+    if files := _device_files("dri/renderD*", _INTEL):
+        return _unidentified(
+            files,
+            why,
+            "Give the container Intel's compute runtime (libze1, intel-opencl-icd or libze-intel-gpu1) and access to "
+            "the files. If this pod does not use its GPU, do not mount /dev/dri",
+        )
+    return _no_device(f"XPU {torch.xpu}", "/dev/dri/renderD*", "gpu.intel.com/i915 or gpu.intel.com/xe")
+
+
+def _device_files(pattern: str, vendor: str = "") -> str:
+    """The device files that match a pattern, of one vendor if given; empty if there is none."""
+    found = [path for path in sorted(DEVICES.glob(pattern)) if not vendor or _vendor(path) == vendor]
+    return ", ".join(map(str, found))
+
+
+def _vendor(render_node: Path) -> str:
+    try:
+        return Path("/sys/class/drm", render_node.name, "device", "vendor").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _unidentified(files: str, why: str, advice: str) -> Accelerator:
+    seen = f"this pod has {files}, but {why}. Its artifacts would be filed under cpu, so none is loaded or saved"
+    return Accelerator("cpu", remarks=(Remark(logging.ERROR, seen, advice),))
+
+
+def _no_device(built_for: str, files: str, resource: str, level: int = logging.INFO) -> Accelerator:
+    seen = f"torch is built for {built_for}, and this pod has no {files}: artifacts are filed under cpu"
+    advice = f"If the server uses a GPU, give this container one as well (resource {resource})"
+    return Accelerator("cpu", remarks=(Remark(level, seen, advice),))
+
+
+def _distinct(values: Iterable[str]) -> str:
+    return ", ".join(sorted(set(values)))

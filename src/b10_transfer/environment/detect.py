@@ -6,15 +6,33 @@ from NVML or sysfs. A test holds them equal to what an imported torch reports.
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import socket
 import sys
 
+from ..errors import UnidentifiedDeviceError
 from ..version import __version__
 from . import accelerator, cpu
 from .frameworks import torch_build, triton_version
-from .key import Environment
+from .key import Environment, Remark
+
+logger = logging.getLogger(__name__)
+
+
+def identify() -> Environment:
+    """The environment of this process, for an operation that files artifacts under it. Logs its remarks.
+
+    Raises:
+        UnidentifiedDeviceError: There is a device, and the key does not name it.
+    """
+    environment = detect()
+    for remark in environment.remarks:
+        if remark.level >= logging.ERROR:
+            raise UnidentifiedDeviceError(str(remark))
+        logger.log(remark.level, "%s", remark)
+    return environment
 
 
 def detect() -> Environment:
@@ -40,6 +58,15 @@ def detect() -> Environment:
             "hostname": socket.gethostname(),
             "b10-transfer": __version__,
         },
+        remarks=device.remarks if torch.version else (_no_torch(), *device.remarks),
+    )
+
+
+def _no_torch() -> Remark:
+    return Remark(
+        logging.WARNING,
+        f"{sys.executable} has no torch, so artifacts are filed without torch's version and without a device",
+        "Run b10-compile-cache from the Python environment that the server runs in",
     )
 
 

@@ -10,11 +10,25 @@ from types import MappingProxyType
 
 
 @dataclass(frozen=True)
+class Remark:
+    """Something about the key that an operator must know."""
+
+    level: int
+    """A level of :mod:`logging`. ERROR: the key is not this pod's, and nothing may be loaded or saved under it."""
+    seen: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.seen}. {self.advice}"
+
+
+@dataclass(frozen=True)
 class Environment:
     """The parts that are compared, and facts that are recorded for people but not compared."""
 
     parts: Mapping[str, str]
     recorded: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    remarks: tuple[Remark, ...] = field(default=(), compare=False)
 
     @property
     def id(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
@@ -119,8 +120,8 @@ def _check_pod(config: Config, deadline: Deadline, *, store_answers: bool) -> It
     yield from _check_caches(local)
     if store_answers:
         stored = read_store(local, deadline)
-        yield _check_operation("load", forecast.of_load(local.survey, stored))
-        yield _check_operation("save", forecast.of_save(config, local.roots, local.found, stored))
+        yield _check_operation("load", forecast.of_load(local.environment, local.survey, stored))
+        yield _check_operation("save", forecast.of_save(config, local.environment, local.roots, local.found, stored))
 
 
 def _check_operation(name: str, expected: Forecast) -> Check:
@@ -178,7 +179,11 @@ def _check_key() -> Iterator[Check]:
             f"there is no torch for {sys.executable}, so its version is not in the key",
             "run b10-compile-cache from the Python environment that the server runs in",
         )
-    if (torch.cuda or torch.hip or torch.xpu) and environment.parts["accelerator"] == "cpu":
+    remarks = [remark for remark in environment.remarks if remark.level != logging.INFO and torch.version]
+    for remark in remarks:
+        make = problem if remark.level >= logging.ERROR else warning
+        yield make("key", remark.seen, remark.advice)
+    if not remarks and (torch.cuda or torch.hip or torch.xpu) and environment.parts["accelerator"] == "cpu":
         built_for = f"CUDA {torch.cuda}" if torch.cuda else f"ROCm {torch.hip}" if torch.hip else f"XPU {torch.xpu}"
         yield warning(
             "key",

@@ -68,6 +68,8 @@ class Explanation:
     namespace: str
     environment_id: str
     parts: Mapping[str, str]
+    remarks: tuple[str, ...]
+    """One line for each reason why the key may not be right."""
     packs: int
     """Usable packs for this pod; the three below are what they hold together."""
     units: int
@@ -135,7 +137,7 @@ def _explain(config: Config, deadline: Deadline) -> Explanation:
         exists = store.facts().exists
     together = Amount.of(usable)
     verdict, advice = _verdict(config, union, together, set_aside, recalled, nearest, elsewhere, exists)
-    expected = forecast.of_load(local, stored)
+    expected = forecast.of_load(pod, local, stored)
     if usable and expected.status is OperationStatus.ERROR:
         verdict, advice = f"{verdict}, but would fail: {expected.reason}", ""
     return Explanation(
@@ -146,6 +148,7 @@ def _explain(config: Config, deadline: Deadline) -> Explanation:
         namespace=config.namespace,
         environment_id=pod.id,
         parts=pod.parts,
+        remarks=tuple(map(str, pod.remarks)),
         packs=len(union.packs),
         units=together.units,
         files=together.files,

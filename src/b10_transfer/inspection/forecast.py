@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..adapters import CacheRoot
 from ..config import Config
+from ..environment import Environment
 from ..errors import CacheError
 from ..local.snapshot import Snapshot
 from ..operations import load as loading
@@ -37,8 +39,10 @@ def read_stored(repository: ReadRepository) -> Stored:
     return Stored(union, lambda: recalled)
 
 
-def of_load(local: LocalRoots, stored: Stored | CacheError) -> Forecast:
+def of_load(pod: Environment, local: LocalRoots, stored: Stored | CacheError) -> Forecast:
     """What a load would return. ``stored`` is the store's content, or why it cannot be read."""
+    if unidentified := _unidentified(pod):
+        return unidentified
 
     def read_union() -> Union:
         return _or_raise(stored).union
@@ -52,14 +56,24 @@ def of_load(local: LocalRoots, stored: Stored | CacheError) -> Forecast:
     return Forecast(planned.status, planned.reason, amount.units, amount.files, amount.bytes)
 
 
-def of_save(config: Config, roots: Sequence[CacheRoot], found: Snapshot, stored: Stored | CacheError) -> Forecast:
+def of_save(
+    config: Config, pod: Environment, roots: Sequence[CacheRoot], found: Snapshot, stored: Stored | CacheError
+) -> Forecast:
     """What a save would return. It reads the indexes of packs only; a save verifies every byte of them."""
+    if not config.read_only and (unidentified := _unidentified(pod)):
+        return unidentified
     try:
         planned = saving.plan(config, roots, found, lambda: _or_raise(stored))
     except CacheError as error:
         return Forecast(OperationStatus.ERROR, str(error))
     files, size = sum(len(unit.files) for unit in planned.units), sum(unit.size for unit in planned.units)
     return Forecast(planned.status, planned.reason, len(planned.units), files, size)
+
+
+def _unidentified(pod: Environment) -> Forecast | None:
+    """The forecast for a pod that has a device which its key does not name."""
+    errors = [remark for remark in pod.remarks if remark.level >= logging.ERROR]
+    return Forecast(OperationStatus.ERROR, str(errors[0])) if errors else None
 
 
 def _or_raise(stored: Stored | CacheError) -> Stored:

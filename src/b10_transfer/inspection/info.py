@@ -67,6 +67,8 @@ class PodInfo:
     """What is compared: artifacts are shared by pods in which all of it is equal."""
     recorded: Mapping[str, str]
     """What is written beside the artifacts and not compared."""
+    remarks: tuple[str, ...]
+    """One line for each reason why the key may not be right."""
     caches: tuple[LocalCache, ...]
     packs: int | None
     """Usable packs for this pod, None if the store could not be read."""
@@ -119,10 +121,11 @@ def inspect_pod(
         environment_id=local.environment.id,
         parts=local.environment.parts,
         recorded=local.environment.recorded,
+        remarks=tuple(map(str, local.environment.remarks)),
         caches=caches,
         packs=None if union is None else len(union.packs),
-        load=forecast.of_load(local.survey, stored),
-        save=forecast.of_save(local.config, local.roots, local.found, stored),
+        load=forecast.of_load(local.environment, local.survey, stored),
+        save=forecast.of_save(local.config, local.environment, local.roots, local.found, stored),
         per_pod_variables=tuple(per_pod_variables(os.environ)),
     )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from ..adapters import CacheRoot, cache_roots, named
 from ..concurrency.deadline import Deadline
 from ..config import Config
-from ..environment import detect
+from ..environment import identify
 from ..errors import LocalCacheError, UnreadablePackError, UnsupportedPackError
 from ..local import snapshot
 from ..local.ownership import check_private
@@ -36,7 +36,7 @@ def load(config: Config, deadline: Deadline) -> LoadReport:
     # The store first: its worker process starts while this one looks around.
     with opened(config, deadline) as store:
         trusted = trusted_keys(config)
-        environment = detect()
+        environment = identify()
         roots = cache_roots(config)
         report = LoadReport(
             status=OperationStatus.SKIPPED,

@@ -16,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 from ..adapters import CacheRoot, cache_roots, named
 from ..concurrency.deadline import Deadline
 from ..config import Config
-from ..environment import detect
+from ..environment import identify
 from ..errors import CacheError, CorruptPackError
 from ..local import snapshot
 from ..local.files import LocalUnit
@@ -49,7 +49,7 @@ def save(config: Config, deadline: Deadline) -> SaveReport:
     deadline.check("looking at the local caches")
     # The store first: its worker process starts while this one looks around.
     with _open_store(config, deadline) as store:
-        environment = detect()
+        environment = identify()
         roots = cache_roots(config)
         found = snapshot.take(roots, deadline)
         snapshot.log_left_out(found.failed)

@@ -169,6 +169,7 @@ def test_json_of_a_miss_says_all_there_is_to_say(this_pod: Publisher) -> None:
         "namespace": "default",
         "environment_id": this_pod.environment.id,
         "parts": dict(this_pod.environment.parts),
+        "remarks": [str(remark) for remark in detect().remarks],
         "packs": 0,
         "units": 0,
         "files": 0,

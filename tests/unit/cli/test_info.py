@@ -65,6 +65,7 @@ def test_json_says_of_each_cache_what_is_here_and_what_the_store_has(
         "environment_id",
         "parts",
         "recorded",
+        "remarks",
         "caches",
         "packs",
         "load",

@@ -125,3 +125,62 @@ def test_bytes_that_are_no_text_are_no_error(tmp_path: Path) -> None:
 
 def test_this_machine_has_features() -> None:
     assert cpu.features()
+
+
+# The same CPU under several kernels: flags as those kernels list them.
+
+GENOA = """
+fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 ht syscall nx mmxext
+fxsr_opt pdpe1gb rdtscp lm constant_tsc rep_good nopl nonstop_tsc cpuid extd_apicid aperfmperf pni pclmulqdq monitor
+ssse3 fma cx16 pcid sse4_1 sse4_2 movbe popcnt aes xsave avx f16c rdrand lahf_lm cmp_legacy svm cr8_legacy abm sse4a
+misalignsse 3dnowprefetch topoext fsgsbase bmi1 avx2 smep bmi2 erms invpcid avx512f avx512dq rdseed adx smap avx512ifma
+clflushopt clwb avx512cd sha_ni avx512bw avx512vl xsaveopt xsavec xgetbv1 xsaves avx512_bf16 clzero xsaveerptr wbnoinvd
+avx512vbmi umip pku ospke avx512_vbmi2 gfni vaes vpclmulqdq avx512_vnni avx512_bitalg avx512_vpopcntdq la57 rdpid fsrm
+"""
+SAPPHIRE_RAPIDS = """
+fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 ss ht syscall nx
+pdpe1gb rdtscp lm constant_tsc rep_good nopl xtopology nonstop_tsc cpuid tsc_known_freq pni pclmulqdq monitor ssse3 fma
+cx16 pcid sse4_1 sse4_2 x2apic movbe popcnt aes xsave avx f16c rdrand hypervisor lahf_lm abm 3dnowprefetch fsgsbase bmi1
+hle avx2 smep bmi2 erms invpcid rtm avx512f avx512dq rdseed adx smap avx512ifma clflushopt clwb avx512cd sha_ni avx512bw
+avx512vl xsaveopt xsavec xgetbv1 xsaves avx_vnni avx512_bf16 wbnoinvd ida arat avx512vbmi umip pku ospke waitpkg
+avx512_vbmi2 gfni vaes vpclmulqdq avx512_vnni avx512_bitalg tme avx512_vpopcntdq la57 rdpid cldemote movdiri movdir64b
+fsrm md_clear amx_bf16 avx512_fp16 amx_tile amx_int8 flush_l1d arch_capabilities
+"""
+
+
+def listed(tmp_path: Path, flags: str, gains: str = "", loses: str = "") -> str:
+    """The features that a kernel's list of flags gives, with some flags more and some fewer."""
+    kept = [flag for flag in flags.split() if flag not in loses.split()]
+    return found(tmp_path, f"flags : {' '.join(kept)} {gains}\n")
+
+
+@pytest.mark.parametrize("flags", [GENOA, SAPPHIRE_RAPIDS], ids=["Genoa", "Sapphire Rapids"])
+@pytest.mark.parametrize(
+    ("gains", "loses"),
+    [
+        ("user_shstk", ""),
+        ("shstk ibt", ""),
+        ("user_shstk ibt flush_l1d vnmi debug_swap perfmon_v2 automatic_ibrs", ""),
+        ("enqcmd uintr serialize tsxldtrk prefetchi bus_lock_detect", ""),
+        ("", "hle rtm"),
+        ("", "rdseed rdrand"),
+        ("", "xsaves xsavec xsaveopt"),
+        ("", "pku ospke"),
+        ("", "fsgsbase la57"),
+        ("", "movdiri movdir64b cldemote waitpkg wbnoinvd"),
+    ],
+)
+def test_same_cpu_has_the_same_features_under_every_kernel(tmp_path: Path, flags: str, gains: str, loses: str) -> None:
+    assert listed(tmp_path, flags, gains, loses) == listed(tmp_path, flags)
+
+
+@pytest.mark.parametrize(
+    "flag", ["avx512_bf16", "avx512f", "amx_tile", "avx_vnni", "avx512_fp16", "gfni", "movbe", "abm"]
+)
+def test_cpus_that_differ_in_what_compilers_emit_have_different_features(tmp_path: Path, flag: str) -> None:
+    assert listed(tmp_path, SAPPHIRE_RAPIDS, loses=flag) != listed(tmp_path, SAPPHIRE_RAPIDS)
+
+
+def test_arm_cpu_has_the_same_features_under_a_newer_kernel(tmp_path: Path) -> None:
+    newer = ARM.replace("Features\t:", "Features\t: ecv afp rpres wfxt bti mte mte3 dgh rng")
+    assert found(tmp_path, newer) == found(tmp_path, ARM)
