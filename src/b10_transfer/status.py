@@ -1,4 +1,4 @@
-"""What an operation reports: a status for a program to branch on, and a report for one that wants to know more."""
+"""The result of an operation: a status for a program to branch on, and a report with details."""
 
 from __future__ import annotations
 
@@ -10,59 +10,67 @@ class OperationStatus(Enum):
     """The outcome of a load or a save."""
 
     SUCCESS = auto()
-    """Load: saved artifacts were put in place. Save: new artifacts were published."""
+    """Load: artifacts were restored. Save: a pack was published."""
     ERROR = auto()
-    """Something went wrong; the log and the report say what, and what to do. The model still compiles."""
+    """The operation failed. The log and the report say why and what to do. The model still compiles."""
     DOES_NOT_EXIST = auto()
     """Load only: the store has nothing usable for this environment and namespace."""
     SKIPPED = auto()
-    """Load: the pod already has compile artifacts. Save: the store already holds all there is."""
+    """Load: every cache that the store has data for already holds artifacts. Save: the store already has every unit,
+    or nothing was compiled."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What one operation did. Counts are of what was restored (load) or published (save)."""
+    """The result of one operation. Counts and sizes are of what was restored (load) or published (save)."""
 
     status: OperationStatus
+    """The outcome."""
     reason: str
-    """One sentence for a person: what happened, or why nothing did."""
+    """One sentence: what happened, or why nothing did."""
     namespace: str = ""
+    """The workload; empty if the settings could not be read."""
     environment_id: str = ""
-    """The key under which the store was searched; empty if the operation failed before it was known."""
+    """Id of the environment key that was looked up; empty if the operation failed before the key was known."""
     store: str = ""
+    """Directory or URL of the store; empty if the settings could not be read."""
     units: int = 0
+    """Number of units."""
     files: int = 0
+    """Number of files in these units."""
     bytes: int = 0
-    """Size of the artifact files themselves, unpacked, in bytes."""
+    """Size of these files, uncompressed, in bytes."""
     packed_bytes: int = 0
-    """Bytes read from (load) or written to (save) the store as packs."""
+    """Size of the packs that were read (load) or written (save), compressed, in bytes."""
     seconds: float = 0.0
+    """Duration in seconds."""
     error: BaseException | None = field(default=None, compare=False)
+    """The error if the status is ERROR: a :class:`CacheError`, or an unexpected exception."""
 
 
 @dataclass(frozen=True)
 class LoadReport(Report):
-    """What one load did."""
+    """The result of one load."""
 
     packs: tuple[str, ...] = ()
-    """Ids of the packs whose units were put in place, oldest first."""
+    """Ids of the packs whose units were restored, oldest first."""
     restored: tuple[str, ...] = field(default=(), repr=False)
-    """Names of the units that were put in place: the cache's name, ``/`` and the unit's path in it."""
+    """Names of the restored units: the name of the cache, ``/``, and the path of the unit in the cache."""
     rejected_packs: tuple[str, ...] = ()
-    """One line for each pack that counted as absent: its id and why."""
+    """One line for each pack that was ignored: its id and the reason."""
     already_present: int = 0
-    """Units the store holds that were in place before this load."""
+    """Number of units of the store that were in place before this load."""
     instant: str = ""
-    """``ready`` if what is compiled from now on may start instantly, or why not; empty if that was not asked for."""
+    """``ready`` if later compilations may start instantly, else the reason why not; empty if it was not requested."""
 
 
 @dataclass(frozen=True)
 class SaveReport(Report):
-    """What one save did."""
+    """The result of one save."""
 
     pack: str = ""
-    """Id of the pack published, empty if none was."""
+    """Id of the published pack; empty if none was published."""
     left_for_next_save: int = 0
-    """Units that a compiler was still writing; the next save takes them."""
+    """Number of units that a compiler was still writing. The next save publishes them."""
     quarantined_packs: tuple[str, ...] = ()
-    """Ids of damaged packs that this save set aside, so that later loads no longer stumble over them."""
+    """Ids of the damaged packs that this save marked, so that later loads do not read them."""

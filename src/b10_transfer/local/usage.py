@@ -1,8 +1,8 @@
-"""What became of a restore: which of the restored units were read since, and what was compiled anew.
+"""How restored units were used: which of them were read since, and which units were compiled.
 
-A restored file's access time is set to its modification time. Whoever reads it moves the access time: at once on most
-file systems, and with ``relatime`` (Linux's default) because it was not later than the modification time. Where it
-never moves (``noatime``), what was used cannot be told, and that is said.
+A restore sets the access time of each file to its modification time. A read moves the access time: at once on most
+file systems, and with ``relatime`` (the default of Linux) because it was not later than the modification time. On file
+systems that never move it (``noatime``), use is reported as unknown.
 """
 
 from __future__ import annotations
@@ -27,15 +27,18 @@ _DEADLINE_S = 30
 
 @dataclass(frozen=True)
 class CacheUse:
-    """One compiler's cache since the last load, counted in units."""
+    """The use of one compiler's cache since the last load, counted in units."""
 
     cache: str
+    """Name of the cache."""
     path: str
+    """Directory of the cache."""
     restored: int
+    """Units that the load restored."""
     used: int | None
-    """Restored units that something has read since; None where the file system does not tell."""
+    """Restored units that were read since. None: the file system records no reads."""
     compiled: int
-    """Units that something else has written since the load began."""
+    """Units that a compiler wrote since the load began."""
 
     def __str__(self) -> str:
         used = "used unknown (its file system records no reads)" if self.used is None else f"used {self.used}"
@@ -44,13 +47,14 @@ class CacheUse:
 
 @dataclass(frozen=True)
 class CacheReport:
-    """What became of the last load of this process. ``str()`` gives a line for each cache."""
+    """How the caches were used since the last load of this process. ``str()`` gives one line for each cache."""
 
     caches: tuple[CacheUse, ...]
+    """Caches with restored or newly compiled units."""
     counters: Mapping[str, int] = field(default_factory=dict)
-    """torch's own: ``fxgraph_cache_hit``, ``autograd_cache_miss`` and the like; empty unless torch was imported."""
+    """torch's counts, for example ``fxgraph_cache_hit``; empty unless this process compiled."""
     warning: str = ""
-    """Why a restore was probably not used; empty if it was, or if nothing was restored."""
+    """Why restored units were probably not used; empty if they were used or nothing was restored."""
 
     def __str__(self) -> str:
         lines = [str(cache) for cache in self.caches]

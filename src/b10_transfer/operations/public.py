@@ -1,4 +1,4 @@
-"""The public operations, and the edge: the one place where errors become an OperationStatus.
+"""The public operations. This is the one place where errors become an OperationStatus.
 
 Nothing but KeyboardInterrupt and SystemExit leaves :func:`load` and :func:`save`. A cache must never be the reason
 that a model does not start.
@@ -57,16 +57,35 @@ def load_compile_cache(
     wait_for_compile_s: float | None = None,
     instant: bool | None = None,
 ) -> OperationStatus:
-    """Put saved compile artifacts in place. Call it before the model compiles.
+    """Restore saved compile artifacts. Call it before the model compiles.
 
-    Each argument overrides an environment variable (docs/configuration.md): ``namespace`` B10_NAMESPACE, ``store``
-    B10_STORE, ``merge`` B10_MERGE, ``deadline_s`` (seconds) B10_DEADLINE_SECONDS, ``wait_for_compile_s`` (seconds)
-    B10_WAIT_FOR_COMPILE_SECONDS, ``instant`` B10_INSTANT: what torch.compile is given later skips the tracing, too, if
-    a replica saved it so (docs/instant.md); this imports torch. Where that cannot be had the start is a warm one.
+    Args:
+        namespace: Workload whose packs are searched. Default: ``B10_NAMESPACE``, else ``default``.
+        store: Directory or URL of the store. Default: ``B10_STORE``; if that is unset, docs/configuration.md says what
+            is used.
+        merge: Whether caches that already hold artifacts get the units they lack. If false, these caches are left
+            alone. Default: ``B10_MERGE``, else false.
+        deadline_s: Seconds after which the load gives up, above 0 and at most 86400. Default:
+            ``B10_DEADLINE_SECONDS``, else 60.
+        wait_for_compile_s: Seconds to wait for another replica that compiles, if the store has nothing. They come on
+            top of the deadline. Default: ``B10_WAIT_FOR_COMPILE_SECONDS``, else 0.
+        instant: Whether ``torch.compile`` skips tracing, too, if a replica saved traces (docs/instant.md). This imports
+            torch. If an instant start is not possible, the start is a warm one. Default: ``B10_INSTANT``, else false.
 
-    Returns SUCCESS: artifacts are in place. SKIPPED: the pod already has compile artifacts (with ``merge``: all that
-    the store holds). DOES_NOT_EXIST: the store has nothing usable for this environment. ERROR: anything else; the log
-    says what and what to do, and the model compiles as if there were no cache. Never raises.
+    Returns:
+        SUCCESS: artifacts were restored. SKIPPED: every cache that the store has data for already holds artifacts;
+        nothing was restored. DOES_NOT_EXIST: the store has nothing usable for this environment and namespace. ERROR:
+        the load failed, and the log says why and what to do; the model compiles as if there were no cache.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: The program is to stop. No other exception leaves this function.
+
+    Example:
+        >>> from b10_transfer import load_compile_cache
+        >>> load_compile_cache().name
+        'SUCCESS'
+        >>> load_compile_cache().name  # the artifacts are in place now
+        'SKIPPED'
     """
     return load(
         namespace=namespace,
@@ -81,10 +100,28 @@ def load_compile_cache(
 def save_compile_cache(
     *, namespace: str | None = None, store: StorePath | None = None, deadline_s: float | None = None
 ) -> OperationStatus:
-    """Publish compile artifacts that the store does not hold yet. Call it when the model has compiled.
+    """Publish the compile artifacts that the store lacks. Call it after the model has compiled.
 
-    Arguments as for :func:`load_compile_cache`. Returns SUCCESS: new artifacts were published. SKIPPED: the store
-    already holds all there is, or nothing was compiled. ERROR: anything else; nothing was published. Never raises.
+    Args:
+        namespace: Workload that the pack is published for. Default: ``B10_NAMESPACE``, else ``default``.
+        store: Directory or URL of the store. Default: ``B10_STORE``; if that is unset, docs/configuration.md says what
+            is used.
+        deadline_s: Seconds after which the save gives up, above 0 and at most 86400. Default:
+            ``B10_DEADLINE_SECONDS``, else 60.
+
+    Returns:
+        SUCCESS: a pack was published. SKIPPED: the store already has every unit, or nothing was compiled. ERROR: the
+        save failed, and the log says why and what to do; nothing was published.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: The program is to stop. No other exception leaves this function.
+
+    Example:
+        >>> from b10_transfer import load_compile_cache, save_compile_cache
+        >>> load_compile_cache(namespace="my-model").name
+        'DOES_NOT_EXIST'
+        >>> save_compile_cache(namespace="my-model").name  # nothing was compiled yet
+        'SKIPPED'
     """
     return save(namespace=namespace, store=store, deadline_s=deadline_s).status
 
@@ -99,9 +136,36 @@ def load(
     instant: bool | None = None,
     observe: Observer | None = None,
 ) -> LoadReport:
-    """:func:`load_compile_cache` for a program that wants to know more: what was restored, from where, and why not.
+    """Restore saved compile artifacts, and report what was restored, from where, and why not.
 
-    ``observe`` is given the operation's :class:`Deadline` when it begins, for a display of what it is doing.
+    Args:
+        namespace: Workload whose packs are searched. Default: ``B10_NAMESPACE``, else ``default``.
+        store: Directory or URL of the store. Default: ``B10_STORE``; if that is unset, docs/configuration.md says what
+            is used.
+        merge: Whether caches that already hold artifacts get the units they lack. If false, these caches are left
+            alone. Default: ``B10_MERGE``, else false.
+        deadline_s: Seconds after which the load gives up, above 0 and at most 86400. Default:
+            ``B10_DEADLINE_SECONDS``, else 60.
+        wait_for_compile_s: Seconds to wait for another replica that compiles, if the store has nothing. They come on
+            top of the deadline. Default: ``B10_WAIT_FOR_COMPILE_SECONDS``, else 0.
+        instant: Whether ``torch.compile`` skips tracing, too, if a replica saved traces (docs/instant.md). This imports
+            torch. If an instant start is not possible, the start is a warm one. Default: ``B10_INSTANT``, else false.
+        observe: Called once with the operation's :class:`Deadline` when it begins, for a display of its progress.
+            Default: none.
+
+    Returns:
+        The report. Its ``status`` is what :func:`load_compile_cache` returns.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: The program is to stop. No other exception leaves this function.
+
+    Example:
+        >>> from b10_transfer import OperationStatus, load
+        >>> report = load(deadline_s=30)
+        >>> report.status is OperationStatus.SUCCESS
+        True
+        >>> print(f"{report.units} unit, {report.files} files")
+        1 unit, 2 files
     """
 
     def read_config() -> Config:
@@ -187,7 +251,30 @@ def save(
     deadline_s: float | None = None,
     observe: Observer | None = None,
 ) -> SaveReport:
-    """:func:`save_compile_cache` for a program that wants to know more: what was published, and why nothing was."""
+    """Publish the compile artifacts that the store lacks, and report what was published or why nothing was.
+
+    Args:
+        namespace: Workload that the pack is published for. Default: ``B10_NAMESPACE``, else ``default``.
+        store: Directory or URL of the store. Default: ``B10_STORE``; if that is unset, docs/configuration.md says what
+            is used.
+        deadline_s: Seconds after which the save gives up, above 0 and at most 86400. Default:
+            ``B10_DEADLINE_SECONDS``, else 60.
+        observe: Called once with the operation's :class:`Deadline` when it begins, for a display of its progress.
+            Default: none.
+
+    Returns:
+        The report. Its ``status`` is what :func:`save_compile_cache` returns.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: The program is to stop. No other exception leaves this function.
+
+    Example:
+        >>> from b10_transfer import load, save
+        >>> print(load().status.name)
+        SUCCESS
+        >>> print(save().reason)
+        nothing new: all 1 units are in the store
+    """
 
     def operate(deadline: Deadline) -> SaveReport:
         config = Config.from_environment(namespace=namespace, store=store)
@@ -205,11 +292,24 @@ _last_load: Callable[[], Usage] | None = None
 
 
 def cache_report() -> CacheReport:
-    """What became of this process's last load: for each cache, what was restored, used since, and compiled anew.
+    """Report how the caches were used since the last load of this process. Call it when the model is warm.
 
-    With torch's own counts of hits and misses, if this process has compiled. Call it when the model is warm; it says
-    the same on the log, as a WARNING if a restore was not used. Takes milliseconds, and never raises: what cannot be
-    told is said in ``warning``.
+    The report is also logged, as a WARNING if restored units were not used. It takes milliseconds.
+
+    Returns:
+        For each cache the number of restored, used and newly compiled units, and torch's counts of hits and misses if
+        this process compiled. If the caches cannot be read, ``warning`` says why.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: The program is to stop. No other exception leaves this function.
+
+    Example:
+        >>> from b10_transfer import cache_report, load
+        >>> print(load().status.name)
+        SUCCESS
+        >>> [use] = cache_report().caches
+        >>> print(use.cache, use.restored, use.compiled)
+        triton 1 0
     """
     try:
         report = _last_load().report() if _last_load is not None else CacheReport((), compile_counters())
