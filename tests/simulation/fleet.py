@@ -94,8 +94,7 @@ class Replica:
     """A simulated process."""
 
     def __init__(self, fleet: Fleet, number: int) -> None:
-        self.lease: leases.Lease | None = None
-        """Module state of this process while other processes run."""
+        self._waiter = compile_once.Waiter()
         self._fleet = fleet
         self._cache = fleet.folder / f"replica{number}" / "triton"
         environment = {"TRITON_CACHE_DIR": str(self._cache), "B10_CACHES": "triton", "HOME": str(fleet.folder)}
@@ -105,7 +104,7 @@ class Replica:
         """Load. If there is no pack, wait for one or compile."""
         report = self._attempt()
         if report.status is OperationStatus.DOES_NOT_EXIST and self._fleet.scenario.waits:
-            report = operations._wait_for_compile(report, WAIT_S, lambda: self._config, self._attempt)
+            report = operations._wait_for_compile(report, WAIT_S, lambda: self._config, self._attempt, self._waiter)
         if report.status is OperationStatus.ERROR:
             self._fleet.outcome.failed += 1
         elif report.status is OperationStatus.DOES_NOT_EXIST:
@@ -130,15 +129,17 @@ class Replica:
             try:
                 return saving.save(self._config, deadline)
             finally:
-                compile_once.release(self._config, deadline)
+                compile_once.release(self._config, deadline, self._waiter.session)
 
         report = operations._attempt("save", DEADLINE_S, operate, SaveReport, None)
         if report.status not in (OperationStatus.SUCCESS, OperationStatus.SKIPPED):
             raise RuntimeError(f"a save failed: {report.reason}")
 
     def _attempt(self) -> LoadReport:
-        load = partial(loading.load, self._config)
-        return operations._attempt("load", DEADLINE_S, load, LoadReport, None)
+        def operate(deadline: Deadline) -> LoadReport:
+            return loading.load(self._config, deadline, self._waiter.known)
+
+        return operations._attempt("load", DEADLINE_S, operate, LoadReport, None)
 
 
 class Fleet:
@@ -147,10 +148,9 @@ class Fleet:
     def __init__(self, scenario: Scenario, folder: Path) -> None:
         self.scenario = scenario
         self.folder = folder
-        self.scheduler = Scheduler(self._switch_process)
+        self.scheduler = Scheduler()
         self._service = Service(self.scheduler, scenario.terms, scenario.seed)
         self._contents = Contents(self.scheduler)
-        self._running: Replica | None = None
         self.outcome = Outcome(0, 0.0, self._service.usage)
 
     def run(self) -> Outcome:
@@ -161,14 +161,14 @@ class Fleet:
             if not scenario.waits:
                 first = Replica(self, scenario.replicas)
                 first.compile()
-                self.scheduler.start(first.save, first)
+                self.scheduler.start(first.save)
                 self.scheduler.run()
             self._begin()
             began_s = self.scheduler.now_s
             for number in range(scenario.replicas):
                 replica = Replica(self, number)
                 moment_s = began_s + random.uniform(0, scenario.start_within_s)
-                self.scheduler.at(moment_s, partial(self.scheduler.start, replica.start, replica))
+                self.scheduler.at(moment_s, partial(self.scheduler.start, replica.start))
             self.scheduler.run()
         return self._finished()
 
@@ -190,13 +190,6 @@ class Fleet:
         else:
             yield Bucket(self._service, self._contents, deadline.remaining_s)
 
-    def _switch_process(self, process: object) -> None:
-        """Exchange the module state that belongs to one process."""
-        if self._running is not None:
-            self._running.lease = compile_once._lease
-        self._running = process if isinstance(process, Replica) else None
-        compile_once._lease = self._running.lease if self._running else None
-
 
 @contextmanager
 def _simulated(scheduler: Scheduler, opened: Callable[[Config, Deadline], Any]) -> Iterator[None]:
@@ -213,7 +206,8 @@ def _simulated(scheduler: Scheduler, opened: Callable[[Config, Deadline], Any]) 
         *((module, "threading", modules["threading"]) for module in (deadline, workers, leases)),
         (workers, "queue", modules["queue"]),
         *((module, "opened", opened) for module in (loading, saving, compile_once)),
-        *((module, "detect", lambda: environment) for module in (loading, saving, compile_once)),
+        *((module, "identify", lambda: environment) for module in (loading, saving)),
+        (compile_once, "detect", lambda: environment),
         (repository, "secrets", SimpleNamespace(token_hex=lambda size: f"{random.getrandbits(8 * size):0{2 * size}x}")),
         (loading, "restore", _read),
         (reader, "hashlib", SimpleNamespace(sha256=_remembered(hashlib.sha256))),

@@ -32,11 +32,10 @@ class _Wakeup:
 
 
 class Scheduler:
-    """Runs threads in the order of simulated time. Calls ``switch_process`` before a thread of another process runs."""
+    """Runs threads in the order of simulated time."""
 
-    def __init__(self, switch_process: Callable[[object], None]) -> None:
+    def __init__(self) -> None:
         self.now_s = 0.0
-        self._switch_process = switch_process
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._hub = greenlet.getcurrent()
@@ -52,9 +51,9 @@ class Scheduler:
             self.now_s, _order, action = heapq.heappop(self._due)
             action()
 
-    def start(self, function: Callable[[], object], process: object) -> None:
-        """Start a thread of a process."""
-        Thread(self, function, process).start()
+    def start(self, function: Callable[[], object]) -> None:
+        """Start a thread."""
+        Thread(self, function).start()
 
     def sleep(self, seconds: float) -> None:
         self.wait(deque(), seconds)
@@ -98,24 +97,18 @@ class Scheduler:
                 sleep=self.sleep,
             ),
             "threading": SimpleNamespace(
-                Thread=lambda target, **_options: Thread(self, target, self._process()),
+                Thread=lambda target, **_options: Thread(self, target),
                 Lock=lambda: Lock(self),
                 Event=lambda: Event(self),
             ),
             "queue": SimpleNamespace(SimpleQueue=_SubscriptedQueue(self), Empty=queue.Empty),
         }
 
-    def _process(self) -> object:
-        """The process of the running thread, which a new thread joins."""
-        assert self._current is not None
-        return self._current.process
-
 
 class Thread:
-    """A greenlet that belongs to a simulated process."""
+    """A greenlet that the scheduler runs."""
 
-    def __init__(self, scheduler: Scheduler, function: Callable[[], object], process: object) -> None:
-        self.process = process
+    def __init__(self, scheduler: Scheduler, function: Callable[[], object]) -> None:
         self._scheduler = scheduler
         self._greenlet = greenlet(function, parent=scheduler._hub)
 
@@ -125,8 +118,6 @@ class Thread:
     def switch(self) -> None:
         """Run the thread until it waits or ends. Only the scheduler calls this."""
         scheduler = self._scheduler
-        if scheduler._current is None or scheduler._current.process is not self.process:
-            scheduler._switch_process(self.process)
         scheduler._current = self
         self._greenlet.switch()
 

@@ -228,7 +228,7 @@ class _Pool:
         self._queue.append(future)
         if self._left:
             self._left -= 1
-            self._scheduler.start(self._work, self)
+            self._scheduler.start(self._work)
         return future
 
     def _work(self) -> None:

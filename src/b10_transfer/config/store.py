@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from ..errors import ConfigurationError
+from .notices import notices
 from .reader import EnvReader, from_working_directory, real_path
 
 logger = logging.getLogger(__name__)
@@ -113,18 +114,12 @@ def _has_mount() -> bool:
         return False
 
 
-_embedded_store_was_announced = False
-
-
 def _embedded_store() -> Path:
-    global _embedded_store_was_announced
     path = real_path("~/.cache") / "b10-transfer" / "store"
-    if not _embedded_store_was_announced:
-        _embedded_store_was_announced = True
-        logger.info(
-            "no store is configured and %s does not exist: using %s, which is not shared between machines "
-            "(set B10_STORE to a directory on a shared volume)",
-            MOUNT,
-            path,
-        )
+    notices.log(
+        logger,
+        logging.INFO,
+        f"no store is configured and {MOUNT} does not exist: using {path}, which is not shared between machines "
+        "(set B10_STORE to a directory on a shared volume)",
+    )
     return path

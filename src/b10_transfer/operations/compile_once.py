@@ -1,8 +1,8 @@
 """Compile once: when nothing is saved yet and many replicas start, one compiles and the others wait for its save.
 
-Whoever gets the lease ``compile`` of an environment compiles, and renews the lease until its next save, or until its
-process ends. It only saves work: a replica that waits in vain compiles for itself when its wait is over, and two that
-compile at once both publish.
+The replica that gets the lease ``compile`` of an environment compiles, and renews the lease until it saves or ends. The
+lease only saves work: a replica that waits in vain compiles for itself when its wait is over, and two that compile at
+once both publish.
 """
 
 from __future__ import annotations
@@ -10,18 +10,19 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections.abc import Collection
 from enum import Enum, auto
 
 from ..concurrency.deadline import Deadline
 from ..config import Config
-from ..environment import detect
+from ..environment import Environment, detect
 from ..errors import CacheError
 from ..pack import Limits
 from ..repository.repository import Repository
 from ..stores import leases
 from ..stores.base import ReadStore
-from ..stores.leases import Lease
 from ..stores.opening import opened
+from .session import Place, Session
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +35,6 @@ _REST, _REST_KEPT, _REST_MOST_S = 5, 0.9, 10.0
 less the next time. So thousands that wait keep a store busy but not swamped, and what they wait for gets through."""
 _HELD_AT_MOST_S = 86_400.0
 
-_lease: Lease | None = None
-"""Held by this process until its next save."""
-
 
 class Outcome(Enum):
     """What came of waiting for a while."""
@@ -44,7 +42,7 @@ class Outcome(Enum):
     PUBLISHED = auto()
     """There are packs that were not there before."""
     MINE = auto()
-    """Nobody compiles: this process has the lease now, and should look once more before it compiles."""
+    """This process has the lease, and should look once more before it compiles."""
     NOBODY = auto()
     """Nobody compiles, and this process may not claim it."""
     WAITING = auto()
@@ -54,12 +52,22 @@ class Outcome(Enum):
 class Waiter:
     """What a replica remembers while it waits, over all the parts of its wait."""
 
-    def __init__(self) -> None:
+    def __init__(self, session: Session | None = None) -> None:
+        self.session = session or Session()
+        """Of the process that waits: it holds the lease if this process compiles."""
+        self.known: set[str] = set()
+        """Ids of the packs that a load has read, or was told of. None of them is worth another load."""
         self._pause_s = _POLL_S
         self._rest_s = 0.0
         self._claim_at = 0.0
         self._lease: str | None = None
         self._unchanged_since = 0.0
+
+    def has_news(self, pack_ids: Collection[str]) -> bool:
+        """Whether there are packs that are not known. From now on they are, so that each is worth one load at most."""
+        has_news = not self.known.issuperset(pack_ids)
+        self.known.update(pack_ids)
+        return has_news
 
     def pause_s(self, look_s: float) -> float:
         """How long to pause after a look that took so long."""
@@ -85,22 +93,32 @@ class Waiter:
         return is_first or not newest or now - self._unchanged_since > timeout_s
 
 
-def wait(config: Config, deadline: Deadline, seconds: float, known_packs: int, waiter: Waiter) -> Outcome:
-    """Wait for the replica that compiles, at most for so long. ``known_packs`` were there before.
+def wait(config: Config, deadline: Deadline, seconds: float, waiter: Waiter) -> Outcome:
+    """Wait for the replica that compiles.
 
-    Raises CacheError if the store does not allow it.
+    Args:
+        config: The settings.
+        deadline: Bounds the whole call.
+        seconds: How long to wait at most.
+        waiter: What this replica remembers of its wait, with the packs that it knows.
+
+    Raises:
+        CacheError: The store does not allow it.
     """
-    global _lease
     ends = time.monotonic() + seconds
     with opened(config, deadline) as store:
+        environment = detect()
+        place = _place(config, environment)
         limits = Limits.for_packs_of(config.max_pack_bytes)
-        repository = Repository(store, config.namespace, detect(), limits, deadline)
+        repository = Repository(store, config.namespace, environment, limits, deadline)
         while True:
             deadline.check("waiting for another replica to compile")
             looked = time.monotonic()
-            if len(repository.look().usable) > known_packs:
+            if waiter.has_news(repository.look().usable):
                 return Outcome.PUBLISHED
             look_s = time.monotonic() - looked
+            if waiter.session.holds_lease(place):
+                return Outcome.MINE
             if waiter.may_claim(store, repository, config.lock_timeout_s):
                 if config.read_only:
                     if not leases.is_held(store, repository.lease_folder, _NAME, config.lock_timeout_s):
@@ -112,7 +130,7 @@ def wait(config: Config, deadline: Deadline, seconds: float, known_packs: int, w
                     config.lock_timeout_s,
                     renewing=lambda: opened(config, Deadline("renewing the lease", _HELD_AT_MOST_S)),
                 ):
-                    _lease = lease
+                    waiter.session.hold(place, lease)
                     return Outcome.MINE
             left_s = ends - time.monotonic()
             if left_s <= 0:
@@ -120,14 +138,16 @@ def wait(config: Config, deadline: Deadline, seconds: float, known_packs: int, w
             deadline.sleep(min(left_s, waiter.pause_s(look_s)))
 
 
-def release(config: Config, deadline: Deadline) -> None:
-    """Let others compile, or load what this process has saved. Does nothing if it holds no lease."""
-    global _lease
-    if _lease is None:
+def release(config: Config, deadline: Deadline, session: Session) -> None:
+    """Let other replicas compile, or load what this process has saved. Does nothing if it does not hold the lease."""
+    if not session.has_leases or (lease := session.take_lease(_place(config, detect()))) is None:
         return
-    lease, _lease = _lease, None
     try:
         with opened(config, deadline) as store:
             lease.release(store)
     except CacheError as error:
         logger.debug("the lease to compile dies of its age: %s", error)
+
+
+def _place(config: Config, environment: Environment) -> Place:
+    return Place(str(config.store), config.namespace, environment.id)

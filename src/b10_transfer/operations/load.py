@@ -30,8 +30,17 @@ from ..stores.opening import opened
 logger = logging.getLogger(__name__)
 
 
-def load(config: Config, deadline: Deadline) -> LoadReport:
-    """Restore what the store holds for this environment. Raises CacheError."""
+def load(config: Config, deadline: Deadline, seen: set[str] | None = None) -> LoadReport:
+    """Restore what the store holds for this environment.
+
+    Args:
+        config: The settings.
+        deadline: Bounds the load.
+        seen: Receives the ids of the packs that the load has read or rejected.
+
+    Raises:
+        CacheError: Nothing was restored.
+    """
     deadline.check("looking at the local caches")
     # The store first: its worker process starts while this one looks around.
     with opened(config, deadline) as store:
@@ -58,6 +67,9 @@ def load(config: Config, deadline: Deadline) -> LoadReport:
         def read_union() -> Union:
             union = repository.union()
             _log_rejected(union.rejected)
+            if seen is not None:
+                seen.update(pack.id for pack in union.packs)
+                seen.update(pack.id for pack in union.rejected)
             return union
 
         planned = plan(local, read_union)

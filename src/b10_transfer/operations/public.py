@@ -26,6 +26,7 @@ from . import compile_once
 from . import load as loading
 from . import save as saving
 from .compile_once import Outcome
+from .session import Session, session
 
 __all__ = [
     "CacheReport",
@@ -171,14 +172,15 @@ def load(
     def read_config() -> Config:
         return Config.from_environment(namespace=namespace, store=store, merge=merge)
 
+    waiter = compile_once.Waiter(session)
+
     def operate(deadline: Deadline) -> LoadReport:
-        global _last_load
         config = read_config()
         began_ns = time.time_ns()
-        report = loading.load(config, deadline)
+        report = loading.load(config, deadline, waiter.known)
         ended_ns = time.time_ns()
         # The caches are looked for again when somebody asks: that takes a millisecond, and nobody may.
-        _last_load = lambda: Usage(cache_roots(config), report.restored, began_ns, ended_ns)  # noqa: E731
+        session.last_load = lambda: Usage(cache_roots(config), report.restored, began_ns, ended_ns)
         return report
 
     def attempt() -> LoadReport:
@@ -187,7 +189,7 @@ def load(
     started = time.perf_counter()
     report = attempt()
     if report.status is OperationStatus.DOES_NOT_EXIST:
-        report = _wait_for_compile(report, wait_for_compile_s, read_config, attempt)
+        report = _wait_for_compile(report, wait_for_compile_s, read_config, attempt, waiter)
     report = _told("load", report, started)
     return replace(report, instant=_prepare(instant))
 
@@ -206,13 +208,17 @@ def _prepare(instant: bool | None) -> str:
 
 
 def _wait_for_compile(
-    report: LoadReport, wait_s: float | None, read_config: Callable[[], Config], attempt: Callable[[], LoadReport]
+    report: LoadReport,
+    wait_s: float | None,
+    read_config: Callable[[], Config],
+    attempt: Callable[[], LoadReport],
+    waiter: compile_once.Waiter,
 ) -> LoadReport:
     """Wait while another replica compiles, if that was asked for. Whatever goes wrong: this one compiles, too."""
     try:
-        ends, waiter = time.monotonic() + read_wait(wait_s), compile_once.Waiter()
+        ends = time.monotonic() + read_wait(wait_s)
         while report.status is OperationStatus.DOES_NOT_EXIST and (left_s := ends - time.monotonic()) > 0:
-            outcome = _wait_a_while(read_config, left_s, len(report.rejected_packs), waiter)
+            outcome = _wait_a_while(read_config, left_s, waiter)
             if outcome is Outcome.NOBODY:
                 break
             if outcome is Outcome.WAITING:
@@ -221,27 +227,25 @@ def _wait_for_compile(
             if outcome is Outcome.MINE:
                 if report.status is OperationStatus.DOES_NOT_EXIST:
                     return replace(report, reason=f"{report.reason}; this replica compiles, others may wait for it")
-                _give_lease_back(read_config)  # it was published just before the lease was free
+                _give_lease_back(read_config, waiter.session)  # it was published just before the lease was free
     except Exception as error:  # noqa: BLE001 - this is the edge
         logger.warning("not waiting for another replica to compile: %s", error)
     return report
 
 
-def _give_lease_back(read_config: Callable[[], Config]) -> None:
+def _give_lease_back(read_config: Callable[[], Config], holder: Session) -> None:
     deadline = Deadline("giving the lease back", _WINDOW_S)
-    run_within(deadline, lambda: compile_once.release(read_config(), deadline))
+    run_within(deadline, lambda: compile_once.release(read_config(), deadline, holder))
 
 
-def _wait_a_while(
-    read_config: Callable[[], Config], left_s: float, known_packs: int, waiter: compile_once.Waiter
-) -> Outcome:
+def _wait_a_while(read_config: Callable[[], Config], left_s: float, waiter: compile_once.Waiter) -> Outcome:
     """A wait in parts, so that a mount that hangs meanwhile is noticed."""
     window_s = min(left_s, _WINDOW_S)
     deadline = Deadline("waiting for another replica to compile", window_s + _WINDOW_S)
     config = run_within(deadline, read_config)
     if not config.locks:
         return Outcome.NOBODY
-    return run_within(deadline, lambda: compile_once.wait(config, deadline, window_s, known_packs, waiter))
+    return run_within(deadline, lambda: compile_once.wait(config, deadline, window_s, waiter))
 
 
 def save(
@@ -281,14 +285,11 @@ def save(
         try:
             return saving.save(config, deadline)
         finally:
-            compile_once.release(config, deadline)
+            compile_once.release(config, deadline, session)
 
     started = time.perf_counter()
     instant_start.flush()  # here and not within the deadline's thread: it reads what the compiler holds
     return _told("save", _attempt("save", deadline_s, operate, SaveReport, observe), started)
-
-
-_last_load: Callable[[], Usage] | None = None
 
 
 def cache_report() -> CacheReport:
@@ -312,7 +313,8 @@ def cache_report() -> CacheReport:
         triton 1 0
     """
     try:
-        report = _last_load().report() if _last_load is not None else CacheReport((), compile_counters())
+        last = session.last_load
+        report = last().report() if last is not None else CacheReport((), compile_counters())
     except Exception as error:  # noqa: BLE001 - this is the edge
         report = CacheReport((), warning=f"what became of the caches cannot be told: {error}")
     with suppress(Exception):

@@ -55,6 +55,8 @@ class Lease:
         self._generation = generation
         self._renewing = renewing
         self._released = threading.Event()
+        self.is_held = True
+        """False once the lease is released, or could not be renewed."""
         self._renewal_s = max(timeout_s / 3, 0.05)
         try:
             threading.Thread(target=self._renew, name="b10-transfer-lease", daemon=True).start()
@@ -67,6 +69,7 @@ class Lease:
         A lease whose release fails dies of its age.
         """
         self._released.set()
+        self.is_held = False
         self._delete(store or self._store, self._generation)
 
     def _renew(self) -> None:
@@ -82,6 +85,8 @@ class Lease:
                         self._delete(store, self._generation)
         except CacheError as error:
             logger.debug("the lease %s is no longer renewed: %s", self._prefix, error)
+        finally:
+            self.is_held = False
 
     def _delete(self, store: Store, generation: int) -> None:
         try:

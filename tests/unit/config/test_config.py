@@ -28,9 +28,8 @@ MB = 1024 * 1024
 
 @pytest.fixture(autouse=True)
 def home(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home of the test's own, no shared volume, and nothing announced yet."""
+    """A home of the test's own, and no shared volume."""
     monkeypatch.setattr(store_location, "MOUNT", isolated_env.home / "no" / "mount")
-    monkeypatch.setattr(store_location, "_embedded_store_was_announced", False)
     return isolated_env.home
 
 

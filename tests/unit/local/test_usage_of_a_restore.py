@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from b10_transfer import OperationStatus, cache_report, load, save
-from b10_transfer.operations import public as operations
+from b10_transfer.operations.session import session
 
 if TYPE_CHECKING:
     from tests.conftest import IsolatedEnv
@@ -49,10 +49,10 @@ def restored(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> Iter
     assert save().status is OperationStatus.SUCCESS
     root = isolated_env.home / "second"
     monkeypatch.setenv("TRITON_CACHE_DIR", str(root))
-    monkeypatch.setattr(operations, "_last_load", None)
+    monkeypatch.setattr(session, "last_load", None)
     assert load().status is OperationStatus.SUCCESS
     yield root
-    operations._last_load = None
+    session.last_load = None
 
 
 def counts() -> dict[str, tuple[int, int | None, int]]:
@@ -158,7 +158,7 @@ def test_caches_that_were_removed_are_no_error(restored: Path) -> None:
 
 
 def test_report_before_any_load_is_empty(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operations, "_last_load", None)
+    monkeypatch.setattr(session, "last_load", None)
     report = cache_report()
     assert (report.caches, report.warning) == ((), "")
 
