@@ -5,11 +5,12 @@ One file adds one: write a subclass of :class:`Adapter` in a module of its own a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import Config
+from ..config.reader import resolve
 from ..errors import ConfigurationError
 from .base import Adapter, Unit, UnitKind
 from .cuda import CudaAdapter
@@ -61,6 +62,10 @@ ADAPTERS: tuple[Adapter, ...] = (
 )
 
 
+_NO_CACHE = "/dev/null/"
+"""A cache whose path leads there is switched off."""
+
+
 @dataclass(frozen=True)
 class CacheRoot:
     """A directory in which a compiler keeps artifacts, and the adapter that knows it."""
@@ -85,21 +90,55 @@ class CacheRoot:
         return self.adapter.name
 
 
-def cache_roots(config: Config) -> list[CacheRoot]:
-    """Every root of this process, whether or not it exists yet. A root inside another that covers it is left out.
+@dataclass(frozen=True)
+class LocatedCaches:
+    """The caches of this process."""
 
-    Raises ConfigurationError.
+    roots: list[CacheRoot]
+    """Those that can be used, whether or not they exist yet."""
+    refused: Mapping[str, ConfigurationError]
+    """Why a cache is not used at the place where it is, by its name."""
+
+
+def cache_roots(config: Config) -> list[CacheRoot]:
+    """The roots of :func:`locate_caches`."""
+    return locate_caches(config).roots
+
+
+def locate_caches(config: Config) -> LocatedCaches:
+    """Find the root of every cache. A root inside another that covers it is left out, as is one at ``/dev/null``.
+
+    A variable that puts a cache where it must not be affects that cache alone. Raises ConfigurationError if B10_CACHES
+    is wrong.
     """
     if unknown := config.caches.named - {adapter.name for adapter in ADAPTERS}:
         known = ", ".join(adapter.name for adapter in ADAPTERS)
         raise ConfigurationError("B10_CACHES", ", ".join(sorted(unknown)), f"the caches are {known}")
     found: list[CacheRoot] = []
+    refused: dict[str, ConfigurationError] = {}
     for adapter in ADAPTERS:
         if adapter.name not in config.caches:
             continue
-        path = adapter.locate(config.reader)
-        if path is not None and not any(root.adapter.covers(str(root.path), str(path)) for root in found):
+        try:
+            path = adapter.locate(config.reader)
+            if path is None or f"{path}/".startswith(_NO_CACHE):
+                continue
+            path = resolve(_variable(adapter), str(path))  # the last part may be a link, too
+            if any(root.adapter.covers(str(root.path), str(path)) for root in found):
+                continue
+            adapter.check_place(config.reader, path)
             found.append(CacheRoot(adapter, path))
+        except ConfigurationError as error:
+            refused[adapter.name] = error
+    return LocatedCaches(_related(found, config), refused)
+
+
+def _variable(adapter: Adapter) -> str:
+    return adapter.variables[-1].name if adapter.variables else adapter.name
+
+
+def _related(found: Sequence[CacheRoot], config: Config) -> list[CacheRoot]:
+    """The same roots, each knowing what lies in it and around it."""
     # A store in a cache would otherwise save its own packs, again and again.
     # Compared as text: with ``Path.parents`` the places of twenty caches take 8 ms.
     foreign = {
@@ -125,4 +164,14 @@ def named(roots: Sequence[CacheRoot]) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
-__all__ = ["ADAPTERS", "Adapter", "CacheRoot", "Unit", "UnitKind", "cache_roots", "named"]
+__all__ = [
+    "ADAPTERS",
+    "Adapter",
+    "CacheRoot",
+    "LocatedCaches",
+    "Unit",
+    "UnitKind",
+    "cache_roots",
+    "locate_caches",
+    "named",
+]

@@ -74,6 +74,10 @@ class Adapter(ABC):
         Raises ConfigurationError.
         """
 
+    def check_place(self, env: EnvReader, path: Path) -> None:
+        """Raise ConfigurationError if the cache must not be at a path that :meth:`locate` returned, links resolved."""
+        return
+
     @abstractmethod
     def unit_of(self, path: str) -> Unit | None:
         """The unit that the file at ``path`` (relative to the root, ``/``-separated) belongs to.

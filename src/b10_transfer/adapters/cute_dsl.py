@@ -16,7 +16,7 @@ import os
 import pwd
 from pathlib import Path
 
-from ..config.reader import EnvReader, Variable, real_path, temporary_directory
+from ..config.reader import EnvReader, Variable, resolve, temporary_directory
 from .base import Adapter, Unit, UnitKind, is_transient
 
 
@@ -39,7 +39,7 @@ class CuteDslAdapter(Adapter):
         if path := env.path("CUTE_DSL_CACHE_DIR"):
             return path
         temporary = env.text("TMPDIR") or temporary_directory()
-        return real_path(os.path.join(temporary, _user(env), "cutlass_python_cache"))
+        return resolve("CUTE_DSL_CACHE_DIR", os.path.join(temporary, _user(env), "cutlass_python_cache"))
 
     def skips_folder(self, path: str) -> bool:
         return True

@@ -30,6 +30,7 @@ from ..config.reader import EnvReader, Variable, is_below, real_path, resolve, t
 from ..errors import ConfigurationError
 from .base import Adapter, Unit, UnitKind, is_being_built, is_locked, is_transient
 from .triton import TritonAdapter
+from .vllm_root import vllm_cache_root
 
 _SKIPPED = {"locks", "precompiled_headers", "gcc", "bisect"}
 _FOLDER_DEPTH = {"fxgraph": 3, "aotautograd": 2}
@@ -54,17 +55,21 @@ class InductorAdapter(Adapter):
     _triton = TritonAdapter()
 
     def locate(self, env: EnvReader) -> Path:
-        name = "TORCHINDUCTOR_CACHE_DIR"
-        default = default_inductor_dir()
-        path = env.path(name)
+        return env.path("TORCHINDUCTOR_CACHE_DIR") or default_inductor_dir()
+
+    def check_place(self, env: EnvReader, path: Path) -> None:
+        allowed = [real_path("/tmp"), real_path("/cache"), real_path("~/.cache")]
         # torch sets the variable to its default once it has compiled: that default is fine wherever TMPDIR points.
-        if path is None or path == default:
-            return default
-        if not is_below(path, [real_path("/tmp"), real_path("/cache"), real_path("~/.cache")]):
+        if is_below(path, allowed) or path == default_inductor_dir():
+            return
+        # vLLM and SGLang set it, in their own process, to a folder in their own cache directory.
+        servers = [vllm_cache_root(env), env.path("SGLANG_CACHE_DIR") or real_path("~/.cache/sglang")]
+        if not is_below(path, servers):
             raise ConfigurationError(
-                name, str(env.text(name)), f"it must be a folder under /tmp/, /cache/ or ~/.cache, but is {path}"
+                "TORCHINDUCTOR_CACHE_DIR",
+                env.text("TORCHINDUCTOR_CACHE_DIR") or str(path),
+                f"it must be a folder under /tmp/, /cache/ or ~/.cache, but is {path}",
             )
-        return path
 
     def skips_folder(self, path: str) -> bool:
         return path in _SKIPPED or path.endswith("_CxxBuild") or is_transient(path)

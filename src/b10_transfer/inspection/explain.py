@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..adapters import cache_roots
+from ..adapters import locate_caches
 from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..config.per_pod import per_pod_variables
@@ -117,8 +117,8 @@ def explain(
 def _explain(config: Config, deadline: Deadline) -> Explanation:
     with open_store(config, deadline) as store:
         pod = detect()
-        roots = cache_roots(config)
-        local = loading.survey(roots, config)
+        caches = locate_caches(config)
+        local = loading.survey(caches.roots, config, caches.refused)
         catalogue = Catalogue(store, config, deadline)
         repository = catalogue.repository(config.namespace, pod.id)
         stored = forecast.read_stored(repository)
@@ -126,7 +126,7 @@ def _explain(config: Config, deadline: Deadline) -> Explanation:
         listed = repository.look()
         recalled, set_aside = listed.recalled, listed.set_aside - listed.recalled
         errors: list[str] = []
-        selected = {root.name for root in roots}
+        selected = {root.name for root in caches.roots}
         usable = [unit for name, (_pack, unit) in union.units.items() if name.partition("/")[0] in selected]
         nearest, more = ([], 0) if usable else _nearest(catalogue, config.namespace, pod, errors)
         elsewhere = []

@@ -6,13 +6,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ..adapters import CacheRoot, cache_roots
+from ..adapters import ADAPTERS, CacheRoot, locate_caches
 from ..concurrency.deadline import Deadline, run_within
 from ..config import Config, read_deadline
 from ..config import store as store_location
 from ..config.per_pod import per_pod_variables
 from ..environment import Environment, detect
-from ..errors import CacheError, LocalCacheError
+from ..errors import CacheError, ConfigurationError, LocalCacheError
 from ..local import snapshot
 from ..local.presence import missing
 from ..local.snapshot import Snapshot
@@ -88,6 +88,8 @@ class LocalState:
     caches: tuple[LocalCache, ...]
     found: Snapshot
     survey: LocalRoots
+    refused: Mapping[str, ConfigurationError]
+    """Why other caches are not used where they are, by name."""
 
 
 def inspect_pod(
@@ -122,7 +124,7 @@ def inspect_pod(
         parts=local.environment.parts,
         recorded=local.environment.recorded,
         remarks=tuple(map(str, local.environment.remarks)),
-        caches=caches,
+        caches=(*caches, *(_refused_cache(name, error) for name, error in local.refused.items())),
         packs=None if union is None else len(union.packs),
         load=forecast.of_load(local.environment, local.survey, stored),
         save=forecast.of_save(local.config, local.environment, local.roots, local.found, stored),
@@ -132,11 +134,17 @@ def inspect_pod(
 
 def look_around(config: Config, deadline: Deadline) -> LocalState:
     """Look at this pod's caches. Raises ConfigurationError."""
-    roots = tuple(cache_roots(config))
-    survey = loading.survey(roots, config)
-    found = snapshot.take(roots, deadline)
+    located = locate_caches(config)
+    roots = tuple(located.roots)
+    survey = loading.survey(roots, config, located.refused)
+    found = snapshot.take(roots, deadline, located.refused)
     caches = tuple(_local_cache(root, survey, found) for root in roots)
-    return LocalState(config, detect(), roots, caches, found, survey)
+    return LocalState(config, detect(), roots, caches, found, survey, located.refused)
+
+
+def _refused_cache(name: str, error: ConfigurationError) -> LocalCache:
+    [title] = [adapter.title for adapter in ADAPTERS if adapter.name == name]
+    return LocalCache(name, title, error.value, False, 0, 0, 0, 0, in_use=False, error=str(error))
 
 
 def _local_cache(root: CacheRoot, survey: LocalRoots, found: Snapshot) -> LocalCache:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from ..adapters import ADAPTERS, cache_roots
+from ..adapters import ADAPTERS, locate_caches
 from ..config import VARIABLES, Config, read_deadline
 from ..config.launcher import LAUNCHER_VARIABLES, LauncherConfig, read_log_level
 from ..errors import ConfigurationError
@@ -33,7 +33,7 @@ def check_settings(
         while True:
             try:
                 config = Config.from_environment(usable, namespace=namespace, store=store)
-                cache_roots(config)
+                refused = locate_caches(config).refused
                 read_deadline(None, usable)
                 signing_key(config)
                 trusted_keys(config)
@@ -44,15 +44,23 @@ def check_settings(
                 checks.append(problem(_NAME, str(error), f"correct {error.variable}, or unset it"))
                 del usable[error.variable]
         messages.clear()  # of attempts that failed
-        cache_roots(Config.from_environment(usable, namespace=namespace, store=store))
+        locate_caches(Config.from_environment(usable, namespace=namespace, store=store))
         LauncherConfig.from_environment(usable)
         read_log_level(usable)
     checks += [warning(_NAME, message, "correct it, or unset it") for message in dict.fromkeys(messages)]
+    by_text = {str(error): error for error in refused.values()}  # several caches may follow one variable
+    checks += [problem(_NAME, text, _correction(error, environ)) for text, error in by_text.items()]
     checks += _misspelt(environ)
     if not checks:
         checks.append(ok(_NAME, "every setting is usable"))
     is_another_store = any(name in environ and name not in usable for name in _OF_THE_STORE)
     return (None if is_another_store else config), checks
+
+
+def _correction(error: ConfigurationError, environ: Mapping[str, str]) -> str:
+    if error.variable in environ:
+        return f"correct {error.variable}, or unset it"
+    return f"remove what is there, or set {error.variable}"
 
 
 def _misspelt(environ: Mapping[str, str]) -> Iterator[Check]:

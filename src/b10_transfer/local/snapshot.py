@@ -13,11 +13,12 @@ from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 from ..adapters import CacheRoot, Unit
 from ..concurrency.deadline import Deadline
 from ..config.notices import notices
-from ..errors import LocalCacheError
+from ..errors import CacheError, ConfigurationError, LocalCacheError
 from ..pack import PackUnit, PackWriter
 from ..pack.rules import DistinctPaths, check_paths
 from .files import LocalFile, LocalUnit, walk
@@ -36,7 +37,7 @@ class Snapshot:
     units: tuple[LocalUnit, ...]
     unfinished: Mapping[str, int]
     """Units that a compiler has not finished, counted by cache."""
-    failed: Mapping[str, LocalCacheError]
+    failed: Mapping[str, CacheError]
     """Why a cache could not be read, by its name."""
 
     @property
@@ -52,11 +53,19 @@ def has_artifacts(root: CacheRoot) -> bool:
     return any(root.adapter.unit_of(file.path) is not None for file in walk(opened))
 
 
-def take(roots: Iterable[CacheRoot], deadline: Deadline) -> Snapshot:
-    """Find every unit in the given roots. A root that cannot be read is in ``failed``."""
+def take(
+    roots: Iterable[CacheRoot], deadline: Deadline, refused: Mapping[str, CacheError] = MappingProxyType({})
+) -> Snapshot:
+    """Find every unit in the given roots. A root that cannot be read is in ``failed``.
+
+    Args:
+        roots: The caches to look through.
+        deadline: When to stop.
+        refused: Why other caches are not used, by name.
+    """
     found: list[LocalUnit] = []
     unfinished: Counter[str] = Counter()
-    failed: dict[str, LocalCacheError] = {}
+    failed: dict[str, CacheError] = dict(refused)
     for root in roots:
         deadline.check(f"looking through {root.path}")
         try:
@@ -66,7 +75,7 @@ def take(roots: Iterable[CacheRoot], deadline: Deadline) -> Snapshot:
         except LocalCacheError as error:
             failed[root.name] = error
             continue
-        _say_entries_left_out(opened)
+        _log_entries_left_out(opened)
         complete = []
         for unit, files in units.items():
             files.sort()
@@ -78,18 +87,24 @@ def take(roots: Iterable[CacheRoot], deadline: Deadline) -> Snapshot:
     return Snapshot(tuple(found), unfinished, failed)
 
 
-def log_left_out(failed: Mapping[str, LocalCacheError]) -> None:
-    """Log one WARNING for all caches that cannot be used, and only the first time in this process."""
-    for error in list(failed.values())[:1]:
-        others = f" (and {len(failed) - 1} more cache directories likewise)" if len(failed) > 1 else ""
-        notices.log(logger, logging.WARNING, f"{error}{others}; what is there is left out")
+def log_left_out(failed: Mapping[str, CacheError]) -> None:
+    """Log why caches cannot be used: an ERROR for each wrong setting, and one WARNING for all others. Once for each."""
+    others = []
+    for error in failed.values():
+        if isinstance(error, ConfigurationError):
+            notices.log(logger, logging.ERROR, f"{error}; this cache is left out")
+        else:
+            others.append(error)
+    if others:
+        more = f" (and {len(others) - 1} more cache directories likewise)" if len(others) > 1 else ""
+        notices.log(logger, logging.WARNING, f"{others[0]}{more}; what is there is left out")
 
 
-def _say_entries_left_out(opened: OpenRoot) -> None:
-    """Warn, in one line for each root, of entries that cannot be read or that another user could have written."""
+def _log_entries_left_out(opened: OpenRoot) -> None:
+    """Log one WARNING for each cache with entries that cannot be read or that another user could have written."""
     if opened.left_out:
-        others = " (and others in this cache)" if len(opened.left_out) > 1 else ""
-        logger.warning("%s%s; it is left out, the rest is used", opened.left_out[0], others)
+        more = " (and others in this cache)" if len(opened.left_out) > 1 else ""
+        notices.log(logger, logging.WARNING, f"{opened.left_out[0]}{more}; it is left out, the rest is used")
 
 
 def _group(opened: OpenRoot) -> dict[Unit, list[LocalFile]]:

@@ -7,12 +7,13 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ..adapters import CacheRoot, cache_roots
+from ..adapters import CacheRoot, locate_caches
 from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..environment import detect
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, LocalCacheError
 from ..inspection.bounded import Observer, bounded, open_store
+from ..local.ownership import open_private
 from ..local.staging import wait_for_restore
 from ..pack import Limits
 from ..repository.catalogue import Catalogue, KnownById
@@ -56,11 +57,17 @@ def clear_caches(
 
     def work(deadline: Deadline) -> tuple[ClearedCache, ...]:
         config = Config.from_environment()
-        roots = cache_roots(config)
-        known = [root.name for root in roots]
+        located = locate_caches(config)
+        known = [*(root.name for root in located.roots), *located.refused]
         if unknown := sorted(set(caches) - set(known)):
             raise ConfigurationError("cache", ", ".join(unknown), f"the caches of this pod are {', '.join(known)}")
-        return tuple(_clear(root, config, deadline) for root in roots if not caches or root.name in caches)
+        cleared = [_clear(root, config, deadline) for root in located.roots if not caches or root.name in caches]
+        refused = [
+            ClearedCache(name, error.value, errors=(str(error),))
+            for name, error in located.refused.items()
+            if not caches or name in caches
+        ]
+        return (*cleared, *refused)
 
     return bounded("clear", work, deadline_s=deadline_s, observe=observe)
 
@@ -71,9 +78,12 @@ def _clear(root: CacheRoot, config: Config, deadline: Deadline) -> ClearedCache:
         wait_for_restore(root.outermost, deadline)
     sweep = _Sweep(root, deadline)
     try:
-        sweep.clear(os.open(root.path, _FOLDER), "")
+        if (opened := open_private(root, to_restore=True)) is not None:
+            sweep.clear(os.dup(opened.descriptor), "")
     except FileNotFoundError:  # then it holds nothing
         sweep = _Sweep(root, deadline)
+    except LocalCacheError as error:
+        sweep.errors.append(str(error))
     except OSError as error:
         sweep.errors.append(f"{root.path}: {error.strerror}")
     return ClearedCache(root.name, str(root.path), sweep.files, sweep.bytes, tuple(sweep.errors))

@@ -9,14 +9,15 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
-from ..adapters import CacheRoot, cache_roots, named
+from ..adapters import CacheRoot, locate_caches, named
 from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..environment import identify
-from ..errors import LocalCacheError, UnreadablePackError, UnsupportedPackError
+from ..errors import CacheError, ConfigurationError, LocalCacheError, UnreadablePackError, UnsupportedPackError
 from ..local import snapshot
-from ..local.ownership import check_private
+from ..local.ownership import user_to_restore_as
 from ..local.presence import missing
 from ..local.restore import restore
 from ..local.staging import locked, remove_leftovers, wait_for_restore
@@ -46,7 +47,7 @@ def load(config: Config, deadline: Deadline, seen: set[str] | None = None) -> Lo
     with opened(config, deadline) as store:
         trusted = trusted_keys(config)
         environment = identify()
-        roots = cache_roots(config)
+        caches = locate_caches(config)
         report = LoadReport(
             status=OperationStatus.SKIPPED,
             reason="",
@@ -55,9 +56,9 @@ def load(config: Config, deadline: Deadline, seen: set[str] | None = None) -> Lo
             store=str(config.store),
         )
         if config.locks:
-            for path in sorted({root.outermost for root in roots}):
+            for path in sorted({root.outermost for root in caches.roots}):
                 wait_for_restore(path, deadline)
-        local = survey(roots, config)
+        local = survey(caches.roots, config, caches.refused)
         snapshot.log_left_out(local.failed)
         for path in sorted({root.outermost for root in local.used}):
             remove_leftovers(path)  # here nothing will be staged, which would do it
@@ -86,7 +87,7 @@ class LocalRoots:
     """Those it may add to: without artifacts, or any when merging."""
     used: Sequence[CacheRoot]
     """Those that hold artifacts already."""
-    failed: Mapping[str, LocalCacheError]
+    failed: Mapping[str, CacheError]
     """Why others cannot be used, by name."""
 
     def only(self, names: set[str]) -> LocalRoots:
@@ -129,14 +130,22 @@ class LoadPlan:
         return _holding(self.names, self.local.open)
 
 
-def survey(roots: Sequence[CacheRoot], config: Config) -> LocalRoots:
-    """Find out which roots a load may add to."""
+def survey(
+    roots: Sequence[CacheRoot], config: Config, refused: Mapping[str, ConfigurationError] = MappingProxyType({})
+) -> LocalRoots:
+    """Find out which roots a load may add to.
+
+    Args:
+        roots: The caches that can be used where they are.
+        config: The settings.
+        refused: Why other caches are not used.
+    """
     open_roots: list[CacheRoot] = []
     used: list[CacheRoot] = []
-    failed: dict[str, LocalCacheError] = {}
+    failed: dict[str, CacheError] = dict(refused)
     for root in roots:
         try:
-            check_private(root)
+            user_to_restore_as(root)
             (open_roots if config.merge or not snapshot.has_artifacts(root) else used).append(root)
         except LocalCacheError as error:
             failed[root.name] = error

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import BinaryIO, NamedTuple
 
-from ..adapters import CacheRoot, cache_roots, named
+from ..adapters import CacheRoot, locate_caches, named
 from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..environment import identify
@@ -50,8 +50,9 @@ def save(config: Config, deadline: Deadline) -> SaveReport:
     # The store first: its worker process starts while this one looks around.
     with _open_store(config, deadline) as store:
         environment = identify()
-        roots = cache_roots(config)
-        found = snapshot.take(roots, deadline)
+        caches = locate_caches(config)
+        roots = caches.roots
+        found = snapshot.take(roots, deadline, caches.refused)
         snapshot.log_left_out(found.failed)
         report = SaveReport(
             status=OperationStatus.SKIPPED,

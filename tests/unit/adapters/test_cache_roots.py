@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from b10_transfer.adapters import ADAPTERS, CacheRoot, cache_roots
+from b10_transfer.adapters import ADAPTERS, CacheRoot, LocatedCaches, cache_roots, locate_caches
 from b10_transfer.adapters.inductor import default_inductor_dir
 from b10_transfer.concurrency.deadline import Deadline
 from b10_transfer.config import Config
@@ -124,3 +124,50 @@ def test_precompiled_headers_lie_below_inductors_default_directory(
         monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(inductor))
         [headers] = [root for root in cache_roots(Config.from_environment()) if root.name == "inductor_headers"]
         assert headers.path == default_inductor_dir() / "precompiled_headers"
+
+
+# Where a cache may be
+
+
+def located() -> LocatedCaches:
+    return locate_caches(Config.from_environment())
+
+
+def test_wrong_variable_affects_only_its_own_cache(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", "kernels")
+    caches = located()
+    assert list(caches.refused) == ["triton"]
+    assert {"inductor", "vllm"} <= {root.name for root in caches.roots}
+
+
+@pytest.mark.parametrize("variable", ["VLLM_CACHE_ROOT", "SGLANG_CACHE_DIR"])
+def test_inductor_may_be_where_a_server_put_it(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """vLLM and SGLang set the variable in their own process, below a directory that may be anywhere."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/srv/server/one/inductor_cache")
+    assert "TORCHINDUCTOR_CACHE_DIR" in str(located().refused["inductor"])
+    monkeypatch.setenv(variable, "/srv/server")
+    assert "inductor" not in located().refused
+
+
+@pytest.mark.parametrize("below", ["", "cache"])
+def test_cache_at_the_null_device_is_switched_off(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch, below: str
+) -> None:
+    link = isolated_env.home / "off"
+    link.symlink_to("/dev/null")
+    for name in ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR"):
+        monkeypatch.setenv(name, str(link / below))
+    caches = located()
+    assert not caches.refused
+    assert not {"triton", "inductor"} & {root.name for root in caches.roots}
+
+
+def test_links_of_this_user_are_followed_up_to_the_last_part(isolated_env: IsolatedEnv, tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    cache = isolated_env.home / ".cache" / "vllm" / "torch_compile_cache"
+    cache.parent.mkdir(parents=True)
+    cache.symlink_to(scratch)
+    assert {root.name: root.path for root in located().roots}["vllm"] == scratch.resolve()

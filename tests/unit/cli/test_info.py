@@ -151,10 +151,19 @@ def test_root_that_cannot_be_looked_through_is_told_beside_the_others(
 
 
 def test_setting_that_is_not_usable_is_an_error(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/etc")
+    monkeypatch.setenv("MAX_CACHE_SIZE_MB", "many")
     answer = command("info")
     assert (answer.exit_code, answer.stdout) == (1, "")
-    assert "TORCHINDUCTOR_CACHE_DIR" in answer.stderr
+    assert "MAX_CACHE_SIZE_MB" in answer.stderr
+
+
+def test_cache_that_a_variable_puts_where_it_must_not_be_has_an_error(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/etc")
+    caches = {cache["name"]: cache for cache in command("info", "--json").json["caches"]}
+    assert "TORCHINDUCTOR_CACHE_DIR='/etc' is not usable" in caches["inductor"]["error"]
+    assert caches["triton"]["error"] == ""
 
 
 def test_info_writes_nothing(isolated_env: IsolatedEnv) -> None:
