@@ -1,7 +1,6 @@
-"""Where the command ``b10-compile-cache`` begins.
+"""Entry point of the command ``b10-compile-cache``.
 
-By itself it needs next to nothing: whatever is wrong with the rest of an installation, the server that ``run`` was
-given starts.
+This module imports almost nothing, so that ``run`` starts its server even if the rest of the installation is broken.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from collections.abc import Sequence
 logger = logging.getLogger(__name__)
 
 _WITH_VALUE = {"--store", "--namespace"}
-"""Those of the options of ``run`` whose value may be the next argument."""
+"""Options of ``run`` whose value is the next argument."""
 
 
 def main() -> None:
-    """The command. A failure that it did not foresee, and that comes before it has started a server, starts that."""
+    """Run the command. If ``run`` fails unexpectedly before it has started its server, start the server."""
     try:
         from .cli.main import main as command
 
@@ -28,12 +27,12 @@ def main() -> None:
         server = server_of(sys.argv[1:])
         if not server:
             raise
-        logger.exception("the caches cannot be looked after; the server starts without")
+        logger.exception("the caches cannot be used; starting the server without them")
         _become(server)
 
 
 def server_of(arguments: Sequence[str]) -> list[str]:
-    """COMMAND and its arguments in ``run [OPTION]... [--] COMMAND [ARGUMENT]...``; empty for anything else."""
+    """Find COMMAND and its arguments in ``run [OPTION]... [--] COMMAND [ARGUMENT]...``; empty for other commands."""
     if arguments[:1] != ["run"]:
         return []
     left = list(arguments[1:])
@@ -47,7 +46,7 @@ def server_of(arguments: Sequence[str]) -> list[str]:
 
 
 def _become(server: list[str]) -> None:
-    """Replace this process by a server. Exits as a shell does if it cannot be started."""
+    """Replace this process by a server. If it cannot start, exit with the code that a shell uses."""
     for ignored_by_python in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(ignored_by_python, signal.SIG_DFL)
     try:

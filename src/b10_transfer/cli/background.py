@@ -9,8 +9,8 @@ from .console import set_up_logging
 
 
 def background() -> int:
-    """Restore, look after the server that is started beside, and end with it. The process ends here."""
+    """Restore, save what an external server compiles, and end with that server. This ends the process."""
     set_up_logging()
     code = keep_beside()
-    # At once, like ``run``: an interpreter that winds up can hang on, or abort over, a thread that was left behind.
+    # Exit at once, like ``run``: a thread that a deadline abandoned can make a normal exit hang or abort.
     os._exit(code)

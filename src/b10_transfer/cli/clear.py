@@ -11,11 +11,11 @@ from .console import (
     ExitCode,
     count,
     deadline_option,
-    errors_told,
     json_option,
     print_json,
     printable,
     progress,
+    report_errors,
     set_up_logging,
     size,
 )
@@ -70,7 +70,7 @@ def command(
 
 
 def _clear_local(caches: tuple[str, ...], deadline_s: float | None, as_json: bool) -> ExitCode:
-    with errors_told(as_json=as_json), progress() as observe:
+    with report_errors(as_json=as_json), progress() as observe:
         cleared = clear_caches(caches, deadline_s=deadline_s, observe=observe)
     if as_json:
         print_json({"caches": cleared})
@@ -96,7 +96,7 @@ def _clear_store(
     as_json: bool,
 ) -> ExitCode:
     removed: tuple[ClearedEnvironment, ...] = ()
-    with errors_told(as_json=as_json):
+    with report_errors(as_json=as_json):
         with progress() as observe:
             found = clear_store(
                 namespace=namespace,

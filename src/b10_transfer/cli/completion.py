@@ -10,15 +10,15 @@ from click.shell_completion import get_completion_class
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def command(context: click.Context, shell: str) -> None:
-    """Print what makes a shell complete this command.
+    """Print a script that lets a shell complete this command.
 
     \b
-    For good:
+    Install it:
         bash   b10-compile-cache completion bash >> ~/.bashrc
         zsh    b10-compile-cache completion zsh >> ~/.zshrc
         fish   b10-compile-cache completion fish > ~/.config/fish/completions/b10-compile-cache.fish
     """
-    # A script that asks this command for the words, so it never goes out of date.
+    # The script calls this command for the words, so it stays valid when subcommands change.
     complete = get_completion_class(shell)
     assert complete is not None
     root = context.find_root().command

@@ -1,6 +1,6 @@
-"""What the subcommands share: options, exit codes, logging, tables for people and JSON for programs.
+"""Shared by the subcommands: options, exit codes, logging, tables for people and JSON for programs.
 
-rich is imported only where a table or a progress display is shown: it costs a tenth of a second.
+rich takes a tenth of a second to import, so it is imported only to show a table or progress on a terminal.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PROGRESS_AFTER_S = 1.0
 
 
 class ExitCode(IntEnum):
-    """What a subcommand tells a script. 2 is click's, for wrong usage."""
+    """Exit codes of the subcommands. click uses 2 for wrong usage."""
 
     OK = 0
     ERROR = 1
@@ -50,14 +50,14 @@ class ExitCode(IntEnum):
 
 def store_options(command: Command) -> Command:
     """``--store`` and ``--namespace``."""
-    command = click.option("--namespace", metavar="NAME", help="Which workload. [B10_NAMESPACE, default]")(command)
-    return click.option("--store", metavar="DIR", help="Where packs live. [B10_STORE]")(command)
+    command = click.option("--namespace", metavar="NAME", help="Workload. [B10_NAMESPACE, default]")(command)
+    return click.option("--store", metavar="DIR", help="Where packs are stored. [B10_STORE]")(command)
 
 
 def deadline_option(command: Command) -> Command:
     """``--deadline``."""
     return click.option(
-        "--deadline", "deadline_s", type=float, metavar="SECONDS", help="How long it may take. [B10_DEADLINE_SECONDS]"
+        "--deadline", "deadline_s", type=float, metavar="SECONDS", help="Time limit. [B10_DEADLINE_SECONDS]"
     )(command)
 
 
@@ -67,10 +67,10 @@ def json_option(command: Command) -> Command:
 
 
 @contextmanager
-def errors_told(*, as_json: bool) -> Iterator[None]:
-    """The edge of the commands that look and clear: an error becomes a line on stderr, and exit code 1.
+def report_errors(*, as_json: bool) -> Iterator[None]:
+    """Turn an error into a line on stderr and exit code 1.
 
-    With ``as_json`` it is a document on stdout as well: ``{"error": "..."}``.
+    With ``as_json``, also print ``{"error": "..."}`` on stdout.
     """
     try:
         yield
@@ -82,7 +82,7 @@ def errors_told(*, as_json: bool) -> Iterator[None]:
 
 
 def set_up_logging() -> None:
-    """Log to stderr, one line a message, from the level in B10_TRANSFER_CLI_LOGLEVEL on."""
+    """Log to stderr, one line for each message, at the level in B10_TRANSFER_CLI_LOGLEVEL."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s b10-compile-cache %(levelname)s: %(message)s"))
     logger = logging.getLogger("b10_transfer")
@@ -92,12 +92,12 @@ def set_up_logging() -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print a dataclass, or anything made of plain values, as one JSON document."""
+    """Print a dataclass or plain values as one JSON document."""
     click.echo(json.dumps(_plain(value), indent=2))
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON knows it: dataclasses by field, enumerations by name, errors and paths as text."""
+    """Convert to JSON types: dataclasses by field, enumerations by name, errors and paths as text."""
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, dict):
@@ -110,7 +110,7 @@ def _plain(value: Any) -> Any:
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: str = "", *, err: bool = False) -> None:
-    """Print a table, on stderr with ``err``: with lines on a terminal, plain columns otherwise."""
+    """Print a table (``err``: on stderr), with lines on a terminal and in plain columns otherwise."""
     rows = [[printable(cell) for cell in row] for row in rows]
     if (sys.stderr if err else sys.stdout).isatty():
         from rich import box
@@ -130,18 +130,18 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: s
 
 
 def print_carried(carried: Sequence[Carried], where: str) -> None:
-    """Print what came of copying packs: a sum, and a line for each that stayed behind."""
+    """Print the result of copying packs: a total, and a line for each pack that was not copied."""
     copied = [one for one in carried if one.state == "copied"]
     there = sum(one.state == "there already" for one in carried)
     also = f", {there} there already" if there else ""
     click.echo(f"{len(copied)} packs, {size(sum(one.packed_bytes for one in copied))}, copied {where}{also}")
     for one in carried:
         if one.state not in ("copied", "there already"):
-            click.echo(f"{one.pack} of namespace {one.namespace} stayed behind: {printable(one.state)}", err=True)
+            click.echo(f"{one.pack} of namespace {one.namespace} was not copied: {printable(one.state)}", err=True)
 
 
 def print_facts(facts: Iterable[tuple[str, str]], title: str = "", indent: str = "  ") -> None:
-    """Print names and values below each other, the values aligned; on a terminal long ones are wrapped."""
+    """Print names and aligned values, one pair a line; long values are wrapped on a terminal."""
     facts = [(name, printable(value)) for name, value in facts]
     if title:
         click.echo(title)
@@ -157,14 +157,14 @@ def print_facts(facts: Iterable[tuple[str, str]], title: str = "", indent: str =
 
 
 def printable(text: str) -> str:
-    """A text from a store or a path, in which nothing can steer a terminal."""
+    """Escape characters that could control a terminal, in text from a store or a path."""
     if text.isprintable():
         return text
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def age(seconds: float) -> str:
-    """How long ago something was, for people: ``5 min``. A clock that is ahead counts as now."""
+    """Format an age for people: ``5 min``. A negative age is 0."""
     for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= length:
             return f"{seconds / length:.0f} {unit}"
@@ -177,7 +177,7 @@ def count(number: int, what: str) -> str:
 
 
 def size(count_bytes: float) -> str:
-    """A size for people: ``49.3 MB``."""
+    """Format a size for people: ``49.3 MB``."""
     for unit in ("B", "kB", "MB", "GB"):
         if count_bytes < 1000 or unit == "GB":
             break
@@ -187,9 +187,9 @@ def size(count_bytes: float) -> str:
 
 @contextmanager
 def progress() -> Iterator[Callable[[Deadline], None]]:
-    """Show what an operation is doing once it takes over a second: a moving line on a terminal, else a plain one.
+    """Show the step of an operation that takes more than a second: a live line on a terminal, otherwise a plain one.
 
-    Yields what is to be given to the operation as ``observe``.
+    Yields the ``observe`` argument for the operation.
     """
     observed: list[Deadline] = []
     done = threading.Event()

@@ -9,11 +9,11 @@ from ..inspection.doctor import diagnose
 from .console import (
     ExitCode,
     deadline_option,
-    errors_told,
     json_option,
     print_json,
     printable,
     progress,
+    report_errors,
     set_up_logging,
     store_options,
 )
@@ -39,7 +39,7 @@ def command(
     problem, else with 0.
     """
     set_up_logging()
-    with errors_told(as_json=as_json):
+    with report_errors(as_json=as_json):
         with progress() as observe:
             found = diagnose(namespace=namespace, store=store, deadline_s=deadline_s, observe=observe)
         if as_json:

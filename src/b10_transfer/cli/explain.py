@@ -13,12 +13,12 @@ from .console import (
     age,
     count,
     deadline_option,
-    errors_told,
     json_option,
     print_facts,
     print_json,
     printable,
     progress,
+    report_errors,
     set_up_logging,
     size,
     store_options,
@@ -42,7 +42,7 @@ def command(
     Exits with 0 if a load would find something, 3 if not, 1 if the store could not be read.
     """
     set_up_logging()
-    with errors_told(as_json=as_json):
+    with report_errors(as_json=as_json):
         with progress() as observe:
             found = explain(namespace=namespace, store=store, deadline_s=deadline_s, observe=observe)
         if as_json:

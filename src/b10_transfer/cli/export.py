@@ -14,11 +14,11 @@ from ..maintenance.export import Carried, export
 from .console import (
     ExitCode,
     deadline_option,
-    errors_told,
     json_option,
     print_carried,
     print_json,
     progress,
+    report_errors,
     set_up_logging,
     store_options,
 )
@@ -61,7 +61,7 @@ def command(
     the store's own layout. Exits with 3 if there was nothing to write.
     """
     set_up_logging()
-    with errors_told(as_json=as_json), progress() as observe:
+    with report_errors(as_json=as_json), progress() as observe:
 
         def work(deadline: Deadline) -> list[Carried]:
             config = Config.from_environment(store=store, namespace=namespace)

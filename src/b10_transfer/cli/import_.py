@@ -13,11 +13,11 @@ from ..maintenance.export import Carried, import_
 from .console import (
     ExitCode,
     deadline_option,
-    errors_told,
     json_option,
     print_carried,
     print_json,
     progress,
+    report_errors,
     set_up_logging,
 )
 
@@ -35,7 +35,7 @@ def command(context: click.Context, file: Path, store: str | None, deadline_s: f
     (B10_TRUSTED_KEYS); one that fails stays out, and the exit code is 1. What is there already stays.
     """
     set_up_logging()
-    with errors_told(as_json=as_json), progress() as observe:
+    with report_errors(as_json=as_json), progress() as observe:
 
         def work(deadline: Deadline) -> list[Carried]:
             config = Config.from_environment(store=store)

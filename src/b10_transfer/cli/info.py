@@ -12,13 +12,13 @@ from .console import (
     ExitCode,
     count,
     deadline_option,
-    errors_told,
     json_option,
     print_facts,
     print_json,
     print_table,
     printable,
     progress,
+    report_errors,
     set_up_logging,
     size,
     store_options,
@@ -40,7 +40,7 @@ def command(
     the pod is printed all the same).
     """
     set_up_logging()
-    with errors_told(as_json=as_json):
+    with report_errors(as_json=as_json):
         with progress() as observe:
             info = inspect_pod(namespace=namespace, store=store, deadline_s=deadline_s, observe=observe)
         if as_json:

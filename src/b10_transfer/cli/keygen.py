@@ -16,20 +16,20 @@ from .console import ExitCode
 @click.argument("path", type=click.Path(path_type=Path))
 @click.pass_context
 def command(context: click.Context, path: Path) -> None:
-    """Make a pair of keys: PATH, for the pods that save, and PATH.pub, for all others.
+    """Make a pair of keys: PATH for the pods that save, PATH.pub for all others.
 
     \b
         b10-compile-cache keygen builder.key
         on pods that save       B10_SIGNING_KEY=/keys/builder.key
         on pods that load       B10_TRUSTED_KEYS=/keys/builder.key.pub
 
-    Packs that no trusted key has signed then count as absent. To change keys, trust both for a while. Whoever has the
-    private key can run code in every pod that trusts it: keep it where secrets are kept.
+    Loads then ignore packs that no trusted key has signed. To change keys, trust both for a while. The private key lets
+    its owner run code in every pod that trusts it: keep it with your secrets.
     """
     public_path = path.with_name(f"{path.name}.pub")
     try:
         key = SigningKey.generate()
-        # Never over an existing key: packs that it signed could no longer be told from others.
+        # Never replace a key: packs that it signed could no longer be verified.
         _write(path, key.private_text(), 0o600)
         try:
             _write(public_path, key.public_text(), 0o644)

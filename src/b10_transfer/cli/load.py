@@ -12,7 +12,7 @@ from .console import ExitCode, deadline_option, json_option, print_json, progres
 @store_options
 @deadline_option
 @click.option(
-    "--merge/--no-merge", default=None, help="Add what is missing to caches that hold artifacts already. [B10_MERGE]"
+    "--merge/--no-merge", default=None, help="Add missing units to caches that already have artifacts. [B10_MERGE]"
 )
 @json_option
 @click.pass_context
@@ -24,10 +24,11 @@ def command(
     merge: bool | None,
     as_json: bool,
 ) -> None:
-    """Put saved compile artifacts in place, before anything compiles.
+    """Restore saved compile artifacts, before anything compiles.
 
-    Exits with 0 if they are in place (or the pod already had some), 3 if the store has none for this pod (`explain`
-    says why), 1 on failure. An init container that must not hold up its pod ignores the exit code:
+    Exits with 0 if artifacts were restored (or the pod already has some), 3 if the store has none for this pod
+    (`explain` says why), and 1 on failure. In an init container, ignore the exit code so that the pod starts in any
+    case:
 
     \b
         b10-compile-cache load || true

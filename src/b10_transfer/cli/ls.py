@@ -15,12 +15,12 @@ from .console import (
     ExitCode,
     age,
     deadline_option,
-    errors_told,
     json_option,
     print_json,
     print_table,
     printable,
     progress,
+    report_errors,
     set_up_logging,
     size,
 )
@@ -54,7 +54,7 @@ def command(
     the store is empty, and 1 if it, or an environment in it, could not be read.
     """
     set_up_logging()
-    with errors_told(as_json=as_json), progress() as observe:
+    with report_errors(as_json=as_json), progress() as observe:
 
         def work(deadline: Deadline) -> Inventory:
             config = Config.from_environment(store=store, namespace=namespace)

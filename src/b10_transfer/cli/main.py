@@ -1,4 +1,4 @@
-"""The command's entry point: which subcommands there are, and what it does without one."""
+"""The list of subcommands, and the command without a subcommand."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COMMANDS = (
     "keygen",
     "completion",
 )
-"""In the order of ``--help``. Each is a module of this package with a click command named ``command``."""
+"""In the order of ``--help``. Each is a module of this package that has a click command named ``command``."""
 _MODULES = {"import": "import_"}
 """Modules whose command has a name that is a keyword in Python."""
 _OLD_NAMES = {"quarantine": "recall", "restore": "reinstate"}
@@ -57,16 +57,16 @@ def main(context: click.Context) -> None:
     """Keep compile caches in a shared store, so that the next replica starts warm.
 
     \b
-    Best: let it start the server. It restores first, then stays out of the way.
+    Recommended: let this command restore the caches and start the server.
         b10-compile-cache run -- vllm serve MODEL
 
     \b
-    Or beside a server that something else starts. Without a subcommand it restores,
-    waits until the server serves, saves what is new, and stays while the server lives.
+    If something else starts the server, run this command without a subcommand beside it.
+    It restores, waits until the server serves, saves what is new, and ends with the server.
         b10-compile-cache &
         vllm serve MODEL
 
-    Where the store is: B10_STORE, a directory on a shared volume (else /cache/model/compile_cache).
+    The store is B10_STORE: a directory on a shared volume, or a bucket (default: /cache/model/compile_cache).
 
     \b
     Exit codes of load, save, ls, info, explain and doctor:

@@ -17,12 +17,12 @@ from .console import (
     ExitCode,
     count,
     deadline_option,
-    errors_told,
     json_option,
     print_json,
     print_table,
     printable,
     progress,
+    report_errors,
     set_up_logging,
     size,
 )
@@ -102,7 +102,7 @@ def command(
         with progress() as observe:
             return bounded("prune", work, deadline_s=deadline_s, observe=observe)
 
-    with errors_told(as_json=as_json):
+    with report_errors(as_json=as_json):
         pruning = run(pretend=True)
         if not dry_run:
             marked = [pack.pack for pack in pruning.packs if pack.action == MARK]

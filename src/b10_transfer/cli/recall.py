@@ -13,10 +13,10 @@ from ..maintenance.recall import Marked, recall
 from .console import (
     ExitCode,
     deadline_option,
-    errors_told,
     json_option,
     print_json,
     progress,
+    report_errors,
     set_up_logging,
     store_options,
 )
@@ -57,7 +57,7 @@ def command(
     if not packs and since is None:
         raise click.UsageError("name packs, or use --since")
     set_up_logging()
-    with errors_told(as_json=as_json), progress() as observe:
+    with report_errors(as_json=as_json), progress() as observe:
 
         def work(deadline: Deadline) -> list[Marked]:
             config = Config.from_environment(store=store, namespace=namespace)

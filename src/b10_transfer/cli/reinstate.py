@@ -8,7 +8,7 @@ from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..inspection.bounded import bounded, open_store
 from ..maintenance.recall import Marked, reinstate
-from .console import ExitCode, deadline_option, errors_told, json_option, print_json, progress, set_up_logging
+from .console import ExitCode, deadline_option, json_option, print_json, progress, report_errors, set_up_logging
 
 
 @click.command("reinstate")
@@ -25,7 +25,7 @@ def command(
     This removes the marks. Loads still ignore a pack that is really damaged.
     """
     set_up_logging()
-    with errors_told(as_json=as_json), progress() as observe:
+    with report_errors(as_json=as_json), progress() as observe:
 
         def work(deadline: Deadline) -> list[Marked]:
             config = Config.from_environment(store=store)

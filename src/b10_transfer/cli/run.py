@@ -15,7 +15,7 @@ from .console import set_up_logging, store_options
 @click.option(
     "--instant/--no-instant",
     default=None,
-    help="A program that calls load and save itself skips Dynamo's tracing, too. [B10_INSTANT]",
+    help="Let a program that calls load and save itself also skip tracing. [B10_INSTANT]",
 )
 @click.argument("server", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND [ARGUMENT]...")
 def command(store: str | None, namespace: str | None, instant: bool | None, server: tuple[str, ...]) -> None:
@@ -24,14 +24,13 @@ def command(store: str | None, namespace: str | None, instant: bool | None, serv
     \b
         b10-compile-cache run -- vllm serve MODEL --port 8000
 
-    The server has the terminal, stdin and every signal, and its exit code is this command's (128 + n if signal n ended
-    it). Once it serves, what it has compiled is saved, later whatever it compiles for new shapes, and the rest when it
-    has ended. It may be process 1 of a container. Whatever goes wrong with the caches, the server starts.
+    The server has the terminal, stdin and every signal. Its exit code is the exit code of this command (128 + n if
+    signal n ended it). This command saves what the server compiled: when the server serves, later when it compiled new
+    shapes, and after it has ended. It can be process 1 of a container. The server starts even if the caches fail.
     """
     if instant is not None:
         os.environ["B10_INSTANT"] = str(int(instant))  # for the server: this process compiles nothing
     set_up_logging()
     code = run(server, namespace=namespace, store=store)
-    # At once: an interpreter that winds up can hang on, or abort over, a thread that a deadline has left behind, and
-    # the exit code is the server's.
+    # Exit at once: on a normal exit the interpreter can hang or abort because of a thread that a deadline abandoned.
     os._exit(code)

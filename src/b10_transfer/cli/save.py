@@ -16,9 +16,10 @@ from .console import ExitCode, deadline_option, json_option, print_json, progres
 def command(
     context: click.Context, store: str | None, namespace: str | None, deadline_s: float | None, as_json: bool
 ) -> None:
-    """Publish compile artifacts that the store does not hold yet, once the model has compiled.
+    """Publish compile artifacts that the store does not have, after the model has compiled.
 
-    Exits with 0 if they are published or there was nothing new, 1 on failure; nothing is ever published half.
+    Exits with 0 if they were published or nothing was new, and 1 on failure. A pack is published completely or not at
+    all.
     """
     set_up_logging()
     with progress() as observe:

@@ -12,12 +12,12 @@ from ..repository.catalogue import LEAVING, RECALLED, SET_ASIDE, USABLE, Invento
 from .console import (
     ExitCode,
     deadline_option,
-    errors_told,
     json_option,
     print_json,
     print_table,
     printable,
     progress,
+    report_errors,
     set_up_logging,
     size,
 )
@@ -42,7 +42,7 @@ def command(
     --deadline. Exits with 1 if a pack fails.
     """
     set_up_logging()
-    with errors_told(as_json=as_json), progress() as observe:
+    with report_errors(as_json=as_json), progress() as observe:
 
         def work(deadline: Deadline) -> Inventory:
             config = Config.from_environment(store=store, namespace=namespace)

@@ -1,10 +1,9 @@
-"""Deadlines: an operation costs its caller that long and no more, whatever the file system does.
+"""Deadlines: an operation never blocks its caller longer than its deadline, even if a file system hangs.
 
-A call into a hung mount cannot be interrupted from Python. So an operation runs in a daemon thread and the caller
-waits for the result only as long as its deadline allows; the thread is then abandoned. It checks the same deadline
-between steps, so that it stops by itself as soon as the mount answers again, before it places or publishes anything.
-Daemon threads do not hold up interpreter exit (``concurrent.futures`` joins its threads there, hence not used), and
-waits on NFS and FUSE are killable, so the process can end too.
+Python cannot interrupt a call into a hung mount. So an operation runs in a daemon thread, and the caller waits for the
+result until the deadline. Then it abandons the thread. The thread checks the same deadline between steps: when the
+mount answers again, the thread stops before it places or publishes anything. Daemon threads do not delay the exit of
+the interpreter; ``concurrent.futures`` joins its threads there and is therefore not used.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ T = TypeVar("T")
 
 
 class Deadline:
-    """A point on the monotonic clock by which an operation must be over."""
+    """A point on the monotonic clock at which an operation must have ended."""
 
     def __init__(self, operation: str, seconds: float) -> None:
         self.operation = operation
@@ -28,29 +27,29 @@ class Deadline:
         self._end = time.monotonic() + seconds
         self._cancelled = threading.Event()
         self.activity = "starting"
-        """What the operation is doing now, for the message of a deadline that passes."""
+        """The current step of the operation, for the error message if the deadline passes."""
 
     @property
     def remaining_s(self) -> float:
-        """Seconds left, 0.0 once the deadline has passed or the operation was cancelled."""
+        """Seconds left; 0.0 if the deadline has passed or the operation was cancelled."""
         if self._cancelled.is_set():
             return 0.0
         return max(0.0, self._end - time.monotonic())
 
     def check(self, activity: str | None = None) -> None:
-        """Note what is done next, and raise :class:`DeadlineExceededError` if there is no time left for it."""
+        """Start a step. Raises :class:`DeadlineExceededError` if no time is left."""
         if activity is not None:
             self.activity = activity
         if self.remaining_s <= 0:
             raise self.error()
 
     def sleep(self, seconds: float) -> None:
-        """Sleep, at most until the deadline; raise if that has passed."""
+        """Sleep, at most until the deadline. Raises :class:`DeadlineExceededError` if it has passed."""
         self._cancelled.wait(min(seconds, self.remaining_s))
         self.check()
 
     def cancel(self) -> None:
-        """Let every later :meth:`check` fail: nobody waits for this operation any more."""
+        """Make every later :meth:`check` fail, because the caller no longer waits."""
         self._cancelled.set()
 
     def error(self) -> DeadlineExceededError:
@@ -60,9 +59,9 @@ class Deadline:
 def run_within(deadline: Deadline, function: Callable[[], T]) -> T:
     """Run ``function`` in a daemon thread and return its result.
 
-    Raises what ``function`` raises, :class:`DeadlineExceededError` when the deadline passes first, or
-    :class:`NoThreadError`. On a deadline that passed, and
-    on KeyboardInterrupt in the waiting caller, the deadline is cancelled so that the thread stops at its next check.
+    If the deadline passes, or KeyboardInterrupt interrupts the wait, the deadline is cancelled, so that the thread
+    stops at its next check. Raises the exception of ``function``, :class:`DeadlineExceededError`, or
+    :class:`NoThreadError`.
     """
     done = threading.Event()
     results: list[T] = []
@@ -71,7 +70,7 @@ def run_within(deadline: Deadline, function: Callable[[], T]) -> T:
     def work() -> None:
         try:
             results.append(function())
-        except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
+        except BaseException as error:  # noqa: BLE001 - raised in the caller
             failures.append(error)
         finally:
             done.set()
@@ -82,7 +81,7 @@ def run_within(deadline: Deadline, function: Callable[[], T]) -> T:
             thread.start()
         except RuntimeError as error:
             raise NoThreadError(error) from error
-        # A little grace lets the thread's own check report the deadline, with the step that was running.
+        # 0.1 s more, so that the thread's own check can report the deadline and the step.
         finished = done.wait(deadline.remaining_s + 0.1)
     except BaseException:
         deadline.cancel()

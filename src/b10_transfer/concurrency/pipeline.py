@@ -1,4 +1,4 @@
-"""A pipeline of daemon threads: the same work on many items, results in order, a bounded number in flight."""
+"""A pipeline of daemon threads: one function over many items, results in order, a bounded number in flight."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ R = TypeVar("R")
 
 
 def has_idle_processor() -> bool:
-    """Whether a second thread of this process would probably run beside this one, as of this moment."""
-    # More than one look: a thread that has just ended, or one of the kernel's, is seen at work for some microseconds.
+    """Whether a processor is idle now, so that a second thread would run in parallel."""
+    # Several samples: a thread that has just ended, or one of the kernel's, shows as running for some microseconds.
     for pause_s in (0.0, 0.0002, 0.0002):
         time.sleep(pause_s)
         try:
             running = int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0])
         except (OSError, ValueError, IndexError):
             return False
-        # This machine's threads against this process's processors: in doubt the answer is no.
+        # Threads of the whole machine against the processors of this process: a cautious comparison.
         if running < len(os.sched_getaffinity(0)):
             return True
     return False
 
 
 class _Task(Generic[T, R]):
-    """One item's way through the pipeline."""
+    """One item in the pipeline."""
 
     __slots__ = ("done", "error", "item", "result")
 
@@ -50,9 +50,9 @@ class _Task(Generic[T, R]):
 class Pipeline(Generic[T, R]):
     """Applies ``function`` to submitted items in ``threads`` daemon threads.
 
-    ``concurrent.futures`` would do, but it joins its threads when the interpreter exits, and a thread that waits for
-    a hung mount would then keep the process alive for ever. Use it as a context manager: leaving it stops the threads
-    (without waiting for one that is stuck). Raises :class:`~b10_transfer.errors.NoThreadError` if none can be had.
+    ``concurrent.futures`` joins its threads when the interpreter exits, so a thread that waits for a hung mount would
+    keep the process alive for ever. Use the pipeline as a context manager: leaving it stops the threads and does not
+    wait for one that hangs. Raises :class:`~b10_transfer.errors.NoThreadError` if no thread can be started.
     """
 
     def __init__(self, function: Callable[[T], R], threads: int, deadline: Deadline) -> None:
@@ -79,14 +79,14 @@ class Pipeline(Generic[T, R]):
         self._stop(len(self._threads))
 
     def _stop(self, threads: int) -> None:
-        """Drop what has not been begun, and let so many threads end."""
+        """Drop items that no thread has started, and end this many threads."""
         self.drop()
         for _thread in range(threads):
             self._queue.put(None)
 
     @property
     def in_flight(self) -> int:
-        """Items submitted whose result has not been taken."""
+        """The number of submitted items whose result was not taken."""
         return len(self._pending)
 
     def submit(self, item: T) -> None:
@@ -95,9 +95,9 @@ class Pipeline(Generic[T, R]):
         self._queue.put(task)
 
     def take(self) -> R:
-        """Wait for the oldest item's result and return it.
+        """Wait for the result of the oldest item.
 
-        Raises what its function raised, or :class:`DeadlineExceededError` if it is not there in time.
+        Raises the exception of the function, or :class:`DeadlineExceededError`.
         """
         task = self._pending.popleft()
         if not task.done.acquire(timeout=self._deadline.remaining_s):
@@ -107,7 +107,7 @@ class Pipeline(Generic[T, R]):
         return task.result  # type: ignore[return-value]
 
     def map(self, items: Iterable[T], in_flight: int) -> Iterator[R]:
-        """Results in the order of ``items``, working at most ``in_flight`` items ahead of the consumer."""
+        """Results in the order of ``items``; at most ``in_flight`` items are ahead of the consumer."""
         for item in items:
             if self.in_flight >= in_flight:
                 yield self.take()
@@ -116,7 +116,7 @@ class Pipeline(Generic[T, R]):
             yield self.take()
 
     def help(self) -> None:
-        """Do in this thread what no other has begun, up to the first that fails. Raises DeadlineExceededError."""
+        """Work in this thread on items that no thread has started, until one fails. Raises DeadlineExceededError."""
         while (task := self._next()) is not None:
             self._do(task)
             if task.error is not None:
@@ -124,9 +124,9 @@ class Pipeline(Generic[T, R]):
             self._deadline.check()
 
     def drop(self) -> None:
-        """Forget what no thread has begun."""
+        """Drop items that no thread has started."""
         while (task := self._next()) is not None:
-            with suppress(ValueError):  # somebody has waited for it in vain
+            with suppress(ValueError):  # take() timed out on it
                 self._pending.remove(task)
 
     def _next(self) -> _Task[T, R] | None:
@@ -150,10 +150,10 @@ class Pipeline(Generic[T, R]):
 
 @contextmanager
 def shared(function: Callable[[T], object], deadline: Deadline) -> Iterator[Callable[[Iterable[T]], None]]:
-    """Calls of a function that this thread and another one divide among themselves.
+    """Share calls of a function between this thread and another one.
 
-    Given items, it sees to those of the time before and returns while the other thread begins with these. Leaving the
-    context sees to the last. What a call raises is raised by the next time, or there.
+    Each call takes items, completes those of the call before, and returns while the other thread starts with the new
+    ones. Leaving the context completes the last items. An exception is raised by the next call, or on leaving.
     """
     with Pipeline(function, 1, deadline) as pipeline:
 
@@ -163,7 +163,7 @@ def shared(function: Callable[[T], object], deadline: Deadline) -> Iterator[Call
                 pipeline.take()
 
         def call(items: Iterable[T]) -> None:
-            ready = list(items)  # which may take some work: meanwhile the other thread has its own
+            ready = list(items)  # may take work, which the other thread does not wait for
             finish()
             for item in ready:
                 pipeline.submit(item)
@@ -173,7 +173,7 @@ def shared(function: Callable[[T], object], deadline: Deadline) -> Iterator[Call
             finish()
         except BaseException:
             pipeline.drop()
-            while pipeline.in_flight:  # whoever undoes what has failed must not find it going on
+            while pipeline.in_flight:  # a caller that cleans up must not meet a running call
                 with suppress(BaseException):
                     pipeline.take()
             raise
