@@ -29,7 +29,7 @@ from .launcher.server import address_of, find_external_server, serves
 from .maintenance.clear import clear_caches
 from .operations.public import load, save
 from .repository.catalogue import Catalogue
-from .repository.repository import LAYOUT
+from .repository.layout import VERSION
 from .status import OperationStatus
 
 __all__ = [
@@ -109,7 +109,7 @@ def _packs(current: str, deadline: Deadline) -> list[dict[str, Any]]:
     found = []
     with open_store(config, deadline) as store:
         catalogue = Catalogue(store, config, deadline)
-        store.list(LAYOUT)  # raises if the store cannot be reached, where a namespace that is not there would not
+        store.list(VERSION)  # raises if the store cannot be reached, where a namespace that is not there would not
         for environment_id in catalogue.environments(config.namespace):
             repository = catalogue.repository(config.namespace, environment_id)
             found += [

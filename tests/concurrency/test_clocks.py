@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 HOUR_S = 3600
 SKEWS = [-11 * HOUR_S, 0, 11 * HOUR_S]
+DEAD, GROWING = f"{0:032x}.tmp", f"{1:032x}.tmp"
+"""Names in the store's ``.staging``."""
 _SHIFT = """
 import os, time
 _ns = int(os.environ["TEST_SKEW_S"]) * 10**9
@@ -130,14 +132,16 @@ def test_dead_replicas_lease_is_taken_over_whatever_the_clocks_say(
 
 @pytest.mark.usefixtures("clocks")
 @pytest.mark.parametrize("skew_s", [SKEWS[0], SKEWS[-1]])
-def test_living_replicas_lease_is_respected_whatever_the_clocks_say(isolated_env: IsolatedEnv, skew_s: int) -> None:
-    limits = {"MAX_CONCURRENT_SAVES": "1", "CLEANUP_LOCK_TIMEOUT_SECONDS": "30", "B10_DEADLINE_SECONDS": "1"}
+def test_living_replicas_lease_is_not_taken_over_whatever_the_clocks_say(
+    isolated_env: IsolatedEnv, skew_s: int
+) -> None:
+    """A save waits for it for a part of its deadline, and then publishes without one."""
+    limits = {"MAX_CONCURRENT_SAVES": "1", "CLEANUP_LOCK_TIMEOUT_SECONDS": "30", "B10_DEADLINE_SECONDS": "4"}
     held = lease(isolated_env, "slot-00.00000007", 0)
     with kept_young(held):
         [outcome] = release([pod(isolated_env, "replica", kernel("ONE"), skew_s, **limits)])
-    assert outcome["status"] == "ERROR"
-    assert "MAX_CONCURRENT_SAVES others save" in outcome["reason"]
-    assert held.exists()
+    assert outcome["status"] == "SUCCESS", outcome
+    assert list(held.parent.iterdir()) == [held]
 
 
 @contextmanager
@@ -163,8 +167,8 @@ def kept_young(path: Path) -> Iterator[None]:
 def test_staging_is_cleared_by_the_stores_clock_alone(isolated_env: IsolatedEnv, skew_s: int) -> None:
     """What a living saver is writing stays though a replica's clock is ahead; what is old goes though it is behind."""
     staging = isolated_env.store / ".staging"
-    isolated_env.fill(staging, {"growing.tmp": b"half", "dead.tmp": b"half"})
-    set_age(staging / "dead.tmp", 2 * HOUR_S)
+    isolated_env.fill(staging, {GROWING: b"half", DEAD: b"half"})
+    set_age(staging / DEAD, 2 * HOUR_S)
     [outcome] = release([pod(isolated_env, "replica", kernel("ONE"), skew_s)])
     assert outcome["status"] == "SUCCESS", outcome
-    assert [path.name for path in staging.iterdir()] == ["growing.tmp"]
+    assert [path.name for path in staging.iterdir()] == [GROWING]

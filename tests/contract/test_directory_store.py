@@ -10,7 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ import pytest
 from b10_transfer.errors import StoreError
 from b10_transfer.stores.directory import DirectoryStore
 
+DEAD, GROWING, YOUNG = (f"{number:032x}.tmp" for number in range(3))
+"""Names in ``.staging`` as a store chooses them."""
 REFUSED = OSError(errno.EPERM, os.strerror(errno.EPERM))
 
 
@@ -29,6 +32,40 @@ def refuse_links(*_: object, **__: object) -> None:
 @pytest.fixture
 def path(store_place: Path) -> Path:
     return store_place / "store"
+
+
+@pytest.mark.parametrize(
+    "code", [errno.EXDEV, errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK], ids=errno.errorcode.get
+)
+def test_file_system_that_refuses_links_between_folders_is_as_good(
+    path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "link", refuse)
+    store = DirectoryStore(path)
+    assert store.create("a/object", io.BytesIO(b"first"))
+    assert not store.create("a/object", io.BytesIO(b"second"))
+    assert (path / "a" / "object").read_bytes() == b"first"
+    assert os.listdir(path / ".staging") == []
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.EPERM, errno.EXDEV, errno.EOPNOTSUPP], ids=errno.errorcode.get)
+def test_file_system_without_links_and_rename_says_to_use_the_bucket_itself(
+    path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(
+        StoreError, match=r"neither hard links nor rename .* set B10_STORE to the bucket itself \(s3://"
+    ):
+        DirectoryStore(path).create("a/object", io.BytesIO(b"first"))
+    assert os.listdir(path / ".staging") == []
+    assert os.listdir(path / "a") == []
 
 
 @pytest.fixture(params=["hard links", "no hard links"])
@@ -160,11 +197,11 @@ def test_without_hard_links_claims_on_equal_names_in_different_folders_are_diffe
     rename = os.rename
     others: list[bool] = []
 
-    def rename_later(source: Any, target: Any) -> None:
+    def rename_later(*names: Any, **folders: Any) -> None:
         if not others:  # the first creator holds its claim while the second comes and goes
             others.append(False)
             others[0] = store.create("v1/other/environment/packs/object", io.BytesIO(b"other"))
-        rename(source, target)
+        rename(*names, **folders)
 
     monkeypatch.setattr(os, "rename", rename_later)
     assert store.create("v1/one/environment/packs/object", io.BytesIO(b"one"))
@@ -183,6 +220,73 @@ if sys.argv[3] == "no hard links":
     os.link = refuse
 store.create("a/object", io.BytesIO(b"content"))
 """
+
+
+@pytest.mark.parametrize("umask", ["000", "022", "077"])
+@pytest.mark.parametrize(
+    ("top_mode", "file_mode"), [(0o2775, 0o664), (0o777, 0o666), (0o1777, 0o644), (0o750, 0o640), (0o700, 0o600)]
+)
+def test_modes_in_a_store_are_those_of_its_top_folder_whatever_the_first_savers_umask(
+    path: Path, top_mode: int, file_mode: int, umask: str
+) -> None:
+    path.mkdir()
+    path.chmod(top_mode)
+    subprocess.run([sys.executable, "-c", CREATE, path, umask, "hard links"], check=True)
+    modes = [stat.S_IMODE(os.stat(path / name).st_mode) for name in ("a/object", "a", ".staging", ".")]
+    assert modes == [file_mode, top_mode, top_mode, top_mode]
+
+
+def test_group_in_a_store_is_that_of_its_top_folder(path: Path) -> None:
+    groups = [group for group in os.getgroups() if group != os.getegid()] or ([4242] if os.geteuid() == 0 else [])
+    if not groups:
+        pytest.skip("this user has one group only")
+    path.mkdir()
+    os.chown(path, -1, groups[0])
+    DirectoryStore(path).create("a/object", io.BytesIO(b"content"))
+    assert {os.stat(path / name).st_gid for name in ("a/object", "a", ".staging")} == {groups[0]}
+
+
+def test_mode_that_a_file_system_does_not_let_be_set_is_no_obstacle(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    path.mkdir(mode=0o700)
+    path.chmod(0o777)
+    monkeypatch.setattr(os, "fchmod", refuse)
+    monkeypatch.setattr(os, "fchown", refuse)
+    assert DirectoryStore(path).create("a/object", io.BytesIO(b"content"))
+
+
+@contextmanager
+def another_user(uid: int) -> Iterator[None]:
+    groups = os.getgroups()
+    os.setgroups([])
+    os.setegid(uid)
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("closed", ["a", ".staging"])
+def test_refusal_names_the_object_its_owner_its_mode_and_the_command_that_helps(path: Path, closed: str) -> None:
+    DirectoryStore(path).create("a/object", io.BytesIO(b"content"))
+    for folder in [path, *(folder for folder in path.parents if folder.owner() == "root" and folder != folder.parent)]:
+        folder.chmod(folder.stat().st_mode | 0o055)
+    for folder in (path / "a", path / ".staging"):
+        folder.chmod(0o777)
+    (path / closed).chmod(0o750)
+    with another_user(4242), pytest.raises(StoreError) as raised:
+        DirectoryStore(path).create("a/other", io.BytesIO(b"content"))
+    said = str(raised.value)
+    assert f"Permission denied; {path}/{closed} belongs to uid 0, gid 0, mode 0750; this process is uid 4242" in said
+    assert f"chgrp -R 4242 {path} && chmod -R g+rwX {path}" in said
 
 
 @pytest.mark.parametrize("links_or_not", ["hard links", "no hard links"])
@@ -296,19 +400,17 @@ def test_folder_that_was_missing_at_first_sight_is_looked_for_again(
     store: DirectoryStore, planted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client of NFS remembers for up to a minute that a folder was missing, unless the one above is opened."""
-    scandir, opened, seen = os.scandir, os.open, set[str]()
+    opened = os.open
+    was_read: list[Any] = []
 
-    def remember(path: str) -> Any:
-        if os.path.dirname(path) not in seen:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-        return scandir(path)
+    def remember(name: Any, flags: int, *arguments: Any, **options: Any) -> int:
+        if name == "a" and not was_read:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+        if name == "." and not flags & os.O_PATH:
+            was_read.append(name)
+        return opened(name, flags, *arguments, **options)
 
-    def look(path: Any, *arguments: Any, **options: Any) -> int:
-        seen.add(path)
-        return opened(path, *arguments, **options)
-
-    monkeypatch.setattr(os, "scandir", remember)
-    monkeypatch.setattr(os, "open", look)
+    monkeypatch.setattr(os, "open", remember)
     assert [info.name for info in store.list("a")] == ["a/sound"]
 
 
@@ -342,11 +444,11 @@ def test_short_writes_of_the_file_system_are_made_whole(
 
 def test_remove_abandoned_removes_what_died_and_keeps_what_grows(store: DirectoryStore, path: Path) -> None:
     store.now()
-    for name in ("dead.tmp", "growing.tmp"):
+    for name in (DEAD, GROWING):
         (path / ".staging" / name).write_bytes(b"half")
-    age(path / ".staging" / "dead.tmp", 100)
+    age(path / ".staging" / DEAD, 100)
     assert store.remove_abandoned(60) == 1
-    assert os.listdir(path / ".staging") == ["growing.tmp"]
+    assert os.listdir(path / ".staging") == [GROWING]
 
 
 def test_remove_abandoned_removes_the_claim_of_a_dead_creator_and_keeps_a_fresh_one(
@@ -364,34 +466,51 @@ def test_remove_abandoned_goes_by_the_stores_clock(
     store: DirectoryStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.now()
-    (path / ".staging" / "young.tmp").write_bytes(b"half")
+    (path / ".staging" / YOUNG).write_bytes(b"half")
     monkeypatch.setattr(time, "time", lambda: 4e9)
     assert store.remove_abandoned(60) == 0
-    assert os.listdir(path / ".staging") == ["young.tmp"]
+    assert os.listdir(path / ".staging") == [YOUNG]
 
 
-def test_remove_abandoned_does_not_follow_a_planted_link(store: DirectoryStore, path: Path, store_place: Path) -> None:
+@pytest.mark.parametrize("plant", PLANTS)
+@pytest.mark.parametrize("name", [DEAD, "a,object.claim"])
+def test_remove_abandoned_leaves_alone_what_a_store_does_not_make(
+    store: DirectoryStore, path: Path, plant: Any, name: str
+) -> None:
+    if plant is plant_folder and name != DEAD:
+        pytest.skip("a store makes that")
     store.now()
-    (store_place / "precious").mkdir()
-    link = path / ".staging" / "link.claim"
-    link.symlink_to(store_place / "precious")
-    os.utime(link, (0, 0), follow_symlinks=False)
-    assert store.remove_abandoned(60) == 1
-    assert (store_place / "precious").is_dir()
+    plant(path / ".staging" / name)
+    os.utime(path / ".staging" / name, (0, 0), follow_symlinks=False)
+    assert store.remove_abandoned(60) == 0
+    assert os.listdir(path / ".staging") == [name]
+
+
+@pytest.mark.parametrize(
+    "name", ["id_rsa", "model.safetensors", "a.tmp", f"{0:032x}.txt", "AB" * 16 + ".tmp", "a b.claim"]
+)
+def test_remove_abandoned_leaves_alone_names_that_a_store_does_not_choose(
+    store: DirectoryStore, path: Path, name: str
+) -> None:
+    store.now()
+    (path / ".staging" / name).write_bytes(b"precious")
+    age(path / ".staging" / name, 10_000)
+    assert store.remove_abandoned(60) == 0
+    assert os.listdir(path / ".staging") == [name]
 
 
 def test_one_entry_that_cannot_be_removed_keeps_no_other_from_being_removed(store: DirectoryStore, path: Path) -> None:
     store.now()
     staging = path / ".staging"
-    (staging / "full" / "of things").mkdir(parents=True)
-    dead = [staging / f"{number}.tmp" for number in range(4)]
+    (staging / "full.claim" / "of things").mkdir(parents=True)
+    dead = [staging / f"{number:032x}.tmp" for number in range(4)]
     for file in dead:
         file.write_bytes(b"half")
-    for entry in (staging / "full", *dead):
+    for entry in (staging / "full.claim", *dead):
         age(entry, 100)
     with suppress(StoreError):  # it may complain
         store.remove_abandoned(60)
-    assert os.listdir(staging) == ["full"]
+    assert os.listdir(staging) == ["full.claim"]
 
 
 def test_remove_abandoned_has_nothing_to_do_where_there_is_no_store(store: DirectoryStore, path: Path) -> None:

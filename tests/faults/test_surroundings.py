@@ -175,8 +175,8 @@ def test_cache_that_a_user_may_not_write_to_is_an_error_that_says_so(pod: Pod) -
     assert_refused(pod.run("load", become(UID)), str(pod.folder / "target"), "Permission denied")
 
 
-def test_umask_decides_who_may_read_the_store(pod: Pod) -> None:
-    """The store's files are as readable as any that the pod makes."""
+def test_umask_decides_who_may_read_a_store_that_the_pod_makes(pod: Pod) -> None:
+    """Its folders and files are as readable as any that the pod makes."""
     for umask, file_mode, folder_mode in ((0o077, 0o600, 0o700), (0o027, 0o640, 0o750), (0o002, 0o664, 0o775)):
         shutil.rmtree(pod.folder / "store")
         assert pod.run("save", f"os.umask({umask})").status == "SUCCESS"
@@ -186,15 +186,18 @@ def test_umask_decides_who_may_read_the_store(pod: Pod) -> None:
 
 
 @needs_root
-def test_pod_of_the_same_group_adds_to_what_another_user_has_saved(pod: Pod) -> None:
+@pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
+def test_pod_of_the_same_group_adds_to_what_another_user_has_saved(pod: Pod, umask: int) -> None:
+    """The mode of the store's top folder says that the group may."""
     give_to(UID, pod, "tmp", "store", "source", "target")
-    assert pod.run("save", f"os.umask(0o002); {become(UID)}").status == "SUCCESS"
+    (pod.folder / "store").chmod(0o775)
+    assert pod.run("save", f"os.umask({umask}); {become(UID)}").status == "SUCCESS"
     other = pod.folder / "source/inductor/fxgraph/cd/fother/graph"
     other.parent.mkdir(parents=True)
     other.write_bytes(b"another")
     give_to(UID + 1, pod, "tmp", "source", "target")
     for operation in ("save", "load"):
-        done = pod.run(operation, f"os.umask(0o002); {become(UID + 1)}")
+        done = pod.run(operation, f"os.umask({umask}); {become(UID + 1)}")
         assert (done.status, done.errors) == ("SUCCESS", ""), done
     assert pod.restored.read_bytes() == CONTENT
 

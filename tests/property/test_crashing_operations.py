@@ -153,7 +153,12 @@ class CrashMachine(RuleBasedStateMachine):
     @rule(death=DEATHS)
     def remove(self, death: Death) -> None:
         self.may_go |= self.objects.keys()
-        if self.attempt(death, lambda store: self.packs.repository(store).remove()):
+
+        def remove(store: Store) -> None:
+            repository = self.packs.repository(store)
+            repository.remove(repository.look(), description=True)
+
+        if self.attempt(death, remove):
             assert self.packs.repository(self.store).listing() == {}
 
     @precondition(lambda self: len(self.counting()) > 1)

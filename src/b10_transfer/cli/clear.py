@@ -114,7 +114,7 @@ def _clear_store(
                     namespace=namespace,
                     store=store,
                     all_environments=all_environments,
-                    only=[environment.id for environment in found],
+                    only=[pack_id for environment in found for pack_id in environment.pack_ids],
                     deadline_s=deadline_s,
                     observe=observe,
                 )

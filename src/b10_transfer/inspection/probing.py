@@ -15,11 +15,11 @@ from statistics import median
 from ..concurrency.deadline import Deadline
 from ..config import MB
 from ..errors import CacheError, StoreError
-from ..repository.repository import LAYOUT
+from ..repository.layout import SHARED_LEASES, VERSION
 from ..stores.base import Store
 from .checks import Check, ok, problem, warning
 
-PROBES = f"{LAYOUT}/.leases"
+PROBES = SHARED_LEASES
 """Where savers keep short-lived objects and remove what dead ones left: of a doctor that was killed, too."""
 _RACES = 5
 _SAMPLES = 5
@@ -38,7 +38,7 @@ def probe_store(
     """
     deadline.check(f"looking at {store.location}")
     facts = store.facts()
-    store.folders(LAYOUT)
+    store.folders(VERSION)
     yield ok("store", "it answers" if facts.exists else "it does not exist yet; the first save makes it")
     if facts.free_bytes is not None:
         yield _space(facts.free_bytes, max_pack_bytes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -43,6 +43,7 @@ class ClearedEnvironment:
     this_pod: bool
     packs: int
     packed_bytes: int
+    pack_ids: tuple[str, ...] = ()
 
 
 def clear_caches(
@@ -139,16 +140,16 @@ def clear_store(
     namespace: str | None = None,
     store: str | os.PathLike[str] | None = None,
     all_environments: bool = False,
-    only: Sequence[str] | None = None,
+    only: Collection[str] | None = None,
     pretend: bool = False,
     deadline_s: float | None = None,
     observe: Observer | None = None,
 ) -> tuple[ClearedEnvironment, ...]:
     """Remove the packs of this pod's environment in one namespace, or of all its environments.
 
-    ``pretend`` removes nothing and returns what would be. ``only`` are ids of environments outside which nothing is
-    removed: those that somebody has agreed to. Leases and folders stay: others may be about to use them. Raises
-    CacheError; what was removed until then is gone, and a second call removes the rest.
+    ``pretend`` removes nothing and returns what would be. ``only`` are ids of packs: no others are removed, such as
+    those published since somebody agreed to the removal. Leases and folders stay: others may be about to use them.
+    Raises CacheError; what was removed until then is gone, and a second call removes the rest.
     """
 
     def work(deadline: Deadline) -> tuple[ClearedEnvironment, ...]:
@@ -163,19 +164,22 @@ def clear_store(
             if all_environments:
                 ids = Catalogue(opened, config, deadline).environments(config.namespace)
             for environment_id in ids:
-                if only is not None and environment_id not in only:
-                    continue
                 environment = KnownById({}, known_id=environment_id)
                 repository = Repository(opened, config.namespace, environment, limits, deadline)
-                listed = repository.look()
+                everything = repository.look()
+                listed = everything if only is None else everything.only(only)
                 packs = listed.packs.values()
                 if not packs and not listed.set_aside:
                     continue
                 size = sum(info.size_bytes for info in packs)
                 if not pretend:
-                    repository.remove()
+                    repository.remove(listed, description=listed.packs.keys() == everything.packs.keys())
                 is_pod = environment_id == pod.id
-                cleared.append(ClearedEnvironment(config.namespace, environment_id, is_pod, len(packs), size))
+                cleared.append(
+                    ClearedEnvironment(
+                        config.namespace, environment_id, is_pod, len(packs), size, tuple(sorted(listed.packs))
+                    )
+                )
         return tuple(cleared)
 
     return bounded("clear", work, deadline_s=deadline_s, observe=observe)

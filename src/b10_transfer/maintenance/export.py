@@ -7,7 +7,6 @@ byte, and the signature where keys are trusted.
 from __future__ import annotations
 
 import io
-import re
 import secrets
 import shutil
 import tarfile
@@ -22,15 +21,12 @@ from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..environment import Environment
 from ..errors import CorruptPackError, LocalCacheError
+from ..repository import layout
 from ..repository.catalogue import Catalogue
 from ..stores.base import ObjectReader, Store
 from ..stores.directory import DirectoryStore
 from .oci import write_layout
 
-_MEMBER = re.compile(
-    r"v1/[A-Za-z0-9][A-Za-z0-9._-]{0,99}/[0-9a-f]{32}/(environment\.json|packs/[0-9a-f]{12}-[0-9a-f]{16}\.tar\.zst)",
-    re.ASCII,
-)
 _MOST_MEMBERS = 100_000
 _PART_BYTES = 4 * 1024 * 1024
 
@@ -112,7 +108,7 @@ def copy(source: Store, target: Store, config: Config, deadline: Deadline, wante
             ]
             if union.packs and (parts := catalogue.parts(namespace, environment_id, union.packs)):
                 description = io.BytesIO(Environment(parts).to_json())
-                target.create(f"v1/{namespace}/{environment_id}/environment.json", description)
+                target.create(layout.Place(namespace, environment_id).description, description)
     return carried
 
 
@@ -136,7 +132,7 @@ def _pack(folder: Path, out: BinaryIO, deadline: Deadline) -> None:
     with tarfile.open(fileobj=out, mode="w") as archive:
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(folder).as_posix()
-            if _MEMBER.fullmatch(name):
+            if layout.is_carried(name):
                 deadline.check("writing the file")
                 member = archive.gettarinfo(path, name)
                 member.mode, member.uid, member.gid, member.uname, member.gname = 0o644, 0, 0, "", ""
@@ -150,7 +146,7 @@ def _unpack(file: BinaryIO, store: DirectoryStore, path: Path, deadline: Deadlin
         with tarfile.open(fileobj=file, mode="r:") as archive:
             for number, member in enumerate(archive):
                 deadline.check("reading the file")
-                if number >= _MOST_MEMBERS or not member.isreg() or not _MEMBER.fullmatch(member.name):
+                if number >= _MOST_MEMBERS or not member.isreg() or not layout.is_carried(member.name):
                     raise CorruptPackError(str(path), f"it is no export: it holds {member.name!a:.200}")
                 content = archive.extractfile(member)
                 assert content is not None  # it is a regular file

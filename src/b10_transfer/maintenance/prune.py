@@ -199,7 +199,11 @@ def _repositories(
 
 
 def _remove_empty(store: Store, repository: Repository, config: Config) -> None:
-    """Remove what is left of an environment without packs, unless a saver may be about to publish the first one."""
-    left = repository.leftovers()
+    """Remove the marks and the description of an environment without packs, unless a saver may be about to publish."""
+    listed = repository.look()
+    if listed.packs:
+        return
+    description = repository.description_info()
+    left = [*listed.marks, *([description] if description is not None else [])]
     if left and store.now() - max(info.modified_s for info in left) >= config.grace_s:
-        repository.remove()
+        repository.remove(listed, description=description is not None)

@@ -24,7 +24,8 @@ from ..local.snapshot import Snapshot
 from ..pack import Index, Limits, PackWriter
 from ..pack.spool import building_errors, spool
 from ..repository import compaction
-from ..repository.repository import LAYOUT, Content, Repository
+from ..repository.layout import SHARED_LEASES
+from ..repository.repository import Content, Repository
 from ..repository.signing import signing_key, trusted_keys
 from ..repository.union import Union
 from ..status import OperationStatus, SaveReport
@@ -218,7 +219,7 @@ class _Saver:
             if index is None:
                 return replace(report, reason="all new units were still being written")
             slots = [f"slot-{number:02d}" for number in range(self._config.max_concurrent_saves)]
-            with self._lease(f"{LAYOUT}/.leases", slots, "MAX_CONCURRENT_SAVES others save"):
+            with self._lease(SHARED_LEASES, slots, "MAX_CONCURRENT_SAVES others save"):
                 pack_id = self._repository.publish(out)
             return replace(
                 report,

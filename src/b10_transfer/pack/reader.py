@@ -12,14 +12,10 @@ from typing import NamedTuple, TypeAlias
 from ..concurrency.deadline import Deadline
 from ..concurrency.pipeline import Pipeline
 from ..errors import CorruptPackError, PackTooLargeError
-from ..stores.base import ObjectReader
+from ..stores.base import TAIL_BYTES, ObjectReader
 from .index import Frame, Index, Limits, Member
 from .trailer import FOOTER_BYTES, Approval, decode_footer, decode_index
 from .zstd import ZstdError, unpack_into
-
-_TAIL_BYTES = 256 * 1024
-"""Fetched at once from the end: the index of some 3,000 files fits, so most packs need one request for it."""
-
 
 _Extent = tuple[int, Frame]
 """A frame, and where it begins in the pack."""
@@ -72,7 +68,7 @@ class PackReader:
             )
         if size < FOOTER_BYTES:
             raise CorruptPackError(self.name, f"it has {size} bytes, too few for a pack (truncated)")
-        tail_bytes = min(size, _TAIL_BYTES)
+        tail_bytes = min(size, TAIL_BYTES)
         tail = self._source.read_at(size - tail_bytes, tail_bytes)
         footer = decode_footer(self.name, tail[-FOOTER_BYTES:], size)
         missing = footer.trailer_bytes - len(tail)

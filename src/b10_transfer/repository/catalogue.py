@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,11 +19,11 @@ from ..errors import (
 )
 from ..pack import Limits, PackUnit
 from ..stores.base import ObjectInfo, ReadStore
-from .repository import LAYOUT, ReadRepository
+from .layout import VERSION, is_environment_id, last
+from .repository import ReadRepository
 from .signing import trusted_keys
 from .union import Pack, Rejected, Union
 
-_ENVIRONMENT_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 USABLE, SET_ASIDE, RECALLED, PRUNED, SUPERSEDED = "usable", "set aside", "recalled", "pruned", "superseded"
 _WHY = {
     SET_ASIDE: "a saver found it damaged",
@@ -134,13 +133,12 @@ class Catalogue:
     def namespaces(self) -> list[str]:
         """Every namespace in which something was saved. Raises StoreError, as all that follows."""
         self._deadline.check(f"listing the namespaces in {self._store.location}")
-        return [name for name in map(_last, self._store.folders(LAYOUT)) if is_namespace(name)]
+        return [name for name in map(last, self._store.folders(VERSION)) if is_namespace(name)]
 
     def environments(self, namespace: str) -> list[str]:
         """Ids of a namespace's environments."""
         self._deadline.check(f"listing the environments in {self._store.location}")
-        names = map(_last, self._store.folders(f"{LAYOUT}/{namespace}"))
-        return [name for name in names if _ENVIRONMENT_ID.fullmatch(name)]
+        return list(filter(is_environment_id, map(last, self._store.folders(f"{VERSION}/{namespace}"))))
 
     def repository(self, namespace: str, environment_id: str) -> ReadRepository:
         """The packs of an environment."""
@@ -167,13 +165,13 @@ class Catalogue:
         listed = repository.look()
         if not listed.packs:
             return None
-        known: dict[str, Pack | Rejected | str] = dict.fromkeys(listed.set_aside, SET_ASIDE)
+        known: dict[str, Pack | Rejected | str] = dict.fromkeys(listed.damaged, SET_ASIDE)
         known |= dict.fromkeys(listed.pruned, PRUNED)
         known |= dict.fromkeys(listed.recalled, RECALLED)
-        union = repository.union(verify_frames=verify_frames)
+        union = repository.union(verify_frames=verify_frames, listed=listed)
         known |= {pack.id: pack for pack in union.packs}
         known |= {rejected.id: rejected for rejected in union.rejected}
-        # What was listed and is not known has been deleted meanwhile.
+        # What was listed and is not known has been deleted since.
         packs = tuple(_described(id_, info, known[id_], union) for id_, info in listed.packs.items() if id_ in known)
         stored = [unit for _pack, unit in union.units.values()]
         caches = sorted({unit.name.partition("/")[0] for unit in stored})
@@ -228,10 +226,6 @@ def collect_errors(errors: list[str]) -> Iterator[None]:
         yield
     except StoreError as error:
         errors.append(str(error))
-
-
-def _last(name: str) -> str:
-    return name.rpartition("/")[2]
 
 
 def _described(pack_id: str, info: ObjectInfo, pack: Pack | Rejected | str, union: Union) -> StoredPack:

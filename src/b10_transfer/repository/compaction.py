@@ -120,7 +120,7 @@ def sweep(repository: Repository, found: Sequence[Due]) -> list[Due]:
         if is_gone:
             logger.debug("deleting pack %s: %s", one.id, one.why)
             swept.append(one)
-    repository.delete([one.id for one in swept])
+    repository.delete([one.id for one in swept], listed)
     return swept
 
 

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..pack import PACK_ID
 from ..stores.base import ObjectInfo
-
-FOLDERS = ("packs", "quarantine", "recalled")
-PRUNED = ".pruned"
-"""How the name of a mark ends where somebody wants the pack gone; it lies in ``quarantine``."""
-_PACK_NAME = re.compile(rf"(?P<id>{PACK_ID.pattern})\.tar\.zst", re.ASCII)
+from .layout import PRUNED, marks_by_id, packs_by_id
 
 
 @dataclass(frozen=True)
@@ -21,41 +15,46 @@ class Listed:
 
     packs: Mapping[str, ObjectInfo]
     """Every pack's object, oldest first: those that are set aside as well."""
+    damaged: Mapping[str, ObjectInfo]
+    """The marks of packs that a saver found damaged."""
     pruned: Mapping[str, ObjectInfo]
-    """The marks of packs that somebody wants gone."""
-    recalled: frozenset[str]
-    """Packs that an operator recalled."""
-    set_aside: frozenset[str]
-    """Packs that count as absent: a saver found them damaged, an operator recalled or pruned them."""
+    """The marks of packs that will be deleted."""
+    recalls: Mapping[str, ObjectInfo]
+    """The marks of packs that an operator recalled."""
 
     @classmethod
     def of(
-        cls, packs: Sequence[ObjectInfo], quarantine: Sequence[ObjectInfo], recalled: Sequence[ObjectInfo]
+        cls, quarantine: Sequence[ObjectInfo], recalled: Sequence[ObjectInfo], packs: Sequence[ObjectInfo]
     ) -> Listed:
-        """What the listings of the :data:`FOLDERS` say."""
-        return cls(
-            packs_by_id(packs),
-            {marked(info): info for info in quarantine if info.name.endswith(PRUNED)},
-            frozenset(map(marked, recalled)),
-            frozenset(map(marked, (*quarantine, *recalled))),
-        )
+        """The content of the folders that :attr:`.layout.Place.listed` names."""
+        return cls(packs_by_id(packs), marks_by_id(quarantine), marks_by_id(quarantine, PRUNED), marks_by_id(recalled))
+
+    def only(self, pack_ids: Collection[str]) -> Listed:
+        """Of the packs these alone, without the marks of the others."""
+        others = self.packs.keys() - pack_ids
+
+        def kept(objects: Mapping[str, ObjectInfo]) -> dict[str, ObjectInfo]:
+            return {pack_id: info for pack_id, info in objects.items() if pack_id not in others}
+
+        return Listed(kept(self.packs), kept(self.damaged), kept(self.pruned), kept(self.recalls))
+
+    @property
+    def recalled(self) -> frozenset[str]:
+        """Ids of the packs that an operator recalled."""
+        return frozenset(self.recalls)
+
+    @property
+    def set_aside(self) -> frozenset[str]:
+        """Ids of the packs that are ignored: damaged, pruned or recalled."""
+        return frozenset((*self.damaged, *self.pruned, *self.recalls))
 
     @property
     def usable(self) -> dict[str, ObjectInfo]:
         """The packs that are not set aside, oldest first."""
-        return {pack_id: info for pack_id, info in self.packs.items() if pack_id not in self.set_aside}
+        set_aside = self.set_aside
+        return {pack_id: info for pack_id, info in self.packs.items() if pack_id not in set_aside}
 
-
-def packs_by_id(listed: Sequence[ObjectInfo]) -> dict[str, ObjectInfo]:
-    """The packs of a listing; whatever else lies there is none."""
-    found = ((_PACK_NAME.fullmatch(_last(info.name)), info) for info in listed)
-    return {match.group("id"): info for match, info in found if match}
-
-
-def marked(mark: ObjectInfo) -> str:
-    """The id of the pack that a mark is about."""
-    return _last(mark.name).removesuffix(PRUNED)
-
-
-def _last(name: str) -> str:
-    return name.rpartition("/")[2]
+    @property
+    def marks(self) -> list[ObjectInfo]:
+        """The marks of all kinds."""
+        return [*self.damaged.values(), *self.pruned.values(), *self.recalls.values()]

@@ -29,14 +29,13 @@ from ..errors import (
 from ..pack import Limits, PackReader
 from ..stores.base import ObjectInfo, ReadStore, Store
 from .admission import check_content, check_place
-from .listing import FOLDERS, PRUNED, Listed, marked, packs_by_id
+from .layout import Place, packs_by_id
+from .listing import Listed
 from .signing import SigningKey, Trust
 from .union import Pack, Rejected, Union, published_ms
 
 logger = logging.getLogger(__name__)
 
-LAYOUT = "v1"
-_DESCRIPTION = "environment.json"
 _MOST_DESCRIBED_BYTES = 64 * 1024
 Content = frozenset[tuple[str, str]]
 """What a unit holds: path in the pack and SHA-256 of each file."""
@@ -64,20 +63,22 @@ class ReadRepository:
         self._store = store
         self._deadline = deadline
         self._trusted = trusted
-        self._folder = f"{LAYOUT}/{namespace}/{environment.id}"
+        self._place = Place(namespace, environment.id)
 
-    def union(self, *, verify_frames: bool = False) -> Union:
+    def union(self, *, verify_frames: bool = False, listed: Listed | None = None) -> Union:
         """Read every pack's index, and with ``verify_frames`` check every byte of every pack as well.
+
+        The packs are those of ``listed``, or of a new listing.
 
         A pack that cannot be used is in ``rejected``. Raises StoreError if the store cannot be read.
         """
         self._deadline.check(f"listing the packs in {self._store.location}")
-        listed = self.look()
+        listed = self.look() if listed is None else listed
         ids = sorted(listed.usable, reverse=True)
         packs: list[Pack] = []
         rejected: list[Rejected] = []
         # A store in which opening takes a while opens them ahead, in this order.
-        self._store.expect([self._name(pack_id) for pack_id in ids])
+        self._store.expect([self._place.pack(pack_id) for pack_id in ids])
         for pack_id in ids:
             self._deadline.check(f"reading the packs in {self._store.location}")
             found = self._read(pack_id, verify_frames)
@@ -107,12 +108,11 @@ class ReadRepository:
 
     def look(self) -> Listed:
         """Every pack's object, and what sets packs aside, in one listing where the store can do that; none is read."""
-        packs, quarantine, recalled = self._store.list_each([f"{self._folder}/{name}" for name in FOLDERS])
-        return Listed.of(packs, quarantine, recalled)
+        return Listed.of(*self._store.list_each(self._place.listed))
 
     def listing(self) -> dict[str, ObjectInfo]:
         """Every pack's object by the pack's id, oldest first: those that are set aside as well, and none is read."""
-        return packs_by_id(self._list("packs"))
+        return packs_by_id(self._store.list(self._place.listed[-1]))
 
     def recalled_content(self, union: Union) -> dict[str, set[Content]]:
         """What the recalled packs hold, by unit: it must not be published again by pods that have restored it.
@@ -141,19 +141,13 @@ class ReadRepository:
             found[pack_id] = pack.origins if isinstance(pack, Pack) else frozenset({pack_id})
         return found
 
-    def leftovers(self) -> list[ObjectInfo]:
-        """What is left of an environment that has no packs any more: marks, the description."""
-        if self._ids():
-            return []
-        return [*self._store.list(self._folder), *self._list("quarantine"), *self._list("recalled")]
-
     def is_whole(self, pack: Pack) -> bool:
         """Whether every byte of a pack is still there, and as it was published."""
         return isinstance(self._read(pack.id, verify_frames=True), Pack)
 
     def described_parts(self) -> dict[str, str] | None:
         """The environment's parts as its ``environment.json`` names them; None if that is missing or not as written."""
-        source = self._store.open(f"{self._folder}/{_DESCRIPTION}")
+        source = self._store.open(self._place.description)
         if source is None:
             return None
         with source:
@@ -171,12 +165,6 @@ class ReadRepository:
         """Ids of the packs, oldest first."""
         return list(self.listing())
 
-    def _list(self, folder: str) -> list[ObjectInfo]:
-        return self._store.list(f"{self._folder}/{folder}")
-
-    def _name(self, pack_id: str) -> str:
-        return f"{self._folder}/packs/{pack_id}.tar.zst"
-
     def _read(self, pack_id: str, verify_frames: bool) -> Pack | Rejected | None:
         try:
             try:
@@ -188,7 +176,7 @@ class ReadRepository:
             return Rejected(pack_id, error)
 
     def _read_once(self, pack_id: str, verify_frames: bool) -> Pack | None:
-        name = self._name(pack_id)
+        name = self._place.pack(pack_id)
         try:
             source = self._store.open(name)
             if source is None:  # deleted since it was listed: superseded or pruned, hence nothing is missing
@@ -225,7 +213,7 @@ class Repository(ReadRepository):
     @property
     def lease_folder(self) -> str:
         """Where leases that concern this environment alone are."""
-        return f"{self._folder}/leases"
+        return self._place.leases
 
     def publish(self, pack: BinaryIO, behind: str | None = None) -> str:
         """Make a finished pack part of the union, as its latest, or right behind another one; returns its id.
@@ -239,57 +227,69 @@ class Repository(ReadRepository):
             if self._signer is not None:
                 self._signer.sign(pack, pack_id)
             pack.seek(0)
-            if self._writable.create(self._name(pack_id), pack):
+            if self._writable.create(self._place.pack(pack_id), pack):
                 return pack_id
 
     def quarantine(self, rejected: Rejected) -> None:
         """Mark a damaged pack, so that nobody reads it again. It stays where it is, for people to look at."""
-        note = {"pack": rejected.id, "why": rejected.error.detail}
-        self._writable.create(f"{self._folder}/quarantine/{rejected.id}", io.BytesIO(json.dumps(note).encode()))
+        self._mark(self._place.damaged(rejected.id), rejected.id, rejected.error.detail)
 
     def recall(self, pack_id: str, why: str) -> bool:
-        """Have a pack count as absent, and nothing like it published again; False if it was recalled already."""
-        note = {"pack": pack_id, "why": why}
-        return self._writable.create(f"{self._folder}/recalled/{pack_id}", io.BytesIO(json.dumps(note).encode()))
+        """Have loads ignore a pack, and saves publish nothing like it; False if it was recalled already."""
+        return self._mark(self._place.recalled(pack_id), pack_id, why)
 
     def reinstate(self, pack_id: str) -> bool:
         """Remove whatever mark sets a pack aside; False if there was none."""
-        marks = (f"quarantine/{pack_id}", f"quarantine/{pack_id}{PRUNED}", f"recalled/{pack_id}")
-        removed = [self._writable.delete(f"{self._folder}/{mark}") for mark in marks]
+        marks = (self._place.damaged(pack_id), self._place.pruned(pack_id), self._place.recalled(pack_id))
+        removed = [self._writable.delete(mark) for mark in marks]
         return any(removed)
 
     def prune(self, pack_id: str, why: str) -> bool:
-        """Have a pack count as absent until it is deleted; False if it was marked so already."""
-        note = {"pack": pack_id, "why": why}
-        mark = f"{self._folder}/quarantine/{pack_id}{PRUNED}"
-        return self._writable.create(mark, io.BytesIO(json.dumps(note).encode()))
+        """Have loads ignore a pack until it is deleted; False if it was marked so already."""
+        return self._mark(self._place.pruned(pack_id), pack_id, why)
 
-    def delete(self, pack_ids: Sequence[str]) -> None:
+    def delete(self, pack_ids: Sequence[str], listed: Listed) -> None:
         """Delete packs in this order, and then what marks them: without its mark a pack would count again.
 
-        A recall's mark stays: what other packs hold of a recalled one does not count either.
+        Marks in ``listed`` of packs that are no longer there go as well. The mark of a recall stays: what other packs
+        hold of a recalled one does not count either.
         """
         for pack_id in pack_ids:
             self._deadline.check(f"deleting packs from {self._store.location}")
-            self._writable.delete(self._name(pack_id))
-        if pack_ids and (marks := self._list("quarantine")):
-            there = set(self._ids())  # somebody may have died here before
-            for mark in marks:
-                if marked(mark) not in there:
+            self._writable.delete(self._place.pack(pack_id))
+        for marks in (listed.damaged, listed.pruned):
+            for pack_id, mark in marks.items():
+                # The process of an earlier deletion may have died before it came to the mark.
+                if pack_id in pack_ids or (pack_id not in listed.packs and not self._is_there(pack_id)):
                     self._writable.delete(mark.name)
 
-    def remove(self) -> None:
-        """Delete every pack of this environment, the marks of damaged ones and the description.
+    def remove(self, listed: Listed, *, description: bool = False) -> None:
+        """Delete the packs and marks of a listing, and on request the description.
 
-        At once, for people who want the room back now. A load that is reading one finds it unreadable, and a save that
-        goes on meanwhile publishes what it has. Leases stay; they run out. Raises StoreError, and then what was not
-        deleted yet is still there.
+        At once, for people who want the room back now. A load that is reading one finds it unreadable. What a save has
+        published since then is no part of the listing and stays. So do leases; they expire. Raises StoreError, and then
+        what was not deleted yet is still there.
         """
         # Marks after packs: without its mark a damaged pack would count again.
-        for info in (*self._list("packs"), *self._list("quarantine"), *self._list("recalled")):
+        for info in (*listed.packs.values(), *listed.marks):
             self._deadline.check(f"deleting packs from {self._store.location}")
             self._writable.delete(info.name)
-        self._writable.delete(f"{self._folder}/{_DESCRIPTION}")
+        if description:
+            self._writable.delete(self._place.description)
+
+    def description_info(self) -> ObjectInfo | None:
+        """The object that describes the environment; None if there is none."""
+        listed = self._store.list(self._place.folder)
+        return next((info for info in listed if info.name == self._place.description), None)
+
+    def _mark(self, name: str, pack_id: str, why: str) -> bool:
+        return self._writable.create(name, io.BytesIO(json.dumps({"pack": pack_id, "why": why}).encode()))
+
+    def _is_there(self, pack_id: str) -> bool:
+        source = self._store.open(self._place.pack(pack_id))
+        if source is not None:
+            source.close()
+        return source is not None
 
     def _new_id(self) -> str:
         """A unique id that sorts behind every pack there is, whatever this machine's clock says.
@@ -302,7 +302,7 @@ class Repository(ReadRepository):
 
     def _describe(self) -> None:
         """Leave the environment's parts beside its packs, for people and for explanations of a miss."""
-        name, expected = f"{self._folder}/{_DESCRIPTION}", self.environment.to_json()
+        name, expected = self._place.description, self.environment.to_json()
         try:
             source = self._store.open(name)
             if source is not None:

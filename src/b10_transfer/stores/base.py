@@ -25,6 +25,8 @@ if TYPE_CHECKING:
         def read(self, size: int = -1, /) -> bytes | bytearray: ...
 
 
+TAIL_BYTES = 256 * 1024
+"""A read that begins in the last so many bytes never comes from a copy (see :meth:`ObjectReader.read_at`)."""
 _CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 
 
@@ -97,10 +99,15 @@ class ObjectReader(ABC):
 
     @abstractmethod
     def read_at(self, offset: int, length: int) -> bytes | bytearray:
-        """Exactly ``length`` bytes from ``offset``; raises :class:`StoreError` if there are fewer."""
+        """Exactly ``length`` bytes from ``offset``; raises :class:`StoreError` if there are fewer.
+
+        A store may read from a copy that somebody has tampered with (a node's cache), but not if ``offset`` lies in the
+        last :data:`TAIL_BYTES` of the object: a pack has its index there, and a copy is checked against the index. The
+        part of an index that lies before them is read with :meth:`reread_at`. So no index ever comes from a copy.
+        """
 
     def reread_at(self, offset: int, length: int) -> bytes | bytearray:
-        """The same past any copy in between, for who has found what :meth:`read_at` gave to be wrong."""
+        """The same, and never from a copy: for an index, and after a digest did not match what :meth:`read_at` gave."""
         return self.read_at(offset, length)
 
     def borrow_at(self, offset: int, length: int) -> BorrowedBuffer:

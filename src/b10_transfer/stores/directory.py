@@ -4,11 +4,11 @@ Needs only what every POSIX file system has: exclusive creation, rename, and (be
 
 * An object is written under a unique name in ``.staging/``, synced, and then linked to its final name. A link never
   replaces, so two creators of one name cannot both win, and a reader sees all of an object or none. Where links are
-  refused (many FUSE mounts) an exclusive ``mkdir`` decides who may rename.
-* Files are created with mode 0666 and folders with 0777, less the umask: what the pods' group may read is the
-  umask's to say, as for any other file.
-* A link, device or pipe that someone planted is not followed: it is not an object. Nor is what a client of NFS keeps
-  of a file that was deleted while open.
+  refused (many FUSE mounts, AFS between folders) an exclusive ``mkdir`` decides who may rename.
+* Modes and group of what is created are those of the top folder (:mod:`.tree`).
+* No symbolic link below the top folder is followed, for whatever purpose (:mod:`.tree`). A link, device, FIFO or socket
+  is not an object: it is neither listed nor read nor removed. Nor is what a client of NFS keeps of a file that was
+  deleted while open.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import stat
 
 from ..errors import StoreError, explained
 from .base import ObjectInfo, ObjectReader, Store, StoreFacts, is_name
+from .permissions import explained_refusal
+from .tree import Folder, Tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,26 +28,40 @@ if TYPE_CHECKING:
 
 STAGING = ".staging"
 _COPY_BYTES = 4 * 1024 * 1024
+_TOKEN_BYTES = 16
+_STAGED, _PROBE, _CLAIM = ".tmp", ".now", ".claim"
+"""How the names in :data:`STAGING` end: an object that is being written, a probe of the clock, a claim of a name."""
+_HEXADECIMAL = frozenset("0123456789abcdef")
+_MOST_ABANDONED = 10_000
+"""So many entries of :data:`STAGING` are looked at by one clean-up: somebody may have put a million files there."""
 
-_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-"""What file systems without hard links answer."""
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+"""Errors of a link on a file system without hard links, or (EXDEV) with none between two folders."""
+_NO_RENAME = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV}
+"""Errors of a rename on a file system without it, such as a mounted bucket."""
 _NO_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES, errno.EBADF}
-"""What file systems answer that cannot sync a folder."""
+"""Errors of fsync on file systems that cannot sync a folder."""
 
 
 class _translated:  # noqa: N801 - used like a function
-    """Turns an OSError into a StoreError that says what was done to what."""
+    """Turns an OSError into a StoreError that names the operation and its target."""
 
-    def __init__(self, operation: str, target: str) -> None:
+    def __init__(self, operation: str, target: str, top: str) -> None:
         self._operation = operation
         self._target = target
+        self._top = top
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, _type: object, error: object, _traceback: object) -> None:
-        if isinstance(error, OSError):
-            raise StoreError(self._operation, self._target, explained(error)) from error
+        if isinstance(error, PermissionError):
+            detail = explained_refusal(error, self._top)
+        elif isinstance(error, OSError):
+            detail = explained(error)
+        else:
+            return
+        raise StoreError(self._operation, self._target, detail) from error
 
 
 class DirectoryStore(Store):
@@ -57,26 +73,27 @@ class DirectoryStore(Store):
 
     def __init__(self, path: str | os.PathLike[str], *, make_parents: bool = False) -> None:
         self.location = os.fspath(path)
+        self._tree = Tree(self.location)
         self._make_parents = make_parents
         self._hard_links: bool | None = None
 
     def folders(self, folder: str) -> list[str]:
-        path = self._path(folder)
-        with _translated("list", path):
-            if (entries := self._scan(path)) is None:
+        with self._translated("list", folder):
+            opened = self._folder(folder)
+            if opened is None:
                 return []
-            with entries:
-                names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+            with opened:
+                names = [entry.name for entry in opened.entries() if entry.is_dir(follow_symlinks=False)]
         return sorted(f"{folder}/{name}" for name in names if is_name(name))
 
     def list(self, folder: str) -> list[ObjectInfo]:
-        path = self._path(folder)
         found = []
-        with _translated("list", path):
-            if (entries := self._scan(path)) is None:
+        with self._translated("list", folder):
+            opened = self._folder(folder)
+            if opened is None:
                 return []
-            with entries:
-                for entry in entries:
+            with opened:
+                for entry in opened.entries():
                     try:
                         status = entry.stat(follow_symlinks=False)
                     except FileNotFoundError:  # deleted since it was listed
@@ -86,7 +103,7 @@ class DirectoryStore(Store):
         return sorted(found, key=lambda info: info.name)
 
     def facts(self) -> StoreFacts:
-        with _translated("look at", self.location):
+        with _translated("look at", self.location, self.location):
             self._require_reachable()
             exists, place = os.path.isdir(self.location), self.location
             while not os.path.isdir(place):
@@ -95,99 +112,88 @@ class DirectoryStore(Store):
         return StoreFacts(exists=exists, free_bytes=volume.f_bavail * volume.f_frsize, hard_links=self._hard_links)
 
     def open(self, name: str) -> ObjectReader | None:
-        path = self._path(name)
-        with _translated("open", path):
-            try:
-                # NONBLOCK: opening a pipe that someone planted must not wait for a writer.
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-            except FileNotFoundError:
-                self._require_reachable()
+        with self._translated("open", name):
+            opened = self._folder(name.rpartition("/")[0])
+            if opened is None:
                 return None
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                os.close(descriptor)
-                raise StoreError("open", path, "it is not a regular file")
-        return _FileReader(descriptor, path, status.st_size)
+            with opened:
+                descriptor = opened.open_object(name.rpartition("/")[2])
+            if descriptor is None:
+                return None
+            size_bytes = os.fstat(descriptor).st_size
+        return _FileReader(descriptor, f"{self.location}/{name}", size_bytes)
 
     def create(self, name: str, source: Source) -> bool:
-        final = self._path(name)
-        with _translated("write", final):
-            self._make_folder(os.path.dirname(final))
-            staged = self._staged(".tmp")
-            try:
-                _write_durably(staged, source)
-                claim = f"{os.path.dirname(staged)}/{name.replace('/', ',')}.claim"
-                created, self._hard_links = _publish(staged, final, claim)
-            finally:
-                _remove(staged)
-            _sync_folder(os.path.dirname(final))
+        with self._translated("write", name):
+            folder, _, last = name.rpartition("/")
+            self._make_top()
+            target, sharing = self._tree.make_folder(folder)
+            with target, self._tree.make_folder(STAGING)[0] as staging:
+                staged = os.urandom(_TOKEN_BYTES).hex() + _STAGED
+                try:
+                    _write_durably(staging.create_file(staged, sharing), source)
+                    claim = name.replace("/", ",") + _CLAIM
+                    created, self._hard_links = _publish(staging, staged, target, last, claim)
+                finally:
+                    staging.remove_file(staged)
+                _sync(target)
         return created
 
     def delete(self, name: str) -> bool:
-        path = self._path(name)
-        with _translated("delete", path):
-            return _remove(path)
+        with self._translated("delete", name):
+            folder, _, last = name.rpartition("/")
+            opened = self._folder(folder)
+            if opened is None:
+                return False
+            with opened:
+                return opened.remove_file(last)
 
     def now(self) -> float:
-        with _translated("write", self.location):
-            probe = self._staged(".now")
-            descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-            try:
-                return os.fstat(descriptor).st_mtime
-            finally:
-                os.close(descriptor)
-                os.unlink(probe)
+        with _translated("write", self.location, self.location):
+            self._make_top()
+            with self._tree.make_folder(STAGING)[0] as staging:
+                probe = os.urandom(_TOKEN_BYTES).hex() + _PROBE
+                descriptor = staging.create_file(probe)
+                try:
+                    return os.fstat(descriptor).st_mtime
+                finally:
+                    os.close(descriptor)
+                    staging.remove_file(probe)
 
     def remove_abandoned(self, older_than_s: float) -> int:
-        staging = f"{self.location}/{STAGING}"
-        with _translated("clean up", staging):
-            try:
-                entries = list(os.scandir(staging))
-            except FileNotFoundError:
+        with self._translated("clean up", STAGING):
+            staging = self._folder(STAGING)
+            if staging is None:
                 return 0
-            now = self.now() if entries else 0.0
-            removed, failures = 0, []
-            for entry in entries:
-                try:
-                    removed += _remove_if_old(entry, now - older_than_s)
-                except OSError as error:  # the others can still go
-                    failures.append(error)
-            if failures:
-                raise failures[0]
+            with staging:
+                names = []
+                for number, entry in enumerate(staging.entries()):
+                    if number >= _MOST_ABANDONED:
+                        break
+                    if _is_staged(entry.name) or _is_claim(entry.name):
+                        names.append(entry.name)
+                now = self.now() if names else 0.0
+                removed, failures = 0, []
+                for name in names:
+                    try:
+                        removed += _remove_if_old(staging, name, now - older_than_s)
+                    except OSError as error:  # the others can still go
+                        failures.append(error)
+                if failures:
+                    raise failures[0]
         return removed
 
-    def _path(self, name: str) -> str:
+    def _translated(self, operation: str, name: str) -> _translated:
         if not is_name(name):
             raise StoreError("use", f"the object name {name!r}", "it is not a relative name of plain characters")
-        return f"{self.location}/{name}"
+        return _translated(operation, f"{self.location}/{name}", self.location)
 
-    def _staged(self, suffix: str) -> str:
-        """A path in staging that nobody else uses."""
-        return f"{self._make_folder(f'{self.location}/{STAGING}')}/{os.urandom(16).hex()}{suffix}"
-
-    def _scan(self, folder: str) -> os._ScandirIterator[str] | None:
-        """The entries of a folder, to be closed; None if there is no such folder."""
-        try:
-            return os.scandir(folder)
-        except FileNotFoundError:
-            if self._appears(folder):
-                return os.scandir(folder)
+    def _folder(self, folder: str) -> Folder | None:
+        """Open a folder; None if it is missing, though the store can be reached."""
+        opened = self._tree.folder(folder)
+        if opened is None:
             self._require_reachable()
-            return None
-
-    def _appears(self, folder: str) -> bool:
-        """Whether a folder that was missing is there once the file system has been made to look.
-
-        A client of NFS may remember for a minute that a folder was missing. To open the one above makes it ask.
-        """
-        parent = os.path.dirname(folder)
-        try:
-            if not os.path.isdir(parent) and (folder == self.location or not self._appears(parent)):
-                return False
-            os.close(os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-        except (FileNotFoundError, PermissionError):  # a folder may be entered and not read
-            return False
-        return os.path.isdir(folder)
+        return opened
 
     def _require_reachable(self) -> None:
         """Tell a store that is still empty from one that is not there, which a missing file alone does not."""
@@ -199,21 +205,11 @@ class DirectoryStore(Store):
         if not os.path.isdir(parent):
             raise StoreError("reach", f"the store {self.location}", f"{parent} does not exist; is the volume mounted?")
 
-    def _make_folder(self, folder: str) -> str:
-        """Make a folder of the store, and the store itself, if they are missing."""
-        if not os.path.isdir(folder):
+    def _make_top(self) -> None:
+        """Make the store's own folder if it is missing."""
+        if not os.path.isdir(self.location):
             self._require_reachable()
-            os.makedirs(folder, exist_ok=True)
-        return folder
-
-
-def _remove(path: str) -> bool:
-    """Unlink a file; False if there was none."""
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return False
-    return True
+            os.makedirs(self.location, exist_ok=True)
 
 
 def _is_kept_by_nfs(name: str) -> bool:
@@ -221,58 +217,82 @@ def _is_kept_by_nfs(name: str) -> bool:
     return len(name) == 28 and name.startswith(".nfs")
 
 
-def _remove_if_old(entry: os.DirEntry[str], modified_before: float) -> bool:
+def _is_staged(name: str) -> bool:
+    """Whether a store has given an object that is being written, or a probe of the clock, this name."""
+    token, extension = os.path.splitext(name)
+    return extension in (_STAGED, _PROBE) and len(token) == 2 * _TOKEN_BYTES and _HEXADECIMAL.issuperset(token)
+
+
+def _is_claim(name: str) -> bool:
+    """Whether a store has given a claim this name."""
+    return name.endswith(_CLAIM) and is_name(name[: -len(_CLAIM)].replace(",", "/"))
+
+
+def _remove_if_old(staging: Folder, name: str, modified_before: float) -> bool:
     """Remove a staging file or claim. A write sets the modification time: what still grows is young."""
+    status = staging.stat(name)
+    if status is None or status.st_mtime >= modified_before:
+        return False
     try:
-        if entry.stat(follow_symlinks=False).st_mtime >= modified_before:
-            return False
-        (os.rmdir if entry.is_dir(follow_symlinks=False) else os.unlink)(entry.path)
+        if _is_claim(name):
+            if stat.S_ISDIR(status.st_mode):
+                staging.remove_folder(name)
+                return True
+        elif stat.S_ISREG(status.st_mode):
+            return staging.remove_file(name)
     except FileNotFoundError:
         return False
-    except OSError as error:
-        if error.errno == errno.EBUSY and _is_kept_by_nfs(entry.name):  # it goes when its last user closes it
-            return False
-        raise
-    return True
+    except PermissionError:
+        if status.st_uid == os.geteuid():
+            raise
+        # In a sticky folder only its owner can remove it, and the owner's next save does.
+    return False
 
 
-def _publish(staged: str, final: str, claim: str) -> tuple[bool, bool]:
+def _publish(staging: Folder, staged: str, target: Folder, name: str, claim: str) -> tuple[bool, bool]:
     """Give a complete staged file its final name without replacing anything.
 
-    Returns whether it has it now, which it has not if the name is taken, and whether the file system has hard links.
+    Returns whether the file has that name now, which is False if the name is taken, and whether the file system has
+    hard links.
     """
     try:
-        os.link(staged, final, follow_symlinks=False)
+        staging.link(staged, target, name)
     except FileExistsError:
         # NFS repeats a request whose answer was lost: the link that "exists" may be the one just made.
-        try:
-            return os.path.samestat(os.lstat(staged), os.lstat(final)), True
-        except FileNotFoundError:
-            return False, True
+        ours, theirs = staging.stat(staged), target.stat(name)
+        return ours is not None and theirs is not None and os.path.samestat(ours, theirs), True
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        return _rename_exclusively(staged, final, claim), False
+        return _rename_exclusively(staging, staged, target, name, claim), False
     return True, True
 
 
-def _rename_exclusively(staged: str, final: str, claim: str) -> bool:
-    """``rename`` replaces, so who may rename to a name is decided by who makes its claim folder first."""
-    try:
-        os.mkdir(claim)
-    except FileExistsError:
+def _rename_exclusively(staging: Folder, staged: str, target: Folder, name: str, claim: str) -> bool:
+    """``rename`` replaces, so the process that makes the claim's folder first is the one that may rename."""
+    if not staging.make_folder(claim):
         return False
     try:
-        if os.path.lexists(final):
+        if target.stat(name) is not None:
             return False
-        os.rename(staged, final)
+        staging.rename(staged, target, name)
         return True
+    except OSError as error:
+        if error.errno not in _NO_RENAME:
+            raise
+        raise OSError(error.errno, f"{error.strerror}: {_USE_A_BUCKET}", error.filename) from error
     finally:
-        os.rmdir(claim)
+        staging.remove_folder(claim)
 
 
-def _write_durably(path: str, source: Source) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+_USE_A_BUCKET = (
+    "this file system has neither hard links nor rename between folders, like a mounted bucket; "
+    "set B10_STORE to the bucket itself (s3://, gs:// or az://)"
+)
+
+
+def _write_durably(descriptor: int, source: Source) -> None:
+    """Write all that a source holds to an open file, and close it."""
     try:
         while chunk := source.read(_COPY_BYTES):
             view = memoryview(chunk)
@@ -284,19 +304,13 @@ def _write_durably(path: str, source: Source) -> None:
         os.close(descriptor)
 
 
-def _sync_folder(folder: str) -> None:
-    """Make a new name durable. Where that cannot be asked for, the name is as durable as the file system makes it."""
+def _sync(folder: Folder) -> None:
+    """Make a new name durable. Where that is not possible, the name is as durable as the file system makes it."""
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except PermissionError:
-        return
-    try:
-        os.fsync(descriptor)
+        folder.sync()
     except OSError as error:
         if error.errno not in _NO_FSYNC:
             raise
-    finally:
-        os.close(descriptor)
 
 
 class _FileReader(ObjectReader):
@@ -308,7 +322,7 @@ class _FileReader(ObjectReader):
         self.size_bytes = size_bytes
 
     def read_at(self, offset: int, length: int) -> bytes:
-        with _translated("read", self._path):
+        with _translated("read", self._path, self._path):
             data = os.pread(self._descriptor, length, offset)
             while 0 < len(data) < length:  # a short read is legal, above all on FUSE
                 more = os.pread(self._descriptor, length - len(data), offset + len(data))

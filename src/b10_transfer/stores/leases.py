@@ -32,7 +32,13 @@ logger = logging.getLogger(__name__)
 
 _POLL_S = 0.05
 _POLL_MOST_S = 0.5
-_LEASE = re.compile(r"(?P<name>.+)\.(?P<generation>\d{8})", re.ASCII)
+_LEASE = re.compile(r"(?P<name>[a-z]+(?:-[0-9a-z]+)?)\.(?P<generation>\d{8})", re.ASCII)
+_PROBE = re.compile(r"doctor-[0-9a-f]{16}", re.ASCII)
+"""What ``doctor`` creates in a folder of leases, and may leave behind."""
+_MOST_GENERATION = 99_999_999
+_WAITING = 0.25
+"""The part of the remaining deadline for which :func:`held` waits at most. A lease only saves work; what waits for it
+does not."""
 _FORGOTTEN_TIMEOUTS = 2
 """A lease that is as old as so many timeouts is deleted by whoever comes past, so that the folder does not grow: most
 are called by what their dead holder was about to save, and nobody will ever claim them again. Twice, because a claimant
@@ -89,10 +95,7 @@ class Lease:
             self.is_held = False
 
     def _delete(self, store: Store, generation: int) -> None:
-        try:
-            store.delete(f"{self._prefix}.{generation:08d}")
-        except CacheError as error:
-            logger.debug("could not delete the lease %s: %s", self._prefix, error)
+        _delete(store, f"{self._prefix}.{generation:08d}")
 
 
 def try_acquire(
@@ -120,21 +123,38 @@ def try_acquire(
     for name, generation, info in _leases(listing):
         if name in generations:
             generations[name].append((generation, info))
-    forgotten = [info for info in listing if age_s(info) > _FORGOTTEN_TIMEOUTS * timeout_s]
+    forgotten = [info for info in listing if _is_ours(info) and age_s(info) > _FORGOTTEN_TIMEOUTS * timeout_s]
     # In any order, so that claimants of many leases seldom meet.
     for name in random.sample(list(names), len(names)):
         latest, newest = max(generations[name], key=lambda entry: entry[0], default=(0, None))
         if newest is not None and age_s(newest) <= timeout_s:
             continue
+        if newest is not None and latest == _MOST_GENERATION:  # nobody has renewed it so often: it is a fake
+            _delete(store, newest.name)
+            latest = 0
         if _create(store, f"{folder}/{name}", latest + 1):
             if time.monotonic() - began > timeout_s / 4 and _is_overtaken(store, folder, name, latest + 1):
                 # So slow a store that somebody has held the lease meanwhile, renewed it, and deleted this generation.
-                store.delete(f"{folder}/{name}.{latest + 1:08d}")
+                _delete(store, f"{folder}/{name}.{latest + 1:08d}")
                 continue
             for dead in {info.name for info in forgotten} | {info.name for _generation, info in generations[name]}:
-                store.delete(dead)
+                _delete(store, dead)
             return Lease(store, f"{folder}/{name}", latest + 1, timeout_s, renewing or (lambda: nullcontext(store)))
     return None
+
+
+def _delete(store: Store, name: str) -> None:
+    """Delete a lease. If that fails, the lease expires."""
+    try:
+        store.delete(name)
+    except CacheError as error:
+        logger.debug("could not delete the lease %s: %s", name, error)
+
+
+def _is_ours(info: ObjectInfo) -> bool:
+    """Whether an object in a folder of leases has a name that this package chooses. Nothing else is deleted there."""
+    name = info.name.rpartition("/")[2]
+    return _LEASE.fullmatch(name) is not None or _PROBE.fullmatch(name) is not None
 
 
 def _is_overtaken(store: Store, folder: str, name: str, generation: int) -> bool:
@@ -167,15 +187,20 @@ def held(
     waiting_for: str,
     renewing: Callable[[], AbstractContextManager[Store]] | None = None,
 ) -> Iterator[None]:
-    """Hold any one of several leases meanwhile, waiting for one within the deadline.
+    """Hold any one of several leases for the length of this context.
 
-    Where the store refuses leases it goes on without one.
+    Waits for one for a quarter of what is left of the deadline, and then goes on without one. So it does at once if the
+    store refuses leases.
     """
-    pause_s = _POLL_S
+    pause_s, ends_s = _POLL_S, time.monotonic() + _WAITING * deadline.remaining_s
     try:
         while (lease := try_acquire(store, folder, names, timeout_s, renewing)) is None:
             deadline.check(waiting_for)
-            deadline.sleep(random.uniform(0.5, 1.0) * pause_s)
+            left_s = ends_s - time.monotonic()
+            if left_s <= 0:
+                logger.info("continuing without a lease after %s; leases only save work", waiting_for)
+                break
+            deadline.sleep(min(random.uniform(0.5, 1.0) * pause_s, left_s))
             pause_s = min(2 * pause_s, _POLL_MOST_S)
     except StoreError as error:
         logger.debug("going on without a lease: %s", error)

@@ -26,7 +26,7 @@ def opened(config: Config, deadline: Deadline) -> Iterator[Store]:
         if config.node_cache is None:
             yield store
         elif is_local(str(config.node_cache)):
-            yield TieredStore(store, config.node_cache, deadline)
+            yield TieredStore(store, config.node_cache, deadline, config.incomplete_timeout_s)
         else:
             logger.warning("B10_NODE_CACHE=%s is not used: it is not on a local file system", config.node_cache)
             yield store

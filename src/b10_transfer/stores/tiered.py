@@ -1,9 +1,12 @@
 """A directory of the node's own in front of a store: one node fetches a pack once, however many pods it runs.
 
-Only the store is believed. The end of an object, where a pack keeps its index, always comes from the store; what comes
-from the node's directory is checked against the digests in that index, and where it does not agree the store is asked
-again (:meth:`ObjectReader.reread_at`). So a directory that is damaged, or that somebody tampers with, costs time and
-nothing else. What it holds that the store no longer has is removed when something is fetched.
+Only the store is trusted. The index of a pack always comes from the store (:data:`.base.TAIL_BYTES`). The rest of a
+copy is checked against the digests in that index, and where it differs the store is read instead
+(:meth:`ObjectReader.reread_at`). Others may be able to write to the node's directory: no link in it is followed
+(:mod:`.tree`), and a lock that another user holds is ignored. So a directory that is damaged, or that somebody tampers
+with, costs time and nothing else.
+
+The first fetch of an operation also removes copies of packs that the store no longer has, and what killed fetches left.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ import fcntl
 import hashlib
 import logging
 import os
+import re
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,50 +24,69 @@ from typing import TYPE_CHECKING
 
 from ..concurrency.deadline import Deadline
 from ..errors import StoreError
-from .base import ObjectInfo, ObjectReader, Store, StoreFacts
+from .base import TAIL_BYTES, ObjectInfo, ObjectReader, Store, StoreFacts
 from .directory import DirectoryStore
+from .tree import Folder, Tree
 
 if TYPE_CHECKING:
     from .base import Source
 
 logger = logging.getLogger(__name__)
 
-_END_BYTES = 256 * 1024
-"""So much of an object's end comes from the store: what a reader of packs asks for first."""
 _PART_BYTES = 4 * 1024 * 1024
 _POLL_S = 0.02
+_WAITING = 0.25
+"""The part of the remaining deadline that an operation waits for other pods' fetches, all of them together."""
+_COPIED = re.compile(r"[0-9a-f]{12}-[0-9a-f]{16}\.tar\.zst", re.ASCII)
+"""Names of the objects that are copied: packs. Nothing of another form is copied or removed."""
+_LOCK = re.compile(r"\.fetching-[0-9a-f]{16}", re.ASCII)
 
 
 class TieredStore(Store):
-    """Reads objects through a directory of the node; everything else is the store's own."""
+    """Reads packs through a directory of the node; everything else is the store's own.
 
-    def __init__(self, store: Store, folder: Path, deadline: Deadline) -> None:
+    Args:
+        store: the store itself.
+        folder: the node's directory, on a local file system.
+        deadline: of the operation.
+        abandoned_s: what a fetch has left is removed when it has not grown for so many seconds.
+    """
+
+    def __init__(self, store: Store, folder: Path, deadline: Deadline, abandoned_s: float = 60.0) -> None:
         self.location = store.location
         self._store = store
+        self._node = DirectoryStore(folder, make_parents=True)
+        self._tree = Tree(str(folder))
         # Pods of one node may have different stores.
-        self._folder = folder / hashlib.sha256(store.location.encode()).hexdigest()[:16]
-        self._node = DirectoryStore(self._folder, make_parents=True)
+        self._prefix = hashlib.sha256(store.location.encode()).hexdigest()[:16]
         self._deadline = deadline
+        self._abandoned_s = abandoned_s
+        self._wait_ends_s = deadline.remaining_s * (1 - _WAITING)
+        """Nobody is waited for when no more than so much of the deadline is left."""
+        self._listed: dict[str, set[str]] = {}
+        """What the store held when a folder was last listed."""
+        self._has_swept = False
 
     def open(self, name: str) -> ObjectReader | None:
         reader = self._store.open(name)
-        if reader is None or reader.size_bytes <= _END_BYTES:
+        if reader is None or reader.size_bytes <= TAIL_BYTES or not _COPIED.fullmatch(name.rpartition("/")[2]):
             return reader
         return _TieredReader(self, name, reader)
 
     def open_copy(self, name: str, remote: ObjectReader) -> ObjectReader | None:
-        """The node's copy of an object, which is made if need be; None if it cannot be had."""
+        """The node's copy of an object, which is made if need be; None if there is none to be had."""
         try:
             copy = self._open_copy(name, remote)
-            if copy is None:
-                with self._fetching(name):
-                    copy = self._open_copy(name, remote)  # another pod may have fetched it meanwhile
-                    if copy is None:
-                        self._node.create(name, _Remote(remote, self._deadline))
-                        copy = self._open_copy(name, remote)
-                        self._remove_others(name.partition("/")[0])
+            if copy is not None:
+                return copy
+            with self._fetching(name) as may_fetch:
+                copy = self._open_copy(name, remote)  # another pod may have fetched it
+                if copy is None and may_fetch:
+                    self._node.create(f"{self._prefix}/{name}", _Remote(remote, self._deadline))
+                    copy = self._open_copy(name, remote)
+                    self._sweep()
         except (StoreError, OSError) as error:
-            logger.warning("the node's cache %s is not used: %s", self._folder, error)
+            logger.warning("the node's cache %s is not used: %s", self._node.location, error)
             return None
         return copy
 
@@ -70,7 +94,7 @@ class TieredStore(Store):
         """Remove the node's copy of an object: it is not what the store has."""
         logger.warning("the node's copy of %s is damaged and is fetched again", name)
         with suppress(StoreError):
-            self._node.delete(name)
+            self._node.delete(f"{self._prefix}/{name}")
 
     def expect(self, names: Sequence[str]) -> None:
         self._store.expect(names)
@@ -79,10 +103,15 @@ class TieredStore(Store):
         return self._store.folders(folder)
 
     def list(self, folder: str) -> list[ObjectInfo]:
-        return self._store.list(folder)
+        listed = self._store.list(folder)
+        self._listed[folder] = {info.name for info in listed}
+        return listed
 
     def list_each(self, folders: Sequence[str]) -> Sequence[Sequence[ObjectInfo]]:
-        return self._store.list_each(folders)
+        listed = self._store.list_each(folders)
+        for folder, infos in zip(folders, listed, strict=True):
+            self._listed[folder] = {info.name for info in infos}
+        return listed
 
     def facts(self) -> StoreFacts:
         return self._store.facts()
@@ -97,45 +126,114 @@ class TieredStore(Store):
         return self._store.now()
 
     def remove_abandoned(self, older_than_s: float) -> int:
-        with suppress(StoreError):  # the node's own
-            self._node.remove_abandoned(older_than_s)
         return self._store.remove_abandoned(older_than_s)
 
     def _open_copy(self, name: str, remote: ObjectReader) -> ObjectReader | None:
-        copy = self._node.open(name)
+        copy = self._node.open(f"{self._prefix}/{name}")
         if copy is not None and copy.size_bytes != remote.size_bytes:
             copy.close()
             self.drop_copy(name)
             return None
         return copy
 
+    def _sweep(self) -> None:
+        """Remove, once in an operation, copies of what the store no longer has, and what killed fetches left."""
+        if self._has_swept:
+            return
+        self._has_swept = True
+        try:
+            self._node.remove_abandoned(self._abandoned_s)
+            self._remove_locks()
+            self._remove_others(self._prefix)
+        except (StoreError, OSError) as error:
+            logger.debug("the node's cache %s is not cleaned up: %s", self._node.location, error)
+
     def _remove_others(self, folder: str) -> None:
         """Remove copies of what the store no longer has, in a folder and those below it."""
-        copies = self._node.list(folder)
-        there = {info.name for info in self._store.list(folder)} if copies else set()
-        for info in copies:
-            if info.name not in there:
-                self._node.delete(info.name)
+        copies = [info for info in self._node.list(folder) if _COPIED.fullmatch(info.name.rpartition("/")[2])]
+        if copies:
+            remote = folder.removeprefix(f"{self._prefix}/")
+            if remote not in self._listed:
+                self.list(remote)
+            for info in copies:
+                if info.name.removeprefix(f"{self._prefix}/") not in self._listed[remote]:
+                    self._node.delete(info.name)
         for below in self._node.folders(folder):
             self._remove_others(below)
 
-    @contextmanager
-    def _fetching(self, name: str) -> Iterator[None]:
-        """One pod of the node fetches an object, the others wait for it. The kernel ends the claim of a dead one."""
-        os.makedirs(self._folder, exist_ok=True)
-        path = self._folder / f".fetching-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        try:
-            while True:
+    def _remove_locks(self) -> None:
+        """Remove the locks of fetches that were killed."""
+        top = self._tree.folder("")
+        if top is None:
+            return
+        with top:
+            for name in [entry.name for entry in top.entries() if _LOCK.fullmatch(entry.name)]:
+                descriptor = top.open_lock(name)
                 try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    self._deadline.check("waiting for another pod of this node to fetch a pack")
-                    self._deadline.sleep(_POLL_S)
-            yield
-        finally:
-            os.close(descriptor)
+                    if _is_own(descriptor) and _try_lock(descriptor):
+                        top.remove_file(name)
+                finally:
+                    os.close(descriptor)
+
+    @contextmanager
+    def _fetching(self, name: str) -> Iterator[bool]:
+        """One pod of the node fetches an object, the others wait for it a while. The kernel ends a dead one's lock.
+
+        Yields False if another pod still fetches it.
+        """
+        lock = f".fetching-{hashlib.sha256(f'{self._prefix}/{name}'.encode()).hexdigest()[:16]}"
+        with self._tree.make_folder(self._make_top())[0] as top:
+            while True:
+                descriptor = top.open_lock(lock)
+                try:
+                    if not _is_own(descriptor):  # of another user, who may hold it for ever
+                        yield True
+                        return
+                    if not self._wait_for(descriptor):
+                        yield False
+                        return
+                    if _is_named(descriptor, top, lock):
+                        try:
+                            yield True
+                        finally:
+                            top.remove_file(lock)
+                        return
+                finally:
+                    os.close(descriptor)
+
+    def _make_top(self) -> str:
+        """Make the node's directory if it is missing; the name of its top."""
+        os.makedirs(self._tree.top, exist_ok=True)
+        return ""
+
+    def _wait_for(self, descriptor: int) -> bool:
+        """Lock a file, and wait for it as long as this operation waits for others; False if it is still locked then."""
+        while not _try_lock(descriptor):
+            if self._deadline.remaining_s <= self._wait_ends_s:
+                return False
+            self._deadline.check("waiting for another pod of this node to fetch a pack")
+            self._deadline.sleep(_POLL_S)
+        return True
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_own(descriptor: int) -> bool:
+    """Whether an open file is one of this user, or of root, as this package makes it."""
+    status = os.fstat(descriptor)
+    return stat.S_ISREG(status.st_mode) and status.st_uid in (os.geteuid(), 0)
+
+
+def _is_named(descriptor: int, folder: Folder, name: str) -> bool:
+    """Whether a file that was opened under a name still has it: another pod may have removed it since."""
+    there = folder.stat(name)
+    return there is not None and os.path.samestat(os.fstat(descriptor), there)
 
 
 class _TieredReader(ObjectReader):
@@ -150,7 +248,7 @@ class _TieredReader(ObjectReader):
         self._has_tried = False
 
     def read_at(self, offset: int, length: int) -> bytes | bytearray:
-        if offset >= self.size_bytes - _END_BYTES:
+        if offset >= self.size_bytes - TAIL_BYTES:
             return self._remote.read_at(offset, length)
         if not self._has_tried:
             self._has_tried = True

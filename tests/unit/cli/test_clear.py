@@ -159,6 +159,7 @@ def test_store_is_cleared_of_this_pods_environment_alone(this_pod: Publisher, is
                 "id": this_pod.environment.id,
                 "this_pod": True,
                 "packs": 2,
+                "pack_ids": sorted(pack.name.removesuffix(".tar.zst") for pack in removed),
                 "packed_bytes": size,
             }
         ]

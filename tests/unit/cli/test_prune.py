@@ -185,7 +185,7 @@ def test_description_that_a_saver_has_just_written_stays(pod: Publisher) -> None
 
 def test_what_dead_savers_left_goes_too(pod: Publisher, isolated_env: IsolatedEnv) -> None:
     publish(pod, 1)
-    staged = isolated_env.store / ".staging" / "0123.tmp"
+    staged = isolated_env.store / ".staging" / f"{0:032x}.tmp"
     staged.write_bytes(b"half")
     age(staged, 7200)
     assert command("prune").exit_code == 0

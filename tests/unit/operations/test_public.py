@@ -20,6 +20,9 @@ from b10_transfer.errors import StoreError
 from b10_transfer.stores.directory import DirectoryStore
 from tests.conftest import IsolatedEnv, ReadTree
 
+DEAD, GROWING = f"{0:032x}.tmp", f"{1:032x}.tmp"
+"""Names in the store's ``.staging``."""
+
 ARTIFACTS = {
     "fxgraph/ab/fabkey/graph": b"a graph" * 100,
     "aotautograd/akey/entry": b"an entry" * 100,
@@ -291,12 +294,12 @@ def test_environment_is_explained_beside_its_packs(saved: IsolatedEnv) -> None:
 
 def test_abandoned_staging_files_go_when_they_are_old(saved: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
     staging = saved.store / ".staging"
-    old, young = staging / "dead.tmp", staging / "growing.tmp"
+    old, young = staging / DEAD, staging / GROWING
     for path in (old, young):
         path.write_bytes(b"half a pack")
     os.utime(old, (time.time() - 1000,) * 2)
     save()
-    assert [path.name for path in staging.iterdir()] == ["growing.tmp"]
+    assert [path.name for path in staging.iterdir()] == [GROWING]
 
 
 # What reaps a worker then is Python's own Popen, which warns.
@@ -334,7 +337,7 @@ def test_save_that_failed_removes_what_dead_savers_left(
 ) -> None:
     """Their staging files may be what fills the store: it would stay full for ever."""
     monkeypatch.setattr("b10_transfer.stores.worker.client.is_local", lambda _path: True)
-    abandoned = saved.store / ".staging" / "dead.tmp"
+    abandoned = saved.store / ".staging" / DEAD
     abandoned.write_bytes(b"half a pack")
     os.utime(abandoned, (time.time() - 1000,) * 2)
 

@@ -325,7 +325,7 @@ def test_nothing_is_left_of_an_environment_that_is_removed_but_its_leases(
     repository.quarantine(Rejected(pack_id, CorruptPackError(pack_id, "damaged")))
     store.create(f"{folder}/leases/save-x.00000001", io.BytesIO(b""))
     store.create("v1/other/object", io.BytesIO(b""))
-    repository.remove()
+    repository.remove(repository.look(), description=True)
     assert [info.name for name in ("packs", "quarantine", "leases") for info in store.list(f"{folder}/{name}")] == [
         f"{folder}/leases/save-x.00000001"
     ]
@@ -334,4 +334,4 @@ def test_nothing_is_left_of_an_environment_that_is_removed_but_its_leases(
 
 
 def test_removing_an_environment_that_is_not_there_is_no_error(repository: Repository) -> None:
-    repository.remove()
+    repository.remove(repository.look(), description=True)

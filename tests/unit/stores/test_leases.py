@@ -191,11 +191,11 @@ def test_lease_that_nobody_remembers_is_deleted_by_who_comes_past(
     store: MemoryStore, clock: Clock, acquire: Acquire
 ) -> None:
     leave(store, "save-0123.00000001")
-    leave(store, "rubbish")
+    leave(store, f"doctor-{0:016x}")
     clock.now_s += TIMEOUT_S + 1
     leave(store, "save-4567.00000001")
     acquire()
-    assert names(store) == ["rubbish", "save-0123.00000001", "save-4567.00000001", "save.00000001"]
+    assert names(store) == ["doctor-0000000000000000", "save-0123.00000001", "save-4567.00000001", "save.00000001"]
     clock.now_s += TIMEOUT_S
     acquire("other")
     assert names(store) == ["other.00000001", "save-4567.00000001", "save.00000001"]
@@ -234,12 +234,63 @@ def test_who_waited_gets_the_lease_in_the_end(store: MemoryStore, deadline: Dead
         assert len(store.list(FOLDER)) == 1
 
 
-def test_wait_is_bounded_by_the_deadline_and_says_what_for(store: MemoryStore, acquire: Acquire) -> None:
+def test_wait_takes_a_part_of_the_deadline_and_then_the_work_goes_on_without_a_lease(
+    store: MemoryStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody may keep creating fresh leases for ever."""
+    slots = [f"slot-{number:02d}" for number in range(50)]
+    for slot in slots:
+        leave(store, f"{slot}.00000001")
+    deadline = Deadline("save", 2)
+    with (
+        caplog.at_level("INFO", "b10_transfer"),
+        held(store, FOLDER, slots, TIMEOUT_S, deadline, "waiting while others save"),
+    ):
+        assert deadline.remaining_s > 1, "most of the deadline is left for the work"
+    assert "continuing without a lease after waiting while others save" in caplog.text
+
+
+def test_deadline_that_passes_while_waiting_says_what_for(store: MemoryStore, acquire: Acquire) -> None:
     acquire()
-    deadline = Deadline("save", 0.1)
+    deadline = Deadline("save", 60)
+    deadline.cancel()
     waiting = held(store, FOLDER, ["save"], TIMEOUT_S, deadline, "waiting while another replica saves the same")
     with pytest.raises(DeadlineExceededError, match="while waiting while another replica saves the same"), waiting:
         pytest.fail("it was not free")
+
+
+@pytest.mark.parametrize("planted", [["save.99999999"], ["save.99999999", "save.100000000"], ["save.100000000"]])
+def test_generation_that_nobody_reaches_does_not_end_a_lease(
+    store: MemoryStore, clock: Clock, acquire: Acquire, planted: list[str]
+) -> None:
+    for name in planted:
+        leave(store, name)
+    clock.now_s += TIMEOUT_S + 1
+    lease = acquire()
+    assert lease is not None
+    assert acquire() is None
+    lease.release()
+    assert acquire() is not None
+
+
+@pytest.mark.parametrize("name", ["rubbish", "id_rsa", "config.json", "A.00000001", "a.b.00000001", "save.000001"])
+def test_object_of_another_form_is_never_deleted(store: MemoryStore, clock: Clock, acquire: Acquire, name: str) -> None:
+    leave(store, name)
+    clock.now_s += 100 * TIMEOUT_S
+    acquire()
+    assert name in names(store)
+
+
+def test_dead_lease_that_cannot_be_deleted_keeps_nobody_from_the_lease(
+    store: MemoryStore, clock: Clock, acquire: Acquire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(name: str) -> bool:
+        raise StoreError("delete", name, "Operation not permitted")
+
+    leave(store, "save.00000001")
+    clock.now_s += TIMEOUT_S + 1
+    monkeypatch.setattr(store, "delete", refuse)
+    assert acquire() is not None
 
 
 def test_lease_is_released_after_an_error(store: MemoryStore, deadline: Deadline) -> None:

@@ -1,0 +1,107 @@
+"""The names in a store: the one owner of every folder, object and form of a name.
+
+::
+
+    v1/.leases/slot-00.00000001                              save slots
+    v1/<namespace>/<environment>/environment.json            the parts of the key
+    v1/<namespace>/<environment>/packs/<id>.tar.zst
+    v1/<namespace>/<environment>/quarantine/<id>             the pack is damaged
+    v1/<namespace>/<environment>/quarantine/<id>.pruned      the pack will be deleted
+    v1/<namespace>/<environment>/recalled/<id>               an operator recalled the pack
+    v1/<namespace>/<environment>/leases/<name>.00000001
+
+Anybody may put other names there. They are ignored, and nothing of another form is ever deleted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from ..config import is_namespace
+from ..pack import PACK_ID
+from ..stores.base import ObjectInfo
+
+VERSION = "v1"
+SHARED_LEASES = f"{VERSION}/.leases"
+"""Leases that concern the whole store, and the probes of ``doctor``."""
+DESCRIPTION = "environment.json"
+PACKS, QUARANTINE, RECALLED, LEASES = "packs", "quarantine", "recalled", "leases"
+PRUNED = ".pruned"
+"""The end of the name of a mark in ``quarantine`` for a pack that will be deleted."""
+_PACK_NAME = re.compile(rf"(?P<id>{PACK_ID.pattern})\.tar\.zst", re.ASCII)
+_ENVIRONMENT_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
+
+
+class Place:
+    """Names of the objects of one environment in one namespace."""
+
+    __slots__ = ("folder",)
+
+    def __init__(self, namespace: str, environment_id: str) -> None:
+        self.folder = f"{VERSION}/{namespace}/{environment_id}"
+
+    @property
+    def description(self) -> str:
+        return f"{self.folder}/{DESCRIPTION}"
+
+    @property
+    def leases(self) -> str:
+        return f"{self.folder}/{LEASES}"
+
+    @property
+    def listed(self) -> list[str]:
+        """The folders of marks and packs.
+
+        Marks come first. A pack is created before its mark and deleted before it. So no listing in this order shows a
+        marked pack without its mark, or the mark of a pack that exists without the pack.
+        """
+        return [f"{self.folder}/{name}" for name in (QUARANTINE, RECALLED, PACKS)]
+
+    def pack(self, pack_id: str) -> str:
+        return f"{self.folder}/{PACKS}/{pack_id}.tar.zst"
+
+    def damaged(self, pack_id: str) -> str:
+        return f"{self.folder}/{QUARANTINE}/{pack_id}"
+
+    def pruned(self, pack_id: str) -> str:
+        return f"{self.folder}/{QUARANTINE}/{pack_id}{PRUNED}"
+
+    def recalled(self, pack_id: str) -> str:
+        return f"{self.folder}/{RECALLED}/{pack_id}"
+
+
+def last(name: str) -> str:
+    """The last component of a name."""
+    return name.rpartition("/")[2]
+
+
+def is_environment_id(name: str) -> bool:
+    """Whether a folder of a namespace is that of an environment."""
+    return _ENVIRONMENT_ID.fullmatch(name) is not None
+
+
+def is_carried(name: str) -> bool:
+    """Whether an object goes into an export: a pack, or the description of an environment."""
+    parts = name.split("/")
+    if len(parts) < 4 or parts[0] != VERSION or not is_namespace(parts[1]) or not is_environment_id(parts[2]):
+        return False
+    return parts[3:] == [DESCRIPTION] or (
+        len(parts) == 5 and parts[3] == PACKS and _PACK_NAME.fullmatch(parts[4]) is not None
+    )
+
+
+def packs_by_id(listed: Iterable[ObjectInfo]) -> dict[str, ObjectInfo]:
+    """The packs in a listing of ``packs``, by id; objects of other names are left out."""
+    found = ((_PACK_NAME.fullmatch(last(info.name)), info) for info in listed)
+    return {match.group("id"): info for match, info in found if match}
+
+
+def marks_by_id(listed: Iterable[ObjectInfo], ending: str = "") -> dict[str, ObjectInfo]:
+    """The marks in a listing by the id of the pack: those that end with ``ending`` right behind the id."""
+    found = {last(info.name): info for info in listed}
+    return {
+        name.removesuffix(ending): info
+        for name, info in found.items()
+        if name.endswith(ending) and PACK_ID.fullmatch(name.removesuffix(ending))
+    }

@@ -1,0 +1,45 @@
+"""What to say where a store's file system refuses an operation: the object, its owner, its mode, and what to do."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+
+def explained_refusal(error: PermissionError, top: str) -> str:
+    """Explain a refusal of an operation on ``error.filename``, in the store with the top folder ``top``."""
+    text = error.strerror or str(error)
+    found = _nearest(str(error.filename or top))
+    if found is None:
+        return text
+    path, status = found
+    uid, groups = os.geteuid(), {os.getegid(), *os.getgroups()}
+    if uid == 0:  # no mode refuses root: it is the file system that does
+        return f"{text}; {path} belongs to uid {status.st_uid}, and its server does not let root in (root_squash?)"
+    owner = f"{path} belongs to uid {status.st_uid}, gid {status.st_gid}, mode {stat.S_IMODE(status.st_mode):04o}"
+    return f"{text}; {owner}; this process is uid {uid}, gid {os.getegid()}. {_advice(top, status, uid, groups)}"
+
+
+def _advice(top: str, status: os.stat_result, uid: int, groups: set[int]) -> str:
+    quoted = _quoted(top)
+    if status.st_uid == uid:
+        return f"Run: chmod -R u+rwX {quoted}"
+    if status.st_gid in groups:
+        return f"As its owner or root, run: chmod -R g+rwX {quoted}"
+    return f"As root, run: chgrp -R {os.getegid()} {quoted} && chmod -R g+rwX {quoted}"
+
+
+def _quoted(path: str) -> str:
+    """A path for a shell. (The module ``shlex`` is not imported for it: a worker's imports delay every load.)"""
+    is_plain = all(character.isalnum() or character in "/._-+@%" for character in path)
+    return path if is_plain else "'" + path.replace("'", "'\"'\"'") + "'"
+
+
+def _nearest(path: str) -> tuple[str, os.stat_result] | None:
+    """The object itself, or the innermost folder on the way to it whose status can be read."""
+    while path:
+        try:
+            return path, os.lstat(path)
+        except OSError:
+            path = os.path.dirname(path) if path != "/" else ""
+    return None
