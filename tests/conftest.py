@@ -22,8 +22,9 @@ from hypothesis import HealthCheck, settings
 from b10_transfer import config
 from b10_transfer.adapters import ADAPTERS
 from b10_transfer.concurrency.deadline import Deadline
-from b10_transfer.config.notices import notices
+from b10_transfer.config import store as store_location
 from b10_transfer.environment import Environment
+from b10_transfer.notices import notices
 from b10_transfer.pack import Index, Limits, Member, PackReader, PackWriter, SourceFile
 from b10_transfer.pack.trailer import FOOTER_BYTES, decode_footer, decode_index, encode
 from b10_transfer.repository.repository import Repository
@@ -122,6 +123,8 @@ def isolated_env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, store_place: P
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))
     monkeypatch.setattr(tempfile, "tempdir", None)
+    # This machine may have a shared volume where one is expected.
+    monkeypatch.setattr(store_location, "MOUNT", tmp_path / "no" / "mount")
     monkeypatch.setenv("B10_STORE", str(isolated.store))
     monkeypatch.setenv("LOCAL_WORK_DIR", str(isolated.work))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(isolated.inductor))

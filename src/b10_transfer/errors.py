@@ -7,6 +7,7 @@ They are raised inside and turned into an :class:`~b10_transfer.status.Operation
 from __future__ import annotations
 
 import errno
+import re
 
 MORE_FILES = "raise the limit of open files (ulimit -n)"
 MORE_PROCESSES = "raise the limit of processes and threads (ulimit -u, or the container's limit of pids)"
@@ -16,6 +17,13 @@ def explained(error: OSError) -> str:
     """What an error of the system says, and what to do about it where that error alone does not tell."""
     text = error.strerror or str(error)
     return f"{text}; {MORE_FILES}" if error.errno == errno.EMFILE else text
+
+
+def without_secrets(text: str) -> str:
+    """A text for a message, without the credentials and the query of any URL in it: both may hold secrets."""
+    if "://" not in text or text.startswith("file://"):
+        return text
+    return re.sub(r"\?\S*", "?…", re.sub(r"//.*@", "//…@", text))
 
 
 class CacheError(Exception):
@@ -35,9 +43,9 @@ class ConfigurationError(CacheValidationError):
 
     def __init__(self, variable: str, value: str, rule: str) -> None:
         self.variable = variable
-        self.value = value
-        self.rule = rule
-        super().__init__(f"{variable}={value!r} is not usable: {rule}")
+        self.value = without_secrets(value)
+        self.rule = without_secrets(rule)
+        super().__init__(f"{variable}={self.value!r} is not usable: {self.rule}")
 
 
 class StoreError(CacheError):

@@ -116,7 +116,7 @@ def test_work_dir_that_a_save_fills_is_empty_afterwards_and_the_next_save_with_r
     monkeypatch.setenv("LOCAL_WORK_DIR", str(small.path))
     saved = save()
     assert saved.status is OperationStatus.ERROR
-    assert f"LOCAL_WORK_DIR, {small.path}: No space left on device" in saved.reason
+    assert f"could not build the pack in {small.path}: No space left on device. Point LOCAL_WORK_DIR" in saved.reason
     assert files_below(small.path) == []
     assert small.used_bytes == 0
     assert not list(pod.store.rglob("packs/*"))

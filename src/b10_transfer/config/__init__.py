@@ -95,19 +95,21 @@ VARIABLES: tuple[Variable, ...] = (
         "B10_SIGNING_KEY",
         "unset",
         "a file, or `b10-private:…` itself (`b10-compile-cache keygen` makes one)",
-        "Signs what is published. For the pods that save, and for nobody else.",
+        "Signs what is published. For the pods that save, and for nobody else. Set but empty is an error: a pod whose "
+        "secret is missing would publish unsigned packs.",
     ),
     Variable(
         "B10_TRUSTED_KEYS",
         "unset",
         "files or `b10-public:…` keys, separated by commas or blanks; several while keys are being changed",
-        "Packs that none of these keys has signed count as absent. Unset, every sound pack is used.",
+        "Packs that none of these keys has signed count as absent. Unset, every sound pack is used. Set but empty is "
+        "an error: a manifest whose own variable is missing must not switch verification off.",
     ),
     Variable(
         "B10_READ_ONLY",
         "`0`",
         "`0` or `1`",
-        "With `1` nothing is ever written to the store, not even a lock: a save is SKIPPED.",
+        "With `1` nothing is ever written to the store, not even a lock: a save is SKIPPED. Set but empty is an error.",
     ),
     Variable(
         "B10_SHARED_ROOTS",
@@ -253,9 +255,9 @@ class Config:
             incomplete_timeout_s=env.capped(
                 "CLEANUP_INCOMPLETE_TIMEOUT_SECONDS", 60, "INCOMPLETE_TIMEOUT_CAP_SECONDS", 7200, minimum=0
             ),
-            signing_key=env.text("B10_SIGNING_KEY"),
-            trusted_keys=env.text("B10_TRUSTED_KEYS"),
-            read_only=env.flag("B10_READ_ONLY", default=False),
+            signing_key=env.protecting_text("B10_SIGNING_KEY"),
+            trusted_keys=env.protecting_text("B10_TRUSTED_KEYS"),
+            read_only=env.flag("B10_READ_ONLY", default=False, protects=True),
             shared_roots=env.flag("B10_SHARED_ROOTS", default=False),
             locks=env.flag("B10_LOCKS", default=True),
             caches=CacheSelection.parse("B10_CACHES", env.text("B10_CACHES") or "all"),

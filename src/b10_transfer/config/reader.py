@@ -30,13 +30,25 @@ class Variable:
 
 
 class EnvReader:
-    """Typed access to environment variables. An empty value counts as unset."""
+    """Typed access to environment variables. An empty value counts as unset, but for variables that protect."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
 
     def text(self, name: str) -> str | None:
         return self._environ.get(name) or None
+
+    def protecting_text(self, name: str) -> str | None:
+        """The value of a variable that protects something: empty is refused, because it would lift the protection.
+
+        Raises:
+            ConfigurationError: The variable is set and holds nothing but blanks.
+        """
+        value = self._environ.get(name)
+        if value is not None and not value.strip():
+            rule = "it is set but empty. Give it a value, or unset it if this protection is not wanted"
+            raise ConfigurationError(name, value, rule)
+        return value
 
     def whole_number(self, name: str, default: int, minimum: int) -> int:
         text = self.text(name)
@@ -56,8 +68,9 @@ class EnvReader:
             return cap
         return value
 
-    def flag(self, name: str, *, default: bool) -> bool:
-        text = self.text(name)
+    def flag(self, name: str, *, default: bool, protects: bool = False) -> bool:
+        """A flag. One that ``protects`` something must not be empty."""
+        text = self.protecting_text(name) if protects else self.text(name)
         if text is None:
             return default
         if text not in ("0", "1"):

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from ..errors import ConfigurationError
-from .notices import notices
+from ..notices import notices
 from .reader import EnvReader, from_working_directory, real_path
 
 logger = logging.getLogger(__name__)

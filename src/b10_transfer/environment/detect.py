@@ -11,11 +11,15 @@ import os
 import platform
 import socket
 import sys
+from collections.abc import Iterator
 
 from ..errors import UnidentifiedDeviceError
+from ..notices import notices
 from ..version import __version__
 from . import accelerator, cpu
-from .frameworks import torch_build, triton_version
+from .accelerator import Accelerator
+from .frameworks import TorchBuild, torch_build, triton_version
+from .graph_caching import reason_off
 from .key import Environment, Remark
 
 logger = logging.getLogger(__name__)
@@ -31,7 +35,10 @@ def identify() -> Environment:
     for remark in environment.remarks:
         if remark.level >= logging.ERROR:
             raise UnidentifiedDeviceError(str(remark))
-        logger.log(remark.level, "%s", remark)
+        if remark.repeats:
+            logger.log(remark.level, "%s", remark)
+        else:
+            notices.log(logger, remark.level, str(remark))
     return environment
 
 
@@ -58,8 +65,17 @@ def detect() -> Environment:
             "hostname": socket.gethostname(),
             "b10-transfer": __version__,
         },
-        remarks=device.remarks if torch.version else (_no_torch(), *device.remarks),
+        remarks=tuple(_remarks(torch, device)),
     )
+
+
+def _remarks(torch: TorchBuild, device: Accelerator) -> Iterator[Remark]:
+    if not torch.version:
+        yield _no_torch()
+    yield from device.remarks
+    seen, advice = reason_off(torch.version, os.environ)
+    if seen:
+        yield Remark(logging.WARNING, seen, advice)
 
 
 def _no_torch() -> Remark:
@@ -67,6 +83,7 @@ def _no_torch() -> Remark:
         logging.WARNING,
         f"{sys.executable} has no torch, so artifacts are filed without torch's version and without a device",
         "Run b10-compile-cache from the Python environment that the server runs in",
+        repeats=True,
     )
 
 

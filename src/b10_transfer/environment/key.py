@@ -17,6 +17,8 @@ class Remark:
     """A level of :mod:`logging`. ERROR: the key is not this pod's, and nothing may be loaded or saved under it."""
     seen: str
     advice: str
+    repeats: bool = False
+    """Whether each operation logs it, rather than the first one of a process."""
 
     def __str__(self) -> str:
         return f"{self.seen}. {self.advice}"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from ..adapters import ADAPTERS
+from ..adapters import ADAPTERS, CacheRoot, named
 from ..config.per_pod import per_pod_variables
+from ..environment.frameworks import torch_build
+from ..environment.graph_caching import reason_off
+from ..errors import CacheError
 from ..local.usage import CacheReport
 
 _PLACES = ("HOME", "TMPDIR", "XDG_CACHE_HOME")
@@ -25,6 +28,37 @@ def why_unused(report: CacheReport, server: Mapping[str, str]) -> str:
     if compiled and (names := per_pod_variables(server or os.environ)):
         return f"{report.warning}; also in vLLM's key, and set here: {', '.join(names)}"
     return report.warning
+
+
+def why_nothing_was_saved(
+    roots: Sequence[CacheRoot], failed: Mapping[str, CacheError], server: Mapping[str, str]
+) -> str:
+    """Why a server that started cold leaves nothing in the store.
+
+    Args:
+        roots: The caches that were looked at.
+        failed: Why some of them could not be read, by name.
+        server: The server's environment; empty if it is not known.
+    """
+    seen = f"nothing was restored and nothing was saved: {_shortly(roots)} got no finished artifacts"
+    for error in failed.values():
+        return f"{seen}, and {error}"
+    if differing := places_that_differ(server):
+        return (
+            f"{seen}. It keeps its caches elsewhere, since {'; '.join(differing)}. Start both with the same environment"
+        )
+    reason, advice = reason_off(torch_build().version, server or os.environ)
+    if reason:
+        return f"{seen}. {reason}. {advice}"
+    return (
+        f"{seen}. If it compiles, its caches are elsewhere: b10-compile-cache info shows where they are looked for, "
+        "and each cache's own variable moves it. If it does not, compilation is off (vLLM: --enforce-eager)"
+    )
+
+
+def _shortly(roots: Sequence[CacheRoot]) -> str:
+    """The caches' directories, or their number if they are many."""
+    return named(roots) if 0 < len(roots) <= 3 else f"{len(roots)} cache directories"
 
 
 def places_that_differ(server: Mapping[str, str]) -> list[str]:

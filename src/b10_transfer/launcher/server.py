@@ -143,7 +143,8 @@ class ExternalServer:
         # With a URL, what answers there is the server, whatever else is running.
         if found is None or (self._url is not None and not _same_port(self._url, address_of(found.arguments))):
             return None
-        logger.info("found the server: process %d, %s", found.pid, " ".join(found.arguments[-3:]))
+        # Not its arguments: they may hold an API key.
+        logger.info("found the server: process %d, %s", found.pid, address_of(found.arguments) or "without an address")
         return found
 
     def serves(self) -> bool | None:

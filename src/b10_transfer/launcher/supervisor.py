@@ -21,7 +21,7 @@ from ..local import snapshot
 from ..local.usage import Usage
 from ..operations import public as operations
 from ..status import LoadReport, OperationStatus
-from .explanation import why_unused
+from .explanation import why_nothing_was_saved, why_unused
 from .processes import lower_priority
 
 logger = logging.getLogger(__name__)
@@ -65,6 +65,10 @@ class Supervisor:
         self._roots: list[CacheRoot] = []
         self._usage: Usage | None = None
         self._proved = False
+        self._failed: Mapping[str, CacheError] = {}
+        """Why caches could not be looked at, by name."""
+        self._published = False
+        """Whether a save of this server published anything."""
         self._saved: Fingerprint | None = None
         """What the caches held when the store last held all of it; None if that is not known."""
         self._seen: Fingerprint = frozenset()
@@ -168,6 +172,8 @@ class Supervisor:
         self._prove(server, even_if_unused=self._completed)
         if self._seen and self._seen != self._saved:
             self._save(deadline_s=self._config.last_save_s)
+        if not self._seen and not self._published:
+            logger.warning("%s", why_nothing_was_saved(self._roots, self._failed, server.environment()))
 
     def _pause(self, server: Server, seconds: float) -> None:
         """Do nothing for so long, unless the server ends meanwhile."""
@@ -202,6 +208,7 @@ class Supervisor:
         except CacheError as error:
             logger.debug("%s", error)
             return
+        self._failed = look.failed
         found = frozenset(
             (unit.name, len(unit.files), unit.size, max(file.mtime_ns for file in unit.files)) for unit in look.units
         )
@@ -216,6 +223,7 @@ class Supervisor:
             self._retry_at = time.monotonic() + self._retry_s
             self._retry_s = min(2 * self._retry_s, _LONGEST_RETRY_S)
             return
+        self._published = self._published or report.status is OperationStatus.SUCCESS
         self._saved = held
         self._retry_s = _RETRY_S
 

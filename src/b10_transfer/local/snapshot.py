@@ -17,8 +17,8 @@ from types import MappingProxyType
 
 from ..adapters import CacheRoot, Unit
 from ..concurrency.deadline import Deadline
-from ..config.notices import notices
 from ..errors import CacheError, ConfigurationError, LocalCacheError
+from ..notices import notices
 from ..pack import PackUnit, PackWriter
 from ..pack.rules import DistinctPaths, check_paths
 from .files import LocalFile, LocalUnit, walk

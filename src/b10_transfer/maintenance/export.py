@@ -158,7 +158,7 @@ def _unpack(file: BinaryIO, store: DirectoryStore, path: Path, deadline: Deadlin
 @contextmanager
 def _directory(config: Config) -> Iterator[Path]:
     """A temporary directory in LOCAL_WORK_DIR."""
-    with _local_errors("use LOCAL_WORK_DIR,", config.work_dir):
+    with _local_errors("make a folder in LOCAL_WORK_DIR at", config.work_dir):
         temporary = tempfile.TemporaryDirectory(dir=config.work_dir, prefix="b10-transfer-")
     with temporary as name:
         yield Path(name)

@@ -19,7 +19,7 @@ def spool(work_dir: Path) -> Iterator[BinaryIO]:
             work_dir.mkdir(parents=True, exist_ok=True)
             file = cleanup.enter_context(tempfile.TemporaryFile(dir=work_dir, prefix="b10-transfer-"))
         except OSError as error:
-            raise LocalCacheError("use LOCAL_WORK_DIR,", str(work_dir), error.strerror or str(error)) from error
+            raise _error(work_dir, error) from error
         yield file
 
 
@@ -29,6 +29,13 @@ def building_errors(work_dir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise LocalCacheError(
-            "build the pack in LOCAL_WORK_DIR,", str(work_dir), error.strerror or str(error)
-        ) from error
+        raise _error(work_dir, error) from error
+
+
+def _error(work_dir: Path, error: OSError) -> LocalCacheError:
+    reason = error.strerror or str(error)
+    return LocalCacheError(
+        "build the pack in",
+        str(work_dir),
+        f"{reason}. Point LOCAL_WORK_DIR at a folder that has room and can be written",
+    )

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from ..config import Config
-from ..errors import ConfigurationError, UntrustedPackError
+from ..errors import CacheError, ConfigurationError, UntrustedPackError
 from ..pack import trailer
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_NEEDS_CRYPTOGRAPHY = "signatures need the package cryptography: pip install 'b10-transfer[signing]'"
 _CONTEXT = b"b10-transfer signed pack 1\n"
 _PRIVATE = "b10-private:"
 _PUBLIC = "b10-public:"
@@ -52,8 +53,9 @@ class SigningKey:
 
     @classmethod
     def generate(cls) -> SigningKey:
-        """A new key. Raises ConfigurationError without the package ``cryptography``."""
-        _require_cryptography("keygen", "")
+        """A new key. Raises CacheError without the package ``cryptography``."""
+        if not _has_cryptography():
+            raise CacheError(_NEEDS_CRYPTOGRAPHY)
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
         return cls(Ed25519PrivateKey.generate())
@@ -235,8 +237,13 @@ def _warn_if_others_can_read(path: str) -> None:
 
 
 def _require_cryptography(name: str, value: str) -> None:
+    if not _has_cryptography():
+        raise ConfigurationError(name, value, _NEEDS_CRYPTOGRAPHY)
+
+
+def _has_cryptography() -> bool:
     try:
         import cryptography.hazmat.primitives.asymmetric.ed25519  # noqa: F401
-    except ImportError as error:
-        rule = "signatures need the package cryptography: pip install 'b10-transfer[signing]'"
-        raise ConfigurationError(name, value, rule) from error
+    except ImportError:
+        return False
+    return True

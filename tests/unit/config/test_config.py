@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from b10_transfer import config
+from b10_transfer import OperationStatus, config, load, save
 from b10_transfer.adapters import ADAPTERS, cache_roots, locate_caches
 from b10_transfer.adapters.inductor import InductorAdapter, default_inductor_dir
 from b10_transfer.adapters.triton import TritonAdapter
 from b10_transfer.config import BucketUrl, Config, read_deadline, read_instant, read_wait
 from b10_transfer.config import store as store_location
-from b10_transfer.errors import ConfigurationError
+from b10_transfer.config.launcher import LauncherConfig
+from b10_transfer.errors import ConfigurationError, without_secrets
 
 if TYPE_CHECKING:
     from tests.conftest import IsolatedEnv
@@ -46,9 +47,9 @@ def refusal(**environ: str) -> ConfigurationError:
     except ConfigurationError as raised:
         error = raised
     assert error.variable == name
-    assert error.value == value
+    assert error.value == without_secrets(value)
     assert error.rule
-    assert all(text in str(error) for text in (name, repr(value), error.rule))
+    assert all(text in str(error) for text in (name, repr(error.value), error.rule))
     return error
 
 
@@ -541,3 +542,47 @@ def test_every_cache_is_taken_unless_some_are_named() -> None:
 def test_selection_that_means_nothing_is_refused(value: str) -> None:
     with pytest.raises(ConfigurationError, match=r"^B10_CACHES="):
         cache_roots(read(B10_CACHES=value))
+
+
+# Variables that protect
+
+
+@pytest.mark.parametrize("name", ["B10_TRUSTED_KEYS", "B10_SIGNING_KEY", "B10_READ_ONLY"])
+@pytest.mark.parametrize("value", ["", " ", "\t\n"])
+def test_variable_that_protects_is_refused_if_it_is_empty(name: str, value: str) -> None:
+    """A manifest whose own variable is unset must not lift the protection."""
+    assert "set but empty" in refusal(**{name: value}).rule
+
+
+def test_empty_trusted_keys_never_load_a_pack(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    isolated_env.fill(isolated_env.triton, {"KERNEL/launcher.so": b"x"})
+    assert save().status is OperationStatus.SUCCESS
+    (isolated_env.triton / "KERNEL" / "launcher.so").unlink()
+    monkeypatch.setenv("B10_TRUSTED_KEYS", "")
+    report = load()
+    assert (report.status, report.units) == (OperationStatus.ERROR, 0)
+    assert "B10_TRUSTED_KEYS" in report.reason
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://user:pass-word@bucket/prefix",
+        "s3://bucket/prefix?X-Amz-Signature=pass-word",
+        "https://user:p@ss/pass-word@host/path",
+        "http://host/?token=pass-word",
+    ],
+)
+def test_secrets_of_a_url_are_in_no_message(
+    isolated_env: IsolatedEnv, caplog: pytest.LogCaptureFixture, url: str
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    report = load(store=url)
+    assert report.status is OperationStatus.ERROR
+    assert "pass-word" not in report.reason + caplog.text
+
+
+def test_secrets_of_the_servers_url_are_in_no_message(caplog: pytest.LogCaptureFixture) -> None:
+    LauncherConfig.from_environment({"B10_TRANSFER_VLLM_URL": "ftp://user:pass-word@host/?token=pass-word"})
+    assert "B10_TRANSFER_VLLM_URL" in caplog.text
+    assert "pass-word" not in caplog.text

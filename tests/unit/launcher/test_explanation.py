@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from b10_transfer.launcher.explanation import places_that_differ, why_unused
+from b10_transfer.adapters import cache_roots
+from b10_transfer.config import Config
+from b10_transfer.environment.frameworks import TorchBuild
+from b10_transfer.errors import LocalCacheError
+from b10_transfer.launcher import explanation
+from b10_transfer.launcher.explanation import places_that_differ, why_nothing_was_saved, why_unused
 from b10_transfer.local.usage import CacheReport, CacheUse
 
 if TYPE_CHECKING:
@@ -41,3 +46,29 @@ def test_variables_that_say_nothing_of_places_may_differ(monkeypatch: pytest.Mon
     monkeypatch.setenv("TRITON_CACHE_DIR", "/t")
     server = {"HOME": "/root", "TRITON_CACHE_DIR": "/t", "ANYTHING": "else"}
     assert places_that_differ(server) == []
+
+
+# A cold server that leaves nothing in the store
+
+
+@pytest.mark.parametrize(
+    ("torch", "server", "words"),
+    [
+        ("2.13.0", {}, "vLLM: --enforce-eager"),
+        ("2.13.0", {"HOME": "/home/user"}, "HOME is /root here and /home/user there"),
+        ("2.4.1", {}, "Set TORCHINDUCTOR_FX_GRAPH_CACHE=1"),
+        ("2.13.0", {"HOME": "/root", "TORCHINDUCTOR_FX_GRAPH_CACHE": "0"}, "TORCHINDUCTOR_FX_GRAPH_CACHE=0"),
+    ],
+)
+def test_cold_server_that_saved_nothing_gets_a_reason(
+    monkeypatch: pytest.MonkeyPatch, torch: str, server: dict[str, str], words: str
+) -> None:
+    monkeypatch.setattr(explanation, "torch_build", lambda: TorchBuild(torch))
+    reason = why_nothing_was_saved(cache_roots(Config.from_environment()), {}, server)
+    assert reason.startswith("nothing was restored and nothing was saved: 21 cache directories got no finished")
+    assert words in reason
+
+
+def test_cache_that_could_not_be_read_is_the_reason() -> None:
+    failed = {"triton": LocalCacheError("look through", "/cache", "Permission denied")}
+    assert "could not look through /cache: Permission denied" in why_nothing_was_saved([], failed, {})

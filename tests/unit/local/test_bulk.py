@@ -359,6 +359,8 @@ def _outcome(call: Callable[[], object]) -> object:
 def _described(folder: Path) -> Iterator[tuple[str, int, int, bytes]]:
     for path in folder.rglob("*"):
         status = path.stat()
+        if path.is_file():
+            path.chmod(0o600)  # an ordinary user cannot read a file of mode 0, even his own
         content = path.read_bytes() if path.is_file() else b""
         times = status.st_mtime_ns if path.is_file() else 0
         yield str(path.relative_to(folder)), status.st_mode, times, content

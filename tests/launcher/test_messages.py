@@ -1,0 +1,61 @@
+"""``run`` logs a cause once, and a cold server that saves nothing is a WARNING."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.launcher.pod import Pod, lines_with
+
+
+def refused_by_mode(cache: Path) -> None:
+    cache.mkdir(parents=True)
+    cache.chmod(0o777)
+
+
+def a_file_instead(cache: Path) -> None:
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    cache.write_text("")
+
+
+def unsavable_name(cache: Path) -> None:
+    (cache / "KEY").mkdir(parents=True)
+    (cache / "KEY" / "with\nbreak.cubin").write_bytes(b"x")
+
+
+@pytest.mark.parametrize("fault", [refused_by_mode, a_file_instead, unsavable_name], ids=lambda fault: fault.__name__)
+def test_each_warning_is_logged_once(pod: Pod, fault: object) -> None:
+    assert callable(fault)
+    fault(pod.cache)
+    started = pod.run(["sleep", "600"], B10_TRANSFER_INTERVAL_S="0.05", B10_QUIET_SECONDS="0.05")
+    time.sleep(3)  # some dozens of looks
+    started.send(signal.SIGTERM)
+    started.wait()
+    lines = [re.sub(r"^\S+ \S+ ", "", line) for line in started.log.splitlines() if "WARNING" in line]
+    assert [line for line, count in Counter(lines).items() if count > 1] == []
+
+
+def test_cold_server_that_saved_nothing_is_one_warning(pod: Pod) -> None:
+    started = pod.run(["true"])
+    assert started.wait() == 0
+    assert len(lines_with("nothing was restored and nothing was saved", started.log)) == 1
+
+
+def test_cold_server_that_saved_something_is_no_warning(pod: Pod) -> None:
+    log = pod.serve_and_end().log
+    assert "nothing was saved" not in log
+
+
+def test_arguments_of_a_server_stay_out_of_the_log(pod: Pod) -> None:
+    """They may hold an API key."""
+    started = pod.shell("$command & $server --api-key very-secret")
+    started.says("found the server")
+    assert "very-secret" not in started.log
+    assert f":{pod.port}/v1/models" in started.log
+    for fact in pod.noted("started"):
+        pod.send(fact["pid"], signal.SIGTERM)
