@@ -101,15 +101,40 @@ class SaveTooLargeError(CacheError):
 
 
 class NoSpaceError(CacheOperationInterrupted):
-    """A local file system has no room for a restore; nothing was placed."""
+    """A local file system has no room for what a cache would get; nothing was placed there.
 
-    def __init__(self, path: str, needed_bytes: int, free_bytes: int) -> None:
+    Args:
+        path: A folder on the file system.
+        needed_bytes: Bytes that the restore writes.
+        free_bytes: Bytes that this user may still write.
+        variable: The environment variable that says where the cache is; "" if there is none.
+        needed_files: Files and folders that the restore creates.
+        free_files: How many this user may still create; None if the file system has no such limit.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        needed_bytes: int,
+        free_bytes: int,
+        variable: str = "",
+        needed_files: int = 0,
+        free_files: int | None = None,
+    ) -> None:
         self.path = path
         self.needed_bytes = needed_bytes
         self.free_bytes = free_bytes
+        self.variable = variable
+        self.needed_files = needed_files
+        self.free_files = free_files
+        place = f"point {variable} at" if variable else "use"
+        if free_files is not None and free_files < needed_files:
+            lack = f"{path} has room for {free_files} more files (inodes) and the restore creates {needed_files}"
+            super().__init__(f"{lack}; remove files, or {place} another file system")
+            return
         super().__init__(
             f"{path} has {free_bytes / 1e6:.1f} MB free and the restore needs {needed_bytes / 1e6:.1f} MB; "
-            "free some space, or point TORCHINDUCTOR_CACHE_DIR at a larger file system"
+            f"free some space, or {place} a larger file system"
         )
 
 

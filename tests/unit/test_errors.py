@@ -28,9 +28,14 @@ from b10_transfer import errors
             "Raise MAX_CACHE_SIZE_MB, or save more often so that each save has less to publish",
         ),
         (
-            errors.NoSpaceError("/tmp", 2_500_000, 1_000_000),
+            errors.NoSpaceError("/tmp", 2_500_000, 1_000_000, "TRITON_CACHE_DIR"),
             "/tmp has 1.0 MB free and the restore needs 2.5 MB; "
-            "free some space, or point TORCHINDUCTOR_CACHE_DIR at a larger file system",
+            "free some space, or point TRITON_CACHE_DIR at a larger file system",
+        ),
+        (
+            errors.NoSpaceError("/tmp", 1, 5, "", needed_files=3, free_files=2),
+            "/tmp has room for 2 more files (inodes) and the restore creates 3; "
+            "remove files, or use another file system",
         ),
         (errors.LocalCacheError("read", "/tmp/x", "Is a directory"), "could not read /tmp/x: Is a directory"),
         (

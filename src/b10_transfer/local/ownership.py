@@ -81,9 +81,14 @@ def user_to_restore_as(root: CacheRoot) -> User | None:
     that no link of his leads root elsewhere. This needs a folder that root has given to him: where every user can
     create folders, one of another user proves nothing, and the cache is refused.
     """
-    if root.may_be_shared and os.geteuid() != _ROOT:
+    return user_to_restore_at(root.path, may_be_shared=root.may_be_shared)
+
+
+def user_to_restore_at(path: str | os.PathLike[str], *, may_be_shared: bool) -> User | None:
+    """:func:`user_to_restore_as` for a path instead of a root."""
+    if may_be_shared and os.geteuid() != _ROOT:
         return None
-    return _inspect(str(root.path), may_be_shared=root.may_be_shared).owner
+    return _inspect(os.fspath(path), may_be_shared=may_be_shared).owner
 
 
 class OpenRoot:
@@ -176,6 +181,8 @@ def _inspect(path: str, *, may_be_shared: bool = False) -> _Way:
         mode = status.st_mode
         if stat.S_ISLNK(mode):
             raise _refusal(path, f"{folder} has become a link")
+        if not stat.S_ISDIR(mode):
+            raise LocalCacheError("use", path, f"{folder} is not a directory; remove it, or choose another place")
         is_own = _is_own(status, everybody_creates)
         if may_be_shared:
             way.owner = None if is_own else User(status.st_uid, status.st_gid)

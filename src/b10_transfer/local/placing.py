@@ -5,22 +5,27 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
+import stat
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..adapters import CacheRoot, UnitKind
-from ..errors import LocalCacheError
+from ..errors import CacheError, LocalCacheError, explained
 from ..pack import PackUnit
 from ..repository.union import Pack, Union
 from .presence import below_root, is_present, known_unit
-from .staging import lies_inside
+from .rights import rights_of
+from .staging import StagedTree, make_folders
 
 logger = logging.getLogger(__name__)
 
 _TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
 """What a rename answers when there is something in its way."""
 _CANNOT_RENAME = {errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM}
-"""What it answers where a root cannot be replaced as a whole, though units can be put into it."""
+"""What it answers if a folder cannot become the root, though units can be put into one that is made there."""
+_CREATED = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -36,7 +41,7 @@ class Restored:
     bytes: int = 0
     packed_bytes: int = 0
     packs: set[str] = field(default_factory=set)
-    failures: list[LocalCacheError] = field(default_factory=list)
+    failures: list[CacheError] = field(default_factory=list)
     """What could not be put in place, of roots or units; the others were."""
 
     @property
@@ -53,31 +58,45 @@ class Restored:
             self.packs.add(pack.id)
             self.packed_bytes += pack.packed_bytes
 
-    def fail(self, error: LocalCacheError) -> None:
+    def fail(self, error: CacheError) -> None:
         """Note, and say, what could not be put in place."""
         logger.warning("%s; the rest is restored without it", error)
         self.failures.append(error)
 
 
-def place(cache: CacheRoot, staged: Path, units: list[tuple[Pack, PackUnit]], result: Restored) -> None:
+def place(cache: CacheRoot, tree: StagedTree, units: list[tuple[Pack, PackUnit]], result: Restored) -> None:
     """Move staged units to their root, and count those that were not already there."""
     if not units:
         return
-    root = cache.path
-    root.parent.mkdir(parents=True, exist_ok=True)
-    whole = not lies_inside(cache.outermost) and _fill_empty_root(staged, root)
-    for pack, unit in units:
-        try:
-            if whole or _place_unit(cache, staged, unit):
-                result.count(pack, unit)
-        except OSError as error:  # a folder on another file system, say
-            result.fail(LocalCacheError("restore to", f"{root}/{below_root(unit.name)}", str(error)))
+    with rights_of(tree.user):
+        whole = not os.path.lexists(cache.path) and _become_root(tree, cache.path)
+        for pack, unit in units:
+            try:
+                if whole or _place_unit(cache, tree, unit):
+                    result.count(pack, unit)
+            except OSError as error:  # a folder on another file system, say
+                path = f"{cache.path}/{below_root(unit.name)}"
+                result.fail(LocalCacheError("restore to", path, explained(error)))
 
 
-def _place_unit(cache: CacheRoot, staged: Path, unit: PackUnit) -> bool:
+def _become_root(tree: StagedTree, root: Path) -> bool:
+    """Make the staged tree the root, which is missing: all of a restore appears at once. False if it exists now."""
+    make_folders(root.parent, tree.folder_mode)
+    # The staged tree is private; the root gets the permissions that any new folder gets.
+    mode = stat.S_IMODE(os.stat(tree.path).st_mode) | tree.folder_mode & ~tree.masked
+    os.chmod(tree.path, mode)
+    try:
+        return _rename_folder(tree.path, root)
+    except OSError as error:
+        if error.errno not in _CANNOT_RENAME:
+            raise
+        return False
+
+
+def _place_unit(cache: CacheRoot, tree: StagedTree, unit: PackUnit) -> bool:
     """Move one unit to its root; False if it is there."""
-    root, known = cache.path, known_unit(unit)
-    (root / known.path).parent.mkdir(parents=True, exist_ok=True)
+    root, staged, known = cache.path, tree.path, known_unit(unit)
+    make_folders((root / known.path).parent, tree.folder_mode)
     if known.kind is UnitKind.FOLDER and _rename_folder(staged / known.path, root / known.path):
         return True
     if is_present(cache, known, {}):
@@ -85,33 +104,42 @@ def _place_unit(cache: CacheRoot, staged: Path, unit: PackUnit) -> bool:
     # A stem, or a folder with nothing but leftovers in it. What names the other files comes last.
     paths = sorted((below_root(member.path) for member in unit.members), key=cache.adapter.is_rewritten)
     for path in paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        make_folders((root / path).parent, tree.folder_mode)
         _link(staged / path, root / path)
     return True
 
 
 def _link(staged: Path, target: Path) -> None:
+    """Give a staged file its name, unless a compiler was faster: then its file stays, with the same content."""
     try:
         os.link(staged, target, follow_symlinks=False)
-    except FileExistsError:  # a compiler was faster with this one; its content is the same
+    except FileExistsError:
         return
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        os.rename(staged, target)
+        _copy(staged, target)
 
 
-def _fill_empty_root(staged: Path, root: Path) -> bool:
-    """Make the staged tree the root, if that is missing or empty: all of a restore appears at once."""
+def _copy(staged: Path, target: Path) -> None:
+    """The same without hard links. A rename would replace a file that was compiled a moment ago."""
     try:
-        # A root that others may read stays so; a new one is private, because torch runs what lies there.
-        os.chmod(staged, root.stat().st_mode & 0o7777 if root.exists() else 0o700)
-        os.rename(staged, root)
-    except OSError as error:
-        if error.errno not in _TAKEN | _CANNOT_RENAME:
+        descriptor = os.open(target, _CREATED, 0o600)
+    except FileExistsError:
+        return
+    with open(descriptor, "wb") as file:
+        try:
+            with open(staged, "rb") as source:
+                shutil.copyfileobj(source, file)
+            file.flush()
+            status = os.stat(staged)
+            os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
+            os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
+        except OSError:
+            with suppress(OSError):  # half a file is worse than none
+                if os.path.samestat(os.fstat(descriptor), os.lstat(target)):
+                    os.unlink(target)
             raise
-        return False
-    return True
 
 
 def _rename_folder(staged: Path, target: Path) -> bool:

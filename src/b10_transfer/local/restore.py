@@ -1,23 +1,25 @@
 """Put units in place while compilers may be running and other ranks may be restoring.
 
-Everything is first written to a staging folder beside the cache root, each byte out of a verified frame. Then an empty
-root is filled by one rename, and any other unit by unit: a folder by a rename, the files of a stem by links. None of
-these ever replaces anything, so whoever looks sees all of a unit or none of it, and what is there already stays.
+Everything is first written to a staging folder in the cache root, each byte out of a verified frame. Then the units are
+put in place one by one: a folder by a rename, the files of a stem by links. A root that does not exist appears by one
+rename. None of these replaces anything: a reader sees all of a unit or none of it, and what is there already stays.
+
+A root that cannot be restored to does not affect the others.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 
 from ..adapters import CacheRoot
 from ..concurrency.deadline import Deadline
-from ..errors import LocalCacheError, NoSpaceError, PackError, explained
+from ..errors import CacheError, LocalCacheError, NoSpaceError, PackError, explained
 from ..pack import PackUnit
 from ..repository.repository import ReadRepository
 from ..repository.union import Pack, Union
-from .ownership import check_private
+from .ownership import user_to_restore_as
 from .placing import Restored, place
 from .presence import Wanted
 from .staging import StagedTree, staged_tree
@@ -36,38 +38,47 @@ def restore(
 ) -> Restored:
     """Put the named units in place below their roots.
 
-    A pack that turns out to be damaged counts as absent: nothing of it is placed, and its units come from earlier
-    packs where those hold them. Raises StoreError, NoSpaceError, LocalCacheError or DeadlineExceededError; a unit is
-    then in place whole or not at all.
+    A damaged pack is ignored: nothing of it is placed, and its units come from earlier packs if those hold them. A root
+    that cannot be restored to is left out with a warning. Raises StoreError or DeadlineExceededError, and NoSpaceError
+    or LocalCacheError if nothing could be placed; a unit is then in place whole or not at all.
     """
     by_name = {root.name: root for root in roots}
     result = Restored(union)
     remaining = set(names)
     staged: dict[str, tuple[Pack, PackUnit]] = {}
-    with ExitStack() as cleanup, _local_errors(", ".join(str(root.path) for root in by_name.values())):
+    with ExitStack() as cleanup:
         trees = _stage_roots(by_name, result, cleanup)
-        remaining = {name for name in remaining if name.partition("/")[0] in trees}
-        _require_space(result.union, remaining, trees)
-        while remaining:
+        _drop_without_room(result, remaining, by_name, trees)
+        while remaining := {name for name in remaining if name.partition("/")[0] in trees}:
             wanted = {name: found for name, found in result.union.units.items() if name in remaining}
             remaining.intersection_update(wanted)
             for pack, units in _by_pack(wanted):
                 try:
-                    stage(repository, pack, units, by_name, trees, deadline)
+                    failed = stage(repository, pack, units, by_name, trees, deadline)
                 except PackError as error:
                     result.union = result.union.without(pack, error)
                     _unstage(units, trees)
                     continue
                 staged.update({unit.name: (pack, unit) for unit in units})
                 remaining.difference_update(unit.name for unit in units)
+                for name, cause in failed.items():
+                    result.fail(_failure(by_name[name], cause))
+                    del trees[name]
         for name, tree in trees.items():
             root = by_name[name]
             deadline.check(f"putting files in place in {root.path}")
             of_root = [found for found in staged.values() if found[1].name.partition("/")[0] == name]
-            place(root, tree.path, of_root, result)
+            try:
+                place(root, tree, of_root, result)
+            except OSError as error:
+                result.fail(_failure(root, error))
     if result.failures and not result.units:
         raise result.failures[0]
     return result
+
+
+def _failure(root: CacheRoot, error: OSError) -> LocalCacheError:
+    return LocalCacheError("restore to", str(root.path), explained(error))
 
 
 def _stage_roots(roots: Mapping[str, CacheRoot], result: Restored, cleanup: ExitStack) -> dict[str, StagedTree]:
@@ -75,9 +86,9 @@ def _stage_roots(roots: Mapping[str, CacheRoot], result: Restored, cleanup: Exit
     trees = {}
     for name, root in roots.items():
         try:
-            check_private(root)
-            trees[name] = cleanup.enter_context(staged_tree(root.outermost))
-        except LocalCacheError as error:
+            user = user_to_restore_as(root)
+            trees[name] = cleanup.enter_context(staged_tree(root.outermost, user))
+        except CacheError as error:
             result.fail(error)
     return trees
 
@@ -90,30 +101,49 @@ def _by_pack(wanted: Wanted) -> list[tuple[Pack, list[PackUnit]]]:
     return list(grouped.values())
 
 
-def _require_space(union: Union, names: set[str], trees: Mapping[str, StagedTree]) -> None:
-    """Raise NoSpaceError rather than fill a file system: half a restore would be of no use to anybody."""
-    devices = {name: os.stat(tree.path).st_dev for name, tree in trees.items()}
-    needed = dict.fromkeys(devices.values(), 0)
+def _drop_without_room(
+    result: Restored, names: Iterable[str], roots: Mapping[str, CacheRoot], trees: dict[str, StagedTree]
+) -> None:
+    """Leave out the roots for which a file system lacks room, rather than restore half of each."""
+    needed_bytes, needed_files = dict.fromkeys(trees, 0), dict.fromkeys(trees, 0)
     for name in names:
-        _pack, unit = union.units[name]
-        needed[devices[name.partition("/")[0]]] += unit.size + len(unit.members) * _BLOCK_BYTES
-    for root, tree in trees.items():
-        free = os.statvfs(tree.path)
-        free_bytes, needed_bytes = free.f_bavail * free.f_frsize, needed[devices[root]]
-        if free_bytes < needed_bytes:
-            raise NoSpaceError(str(tree.path.parent), needed_bytes, free_bytes)
+        root = name.partition("/")[0]
+        if root in trees:
+            _pack, unit = result.union.units[name]
+            needed_bytes[root] += unit.size + len(unit.members) * _BLOCK_BYTES
+            needed_files[root] += len(unit.members)
+    taken: dict[int, tuple[int, int]] = {}
+    """By device: bytes and files of the roots before."""
+    for name, tree in list(trees.items()):
+        try:
+            device, free = os.stat(tree.path).st_dev, os.statvfs(tree.path)
+        except OSError as error:
+            result.fail(_failure(roots[name], error))
+            del trees[name]
+            continue
+        bytes_before, files_before = taken.get(device, (0, 0))
+        free_bytes = free.f_bavail * free.f_frsize - bytes_before
+        free_files = free.f_favail - files_before if free.f_files else None  # some have no fixed number
+        if free_bytes < needed_bytes[name] or (free_files is not None and free_files < needed_files[name]):
+            variable = _variable(roots[name])
+            place = str(roots[name].path)
+            shortage = NoSpaceError(
+                place, needed_bytes[name], max(0, free_bytes), variable, needed_files[name], free_files
+            )
+            result.fail(shortage)
+            del trees[name]
+        else:
+            taken[device] = (bytes_before + needed_bytes[name], files_before + needed_files[name])
+
+
+def _variable(root: CacheRoot) -> str:
+    """The variable that says where a cache is: its own rather than one that it shares."""
+    return root.adapter.variables[-1].name if root.adapter.variables else "TMPDIR"
 
 
 def _unstage(units: Iterable[PackUnit], trees: Mapping[str, StagedTree]) -> None:
     for unit in units:
         for member in unit.members:
             root_name, _, path = member.path.partition("/")
-            trees[root_name].remove(path)
-
-
-@contextmanager
-def _local_errors(roots: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise LocalCacheError("restore to", roots, explained(error)) from error
+            if root_name in trees:
+                trees[root_name].remove(path)

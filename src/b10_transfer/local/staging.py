@@ -1,16 +1,19 @@
 """Local staging: where new units are written before they are put in place, and the lock of a cache root.
 
-Both lie beside the root, on the same file system, so that putting in place is a rename. Where the root is a mount
-point, or its parent cannot be written, they lie inside it, under names that are never artifacts.
+What is staged lies inside the root, under names that are never artifacts, so that it takes on the root's group, access
+control lists and file system. If the root does not exist it lies beside it, and the root appears by one rename. The
+lock lies beside the root, or inside if the root is a mount point or the folder above it cannot be written.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
 import secrets
 import shutil
+import stat
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,9 +23,15 @@ from ..concurrency.deadline import Deadline
 from ..errors import LocalCacheError, explained
 from ..stores.locality import is_mount_point
 from .bulk import FilePart, write_files
+from .ownership import FOLDER, User, user_to_restore_at
+from .rights import rights_of
 
 logger = logging.getLogger(__name__)
 
+LOCKS_SHARE = 0.5
+"""The part of an operation's time that it waits for locks at most. Then it goes on without: locks only save work."""
+_STAGING = ".b10-staging-"
+_LOCK = ".b10-lock"
 _POLL_S = 0.02
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -31,16 +40,23 @@ class StagedTree:
     """A folder, private to this process, that is filled with files by their relative paths.
 
     Files are created relative to descriptors of folders of the tree, name by name, so that no link can lead elsewhere.
+
+    Args:
+        path: The folder, which exists and is empty.
+        user: Whose rights to write with; None for this process's own.
+        folder_mode: Permissions of new folders, less the umask.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, user: User | None = None, folder_mode: int = 0o755) -> None:
         self.path = path
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        # Held as long as the tree is in use: whoever gets this lock may take the tree for a dead process's.
+        self.user = user
+        self.folder_mode = folder_mode
+        self._descriptor = os.open(path, FOLDER)
+        # Held as long as the tree is in use: another process that gets this lock may assume that its owner died.
         try:
             with suppress(OSError):  # a file system without locks: there, what dead processes leave stays
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-            self._masked = self._find_masked()
+            self.masked = self._find_masked()
         except OSError:
             os.close(self._descriptor)
             raise
@@ -53,18 +69,24 @@ class StagedTree:
         with self._guard:
             self._writers += 1
         try:
-            write_files(self._descriptor, parts, self._masked)
+            with rights_of(self.user):
+                write_files(self._descriptor, parts, self.masked, self.folder_mode)
         finally:
             with self._guard:
                 self._writers -= 1
-            if self._is_over:  # whoever closed the tree did not wait for this
+            if self._is_over:  # the tree was closed without waiting for this
                 self.close()
-                shutil.rmtree(self.path, ignore_errors=True)
+                self.clear()
 
     def remove(self, path: str) -> None:
         """Remove a file of this tree, if it is there."""
-        with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        with rights_of(self.user), suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
             os.unlink(self.path / path)
+
+    def clear(self) -> None:
+        """Remove the tree from the file system."""
+        with rights_of(self.user):
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def close(self) -> None:
         """Release the descriptors; the files stay."""
@@ -86,66 +108,76 @@ class StagedTree:
             os.unlink(name, dir_fd=self._descriptor)
 
 
-def lies_inside(root: Path) -> bool:
-    """Whether a root's staging has to lie inside it: what lies beside could not be renamed into it."""
-    return os.path.exists(root) and (is_mount_point(root) or not os.access(root.parent, os.W_OK | os.X_OK))
-
-
 @contextmanager
-def staged_tree(root: Path) -> Iterator[StagedTree]:
-    """A new staged tree for a root; what is left of it at the end is removed. Raises LocalCacheError."""
+def staged_tree(root: Path, user: User | None = None) -> Iterator[StagedTree]:
+    """A new staged tree for a root, removed at the end; written with the rights of ``user``. Raises LocalCacheError."""
     try:
-        folder, prefix = _place(root)
-        _remove_leftovers(folder, f"{prefix}.b10-staging-")
-        tree = _new_tree(folder, f"{prefix}.b10-staging-")
+        with rights_of(user):
+            folder, prefix = _place(root)
+            _remove_leftovers(folder, prefix + _STAGING, user)
+            tree = _new_tree(folder, prefix + _STAGING, user)
     except OSError as error:
         raise LocalCacheError("stage files for", str(root), explained(error)) from error
     with ExitStack() as cleanup:
-        cleanup.callback(shutil.rmtree, tree.path, ignore_errors=True)
+        cleanup.callback(tree.clear)
         cleanup.callback(tree.close)
         yield tree
 
 
-def _new_tree(folder: Path, prefix: str) -> StagedTree:
+def _new_tree(folder: Path, prefix: str, user: User | None) -> StagedTree:
+    """A tree in a folder. Members of a group that may write to the folder may write to the folders of the tree."""
+    is_groups = prefix.startswith(_STAGING) and os.stat(folder).st_mode & stat.S_IWGRP
     while True:
         path = folder / f"{prefix}{secrets.token_hex(8)}"
         os.mkdir(path, 0o700)
         # Until it is locked, another process may take it for a dead one's and remove it.
         with suppress(FileNotFoundError):
-            return StagedTree(path)
+            return StagedTree(path, user, 0o775 if is_groups else 0o755)
 
 
-def remove_leftovers(root: Path) -> None:
+def remove_leftovers(root: Path, *, may_be_shared: bool = False) -> None:
     """Remove what dead processes left staged for a root that exists. (A :func:`staged_tree` does so by itself.)"""
-    with suppress(OSError):
+    with suppress(OSError, LocalCacheError):
         if os.path.exists(root):
-            folder, prefix = _place(root)
-            _remove_leftovers(folder, f"{prefix}.b10-staging-")
+            user = user_to_restore_at(root, may_be_shared=may_be_shared)
+            with rights_of(user):
+                for folder, prefix in _places(root):
+                    _remove_leftovers(folder, prefix + _STAGING, user)
 
 
 @contextmanager
-def locked(root: Path, deadline: Deadline) -> Iterator[None]:
+def locked(root: Path, patience: Deadline, *, may_be_shared: bool = False) -> Iterator[None]:
     """Hold a root's lock, which makes other ranks of the pod wait for the restore in progress instead of repeating it.
 
-    The kernel releases it when its holder dies. It only saves work: where it cannot be had, this goes on without.
+    The kernel releases it when its holder dies. It only saves work: if it cannot be had, or not within ``patience``,
+    this goes on without it.
     """
     try:
-        folder, prefix = _place(root)
-        descriptor = _open_lock(folder / f"{prefix}.b10-lock", os.O_CREAT)
-    except OSError as error:
+        user = user_to_restore_at(root, may_be_shared=may_be_shared)
+        with rights_of(user):
+            inside, beside = _places(root)
+            folder, prefix = inside if _cannot_be_beside(root) else beside
+            make_folders(folder)
+            descriptor = _open_lock(folder / (prefix + _LOCK), os.O_CREAT, user)
+    except (OSError, LocalCacheError) as error:
         logger.debug("there is no lock for %s: %s", root, error)
         yield
         return
     with _Lock(descriptor) as lock:
-        lock.wait(root, deadline)
+        lock.wait(root, patience)
         yield
 
 
-def wait_for_restore(root: Path, deadline: Deadline) -> None:
-    """Wait while another rank restores to a root. Leaves no trace where nobody ever did."""
-    for path in (root.parent / f".{root.name}.b10-lock", root / ".b10-lock"):
-        with suppress(OSError), _Lock(_open_lock(path, 0)) as lock:
-            lock.wait(root, deadline)
+def wait_for_restore(root: Path, patience: Deadline, *, may_be_shared: bool = False) -> None:
+    """Wait while another rank restores to a root, at most for ``patience``. Creates nothing."""
+    for folder, prefix in _places(root):
+        with suppress(OSError, LocalCacheError):
+            path = folder / (prefix + _LOCK)
+            if not os.path.lexists(path):
+                continue
+            user = user_to_restore_at(root, may_be_shared=may_be_shared)
+            with _Lock(_open_lock(path, 0, user)) as lock:
+                lock.wait(root, patience)
 
 
 class _Lock:
@@ -171,33 +203,67 @@ class _Lock:
             return False
         return True
 
-    def wait(self, root: Path, deadline: Deadline) -> None:
-        """Wait for the lock within the deadline; without locks there is nothing to wait for."""
+    def wait(self, root: Path, patience: Deadline) -> None:
+        """Wait for the lock; without locks there is nothing to wait for."""
         with suppress(OSError):
             while not self.try_it():
-                deadline.check(f"waiting for another process to restore {root}")
-                deadline.sleep(_POLL_S)
+                if patience.remaining_s <= _POLL_S:
+                    logger.warning(
+                        "the lock of %s is held by another process; this one goes on without it. It may do the same "
+                        "work again",
+                        root,
+                    )
+                    return
+                patience.sleep(_POLL_S)
 
 
-def _open_lock(path: Path, create: int) -> int:
-    return os.open(path, os.O_RDWR | create | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+def _open_lock(path: Path, create: int, user: User | None) -> int:
+    """Open a lock. One that another user has made could be held for ever, and is an OSError."""
+    descriptor = os.open(path, os.O_RDWR | create | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    status = os.fstat(descriptor)
+    if not _is_ours(status, user) or not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise PermissionError(errno.EPERM, f"it belongs to user {status.st_uid}", str(path))
+    return descriptor
+
+
+def _is_ours(status: os.stat_result, user: User | None) -> bool:
+    return status.st_uid in (os.geteuid(), 0 if user is None else user.uid)
 
 
 def _place(root: Path) -> tuple[Path, str]:
-    """The folder for a root's staging and lock, and how names there begin."""
-    if lies_inside(root):
-        return root, ""
-    os.makedirs(root.parent, exist_ok=True)
-    return root.parent, f".{root.name}"
+    """The folder for a root's staging and lock, which is made, and how names there begin."""
+    inside, beside = _places(root)
+    if os.path.isdir(root):
+        return inside
+    make_folders(root.parent)
+    return beside
 
 
-def _remove_leftovers(folder: Path, prefix: str) -> None:
-    """Remove the trees of processes that died: those whose lock nobody holds."""
+def _cannot_be_beside(root: Path) -> bool:
+    return os.path.isdir(root) and (is_mount_point(root) or not os.access(root.parent, os.W_OK | os.X_OK))
+
+
+def _places(root: Path) -> tuple[tuple[Path, str], tuple[Path, str]]:
+    """Where a root's staging and lock lie, with how names begin: inside it and, while it is missing, beside it."""
+    return (root, ""), (root.parent, f".{root.name}")
+
+
+def make_folders(path: Path, mode: int = 0o755) -> None:
+    """Make a folder and those above it that are missing, with these permissions less the umask."""
+    if not os.path.isdir(path):
+        make_folders(path.parent, mode)
+        with suppress(FileExistsError):
+            os.mkdir(path, mode)
+
+
+def _remove_leftovers(folder: Path, prefix: str, user: User | None) -> None:
+    """Remove the trees of processes that died: those whose lock nobody holds. Other users' trees are left alone."""
     for name in os.listdir(folder):
         if not name.startswith(prefix):
             continue
         with suppress(OSError):
-            descriptor = os.open(folder / name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = os.open(folder / name, FOLDER)
             with _Lock(descriptor) as lock:
-                if lock.try_it():
+                if _is_ours(os.fstat(descriptor), user) and lock.try_it():
                     shutil.rmtree(folder / name, ignore_errors=True)

@@ -29,8 +29,11 @@ def stage(
     roots: Mapping[str, CacheRoot],
     trees: Mapping[str, StagedTree],
     deadline: Deadline,
-) -> None:
-    """Write the units' files to staging. Raises PackError if the pack cannot be used."""
+) -> Mapping[str, OSError]:
+    """Write the units' files to staging. Raises PackError if the pack cannot be used.
+
+    Returns the roots to which something could not be written, and why.
+    """
     deadline.check(f"reading pack {pack.id}")
     members = [member for unit in units for member in unit.members]
     writer = _Writer(pack, roots, trees)
@@ -41,6 +44,7 @@ def stage(
             write = stack.enter_context(shared(writer.write, deadline))
         for content, slices in reader.read_slices(pack.index, members):
             write(writer.batches(content, slices))
+    return writer.failed
 
 
 class _Writer:
@@ -52,6 +56,8 @@ class _Writer:
         self._roots = {name: (roots[name], roots[name].adapter.is_rewritten) for name in trees}
         self._gathered = bytearray()
         """Of a file that is to be rewritten, what earlier frames held of it."""
+        self.failed: dict[str, OSError] = {}
+        """Why a root cannot be written to, by its name."""
 
     def batches(self, content: bytearray, slices: Sequence[Slice]) -> Iterator[_Batch]:
         """What to write of a frame. Raises CorruptPackError if a file is not sound."""
@@ -78,11 +84,15 @@ class _Writer:
     def write(self, batch: _Batch) -> None:
         """Write some files. Raises CorruptPackError if one is in the way of another."""
         root_name, parts = batch
+        if root_name in self.failed:
+            return
         try:
             self._trees[root_name].write(parts)
         except (FileExistsError, NotADirectoryError) as error:
             reason = f"{error.filename} is in the way of another pack's files"
             raise CorruptPackError(self._pack.id, reason) from error
+        except OSError as error:  # its file system is full, say
+            self.failed[root_name] = error
 
     def write_all(self, batches: Iterable[_Batch]) -> None:
         """Write them one after the other."""

@@ -14,7 +14,7 @@ from ..environment import detect
 from ..errors import ConfigurationError, LocalCacheError
 from ..inspection.bounded import Observer, bounded, open_store
 from ..local.ownership import open_private
-from ..local.staging import wait_for_restore
+from ..local.staging import LOCKS_SHARE, wait_for_restore
 from ..pack import Limits
 from ..repository.catalogue import Catalogue, KnownById
 from ..repository.repository import Repository
@@ -76,7 +76,8 @@ def clear_caches(
 def _clear(root: CacheRoot, config: Config, deadline: Deadline) -> ClearedCache:
     deadline.check(f"clearing {root.path}")
     if config.locks:
-        wait_for_restore(root.outermost, deadline)
+        patience = Deadline("clear", deadline.remaining_s * LOCKS_SHARE)
+        wait_for_restore(root.outermost, patience, may_be_shared=config.shared_roots)
     sweep = _Sweep(root, deadline)
     try:
         if (opened := open_private(root, to_restore=True)) is not None:

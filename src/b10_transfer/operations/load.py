@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -20,7 +20,7 @@ from ..local import snapshot
 from ..local.ownership import user_to_restore_as
 from ..local.presence import missing
 from ..local.restore import restore
-from ..local.staging import locked, remove_leftovers, wait_for_restore
+from ..local.staging import LOCKS_SHARE, locked, remove_leftovers, wait_for_restore
 from ..pack import Limits
 from ..repository.repository import ReadRepository
 from ..repository.signing import trusted_keys
@@ -55,13 +55,14 @@ def load(config: Config, deadline: Deadline, seen: set[str] | None = None) -> Lo
             environment_id=environment.id,
             store=str(config.store),
         )
+        patience = Deadline("load", deadline.remaining_s * LOCKS_SHARE)
         if config.locks:
             for path in sorted({root.outermost for root in caches.roots}):
-                wait_for_restore(path, deadline)
+                wait_for_restore(path, patience, may_be_shared=config.shared_roots)
         local = survey(caches.roots, config, caches.refused)
         snapshot.log_left_out(local.failed)
         for path in sorted({root.outermost for root in local.used}):
-            remove_leftovers(path)  # here nothing will be staged, which would do it
+            remove_leftovers(path, may_be_shared=config.shared_roots)  # here nothing will be staged, which would do it
         limits = Limits.for_packs_of(config.max_pack_bytes)
         repository = ReadRepository(store, config.namespace, environment, limits, deadline, trusted)
 
@@ -75,7 +76,7 @@ def load(config: Config, deadline: Deadline, seen: set[str] | None = None) -> Lo
 
         planned = plan(local, read_union)
         if planned.status is OperationStatus.SUCCESS:
-            return _restore(repository, planned, config, deadline, report)
+            return _restore(repository, planned, config, deadline, patience, report)
         return _told(planned, report)
 
 
@@ -206,6 +207,7 @@ def _restore(
     planned: LoadPlan,
     config: Config,
     deadline: Deadline,
+    patience: Deadline,
     report: LoadReport,
 ) -> LoadReport:
     union = planned.union
@@ -213,7 +215,8 @@ def _restore(
     with ExitStack() as locks:
         # In one order everywhere, so that two processes never wait for each other.
         for path in sorted({root.outermost for root in planned.roots}):
-            locks.enter_context(locked(path, deadline) if config.locks else nullcontext())
+            if config.locks:
+                locks.enter_context(locked(path, patience, may_be_shared=config.shared_roots))
         # Another rank may have restored, or a compiler begun, while this one waited.
         planned = _plan_with(union, planned.local.refreshed(config))
         if planned.status is not OperationStatus.SUCCESS:

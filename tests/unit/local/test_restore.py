@@ -90,17 +90,55 @@ def test_modes_and_times_are_as_they_were(packs: Packs, roots: list[CacheRoot], 
     assert (stat.S_IMODE(status.st_mode), status.st_mtime_ns) == (0o751, 1_234_567_890_123_456_789)
 
 
-def test_new_root_is_private_and_an_old_one_stays_as_open_as_it_was(
-    repository: Repository, roots: list[CacheRoot], inductor: Path
+@pytest.mark.parametrize(
+    ("umask", "new", "groups"), [(0o022, 0o755, 0o2755), (0o077, 0o700, 0o2700), (0, 0o755, 0o2775)]
+)
+def test_root_that_exists_is_never_replaced_and_new_folders_follow_the_umask(
+    repository: Repository, roots: list[CacheRoot], inductor: Path, umask: int, new: int, groups: int
 ) -> None:
     inductor.mkdir(parents=True)
     inductor.chmod(0o2775)
+    if os.geteuid() == 0:
+        os.chown(inductor, 0, 5000)
+        inductor.chmod(0o2775)
+    before = inductor.stat()
+    previous = os.umask(umask)
+    try:
+        load(repository, roots)
+    finally:
+        os.umask(previous)
+    after = inductor.stat()
+    assert (after.st_ino, after.st_mode, after.st_gid) == (before.st_ino, before.st_mode, before.st_gid)
+    folder = (inductor / "aa").stat()
+    assert (stat.S_IMODE(folder.st_mode), folder.st_gid) == (groups, before.st_gid)
+    assert stat.S_IMODE(roots[1].path.stat().st_mode) == new
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["hard links", "no hard links"])
+def test_file_that_a_compiler_writes_meanwhile_is_not_replaced(
+    repository: Repository,
+    roots: list[CacheRoot],
+    inductor: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    read_tree: ReadTree,
+    links: bool,
+) -> None:
+    link = os.link
+
+    def compile_first(source: Path, target: Path, **options: Any) -> None:
+        if target.name == "key.py":
+            target.write_bytes(b"compiled here")
+        if not links:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        link(source, target, **options)
+
+    monkeypatch.setattr(os, "link", compile_first)
+    inductor.mkdir(parents=True)
     load(repository, roots)
-    assert stat.S_IMODE(inductor.stat().st_mode) == 0o2775
-    assert stat.S_IMODE(roots[1].path.stat().st_mode) == 0o700
+    assert read_tree(inductor) == {**INDUCTOR_FILES, "aa/key.py": b"compiled here"}
 
 
-def test_empty_root_is_filled_at_one_moment(
+def test_missing_root_is_filled_at_one_moment(
     repository: Repository, roots: list[CacheRoot], inductor: Path, monkeypatch: pytest.MonkeyPatch, read_tree: ReadTree
 ) -> None:
     rename = os.rename
@@ -241,7 +279,7 @@ def test_units_come_from_the_latest_pack_that_holds_them(
 def test_nothing_is_placed_where_there_is_no_room(
     repository: Repository, roots: list[CacheRoot], inductor: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "statvfs", lambda _path: SimpleNamespace(f_bavail=1, f_frsize=4096))
+    monkeypatch.setattr(os, "statvfs", lambda _path: SimpleNamespace(f_bavail=1, f_frsize=4096, f_files=0))
     with pytest.raises(NoSpaceError, match="point TORCHINDUCTOR_CACHE_DIR at a larger file system") as raised:
         load(repository, roots)
     assert raised.value.free_bytes == 4096 < raised.value.needed_bytes
@@ -309,10 +347,10 @@ def test_write_that_hangs_ends_with_the_deadline_and_goes_on_nowhere_else(
     """
     goes_on, trees = threading.Event(), []
 
-    def hang(tree: int, parts: Any, masked: int) -> None:
+    def hang(tree: int, parts: Any, *options: int) -> None:
         trees.append(tree)
         goes_on.wait(60)
-        portable.write_files(tree, parts, masked)
+        portable.write_files(tree, parts, *options)
 
     monkeypatch.setattr(staging, "write_files", hang)
     monkeypatch.setattr(writing, "is_native", True)

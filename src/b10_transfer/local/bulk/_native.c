@@ -30,7 +30,8 @@
 /* The folder of a tree that was used last, kept open: files mostly come folder by folder. */
 struct folder {
     int tree;
-    int makes;      /* whether folders that are missing are made */
+    int makes;      /* whether folders that are missing are made, */
+    mode_t mode;    /* and with which permissions */
     int descriptor; /* -1 if none is open */
     const char *path;
     size_t length;
@@ -82,7 +83,7 @@ static int enter(struct folder *folder, const char *path, const char **name)
             component[size] = '\0';
             if (!is_plain(component))
                 errno = EINVAL;
-            else if (!folder->makes || mkdirat(descriptor, component, 0755) == 0 || errno == EEXIST)
+            else if (!folder->makes || mkdirat(descriptor, component, folder->mode) == 0 || errno == EEXIST)
                 next = RETRIED(openat(descriptor, component, FOLDER));
         }
         if (descriptor != folder->tree) {
@@ -209,11 +210,11 @@ static PyObject *fail(int error, PyObject *item)
 static PyObject *write_files(PyObject *module, PyObject *arguments)
 {
     (void)module;
-    int tree, masked;
+    int tree, masked, folder_mode = 0755;
     Py_ssize_t count;
     PyObject *files;
     void *memory;
-    if (!PyArg_ParseTuple(arguments, "iOi", &tree, &files, &masked))
+    if (!PyArg_ParseTuple(arguments, "iOi|i", &tree, &files, &masked, &folder_mode))
         return NULL;
     PyObject *held = PyList_New(0);
     PyObject *items = held ? gather(files, sizeof(struct part), &memory, &count) : NULL;
@@ -243,7 +244,7 @@ static PyObject *write_files(PyObject *module, PyObject *arguments)
     }
 
     Py_BEGIN_ALLOW_THREADS;
-    struct folder folder = {.tree = tree, .makes = 1, .descriptor = -1};
+    struct folder folder = {.tree = tree, .makes = 1, .mode = (mode_t)folder_mode, .descriptor = -1};
     for (done = 0; done < count; done++)
         if (write_part(&folder, &parts[done], masked) != 0) {
             error = errno;

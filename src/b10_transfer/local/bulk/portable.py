@@ -23,14 +23,15 @@ _CONTINUED = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def write_files(tree: int, parts: Sequence[FilePart], masked: int) -> None:
+def write_files(tree: int, parts: Sequence[FilePart], masked: int, folder_mode: int = 0o755) -> None:
     """Write parts of files, or whole ones, below the folder that is open as ``tree``.
 
-    Folders that are missing are made. A part that begins at 0 creates its file with the permissions it names; any other
-    continues one that its owner may write, and takes that permission away if it does not name it. Each gives the file
-    its time. Nothing that is there is replaced, and no link is followed. ``masked`` are the permissions that creating a
-    file does not give. Raises OSError, with the path, at the first that cannot be written; ValueError or TypeError,
-    before anything is written, if a part does not lie in its bytes or is none.
+    Folders that are missing are made with ``folder_mode``, less the umask. A part that begins at 0 creates its file
+    with the permissions it names; any other continues one that its owner may write, and takes that permission away if
+    it does not name it. Each gives the file its time. Nothing that is there is replaced, and no link is followed.
+    ``masked`` are the permissions that creating a file does not give. Raises OSError, with the path, at the first that
+    cannot be written; ValueError or TypeError, before anything is written, if a part does not lie in its bytes or is
+    none.
     """
     for path, _mode, _mtime_ns, content, first, last, at in parts:
         if not (0 <= first <= last <= len(content) and at >= 0):
@@ -50,7 +51,7 @@ def write_files(tree: int, parts: Sequence[FilePart], masked: int) -> None:
                 if descriptor >= 0:
                     closed, descriptor = descriptor, -1
                     os.close(closed)
-                descriptor, opened = _open_folder(tree, folders, make=True), folders
+                descriptor, opened = _open_folder(tree, folders, folder_mode), folders
             _write(descriptor, name, mode, mtime_ns, memoryview(content)[first:last], at, masked)
     except OSError as error:
         raise OSError(error.errno, error.strerror, path) from error
@@ -84,7 +85,7 @@ def read_files(folder: int, places: Sequence[FilePlace], memory: bytearray) -> l
                     if descriptor >= 0:
                         closed, descriptor = descriptor, -1
                         os.close(closed)
-                    descriptor, opened = _open_folder(folder, folders, make=False), folders
+                    descriptor, opened = _open_folder(folder, folders), folders
                 with view[offset : offset + size] as room:
                     found.append(_read(descriptor, name, room))
     except OSError as error:
@@ -112,16 +113,16 @@ def _check_plain(name: str) -> None:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
 
-def _open_folder(tree: int, names: Sequence[str], *, make: bool) -> int:
-    """A descriptor of a folder of the tree, which is made if need be. Name by name: no link leads elsewhere."""
+def _open_folder(tree: int, names: Sequence[str], mode: int | None = None) -> int:
+    """A descriptor of a folder of the tree, which is made if a mode is given. Name by name: no link leads elsewhere."""
     descriptor = os.dup(tree)
     for name in names:
         above = descriptor
         try:
             _check_plain(name)
-            if make:
+            if mode is not None:
                 with suppress(FileExistsError):
-                    os.mkdir(name, 0o755, dir_fd=above)
+                    os.mkdir(name, mode, dir_fd=above)
             descriptor = os.open(name, _FOLDER, dir_fd=above)
         finally:
             os.close(above)
