@@ -11,18 +11,31 @@ import importlib.util
 import logging
 from typing import TYPE_CHECKING
 
+from ..errors import DeadlineExceededError
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
     from types import ModuleType
+
+    from ..concurrency.deadline import Deadline
 
 logger = logging.getLogger(__name__)
 
 _hooks: ModuleType | None = None
 
 
-def prepare() -> str:
-    """Set instant starts up in this process; empty, or why they cannot be had here. Never raises.
+def prepare(files: Sequence[Path], deadline: Deadline) -> str:
+    """Set up instant starts in this process. Never raises.
 
-    Imports torch: whoever asks for an instant start is about to compile, and torch has to be told before that.
+    It imports torch: Dynamo must be patched before it compiles.
+
+    Args:
+        files: Files of traces that this process restored from accepted packs to a private cache. Others are not read.
+        deadline: Once it has passed, nothing is patched.
+
+    Returns:
+        An empty string, or the reason why this process has no instant starts.
     """
     global _hooks
     try:
@@ -30,21 +43,25 @@ def prepare() -> str:
             return "torch is not installed"
         from . import hooks
 
+        deadline.check("patching torch")
         reason = hooks.install()
         if not reason:
+            hooks.accept(files)
             _hooks = hooks
         return reason
+    except DeadlineExceededError as error:
+        return str(error)
     except Exception as error:
         logger.debug("instant start", exc_info=True)
-        return f"this torch lacks what it takes ({type(error).__name__}: {error})"
+        return f"this torch lacks parts that instant starts need ({type(error).__name__}: {error})"
 
 
 def flush() -> int:
-    """Write what this process has recorded since; the number of files. Never raises; does nothing unless prepared."""
+    """Write the traces that this process recorded; the number of files. Never raises; does nothing unless prepared."""
     if _hooks is None:
         return 0
     try:
         return int(_hooks.flush())
     except Exception as error:  # noqa: BLE001 - the ordinary artifacts are saved all the same
-        logger.warning("instant start: what was traced could not be written: %s", error)
+        logger.warning("instant start: traces could not be written: %s", error)
         return 0

@@ -27,7 +27,7 @@ from torch._functorch._aot_autograd.autograd_cache import AOTAutogradCache
 from torch._inductor.cpu_vec_isa import VecISA
 from torch.utils._python_dispatch import _disable_current_modes
 
-from .guards import recording
+from .recording import recording
 
 logger = logging.getLogger(__name__)
 

@@ -1,43 +1,64 @@
-"""Guards that survive the way into another process.
+"""Guards that survive the way into another process, with the values they compare with.
 
 PyTorch's own caching mode (``caching_precompile``) drops every guard that compares identities: which function, class or
-module a name stands for. A model whose activation was exchanged would then run the old one. Here they all stay: such a
-guard is kept if its object is found by name in another process, and its code is bound; otherwise the trace is not kept.
+module a name stands for. Here they all stay: such a guard is kept if its object is found by name in another process,
+and its code is bound; otherwise the trace is not kept.
+
+A restored guard takes the value it compares with from the objects that were saved. One that was saved by reference is
+the *live* object of the restoring process, so that the guard would compare a value with itself. So a description of
+every value that a guard compares with is saved beside the guards. A trace whose guards would compare with anything else
+is not restored.
 
 Whatever else serializes guards in this process, as vLLM does, gets torch's own behaviour.
 """
 
 from __future__ import annotations
 
+import functools
+import re
 import types
+from collections.abc import Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest.mock import patch
 
-from torch._dynamo.guards import CheckFunctionManager, GuardsStatePickler
+import torch
+from torch._dynamo import utils as dynamo_utils
+from torch._dynamo.guards import CheckFunctionManager, GuardsStatePickler, match_on_id_for_tensor
 from torch._dynamo.output_graph import OutputGraphCommon
 from torch._dynamo.package import load_guards_state
 
-from .binding import CodeName, UnresolvableError
+from .code import CodeName, UnresolvableError
+from .content import ChangedError
+from .recording import recording
+from .values import Describer, Description, UnrecordableError, difference, shown
 
-if TYPE_CHECKING:
-    from .package import Package
+Expected = dict[tuple[str, ...], Description]
+"""What guards compare with, by the guard's kind, source and arguments."""
 
-recording: ContextVar[Package | None] = ContextVar("recording", default=None)
-"""The package for which this thread compiles a frame."""
+_expecting: ContextVar[tuple[Expected, Describer] | None] = ContextVar("expecting", default=None)
+"""What the guards that this thread restores must compare with; the describer collects the classes they meet."""
 
 
 def _code_of_name(name: CodeName) -> types.CodeType:
     return name.resolve()
 
 
+def _function_of_name(name: CodeName) -> types.FunctionType:
+    function: types.FunctionType = name.function_object()
+    return function
+
+
 class Pickler(GuardsStatePickler):
-    """Writes a code object as its name where it has one, so that the restored guard compares with the true one."""
+    """Writes code objects and functions as their names, so that a restored guard compares with the true ones."""
 
     def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, types.CodeType) and recording.get() is not None:
+        if recording.get() is not None:
             try:
-                return _code_of_name, (CodeName.of(obj),)
+                if isinstance(obj, types.CodeType):
+                    return _code_of_name, (CodeName.of(obj),)
+                if isinstance(obj, types.FunctionType) and (name := CodeName.of_function(obj)):
+                    return _function_of_name, (name,)
             except UnresolvableError:
                 pass
         return super().reducer_override(obj)
@@ -52,6 +73,13 @@ class Manager(CheckFunctionManager):
         self._code = f_code
         super().__init__(f_code, *arguments, **options)
 
+    def build_guards(self, sorted_guards: Any, *arguments: Any, **options: Any) -> Any:
+        """Raises ChangedError if restored guards would compare with other values than those that were saved."""
+        if (expecting := _expecting.get()) is not None:
+            builder, _ = super().build_guards([], *arguments, **options)
+            _compare(*expecting, builder, sorted_guards)
+        return super().build_guards(sorted_guards, *arguments, **options)
+
     def serialize_guards(self, builder: Any, sorted_guards: Any, output_graph: Any) -> bytes:
         """The guards, checked by restoring them; empty if they cannot be kept, which the package is told."""
         package = recording.get()
@@ -63,21 +91,199 @@ class Manager(CheckFunctionManager):
                     package.bind(builder.get(guard))
             with patch.object(Manager, "UNSUPPORTED_SERIALIZATION_GUARD_TYPES", self._nameless):
                 state = super().serialize_guards(builder, sorted_guards, output_graph)
-            self._check(state, output_graph)
+            describer = Describer()
+            expected = {_key(guard): _described(describer, builder, guard) for guard in sorted_guards}
+            self._check(state, output_graph, expected)
+            package.accept_guards(expected, describer, output_graph)
         except Exception as error:  # noqa: BLE001 - pickling runs the objects' own code
             package.refuse(str(error) or type(error).__name__)
             return b""
-        package.guards_seen = [(guard.create_fn_name(), guard.name) for guard in sorted_guards]
         return state
 
-    def _check(self, state: bytes, output_graph: Any) -> None:
+    def _check(self, state: bytes, output_graph: Any, expected: Expected) -> None:
         restored = load_guards_state(state)
-        twin: Any = Manager(
-            self._code,
-            OutputGraphCommon(restored.output_graph),
-            shape_code_parts=restored.shape_code_parts,
-            runtime_global_scope=output_graph.global_scope,
-        )
-        if not twin.guard_manager.check(output_graph.local_scope):
-            reason = twin.guard_manager.check_verbose(output_graph.local_scope)
+        twin = restored_manager(restored, self._code, output_graph.global_scope, expected, Describer())
+        if not twin.check(output_graph.local_scope):
+            reason = twin.check_verbose(output_graph.local_scope)
             raise UnresolvableError(f"a guard on what has no name of its own: {reason.verbose_code_parts}")
+
+
+def restored_manager(
+    state: Any, code: types.CodeType, scope: dict[str, Any], expected: Expected, describer: Describer
+) -> Any:
+    """The guards of a saved state, for a code object and its globals. Raises ChangedError."""
+    token = _expecting.set((expected, describer))
+    try:
+        manager = Manager(
+            code,
+            OutputGraphCommon(state.output_graph),
+            shape_code_parts=state.shape_code_parts,
+            runtime_global_scope=scope,
+        )
+    finally:
+        _expecting.reset(token)
+    return manager.guard_manager
+
+
+def _compare(expected: Expected, describer: Describer, builder: Any, guards: Any) -> None:
+    if len(keys := {_key(guard): guard for guard in guards}) != len(expected):
+        raise ChangedError("its guards are not those that were saved")
+    for key, guard in keys.items():
+        source = _readable(key[1]) or key[0]
+        if key not in expected:
+            raise ChangedError(f"its guards are not those that were saved: {source}")
+        try:
+            now = _described(describer, builder, guard)
+        except Exception as error:
+            raise ChangedError(f"{source} was {shown(expected[key])}, cannot be read now: {error}") from error
+        if now != expected[key]:
+            raise ChangedError(f"{source} {difference(expected[key], now)}")
+
+
+def _key(guard: Any) -> tuple[str, ...]:
+    """A guard's kind, source and arguments."""
+    arguments: list[str] = []
+    if isinstance(guard.create_fn, functools.partial):
+        given = [*guard.create_fn.args, *guard.create_fn.keywords.values()]
+        arguments = [argument.name if hasattr(argument, "guard_source") else "" for argument in given]
+        arguments += [repr(argument) for argument in given if isinstance(argument, (str, int))]
+    return (guard.create_fn_name(), guard.name, *arguments)
+
+
+def _readable(source: str) -> str:
+    """A source as a person would write it."""
+    source = re.sub(r"G\['__import_(\w+)'\]", lambda found: found[1].replace("_dot_", "."), source)
+    return re.sub(r"[GL]\['(\w+)'\]", r"\1", source)
+
+
+def _described(describer: Describer, builder: Any, guard: Any) -> Description:
+    """What a guard compares with. Raises UnrecordableError."""
+    kind = guard.create_fn_name()
+    if kind not in _KINDS:
+        raise UnrecordableError(f"{_readable(guard.name)}: guards of kind {kind} are not kept")
+    try:
+        return _KINDS[kind](describer, builder, guard)
+    except UnrecordableError as error:
+        raise UnrecordableError(f"{_readable(guard.name) or kind} cannot be recorded: {error}") from error
+
+
+def _value(describer: Describer, builder: Any, guard: Any) -> Description:
+    return describer.describe(builder.get(guard))
+
+
+def _nothing(_describer: Describer, _builder: Any, _guard: Any) -> Description:
+    """What such a guard compares with is in its kind and arguments alone, or in what was saved by value."""
+    return ()
+
+
+def _class_of(value: Any) -> type:
+    kind = getattr(value, "pytype", None) if isinstance(value, torch._subclasses.FakeTensor) else None
+    return kind or type(value)
+
+
+def _type(describer: Describer, builder: Any, guard: Any) -> Description:
+    return describer.name_of_class(_class_of(builder.get(guard)))
+
+
+def _length(describer: Describer, builder: Any, guard: Any) -> Description:
+    value = builder.get(guard)
+    return (*describer.name_of_class(type(value)), str(len(value)))
+
+
+def _keys(describer: Describer, builder: Any, guard: Any) -> Description:
+    value = builder.get(guard)
+    keys = dict.keys(value) if isinstance(value, dict) else value.keys()
+    return (*describer.name_of_class(type(value)), *describer.describe_all(list(keys)))
+
+
+def _arguments(describer: Describer, _builder: Any, guard: Any) -> Description:
+    return describer.describe_all([*guard.create_fn.args, *guard.create_fn.keywords.values()])
+
+
+def _attribute(_describer: Describer, builder: Any, guard: Any) -> Description:
+    name = guard.create_fn.keywords["attr"]
+    return (name, str(hasattr(builder.get(guard), name)))
+
+
+def _tensor(describer: Describer, builder: Any, guard: Any) -> Description:
+    """Sizes and strides are saved by value; the others are read from the tensor."""
+    if match_on_id_for_tensor(guard):
+        raise UnrecordableError("a tensor of which the very instance matters")
+    value = builder.get(guard)
+    keys = getattr(value, "dispatch_keys", None) or torch._C._dispatch_keys(value)
+    marks = {name: mark for name, mark in vars(value).items() if name in _MARKS}
+    facts = (value.dtype, value.device, value.requires_grad, value.layout, keys.raw_repr(), marks)
+    return (*describer.name_of_class(_class_of(value)), *describer.describe_all(facts))
+
+
+_MARKS = (
+    *("_dynamo_dynamic_indices", "_dynamo_weak_dynamic_indices", "_dynamo_unbacked_indices"),
+    *("_dynamo_strict_unbacked_indices", "_dynamo_static_indices", "_dynamo_shape_ids", "_dynamo_unbacked_bounds"),
+)
+"""Attributes by which a program marks dimensions of a tensor, on which Dynamo guards."""
+
+
+def _iterator(describer: Describer, builder: Any, guard: Any) -> Description:
+    value = builder.get(guard)
+    read: dict[str, Callable[[Any], Any]] = {
+        "TUPLE_ITERATOR_LEN": dynamo_utils.tuple_iterator_len,
+        "RANGE_ITERATOR_MATCH": dynamo_utils.normalize_range_iter,
+        "COUNT_ITERATOR_MATCH": dynamo_utils.normalize_count_iter,
+    }
+    return (*describer.name_of_class(type(value)), describer.describe(read[guard.create_fn_name()](value)))
+
+
+def _global_state(_describer: Describer, builder: Any, _guard: Any) -> Description:
+    return ("state", str(builder.check_fn_manager.output_graph.global_state_guard.__getstate__()))
+
+
+def _default_device(describer: Describer, _builder: Any, _guard: Any) -> Description:
+    """The guard compares with the device of the process that builds it."""
+    return describer.describe(torch.utils._device.CURRENT_DEVICE)
+
+
+def _no_modes(_describer: Describer, builder: Any, _guard: Any) -> Description:
+    if builder.check_fn_manager.output_graph.torch_function_mode_stack:
+        raise UnrecordableError("a torch function mode")
+    return ()
+
+
+def _dual_level(_describer: Describer, builder: Any, _guard: Any) -> Description:
+    return ("level", str(builder.check_fn_manager.output_graph.dual_level))
+
+
+def _no_layers(_describer: Describer, builder: Any, _guard: Any) -> Description:
+    if builder.check_fn_manager.output_graph.functorch_layers:
+        raise UnrecordableError("a functorch transform that is under way")
+    return ()
+
+
+def _no_hooks(_describer: Describer, _builder: Any, _guard: Any) -> Description:
+    """The guard compares with the hooks of the process that builds it."""
+    hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    if hooks:
+        raise UnrecordableError("hooks on tensors that autograd saves")
+    return ()
+
+
+_KINDS: dict[str, Callable[[Describer, Any, Any], Description]] = {
+    **dict.fromkeys(("CONSTANT_MATCH", "EQUALS_MATCH", "BOOL_MATCH", "NONE_MATCH", "CONSTANT_SUBCLASS_MATCH"), _value),
+    **dict.fromkeys(("ID_MATCH", "FUNCTION_MATCH", "CLASS_MATCH", "MODULE_MATCH", "BUILTIN_MATCH"), _value),
+    **dict.fromkeys(("CLOSURE_MATCH", "DISPATCH_KEY_SET_MATCH"), _value),
+    **dict.fromkeys(("DICT_CONTAINS", "DICT_NOT_CONTAINS", "SET_CONTAINS", "SET_NOT_CONTAINS"), _arguments),
+    **dict.fromkeys(("NOT_PRESENT_IN_GENERIC_DICT", "NOT_NONE_MATCH", "DUPLICATE_INPUT", "SHAPE_ENV"), _nothing),
+    **dict.fromkeys(("GRAD_MODE", "DETERMINISTIC_ALGORITHMS", "FSDP_TRAINING_STATE"), _nothing),
+    **dict.fromkeys(("TUPLE_ITERATOR_LEN", "RANGE_ITERATOR_MATCH", "COUNT_ITERATOR_MATCH"), _iterator),
+    **dict.fromkeys(("SEQUENCE_LENGTH", "EMPTY_NN_MODULE_HOOKS_DICT"), _length),
+    **dict.fromkeys(("DICT_KEYS_MATCH", "MAPPING_KEYS_CHECK"), _keys),
+    "TYPE_MATCH": _type,
+    "HASATTR": _attribute,
+    "TENSOR_MATCH": _tensor,
+    "GLOBAL_STATE": _global_state,
+    "DEFAULT_DEVICE": _default_device,
+    "TORCH_FUNCTION_STATE": _no_modes,
+    "DUAL_LEVEL": _dual_level,
+    "FUNCTORCH_STACK_MATCH": _no_layers,
+    "AUTOGRAD_SAVED_TENSORS_HOOKS": _no_hooks,
+}
+"""How each kind of guard is described. A kind that is not here is not kept."""

@@ -9,6 +9,7 @@ import logging
 import secrets
 import threading
 import types
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from torch._dynamo import guards as dynamo_guards
 from torch._dynamo.guards import CheckFunctionManager
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 
-from . import graphs
-from .binding import key_of
+from . import graphs, notes
 from .guards import Manager, Pickler
 from .package import Package
+from .process import key_of
+from .restoring import restore
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +35,15 @@ _installed = False
 _packages: list[Package] = []
 _keys: dict[types.CodeType, set[str]] = {}
 """Of each function that has been compiled: the ways in which it was."""
+_files: set[Path] = set()
+"""The files that may be unpickled."""
 _optimize = torch._dynamo.optimize
+
+
+def accept(files: Iterable[Path]) -> None:
+    """Let later calls of torch.compile unpickle these files."""
+    with _lock:
+        _files.update(files)
 
 
 def install() -> str:
@@ -52,6 +62,7 @@ def install() -> str:
             module.CheckFunctionManager = Manager  # type: ignore[attr-defined]
         dynamo_guards.GuardsStatePickler = Pickler  # type: ignore[misc]
         graphs.install()
+        notes.install()
         torch._dynamo.optimize = _instant_optimize
         _installed = True
         return ""
@@ -68,7 +79,7 @@ def _lacking() -> str:
     parameters = inspect.signature(CheckFunctionManager).parameters
     if not {"save_guards", "runtime_global_scope", "shape_code_parts"} <= set(parameters):
         return "this torch's guards cannot be restored"
-    return graphs.lacking()
+    return graphs.lacking() or notes.lacking()
 
 
 @functools.wraps(_optimize)
@@ -115,12 +126,13 @@ def _package_for(function: Any, arguments: tuple[Any, ...], options: dict[str, A
 
 def _restore(package: Package, function: Any) -> None:
     try:
-        restored = package.restore(Path(cache_dir()) / "dynamo")
+        restored = restore(package, [file for file in sorted(_files) if file.parent.name == package.key])
     except Exception as error:
         logger.warning("instant start: what was traced of %s cannot be used: %s", _name_of(function), error)
         logger.debug("instant start", exc_info=True)
         return
-    reason = f" ({'; '.join(package.refusals)})" if package.refusals else ""
+    reason = f" (not restored: {'; '.join(package.refusals)})" if package.refusals else ""
+    package.refusals.clear()
     logger.info("instant start: %d traces of %s restored%s", restored, _name_of(function), reason)
 
 
@@ -152,9 +164,12 @@ def flush() -> int:
     with _lock:
         for package in _packages:
             try:
-                written += package.write(folder)
+                if (traces := package.new_traces()) is not None:
+                    traces.write(folder / package.key)
+                    package.forget(traces)
+                    written += 1
             except Exception as error:  # noqa: BLE001 - one that cannot be written is no reason to leave the others
-                logger.warning("instant start: what was traced cannot be written: %s", error)
+                logger.warning("instant start: traces cannot be written to %s: %s", folder / package.key, error)
             for reason in package.refusals:
                 logger.info("instant start: not kept: %s", reason)
             package.refusals.clear()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
 from .. import instant as instant_start
@@ -20,6 +21,7 @@ from ..concurrency.deadline import Deadline, run_within
 from ..config import Config, read_deadline, read_instant, read_wait
 from ..environment.imported_torch import compile_counters
 from ..errors import CacheError
+from ..local.ownership import is_private
 from ..local.usage import CacheReport, CacheUse, Usage
 from ..status import LoadReport, OperationStatus, Report, SaveReport
 from . import compile_once
@@ -188,23 +190,54 @@ def load(
 
     started = time.perf_counter()
     report = attempt()
+    tried_s = time.perf_counter() - started
     if report.status is OperationStatus.DOES_NOT_EXIST:
         report = _wait_for_compile(report, wait_for_compile_s, read_config, attempt, waiter)
-    report = _told("load", report, started)
-    return replace(report, instant=_prepare(instant))
+    report = replace(report, instant=_prepare(instant, report, read_config, deadline_s, tried_s))
+    return _told("load", report, started)
 
 
-def _prepare(instant: bool | None) -> str:
-    """Set instant starts up if that was asked for: ``ready``, or why they cannot be had; empty if nobody asked."""
+def _prepare(
+    instant: bool | None,
+    report: LoadReport,
+    read_config: Callable[[], Config],
+    deadline_s: float | None,
+    spent_s: float,
+) -> str:
+    """Prepare instant starts if they are requested, in what is left of the load's deadline.
+
+    Returns ``ready``, the reason why there is no instant start, or an empty string if none was requested.
+    """
     try:
         if not read_instant(instant):
             return ""
     except CacheError as error:
         logger.error("no instant start: %s", error)
         return str(error)
-    if reason := instant_start.prepare():
+    try:
+        deadline = Deadline("preparing instant starts", max(0.0, read_deadline(deadline_s) - spent_s))
+
+        def prepare() -> str:
+            deadline.check("importing torch")
+            files = _restored_traces(report, read_config) if report.restored else []
+            return instant_start.prepare(files, deadline)
+
+        reason = run_within(deadline, prepare)
+    except Exception as error:  # noqa: BLE001 - this is the edge
+        reason = str(error) or type(error).__name__
+    if reason:
         logger.warning("no instant start, but a warm one: %s", reason)
     return reason or "ready"
+
+
+def _restored_traces(report: LoadReport, read_config: Callable[[], Config]) -> list[Path]:
+    """The files that this load restored to private caches and that instant starts may read."""
+    prefix = "inductor/dynamo/"
+    names = [name.removeprefix("inductor/") for name in report.restored if name.startswith(prefix)]
+    roots = [root for root in cache_roots(read_config()) if root.name == "inductor"] if names else []
+    return [
+        root.path / name for root in roots if is_private(root.path, may_be_shared=root.may_be_shared) for name in names
+    ]
 
 
 def _wait_for_compile(
@@ -283,12 +316,13 @@ def save(
     def operate(deadline: Deadline) -> SaveReport:
         config = Config.from_environment(namespace=namespace, store=store)
         try:
+            deadline.check("writing traces")
+            instant_start.flush()
             return saving.save(config, deadline)
         finally:
             compile_once.release(config, deadline, session)
 
     started = time.perf_counter()
-    instant_start.flush()  # here and not within the deadline's thread: it reads what the compiler holds
     return _told("save", _attempt("save", deadline_s, operate, SaveReport, observe), started)
 
 
@@ -359,7 +393,8 @@ def _log(operation: str, report: Report) -> None:
         return
     amount = ""
     if report.units:
-        rate = report.bytes / 1e6 / max(report.seconds, 1e-9)
-        speed = f"{rate:.{0 if rate >= 10 else 1}f} MB/s"
-        amount = f", {report.units} units, {report.files} files, {report.bytes / 1e6:.1f} MB at {speed}"
+        amount = f", {report.units} units, {report.files} files, {report.bytes / 1e6:.1f} MB"
+        if not getattr(report, "instant", ""):  # the seconds would include the import of torch
+            rate = report.bytes / 1e6 / max(report.seconds, 1e-9)
+            amount += f" at {rate:.{0 if rate >= 10 else 1}f} MB/s"
     logger.info("%s: %s in %.2f s%s (%s)", operation, report.status.name, report.seconds, amount, report.reason)

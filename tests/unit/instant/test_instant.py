@@ -26,7 +26,7 @@ def test_whatever_torch_lacks_is_said_and_the_load_goes_on(monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "b10_transfer.instant.hooks", None)
     monkeypatch.delattr(instant, "hooks", raising=False)
     report = load(store=tmp_path, instant=True)
-    assert "this torch lacks what it takes" in report.instant
+    assert "this torch lacks parts that instant starts need" in report.instant
     assert report.status is OperationStatus.DOES_NOT_EXIST
 
 

@@ -1,4 +1,4 @@
-"""What a restored trace is bound to: the code it was made from, and what tracing takes for constant in a process."""
+"""Code objects: the name by which another process finds one, and a digest of what one does."""
 
 from __future__ import annotations
 
@@ -6,20 +6,12 @@ import ast
 import hashlib
 import importlib
 import inspect
-import sys
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-import torch._dynamo.config as dynamo_config
-import torch._functorch.config as functorch_config
-import torch._inductor.config as inductor_config
 from torch._dynamo.package import _get_code_source
-
-_OF_THIS_MACHINE = {"base_dir", "debug_dir_root"}
-"""Settings of Dynamo that are paths, and change nothing that is compiled."""
 
 
 class UnresolvableError(Exception):
@@ -50,26 +42,54 @@ class CodeName:
             raise UnresolvableError(f"{code.co_name} ({code.co_filename}) is no longer what its name stands for")
         return name
 
-    def resolve(self) -> types.CodeType:
-        """The code object of that name in this process. Raises UnresolvableError."""
+    @classmethod
+    def of_function(cls, function: types.FunctionType) -> CodeName | None:
+        """The name of a function's code if it leads over this very function; None if it does not."""
+        name = cls.of(function.__code__)
+        if not name.path.endswith("__code__"):
+            return None
+        return name if name.function_object() is function else None
+
+    def function_object(self) -> Any:
+        """The function that holds the code object of that name. Raises UnresolvableError."""
+        return self._walk(self.path.removesuffix("__code__").rstrip("."))
+
+    def _walk(self, path: str) -> Any:
         try:
             found: Any = importlib.import_module(self.module)
-            for part in [*self.function.split("."), *self.path.split(".")]:
+            for part in [*self.function.split("."), *path.split(".")] if path else self.function.split("."):
                 attribute, bracket, index = part.partition("[")
                 found = getattr(found, attribute)
                 if bracket:
                     found = found[ast.literal_eval(index.removesuffix("]"))]
         except Exception as error:
             raise UnresolvableError(f"{self.module}.{self.function} is not found: {error}") from error
+        return found
+
+    def resolve(self) -> types.CodeType:
+        """The code object of that name in this process. Raises UnresolvableError."""
+        found = self._walk(self.path)
         if not isinstance(found, types.CodeType):
             raise UnresolvableError(f"{self.module}.{self.function} has become something else")
         return found
 
 
+_digests: dict[int, tuple[types.CodeType, str]] = {}
+"""By the object's id, with the object itself so that the id stays its own: equal code objects need not do the same."""
+
+
 def digest_of(code: types.CodeType) -> str:
     """Of what the code does: bytecode, constants and names, with those of functions inside; no lines and no paths."""
+    known = _digests.get(id(code))
+    if known is None:
+        known = _digests[id(code)] = (code, digest_of_all([code]))
+    return known[1]
+
+
+def digest_of_all(values: object) -> str:
+    """Of constants as code holds them, and containers of such; sets and dictionaries in an order of their own."""
     digest = hashlib.sha256()
-    _feed(digest.update, code)
+    _feed(digest.update, values)
     return digest.hexdigest()
 
 
@@ -90,39 +110,3 @@ def _feed(update: Callable[[bytes], object], value: object) -> None:
             _feed(update, item)
     else:
         update(f"{type(value).__name__} {value!r} ".encode("utf-8", "surrogatepass"))
-
-
-def process_state() -> tuple[object, ...]:
-    """What Dynamo takes for constant within a process, without a guard: rank, world size, threads, devices."""
-    distributed: Any = torch.distributed
-    group: tuple[object, ...] = ()
-    if distributed.is_available() and distributed.is_initialized():
-        group = (distributed.get_rank(), distributed.get_world_size(), distributed.get_backend())
-    cuda: Any = torch.cuda
-    devices = (cuda.device_count(), cuda.current_device()) if cuda.is_initialized() else ()
-    return (group, torch.get_num_threads(), devices)
-
-
-def key_of(function: Callable[..., Any], owner: object, how: object) -> str:
-    """Names what may be exchanged for one another: one function, compiled in one way under one configuration."""
-    code: types.CodeType = function.__code__
-    parts: list[object] = [
-        1,  # the key's own version
-        (function.__module__, function.__qualname__, digest_of(code)),
-        _shape_of(owner),
-        how,
-        (sys.version, sys.flags.optimize, torch.__version__, torch.version.cuda, torch.version.hip),
-        sorted(inductor_config.save_config_portable().items()),
-        sorted(functorch_config.save_config_portable().items()),
-        sorted((k, v) for k, v in dynamo_config.save_config_portable().items() if k not in _OF_THIS_MACHINE),
-    ]
-    digest = hashlib.sha256()
-    _feed(digest.update, parts)
-    return digest.hexdigest()
-
-
-def _shape_of(owner: object) -> object:
-    """The types a module is built of: guards tell models apart as well, but each would be tried for each."""
-    if isinstance(owner, torch.nn.Module):
-        return [(name, type(part).__module__, type(part).__qualname__) for name, part in owner.named_modules()]
-    return (type(owner).__module__, type(owner).__qualname__)
