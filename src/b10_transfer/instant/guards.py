@@ -89,6 +89,7 @@ class Manager(CheckFunctionManager):
             for guard in sorted_guards:
                 if "ID_MATCH" in (guard.guard_types or ()):
                     package.bind(builder.get(guard))
+            self.used_builtin_vars.update(_builtins_in(sorted_guards, output_graph))
             with patch.object(Manager, "UNSUPPORTED_SERIALIZATION_GUARD_TYPES", self._nameless):
                 state = super().serialize_guards(builder, sorted_guards, output_graph)
             describer = Describer()
@@ -123,6 +124,19 @@ def restored_manager(
     finally:
         _expecting.reset(token)
     return manager.guard_manager
+
+
+def _builtins_in(guards: Any, output_graph: Any) -> list[Any]:
+    """The names of builtins in the sources of guards: torch saves only those of one kind of guard."""
+    dictionary = output_graph.name_of_builtins_dict_key_in_fglobals
+    found = []
+    for guard in guards:
+        source = guard.originating_source
+        while (base := getattr(source, "base", None)) is not None:
+            if getattr(base, "global_name", None) == dictionary and hasattr(source, "index"):
+                found.append(source.index)
+            source = base
+    return found
 
 
 def _compare(expected: Expected, describer: Describer, builder: Any, guards: Any) -> None:
@@ -210,6 +224,8 @@ def _tensor(describer: Describer, builder: Any, guard: Any) -> Description:
     if match_on_id_for_tensor(guard):
         raise UnrecordableError("a tensor of which the very instance matters")
     value = builder.get(guard)
+    if not isinstance(value, torch.Tensor):
+        raise UnrecordableError(f"a {type(value).__module__}.{type(value).__qualname__} that becomes a tensor")
     keys = getattr(value, "dispatch_keys", None) or torch._C._dispatch_keys(value)
     marks = {name: mark for name, mark in vars(value).items() if name in _MARKS}
     facts = (value.dtype, value.device, value.requires_grad, value.layout, keys.raw_repr(), marks)

@@ -50,6 +50,7 @@ class Package(CompilePackage):
         self._refused = False
         self._state = process_state()
         self._bound: dict[CodeName, str] = {}
+        self._unnamed: dict[int, str] = {}
         self._noted: dict[int, object] = {}
         self._resumed: list[types.CodeType] = []
         self._guards: tuple[Expected, Describer, Any] | None = None
@@ -94,11 +95,13 @@ class Package(CompilePackage):
             self._noted[id(value)] = value
 
     def bind(self, value: object) -> None:
-        """Bind the frame that is being compiled to a function's code. Raises UnresolvableError."""
         code = value if isinstance(value, types.CodeType) else getattr(value, "__code__", None)
         known = code in self._resume_codes or code in self._restored or code is self.main
         if isinstance(code, types.CodeType) and not known:
-            self._bound[CodeName.of(code)] = digest_of(code)
+            try:
+                self._bound[CodeName.of(code)] = digest_of(code)
+            except UnresolvableError as error:
+                self._unnamed[id(code)] = str(error)
 
     def refuse(self, reason: str) -> None:
         if not self._refused:
@@ -137,6 +140,8 @@ class Package(CompilePackage):
         for source in sources:
             self.bind(source)
         depends = Dependencies.record(describer, self._bound, self._state, self._noted.values(), sources, scope)
+        for unnamed in self._unnamed.keys() - describer.codes:
+            raise UnresolvableError(self._unnamed[unnamed])
         used = names_in(dynamo_code)
         backends = tuple(name for name in self._codes[code].backend_ids if name in used)
         what = (self.key, code.co_name, expected, depends, [_graph_key(backend) for backend in backends])

@@ -63,10 +63,14 @@ class UnrecordableError(Exception):
 
 
 class Describer:
-    """Describes values, and collects the classes it comes across: their attributes count as well."""
+    """Describes values, and collects the classes it meets: their attributes count as well.
+
+    ``codes`` are the ids of the code objects whose digests are in its descriptions.
+    """
 
     def __init__(self, met: Iterable[type] = ()) -> None:
         self.classes: dict[type, None] = dict.fromkeys(met)
+        self.codes: set[int] = set()
         self._open: list[int] = []
         self._count = 0
 
@@ -106,6 +110,7 @@ class Describer:
         """A function by name, code, defaults, closure and attributes."""
         attributes = {k: v for k, v in vars(function).items() if k != "__wrapped__"}
         parts = [function.__defaults__, function.__kwdefaults__, function.__closure__ or (), attributes]
+        self.codes.add(id(function.__code__))
         describe = self.lenient if is_of_a_release(function.__globals__.get("__name__")) else self.describe
         described = tuple(describe(part) for part in parts)
         return ("function", function.__module__, function.__qualname__, digest_of(function.__code__), *described)
@@ -205,7 +210,8 @@ def _wrapper(describer: Describer, value: Any) -> Description:
     return (type(value).__name__, describer.describe(value.__func__))
 
 
-def _code(_describer: Describer, value: types.CodeType) -> Description:
+def _code(describer: Describer, value: types.CodeType) -> Description:
+    describer.codes.add(id(value))
     return ("code", value.co_name, digest_of(value))
 
 
@@ -277,6 +283,7 @@ _BY_KIND: dict[type, Callable[[Describer, Any], Description]] = {
     classmethod: _wrapper,
     types.SimpleNamespace: _namespace,
     functools.cached_property: lambda d, v: ("cached property", d.describe(v.func)),
+    functools._lru_cache_wrapper: lambda d, v: ("cached", *d.describe_all((v.__wrapped__, v.cache_parameters()))),
     **dict.fromkeys(_BY_TEXT, _by_text),
     **dict.fromkeys(_C_FUNCTIONS, _c_function),
 }
