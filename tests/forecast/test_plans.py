@@ -6,6 +6,7 @@ plan, so status, units and reason agree.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from typing import Any
@@ -136,6 +137,43 @@ def pod_only_reads(pod: Pod) -> None:
     pod.set("B10_READ_ONLY", "1")
 
 
+def wrong_variable(pod: Pod) -> None:
+    pod.saved()
+    pod.set("TORCHINDUCTOR_CACHE_DIR", "/etc")
+
+
+def wrong_variable_of_the_only_cache(pod: Pod) -> None:
+    wrong_variable(pod)
+    pod.set("B10_CACHES", "inductor")
+
+
+def wrong_variable_and_all_else_in_place(pod: Pod) -> None:
+    wrong_variable(pod)
+    pod.env.fill(pod.env.triton, KERNEL)
+
+
+def cache_is_a_file(pod: Pod) -> None:
+    pod.saved()
+    pod.env.triton.parent.mkdir(parents=True, exist_ok=True)
+    pod.env.triton.write_text("")
+
+
+def cache_of_another_user(pod: Pod) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a folder to another user")
+    pod.saved()
+    pod.env.triton.mkdir(parents=True)
+    os.chown(pod.env.triton, 50001, 50001)
+
+
+def half_of_the_packs_damaged(pod: Pod) -> None:
+    pod.saved()
+    damage(next(pod.env.store.rglob("*.tar.zst")))
+    pod.env.fill(pod.env.triton, {"LATER/launcher.so": b"x"})
+    save()
+    shutil.rmtree(pod.env.triton)
+
+
 SITUATIONS: list[Callable[[Pod], None]] = [
     nothing,
     saved_elsewhere,
@@ -155,6 +193,12 @@ SITUATIONS: list[Callable[[Pod], None]] = [
     store_cannot_be_read,
     store_cannot_be_read_and_nothing_is_here,
     pod_only_reads,
+    wrong_variable,
+    wrong_variable_of_the_only_cache,
+    wrong_variable_and_all_else_in_place,
+    cache_is_a_file,
+    cache_of_another_user,
+    half_of_the_packs_damaged,
 ]
 
 
