@@ -327,5 +327,5 @@ def test_no_more_threads_are_an_error_that_says_so(pod: Pod, operation: str) -> 
         if done.status == "SUCCESS":
             break
         assert_refused(done, "could be started", "ulimit -u")
-    assert outcomes[:2] == ["ERROR", "ERROR"]
+    assert outcomes[0] == "ERROR"  # how many more it needs depends on which of them have ended
     assert outcomes[-1] == "SUCCESS"

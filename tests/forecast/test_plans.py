@@ -6,7 +6,6 @@ plan, so status, units and reason agree.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from typing import Any
@@ -158,14 +157,6 @@ def cache_is_a_file(pod: Pod) -> None:
     pod.env.triton.write_text("")
 
 
-def cache_of_another_user(pod: Pod) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root can give a folder to another user")
-    pod.saved()
-    pod.env.triton.mkdir(parents=True)
-    os.chown(pod.env.triton, 50001, 50001)
-
-
 def half_of_the_packs_damaged(pod: Pod) -> None:
     pod.saved()
     damage(next(pod.env.store.rglob("*.tar.zst")))
@@ -197,7 +188,6 @@ SITUATIONS: list[Callable[[Pod], None]] = [
     wrong_variable_of_the_only_cache,
     wrong_variable_and_all_else_in_place,
     cache_is_a_file,
-    cache_of_another_user,
     half_of_the_packs_damaged,
 ]
 

@@ -132,6 +132,7 @@ def _new_tree(folder: Path, prefix: str, user: User | None) -> StagedTree:
         os.mkdir(path, 0o700)
         # Until it is locked, another process may take it for a dead one's and remove it.
         with suppress(FileNotFoundError):
+            os.chmod(path, 0o700)  # whatever the umask has taken away
             return StagedTree(path, user, 0o775 if is_groups else 0o755)
 
 
@@ -250,11 +251,16 @@ def _places(root: Path) -> tuple[tuple[Path, str], tuple[Path, str]]:
 
 
 def make_folders(path: Path, mode: int = 0o755) -> None:
-    """Make a folder and those above it that are missing, with these permissions less the umask."""
+    """Make a folder and those above it that are missing, with these permissions less the umask.
+
+    Its owner may always use it: a umask of 0777 would otherwise make a folder that nothing can be restored to.
+    """
     if not os.path.isdir(path):
         make_folders(path.parent, mode)
         with suppress(FileExistsError):
             os.mkdir(path, mode)
+            if stat.S_IRWXU & ~(made := stat.S_IMODE(os.stat(path).st_mode)):
+                os.chmod(path, made | stat.S_IRWXU)
 
 
 def _remove_leftovers(folder: Path, prefix: str, user: User | None) -> None:

@@ -103,6 +103,18 @@ def test_mode_is_given_whatever_creating_a_file_takes_away(module: Any, tree: in
     assert stat.S_IMODE((folder / "file").stat().st_mode) == 0o666
 
 
+@pytest.mark.parametrize("umask", [0o777, 0o277])
+def test_folder_is_usable_by_its_owner_whatever_the_umask(module: Any, tree: int, folder: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        module.write_files(tree, [part("aa/bb/file", mode=0o644)], umask)
+    finally:
+        os.umask(before)
+    for made in ("aa", "aa/bb"):
+        assert stat.S_IMODE((folder / made).stat().st_mode) == 0o700 | (0o755 & ~umask)
+    assert stat.S_IMODE((folder / "aa/bb/file").stat().st_mode) == 0o644
+
+
 def test_nothing_that_is_there_is_replaced(module: Any, tree: int, folder: Path) -> None:
     (folder / "file").write_text("as it was")
     (folder / "taken").mkdir()

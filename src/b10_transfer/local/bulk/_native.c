@@ -31,7 +31,8 @@
 struct folder {
     int tree;
     int makes;      /* whether folders that are missing are made, */
-    mode_t mode;    /* and with which permissions */
+    mode_t mode;    /* and with which permissions, */
+    mode_t masked;  /* less these */
     int descriptor; /* -1 if none is open */
     const char *path;
     size_t length;
@@ -47,6 +48,14 @@ static void leave(struct folder *folder)
 static int is_plain(const char *name)
 {
     return *name && strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
+}
+
+/* Make a folder that its owner can use, whatever the umask takes away. */
+static int make(const struct folder *folder, int above, const char *name)
+{
+    if (mkdirat(above, name, folder->mode) != 0)
+        return -1;
+    return folder->masked & S_IRWXU ? fchmodat(above, name, (folder->mode & ~folder->masked) | S_IRWXU, 0) : 0;
 }
 
 /* Open the folder of a file. Name by name, so that no link leads elsewhere.
@@ -83,7 +92,7 @@ static int enter(struct folder *folder, const char *path, const char **name)
             component[size] = '\0';
             if (!is_plain(component))
                 errno = EINVAL;
-            else if (!folder->makes || mkdirat(descriptor, component, folder->mode) == 0 || errno == EEXIST)
+            else if (!folder->makes || make(folder, descriptor, component) == 0 || errno == EEXIST)
                 next = RETRIED(openat(descriptor, component, FOLDER));
         }
         if (descriptor != folder->tree) {
@@ -244,7 +253,8 @@ static PyObject *write_files(PyObject *module, PyObject *arguments)
     }
 
     Py_BEGIN_ALLOW_THREADS;
-    struct folder folder = {.tree = tree, .makes = 1, .mode = (mode_t)folder_mode, .descriptor = -1};
+    struct folder folder = {
+        .tree = tree, .makes = 1, .mode = (mode_t)folder_mode, .masked = (mode_t)masked, .descriptor = -1};
     for (done = 0; done < count; done++)
         if (write_part(&folder, &parts[done], masked) != 0) {
             error = errno;

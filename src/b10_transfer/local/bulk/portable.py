@@ -51,7 +51,7 @@ def write_files(tree: int, parts: Sequence[FilePart], masked: int, folder_mode: 
                 if descriptor >= 0:
                     closed, descriptor = descriptor, -1
                     os.close(closed)
-                descriptor, opened = _open_folder(tree, folders, folder_mode), folders
+                descriptor, opened = _open_folder(tree, folders, folder_mode, masked), folders
             _write(descriptor, name, mode, mtime_ns, memoryview(content)[first:last], at, masked)
     except OSError as error:
         raise OSError(error.errno, error.strerror, path) from error
@@ -113,7 +113,7 @@ def _check_plain(name: str) -> None:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
 
-def _open_folder(tree: int, names: Sequence[str], mode: int | None = None) -> int:
+def _open_folder(tree: int, names: Sequence[str], mode: int | None = None, masked: int = 0) -> int:
     """A descriptor of a folder of the tree, which is made if a mode is given. Name by name: no link leads elsewhere."""
     descriptor = os.dup(tree)
     for name in names:
@@ -123,6 +123,8 @@ def _open_folder(tree: int, names: Sequence[str], mode: int | None = None) -> in
             if mode is not None:
                 with suppress(FileExistsError):
                     os.mkdir(name, mode, dir_fd=above)
+                    if masked & stat.S_IRWXU:  # a folder that its owner can use, whatever the umask takes away
+                        os.chmod(name, mode & ~masked | stat.S_IRWXU, dir_fd=above)
             descriptor = os.open(name, _FOLDER, dir_fd=above)
         finally:
             os.close(above)
