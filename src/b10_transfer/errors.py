@@ -84,20 +84,29 @@ class UntrustedPackError(PackError):
 
 
 class PackTooLargeError(PackError):
-    """A pack is over this reader's own size limits."""
+    """A pack is over this reader's own limits, or a load has no room for it beside newer packs."""
+
+    def __init__(self, pack: str, detail: str, limit: str = "", variable: str = "") -> None:
+        self.limit = limit
+        self.variable = variable
+        super().__init__(pack, detail)
+
+
+class PackFullError(CacheError):
+    """A unit does not fit into the pack that is being written; an empty pack has room for it."""
 
 
 class SaveTooLargeError(CacheError):
-    """What a save would publish is over the limit; nothing was published."""
+    """What a save would publish is over a limit that no splitting into packs helps with; it was not published."""
 
-    def __init__(self, what: str, limit: str, variable: str) -> None:
+    def __init__(self, subject: str, what: str, limit: str, variable: str = "") -> None:
+        """``variable`` raises the limit; empty if nothing does."""
+        self.subject = subject
         self.what = what
         self.limit = limit
         self.variable = variable
-        super().__init__(
-            f"the new artifacts make {what}, over the limit of {limit}; nothing was published. "
-            f"Raise {variable}, or save more often so that each save has less to publish"
-        )
+        advice = f". Raise {variable} in every pod that saves or loads it" if variable else ""
+        super().__init__(f"{subject} has {what}, over the limit of {limit}, and was not published{advice}")
 
 
 class NoSpaceError(CacheOperationInterrupted):

@@ -57,7 +57,9 @@ class LoadReport(Report):
     restored: tuple[str, ...] = field(default=(), repr=False)
     """Names of the restored units: the name of the cache, ``/``, and the path of the unit in the cache."""
     rejected_packs: tuple[str, ...] = ()
-    """One line for each pack that was ignored: its id and the reason."""
+    """Why packs were ignored: a line for each of up to three packs; of more, one line with counts and examples."""
+    ignored_packs: int = 0
+    """How many packs were ignored."""
     already_present: int = 0
     """Number of units of the store that were in place before this load."""
     instant: str = ""
@@ -69,7 +71,9 @@ class SaveReport(Report):
     """The result of one save."""
 
     pack: str = ""
-    """Id of the published pack; empty if none was published."""
+    """Id of the published pack, of several the last; empty if none was published."""
+    packs: tuple[str, ...] = ()
+    """Ids of the published packs, also if the save failed later: each is complete by itself."""
     left_for_next_save: int = 0
     """Number of units that a compiler was still writing. The next save publishes them."""
     quarantined_packs: tuple[str, ...] = ()

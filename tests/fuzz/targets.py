@@ -76,7 +76,7 @@ class _Recording(TrustedKeys):
     def __init__(self) -> None:
         super().__init__(TRUSTED._keys)
 
-    def check(self, pack_id: str, index: bytes, extension: bytes) -> None:
+    def check(self, pack_id: str, index: bytes | memoryview, extension: bytes) -> None:
         super().check(pack_id, index, extension)
         assert hashlib.sha256(index).hexdigest() in signed_indexes, "a forged signature was accepted"
 

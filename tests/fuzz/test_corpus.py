@@ -127,6 +127,6 @@ def test_unforeseen_error_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None
     def fail(*_: object) -> None:
         raise OverflowError("unforeseen")
 
-    monkeypatch.setattr("b10_transfer.pack.index._check_paths", fail)
+    monkeypatch.setattr("b10_transfer.pack.index._check_units", fail)
     with pytest.raises(OverflowError, match="unforeseen"):
         targets.pack(seeds.packs()[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 import io
 import json
@@ -696,10 +697,13 @@ def test_index_that_unpacks_to_more_than_its_footer_says_is_refused(packs: Packs
 def test_index_over_the_limit_is_refused_before_it_is_unpacked(
     packs: Packs, sound: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trailer, "MAX_INDEX_RAW_BYTES", 100)
     monkeypatch.setattr(trailer, "unpack_frame", None)
-    [rejected] = repository_with(packs, sound).union().rejected
-    assert isinstance(rejected.error, CorruptPackError)
+    limits = dataclasses.replace(packs.limits, index_bytes=100)
+    repository = ReadRepository(
+        store_with(packs, sound), packs.namespace, packs.environment, limits, Deadline("read", 60)
+    )
+    [rejected] = repository.union().rejected
+    assert isinstance(rejected.error, PackTooLargeError)
     assert "the most allowed is 100" in str(rejected.error)
 
 

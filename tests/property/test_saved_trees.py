@@ -52,7 +52,9 @@ def test_what_a_save_publishes_every_reader_accepts(
         units = snapshot.take(saved, Deadline("save", 60)).units
         spool = io.BytesIO()
         with PackWriter(spool, packs.limits, Deadline("save", 60)) as writer:
-            assert snapshot.pack(units, writer) == 0
+            left_out = snapshot.Packed()
+            snapshot.pack(snapshot.in_order(units), writer, left_out)
+            assert left_out == snapshot.Packed()
             writer.finish(packs.namespace, packs.environment)
         repository = packs.repository(MemoryStore())
         repository.publish(spool)

@@ -23,9 +23,13 @@ from b10_transfer import errors
         (errors.UnsupportedPackError("0123", "has format 2"), "pack 0123: has format 2"),
         (errors.PackTooLargeError("0123", "has 5 bytes"), "pack 0123: has 5 bytes"),
         (
-            errors.SaveTooLargeError("2 files", "1 files", "MAX_CACHE_SIZE_MB"),
-            "the new artifacts make 2 files, over the limit of 1 files; nothing was published. "
-            "Raise MAX_CACHE_SIZE_MB, or save more often so that each save has less to publish",
+            errors.SaveTooLargeError("unit triton/K", "2 files", "1 files", "B10_MAX_FILES"),
+            "unit triton/K has 2 files, over the limit of 1 files, and was not published. "
+            "Raise B10_MAX_FILES in every pod that saves or loads it",
+        ),
+        (
+            errors.SaveTooLargeError("/c/file", "300 bytes", "256"),
+            "/c/file has 300 bytes, over the limit of 256, and was not published",
         ),
         (
             errors.NoSpaceError("/tmp", 2_500_000, 1_000_000, "TRITON_CACHE_DIR"),

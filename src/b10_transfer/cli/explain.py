@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import click
 
 from ..inspection.explain import Explanation, Neighbour, explain
+from ..repository.ignored import few
 from .console import (
     ExitCode,
     age,
@@ -82,9 +83,9 @@ def _notes(found: Explanation) -> Iterator[str]:
     for reason in found.rejected_packs:
         yield f"counts as absent: {reason}"
     if found.set_aside_packs:
-        yield f"set aside as damaged: {', '.join(found.set_aside_packs)}"
+        yield f"set aside as damaged: {few(found.set_aside_packs)}"
     if found.recalled_packs:
-        yield f"recalled by an operator: {', '.join(found.recalled_packs)}"
+        yield f"recalled by an operator: {few(found.recalled_packs)}"
     for error in found.errors:
         yield f"warning: not compared, {error}"
     if found.per_pod_variables:

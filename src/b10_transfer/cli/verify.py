@@ -8,6 +8,7 @@ from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..environment import detect
 from ..inspection.bounded import bounded, open_store
+from ..maintenance.recall import mark_damaged
 from ..repository.catalogue import LEAVING, RECALLED, SET_ASIDE, USABLE, Inventory, take_inventory
 from .console import (
     ExitCode,
@@ -37,8 +38,8 @@ def command(
 ) -> None:
     """Read every byte of every pack in the store, and check it against its index and signature.
 
-    With B10_TRUSTED_KEYS set, a pack that none of them signed is a failure too. Changes nothing: a damaged pack counts
-    as absent anyway, and the next save of a pod that has its units replaces it. A large store needs a longer
+    With B10_TRUSTED_KEYS set, a pack that none of them signed is a failure too. A damaged pack is marked, unless
+    B10_READ_ONLY=1: the next save of a pod that has its units publishes them again. A large store needs a longer
     --deadline. Exits with 1 if a pack fails.
     """
     set_up_logging()
@@ -48,7 +49,10 @@ def command(
             config = Config.from_environment(store=store, namespace=namespace)
             with open_store(config, deadline) as opened:
                 only = None if namespace is None else config.namespace
-                return take_inventory(opened, detect(), config, deadline, only, verify_frames=True)
+                found = take_inventory(opened, detect(), config, deadline, only, verify_frames=True)
+                if not config.read_only:
+                    mark_damaged(opened, config, deadline, found)
+                return found
 
         inventory = bounded("verify", work, deadline_s=deadline_s, observe=observe)
     every = [(found, pack) for found in inventory.environments for pack in found.packs]

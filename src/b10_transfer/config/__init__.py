@@ -128,7 +128,22 @@ VARIABLES: tuple[Variable, ...] = (
         "MAX_CACHE_SIZE_MB",
         "`1024`, capped by `MAX_CACHE_SIZE_CAP_MB` (`1024`)",
         "a whole number of MiB, at least 1",
-        "Largest single archive. A larger save is an error; a larger pack is not loaded.",
+        "Largest single pack. A larger save becomes several packs; a load ignores a larger pack.",
+    ),
+    Variable(
+        "B10_MAX_RESTORE_MB",
+        "`8192`",
+        "a whole number of MiB, at least 1",
+        "Most room that one load takes on local disks, 4 KiB for each file and folder included. If "
+        "packs hold more together, a load takes the newest.",
+    ),
+    Variable(
+        "B10_MAX_FILES",
+        "`200000`",
+        "a whole number, at least 1",
+        "Most files in one pack. A save of more becomes several packs; a load takes the indexes of some 350,000 files, "
+        "and more in proportion if this is higher. The memory of a load grows with it: 400 MB at most by default. Set "
+        "it alike in all pods.",
     ),
     Variable(
         "B10_MAX_PACKS",
@@ -207,6 +222,8 @@ class Config:
     merge: bool
     work_dir: Path
     max_pack_bytes: int
+    max_restore_bytes: int
+    max_files: int
     max_packs: int
     """More of them in one environment are merged; 0 for never."""
     grace_s: int
@@ -248,6 +265,8 @@ class Config:
             merge=env.flag("B10_MERGE", default=False) if merge is None else merge,
             work_dir=_work_dir(env),
             max_pack_bytes=env.capped("MAX_CACHE_SIZE_MB", 1024, "MAX_CACHE_SIZE_CAP_MB", 1024) * MB,
+            max_restore_bytes=env.whole_number("B10_MAX_RESTORE_MB", 8192, minimum=1) * MB,
+            max_files=env.whole_number("B10_MAX_FILES", 200_000, minimum=1),
             max_packs=env.whole_number("B10_MAX_PACKS", 32, minimum=0),
             grace_s=env.whole_number("B10_GRACE_SECONDS", 3600, minimum=0),
             max_concurrent_saves=env.capped("MAX_CONCURRENT_SAVES", 50, "MAX_CONCURRENT_SAVES_CAP", 100),

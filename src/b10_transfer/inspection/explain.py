@@ -21,6 +21,7 @@ from ..errors import (
 )
 from ..operations import load as loading
 from ..repository.catalogue import Amount, Catalogue, collect_errors
+from ..repository.ignored import reasons
 from ..repository.union import Union
 from ..status import OperationStatus
 from . import forecast
@@ -76,7 +77,7 @@ class Explanation:
     files: int
     bytes: int
     rejected_packs: tuple[str, ...]
-    """One line for each pack of this pod's environment that counts as absent: its id and why."""
+    """Why packs of this pod's environment are ignored: a line for each if they are few, else one line."""
     set_aside_packs: tuple[str, ...]
     """Ids of those that a saver found damaged before."""
     recalled_packs: tuple[str, ...]
@@ -153,7 +154,7 @@ def _explain(config: Config, deadline: Deadline) -> Explanation:
         units=together.units,
         files=together.files,
         bytes=together.bytes,
-        rejected_packs=tuple(str(pack.error) for pack in union.rejected),
+        rejected_packs=reasons(union),
         set_aside_packs=tuple(sorted(set_aside)),
         recalled_packs=tuple(sorted(recalled)),
         nearest=tuple(nearest),
@@ -237,7 +238,7 @@ _ADVICE: tuple[tuple[type[PackError], str], ...] = (
     (CorruptPackError, _HEALS),
     (UntrustedPackError, "let a pod with B10_SIGNING_KEY save, or add its public key to B10_TRUSTED_KEYS"),
     (UnsupportedPackError, "they are of a later version of b10-transfer: run the same version here"),
-    (PackTooLargeError, "raise MAX_CACHE_SIZE_MB and its cap, or save more often so that packs are smaller"),
+    (PackTooLargeError, "raise the variable named below, or prune the packs that nobody needs"),
     (UnreadablePackError, "the store did not deliver them: `b10-compile-cache doctor` tries it out"),
 )
 
@@ -262,7 +263,7 @@ def _verdict(
         # Why, is told pack by pack; what to do depends on it.
         kinds = {type(pack.error) for pack in union.rejected}
         advice = next((advice for kind, advice in _ADVICE if kinds <= {kind}), "see below, pack by pack")
-        return f"every pack for this pod is unusable ({len(union.rejected)})", advice
+        return f"every pack for this pod is unusable ({union.ignored})", advice
     if elsewhere:
         return (
             f"namespace {config.namespace!r} has nothing for this pod, namespace {elsewhere[0]!r} has",

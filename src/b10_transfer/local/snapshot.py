@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
 
 from ..adapters import CacheRoot, Unit
 from ..concurrency.deadline import Deadline
-from ..errors import CacheError, ConfigurationError, LocalCacheError
+from ..errors import CacheError, ConfigurationError, LocalCacheError, PackFullError, SaveTooLargeError
 from ..notices import notices
 from ..pack import PackUnit, PackWriter
 from ..pack.rules import DistinctPaths, check_paths
+from ..pack.units import storable_time
 from .files import LocalFile, LocalUnit, walk
 from .ownership import OpenRoot, open_private
 from .sources import Sources, UnitChangedError, check_folder
@@ -176,7 +177,8 @@ def hold_artifacts(units: Iterable[LocalUnit]) -> bool:
 
 def _differs(local: LocalUnit, stored: PackUnit) -> bool:
     times = {member.path: (member.size, member.mtime_ns) for member in stored.members}
-    if all(times.get(f"{local.root.name}/{file.path}") == (file.size, file.mtime_ns) for file in local.files):
+    prefix = f"{local.root.name}/"
+    if all(times.get(prefix + file.path) == (file.size, storable_time(file.mtime_ns)) for file in local.files):
         return False  # as it was restored
     found = content(local)
     return bool(found) and found != {(member.path, member.sha256) for member in stored.members}
@@ -200,27 +202,73 @@ def content(unit: LocalUnit) -> frozenset[tuple[str, str]]:
     return frozenset(found)
 
 
-def pack(units: Iterable[LocalUnit], writer: PackWriter) -> int:
-    """Add units to a pack, like beside like; returns how many were left out because they changed meanwhile.
+def in_order(units: Iterable[LocalUnit]) -> deque[LocalUnit]:
+    """Units in the order in which they pack best: like beside like."""
+    return deque(sorted(units, key=_likeness))
 
-    A unit that cannot be read is left out with a warning. Raises LocalCacheError if that leaves no unit.
+
+@dataclass
+class Packed:
+    """Units that did not get into packs."""
+
+    changed: int = 0
+    """Left for the next save, because a compiler changed them meanwhile."""
+    too_large: list[SaveTooLargeError] = field(default_factory=list)
+    """Of units that no pack has room for."""
+    unreadable: list[LocalCacheError] = field(default_factory=list)
+
+
+def pack(units: deque[LocalUnit], writer: PackWriter, left_out: Packed) -> None:
+    """Move units from the front into a pack, until it is full or none is left.
+
+    A unit that cannot be read is left out with a warning.
     """
-    changed = 0
-    failure: LocalCacheError | None = None
-    for unit in sorted(units, key=_likeness):
+    while units:
+        unit = units[0]
         try:
             sources = Sources(unit)
             check = partial(check_folder, unit)
             writer.add_unit(unit.name, unit.unit.kind.value, sources.files, check, read=sources.read)
+        except PackFullError:
+            return
+        except SaveTooLargeError as error:
+            left_out.too_large.append(error)
         except UnitChangedError as change:
             logger.debug("%s is left for the next save: %s", unit.name, change)
-            changed += 1
+            left_out.changed += 1
         except LocalCacheError as error:
             logger.warning("%s; %s is not saved", error, unit.name)
-            failure = failure or error
-    if failure and writer.is_empty:
-        raise failure
-    return changed
+            left_out.unreadable.append(error)
+        units.popleft()
+
+
+def log_times(units: Iterable[LocalUnit]) -> None:
+    """Warn of files whose times the format has no room for."""
+    odd = [
+        f"{unit.root.path}/{file.path}"
+        for unit in units
+        for file in unit.files
+        if storable_time(file.mtime_ns) != file.mtime_ns
+    ]
+    if odd:
+        logger.warning(
+            "%d files have a time before 1824 or after 2116 and are saved with the nearest that a pack can hold, "
+            "%s for example",
+            len(odd),
+            odd[0],
+        )
+
+
+def compiled_since(unit: LocalUnit, stored: PackUnit, since_s: float) -> bool:
+    """Whether this pod compiled a unit although the store had it since then: its files are neither restored nor
+    published ones, and newer."""
+    times = {member.path: member.mtime_ns for member in stored.members}
+    newer = [
+        file.mtime_ns
+        for file in unit.files
+        if times.get(f"{unit.root.name}/{file.path}", file.mtime_ns) != storable_time(file.mtime_ns)
+    ]
+    return bool(newer) and max(newer) > since_s * 1e9
 
 
 def _extends(local: LocalUnit, stored: PackUnit) -> bool:

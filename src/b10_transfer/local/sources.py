@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from functools import partial
 
 from ..adapters import UnitKind
-from ..errors import LocalCacheError, explained
+from ..errors import LocalCacheError, SaveTooLargeError, explained
 from ..pack import Content, SourceFile
+from ..pack.limits import MAX_REWRITTEN_BYTES
+from ..pack.units import storable_time
 from .bulk import read_files
 from .files import LocalFile, LocalUnit
 from .ownership import OpenRoot
@@ -41,7 +43,8 @@ class Sources:
             if is_rewritten(path):
                 content = self._portable(file, paths)
                 size = len(content)
-            self.files.append(SourceFile(prefix + path, size, mode, mtime_ns, partial(self._open, content)))
+            time_ns = storable_time(mtime_ns)
+            self.files.append(SourceFile(prefix + path, size, mode, time_ns, partial(self._open, content)))
             self._contents.append(content)
 
     def read(self, offsets: Sequence[int], memory: bytearray) -> None:
@@ -61,6 +64,9 @@ class Sources:
 
     def _portable(self, file: LocalFile, siblings: Collection[str]) -> bytes:
         """The content of a file without this machine's paths."""
+        if file.size > MAX_REWRITTEN_BYTES:
+            limit = f"{MAX_REWRITTEN_BYTES} for a file that names local paths"
+            raise SaveTooLargeError(f"{self._unit.root.path}/{file.path}", f"{file.size} bytes", limit)
         buffer = bytearray(file.size)
         try:
             [found] = read_files(self._opened.descriptor, [(file.path, file.size, 0)], buffer)

@@ -157,7 +157,7 @@ def clear_store(
         config = Config.from_environment(namespace=namespace, store=store)
         if config.read_only and not pretend:
             raise ConfigurationError("B10_READ_ONLY", "1", "nothing may be removed from the store")
-        limits = Limits.for_packs_of(config.max_pack_bytes)
+        limits = Limits.of(config)
         pod = detect()
         cleared = []
         with open_store(config, deadline) as opened:

@@ -9,10 +9,11 @@ from datetime import datetime
 from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..environment import Environment
-from ..errors import StoreError
+from ..errors import CorruptPackError, StoreError
 from ..pack import Limits
-from ..repository.catalogue import Catalogue, KnownById
+from ..repository.catalogue import Catalogue, Inventory, KnownById
 from ..repository.repository import Repository
+from ..repository.union import Rejected
 from ..stores.base import Store
 
 
@@ -54,6 +55,14 @@ def reinstate(store: Store, config: Config, deadline: Deadline, packs: Collectio
     return [_marked(repository, pack_id) for repository, pack_id in chosen if repository.reinstate(pack_id)]
 
 
+def mark_damaged(store: Store, config: Config, deadline: Deadline, inventory: Inventory) -> None:
+    """Mark the packs in which ``verify`` found damage, so that the next save checks them and publishes them again."""
+    for found in inventory.environments:
+        damaged = [Rejected(pack.id, CorruptPackError(pack.id, pack.why)) for pack in found.packs if pack.is_damaged]
+        if damaged:
+            _repository(store, config, deadline, found.namespace, found.id).suspect(damaged)
+
+
 def published(pack_id: str) -> datetime:
     """When a pack was published, as its id tells: by its saver's clock, or just behind the pack before it."""
     return datetime.fromtimestamp(int(pack_id[:12], 16) / 1000).astimezone()
@@ -81,7 +90,7 @@ def _find(store: Store, config: Config, deadline: Deadline, packs: Collection[st
 
 def _repository(store: Store, config: Config, deadline: Deadline, namespace: str, environment_id: str) -> Repository:
     environment: Environment = KnownById({}, known_id=environment_id)
-    return Repository(store, namespace, environment, Limits.for_packs_of(config.max_pack_bytes), deadline)
+    return Repository(store, namespace, environment, Limits.of(config), deadline)
 
 
 def _marked(repository: Repository, pack_id: str) -> Marked:

@@ -109,7 +109,7 @@ def wait(config: Config, deadline: Deadline, seconds: float, waiter: Waiter) -> 
     with opened(config, deadline) as store:
         environment = detect()
         place = _place(config, environment)
-        limits = Limits.for_packs_of(config.max_pack_bytes)
+        limits = Limits.of(config)
         repository = Repository(store, config.namespace, environment, limits, deadline)
         while True:
             deadline.check("waiting for another replica to compile")

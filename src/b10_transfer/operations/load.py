@@ -15,14 +15,15 @@ from ..adapters import CacheRoot, locate_caches, named
 from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..environment import identify
-from ..errors import CacheError, ConfigurationError, LocalCacheError, UnreadablePackError, UnsupportedPackError
+from ..errors import CacheError, ConfigurationError, LocalCacheError, UnreadablePackError
 from ..local import snapshot
 from ..local.ownership import user_to_restore_as
 from ..local.presence import missing
 from ..local.restore import restore
 from ..local.staging import LOCKS_SHARE, locked, remove_leftovers, wait_for_restore
 from ..pack import Limits
-from ..repository.repository import ReadRepository
+from ..repository.ignored import errors_in, newer_in, reasons
+from ..repository.repository import Repository
 from ..repository.signing import trusted_keys
 from ..repository.union import Rejected, Union
 from ..status import LoadReport, OperationStatus
@@ -63,15 +64,16 @@ def load(config: Config, deadline: Deadline, seen: set[str] | None = None) -> Lo
         snapshot.log_left_out(local.failed)
         for path in sorted({root.outermost for root in local.used}):
             remove_leftovers(path, may_be_shared=config.shared_roots)  # here nothing will be staged, which would do it
-        limits = Limits.for_packs_of(config.max_pack_bytes)
-        repository = ReadRepository(store, config.namespace, environment, limits, deadline, trusted)
+        limits = Limits.of(config)
+        repository = Repository(store, config.namespace, environment, limits, deadline, trusted)
 
         def read_union() -> Union:
             union = repository.union()
-            _log_rejected(union.rejected)
+            _log_ignored(union.rejected, len(union.unread))
             if seen is not None:
                 seen.update(pack.id for pack in union.packs)
                 seen.update(pack.id for pack in union.rejected)
+                seen.update(union.unread)
             return union
 
         planned = plan(local, read_union)
@@ -198,12 +200,12 @@ def _plan_without_units(local: LocalRoots, union: Union) -> LoadPlan:
     for pack in union.rejected:
         if isinstance(pack.error, UnreadablePackError):
             raise pack.error
-    found = f"{len(union.rejected)} unusable packs" if union.rejected else "nothing"
+    found = f"{union.ignored} unusable packs" if union.ignored else "nothing"
     return LoadPlan(OperationStatus.DOES_NOT_EXIST, f"the store has {found} for this pod", local, union=union)
 
 
 def _restore(
-    repository: ReadRepository,
+    repository: Repository,
     planned: LoadPlan,
     config: Config,
     deadline: Deadline,
@@ -222,7 +224,11 @@ def _restore(
         if planned.status is not OperationStatus.SUCCESS:
             return _told(planned, report)
         restored = restore(repository, union, planned.names, planned.roots, deadline)
-        _log_rejected([pack for pack in restored.union.rejected if pack not in union.rejected])
+        known = {pack.id for pack in union.rejected}
+        damaged = [pack for pack in restored.union.rejected if pack.id not in known]
+        _log_ignored(damaged)
+        if not config.read_only:
+            repository.suspect(damaged)
     if not restored.units:  # every pack turned out to be damaged, or other processes were faster
         planned = _plan_with(restored.union, planned.local.refreshed(config))
         if planned.status is OperationStatus.SUCCESS:
@@ -233,7 +239,8 @@ def _restore(
         report,
         status=OperationStatus.SUCCESS,
         reason=f"restored to {named(_holding(restored.names, planned.roots))}",
-        rejected_packs=_reasons(restored.union),
+        rejected_packs=reasons(restored.union),
+        ignored_packs=restored.union.ignored,
         already_present=planned.already_present,
         restored=tuple(restored.names),
         units=restored.units,
@@ -254,7 +261,8 @@ def _told(planned: LoadPlan, report: LoadReport) -> LoadReport:
         status=planned.status,
         reason=reason,
         already_present=planned.already_present,
-        rejected_packs=_reasons(planned.union) if planned.union is not None else (),
+        rejected_packs=reasons(planned.union) if planned.union is not None else (),
+        ignored_packs=planned.union.ignored if planned.union is not None else 0,
     )
 
 
@@ -281,14 +289,9 @@ def _in_use(roots: Sequence[CacheRoot]) -> str:
     return f"{named(roots)} already {'holds' if len(roots) == 1 else 'hold'} compile artifacts"
 
 
-def _reasons(union: Union) -> tuple[str, ...]:
-    return tuple(str(pack.error) for pack in union.rejected)
-
-
-def _log_rejected(rejected: Iterable[Rejected]) -> None:
-    """Log which packs a load ignores."""
-    for pack in rejected:
-        if isinstance(pack.error, UnsupportedPackError):
-            logger.info("%s; it is left alone", pack.error)
-        else:
-            logger.error("%s. It counts as absent; the next save replaces what it held", pack.error)
+def _log_ignored(rejected: Sequence[Rejected], unread: int = 0) -> None:
+    """Log which packs a load ignores: a line for each, or one line if they are many."""
+    for line in newer_in(rejected):
+        logger.info("%s; left alone", line)
+    for line in errors_in(rejected, unread):
+        logger.error("%s. A load ignores it; the next save that has its units publishes them again", line)

@@ -113,8 +113,9 @@ def save_compile_cache(
             ``B10_DEADLINE_SECONDS``, else 60.
 
     Returns:
-        SUCCESS: a pack was published. SKIPPED: the store already has every unit, or nothing was compiled. ERROR: the
-        save failed, and the log says why and what to do; nothing was published.
+        SUCCESS: all new units were published, in one pack or several. SKIPPED: the store already has every unit, or
+        nothing was compiled. ERROR: the save failed, and the log says why, what to do, and which packs were published
+        before: each is complete by itself.
 
     Raises:
         KeyboardInterrupt, SystemExit: The program is to stop. No other exception leaves this function.
@@ -313,17 +314,23 @@ def save(
         nothing new: all 1 units are in the store
     """
 
+    published: list[str] = []
+
     def operate(deadline: Deadline) -> SaveReport:
         config = Config.from_environment(namespace=namespace, store=store)
         try:
             deadline.check("writing traces")
             instant_start.flush()
-            return saving.save(config, deadline)
+            return saving.save(config, deadline, published.append)
         finally:
             compile_once.release(config, deadline, session)
 
     started = time.perf_counter()
-    return _told("save", _attempt("save", deadline_s, operate, SaveReport, observe), started)
+    report = _attempt("save", deadline_s, operate, SaveReport, observe)
+    if published and not report.packs:  # it failed after some packs, or while it compacted
+        reason = f"{report.reason}; before that some units were {saving.published_as(published)}"
+        report = replace(report, reason=reason, packs=tuple(published), pack=published[-1])
+    return _told("save", report, started)
 
 
 def cache_report() -> CacheReport:

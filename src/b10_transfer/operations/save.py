@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from ..adapters import CacheRoot, locate_caches, named
 from ..concurrency.deadline import Deadline
@@ -21,25 +21,34 @@ from ..errors import CacheError, CorruptPackError
 from ..local import snapshot
 from ..local.files import LocalUnit
 from ..local.snapshot import Snapshot
-from ..pack import Index, Limits, PackWriter
-from ..pack.spool import building_errors, spool
+from ..pack import Limits
 from ..repository import compaction
+from ..repository.ignored import few, lines_about
 from ..repository.layout import SHARED_LEASES
 from ..repository.repository import Content, Repository
 from ..repository.signing import signing_key, trusted_keys
-from ..repository.union import Union
+from ..repository.union import Rejected, Union, published_ms
 from ..status import OperationStatus, SaveReport
 from ..stores import leases
 from ..stores.base import Store
 from ..stores.opening import opened
+from .publishing import Publisher
 
 logger = logging.getLogger(__name__)
 
+_MOST_MARKS = 100
+"""Damaged packs that one save sets aside: each costs a request. Later saves go on."""
 _READ_ONLY = "B10_READ_ONLY=1: this pod publishes nothing"
 
 
-def save(config: Config, deadline: Deadline) -> SaveReport:
-    """Publish what the store lacks. Raises CacheError."""
+def save(config: Config, deadline: Deadline, on_published: Callable[[str], None] = lambda _pack_id: None) -> SaveReport:
+    """Publish what the store lacks. Raises CacheError.
+
+    Args:
+        config: The settings.
+        deadline: When to give up.
+        on_published: Given the id of each pack once it is published, whatever happens to the save later.
+    """
     if config.read_only:
         return SaveReport(
             status=OperationStatus.SKIPPED,
@@ -65,13 +74,13 @@ def save(config: Config, deadline: Deadline) -> SaveReport:
         )
         if planned := _plan_without_store(config, roots, found):
             return replace(report, reason=planned.reason)
-        limits = Limits.for_packs_of(config.max_pack_bytes)
+        limits = Limits.of(config)
         repository = Repository(
             store, config.namespace, environment, limits, deadline, trusted_keys(config), signing_key(config)
         )
         try:
             saver = _Saver(config, deadline, store, repository, partial(plan, config, roots, found), report)
-            report = saver.save()
+            report = saver.save(found.units, on_published)
         except CacheError:
             # Now above all: what dead savers left may be what fills the store.
             _clean_up(store, config, logging.DEBUG)
@@ -181,18 +190,18 @@ class _Saver:
         self._union = Union((), ())
         """What the store held when it was last looked at."""
 
-    def save(self) -> SaveReport:
-        union, planned = self._survey()
+    def save(self, local: Sequence[LocalUnit], on_published: Callable[[str], None]) -> SaveReport:
+        union, planned = self._survey(local)
         if not planned.units:
             return self._nothing_new(union, planned)
         # Replicas that compiled the same hold the same lease: one publishes, and the others find it done.
         names = hashlib.sha256("\n".join(sorted(unit.name for unit in planned.units)).encode()).hexdigest()[:16]
         with self._lease(self._repository.lease_folder, [f"save-{names}"], "another replica saves the same"):
             if not self._repository.is_current(union):
-                union, planned = self._survey()
+                union, planned = self._survey(local)
                 if not planned.units:
                     return self._nothing_new(union, planned)
-            return self._publish(union, planned.units)
+            return self._publish(union, planned.units, on_published)
 
     def compact(self) -> None:
         """Merge packs, where they have become many. Whatever comes of it: what was published is published."""
@@ -204,45 +213,54 @@ class _Saver:
             unforeseen = error if not isinstance(error, CacheError) else None
             logger.warning("the packs stay as they are until the next save: %s", error, exc_info=unforeseen)
 
-    def _survey(self) -> tuple[Union, SavePlan]:
-        """What the store holds, every byte of it verified, and which local units it lacks."""
-        union = self._union = self._repository.union(verify_frames=True)
+    def _survey(self, local: Sequence[LocalUnit]) -> tuple[Union, SavePlan]:
+        """What the store holds, without packs that are damaged as far as this pod can know, and what it lacks."""
+        union = self._union = self._without_damaged(self._repository.union(), local)
         planned = self._plan(lambda: Stored(union, lambda: self._repository.recalled_content(union)))
         if planned.recalled:
             logger.warning("%d units are not published: they were recalled from the store", planned.recalled)
         return union, planned
 
-    def _publish(self, union: Union, new: Sequence[LocalUnit]) -> SaveReport:
-        with spool(self._config.work_dir) as out:
-            changed, index = self._pack(new, out)
-            report = replace(self._report, left_for_next_save=self._report.left_for_next_save + changed)
-            if index is None:
-                return replace(report, reason="all new units were still being written")
-            slots = [f"slot-{number:02d}" for number in range(self._config.max_concurrent_saves)]
-            with self._lease(SHARED_LEASES, slots, "MAX_CONCURRENT_SAVES others save"):
-                pack_id = self._repository.publish(out)
-            return replace(
-                report,
-                status=OperationStatus.SUCCESS,
-                reason=f"published as pack {pack_id}",
-                pack=pack_id,
-                units=len(index.units),
-                files=sum(len(unit.members) for unit in index.units),
-                bytes=sum(unit.size for unit in index.units),
-                packed_bytes=out.tell(),
-                quarantined_packs=self._quarantine(union),
-            )
+    def _without_damaged(self, union: Union, local: Sequence[LocalUnit]) -> Union:
+        """Read every byte of the packs that may be damaged, and leave out those that are."""
+        doubtful = union.suspect | _compiled_anew(union, local)
+        for pack in [pack for pack in union.packs if pack.id in doubtful]:
+            checked = self._repository.checked(pack)
+            if isinstance(checked, Rejected):
+                union = union.without(pack, checked.error)
+            elif pack.id in union.suspect:
+                with suppress(CacheError):  # the next save checks it again
+                    self._repository.clear(pack.id)
+        return union
 
-    def _pack(self, new: Sequence[LocalUnit], out: BinaryIO) -> tuple[int, Index | None]:
-        """Build the pack: how many units were left out, and its index unless all were."""
-        with (
-            building_errors(self._config.work_dir),
-            PackWriter(out, self._repository.limits, self._deadline) as writer,
-        ):
-            changed = snapshot.pack(new, writer)
-            if writer.is_empty:
-                return changed, None
-            return changed, writer.finish(self._config.namespace, self._repository.environment)
+    def _publish(self, union: Union, new: Sequence[LocalUnit], on_published: Callable[[str], None]) -> SaveReport:
+        slots = [f"slot-{number:02d}" for number in range(self._config.max_concurrent_saves)]
+
+        def transferring() -> AbstractContextManager[None]:
+            return self._lease(SHARED_LEASES, slots, "MAX_CONCURRENT_SAVES others save")
+
+        publisher = Publisher(self._repository, self._config.work_dir, self._deadline, transferring, on_published)
+        done = publisher.publish(new)
+        report = replace(
+            self._report,
+            left_for_next_save=self._report.left_for_next_save + done.left_out.changed,
+            packs=tuple(done.packs),
+            pack=done.packs[-1] if done.packs else "",
+            units=done.units,
+            files=done.files,
+            bytes=done.bytes,
+            packed_bytes=done.packed_bytes,
+        )
+        if done.packs:
+            report = replace(report, status=OperationStatus.SUCCESS, reason=published_as(done.packs))
+        if too_large := done.left_out.too_large:
+            others = f" (and {len(too_large) - 1} more)" if len(too_large) > 1 else ""
+            reason = f"{too_large[0]}{others}" + (f"; the rest was {report.reason}" if done.packs else "")
+            # Damaged packs stay in place: the union may not hold again what they held.
+            return replace(report, status=OperationStatus.ERROR, reason=reason, error=too_large[0])
+        if not done.packs:
+            return replace(report, reason="all new units were still being written")
+        return replace(report, quarantined_packs=self._quarantine(union))
 
     def _nothing_new(self, union: Union, planned: SavePlan) -> SaveReport:
         return replace(self._report, reason=planned.reason, quarantined_packs=self._quarantine(union))
@@ -250,13 +268,19 @@ class _Saver:
     def _quarantine(self, union: Union) -> tuple[str, ...]:
         """Set damaged packs aside, now that the union holds again what this machine can give of what they held."""
         damaged = [pack for pack in union.rejected if isinstance(pack.error, CorruptPackError)]
-        for pack in damaged:
-            try:
+        done: list[Rejected] = []
+        try:
+            for pack in damaged[-_MOST_MARKS:]:
+                self._deadline.check("setting damaged packs aside")
                 self._repository.quarantine(pack)
-                logger.warning("%s. It has been set aside", pack.error)
-            except CacheError as error:
-                logger.warning("%s; later loads will complain about the damaged pack again", error)
-        return tuple(pack.id for pack in damaged)
+                done.append(pack)
+                if pack.id in union.suspect:
+                    self._repository.clear(pack.id)
+        except CacheError as error:
+            logger.warning("%s; later loads report the damaged packs again", error)
+        for line in lines_about(done, 0):
+            logger.warning("%s. Set aside: loads no longer read it", line)
+        return tuple(pack.id for pack in done)
 
     def _lease(self, folder: str, names: list[str], waiting_for: str) -> AbstractContextManager[None]:
         if not self._config.locks:
@@ -271,6 +295,24 @@ class _Saver:
             # Renewed through a store of its own: this one may be busy with a pack for longer than a lease lives.
             renewing=lambda: _open_store(self._config, self._deadline),
         )
+
+
+def published_as(packs: Sequence[str]) -> str:
+    """Which packs a save has published, for people."""
+    return f"published as pack {packs[0]}" if len(packs) == 1 else f"published as {len(packs)} packs: {few(packs)}"
+
+
+def _compiled_anew(union: Union, local: Iterable[LocalUnit]) -> set[str]:
+    """Ids of the packs whose units this pod compiled although they were there: its load may have found damage.
+
+    Only a reason to look: a pod that loaded nothing, or whose clock is wrong, makes a save read a sound pack.
+    """
+    found = set()
+    for unit in local:
+        stored = union.units.get(unit.name)
+        if stored and snapshot.compiled_since(unit, stored[1], published_ms(stored[0].id) / 1000):
+            found.add(stored[0].id)
+    return found
 
 
 def _open_store(config: Config, deadline: Deadline) -> AbstractContextManager[Store]:

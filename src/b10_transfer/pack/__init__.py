@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from .index import PACK_ID, Frame, Index, Limits, Member, PackUnit
+from .index import Index
+from .limits import Amount, Budget, Limits
 from .reader import PackReader, Piece, Slice
-from .writer import Content, PackWriter, SourceFile
+from .units import PACK_ID, Frame, Member, PackUnit
+from .writer import FRAME_RAW_BYTES, Content, PackWriter, SourceFile
 
 __all__ = [
+    "FRAME_RAW_BYTES",
     "PACK_ID",
+    "Amount",
+    "Budget",
     "Content",
     "Frame",
     "Index",

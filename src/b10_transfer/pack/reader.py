@@ -13,8 +13,10 @@ from ..concurrency.deadline import Deadline
 from ..concurrency.pipeline import Pipeline
 from ..errors import CorruptPackError, PackTooLargeError
 from ..stores.base import TAIL_BYTES, ObjectReader
-from .index import Frame, Index, Limits, Member
-from .trailer import FOOTER_BYTES, Approval, decode_footer, decode_index
+from .index import Index
+from .limits import Budget, Limits
+from .trailer import FOOTER_BYTES, Approval, Footer, decode_footer, decode_index
+from .units import Frame, Member
 from .zstd import ZstdError, unpack_into
 
 _Extent = tuple[int, Frame]
@@ -58,8 +60,12 @@ class PackReader:
         self._limits = limits
         self._deadline = deadline
 
-    def read_index(self) -> Index:
-        """Fetch, verify and check the index."""
+    def read_index(self, budget: Budget | None = None) -> Index:
+        """Fetch, verify and check the index, as far as a load's budget (default: one of its own) has room for it.
+
+        Every size is checked before so much is read or unpacked.
+        """
+        budget = budget or Budget(self._limits)
         size = self._source.size_bytes
         if size > self._limits.packed_bytes:
             raise PackTooLargeError(
@@ -68,19 +74,37 @@ class PackReader:
             )
         if size < FOOTER_BYTES:
             raise CorruptPackError(self.name, f"it has {size} bytes, too few for a pack (truncated)")
-        tail_bytes = min(size, TAIL_BYTES)
-        tail = self._source.read_at(size - tail_bytes, tail_bytes)
-        footer = decode_footer(self.name, tail[-FOOTER_BYTES:], size)
-        missing = footer.trailer_bytes - len(tail)
-        if missing > 0:
-            # Past any copy, as the footer: what the index says is all that a copy is checked against.
-            tail = self._source.reread_at(size - footer.trailer_bytes, missing) + tail
-        raw = decode_index(self.name, footer, tail[-footer.trailer_bytes :], self._approve)
-        index = Index.decode(self.name, raw, self._limits)
+        footer, text = self._read_trailer(size, budget)
+        index = Index.decode(self.name, text, self._limits, budget)
         frames_bytes = sum(frame.packed_bytes for frame in index.frames)
         if frames_bytes + footer.trailer_bytes != size:
             raise CorruptPackError(self.name, "its frames do not fill the space before its index")
         return index
+
+    def _read_trailer(self, size: int, budget: Budget) -> tuple[Footer, str]:
+        """The footer, and the index as text."""
+        tail_bytes = min(size, TAIL_BYTES)
+        tail = self._source.read_at(size - tail_bytes, tail_bytes)
+        footer = decode_footer(self.name, tail[-FOOTER_BYTES:], size)
+        largest, limit = max(footer.index_raw_bytes, footer.index_packed_bytes), self._limits.index_bytes
+        if largest > limit:
+            raise PackTooLargeError(
+                self.name, f"its index claims {largest} bytes, the most allowed is {limit} (B10_MAX_FILES)"
+            )
+        budget.check_memory(self.name, footer.index_raw_bytes)
+        budget.fetch(self.name, footer.trailer_bytes)
+        missing = footer.trailer_bytes - len(tail)
+        if missing > 0:
+            # Past any copy, as the footer: what the index says is all that a copy is checked against.
+            tail = self._source.reread_at(size - footer.trailer_bytes, missing) + tail
+        else:
+            tail = tail[-footer.trailer_bytes :]
+        raw = decode_index(self.name, footer, tail, self._approve)
+        del tail
+        try:
+            return footer, raw.decode("ascii")
+        except ValueError as error:
+            raise CorruptPackError(self.name, f"its index breaks the format's rules: {error}") from error
 
     def read_members(self, index: Index, members: Iterable[Member], *, every_frame: bool = False) -> Iterator[Piece]:
         """The content of ``members``, piece by piece, in the order in which it lies in the pack.

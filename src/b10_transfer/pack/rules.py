@@ -5,7 +5,7 @@ Each check works on a whole column with operations that run in C, and looks for 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 _CHARACTERS = bytes(set(range(0x20, 0x7F)) - {ord("\\")})
@@ -66,12 +66,25 @@ def _all_plain(paths: Sequence[str]) -> bool:
     )
 
 
+def folder_text(folders: Collection[str]) -> int:
+    """Characters of some folders' paths, each counted with 100 more: one path may name 500 folders."""
+    return sum(map(len, folders)) + 100 * len(folders)
+
+
 class DistinctPaths:
     """Paths of files that do not get in each other's way, even where upper and lower case count as equal."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_folder_text: int | None = None) -> None:
+        """``most_folder_text``: the most that folders may count by :func:`folder_text`; no limit by default."""
         self._files: set[str] = set()
         self._folders: dict[str, str] = {}
+        self._most_folder_text = most_folder_text
+        self._folder_text = 0
+
+    @property
+    def folders(self) -> int:
+        """How many folders lie above the files."""
+        return len(self._folders)
 
     def add(self, paths: Sequence[str]) -> None:
         """Take paths in. Raises ValueError if one is there already, or is a folder, or lies in a file, of another."""
@@ -103,4 +116,7 @@ class DistinctPaths:
                 return
             if lowered in self._files:
                 raise ValueError(f"{folder!a:.120} is both a file and a folder")
+            self._folder_text += folder_text((folder,))
+            if self._most_folder_text is not None and self._folder_text > self._most_folder_text:
+                raise ValueError("its files lie in more folders than any compiler makes")
             folder = folder.rpartition("/")[0]

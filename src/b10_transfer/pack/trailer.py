@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from ..errors import CorruptPackError, UnsupportedPackError
-from .index import MAX_INDEX_RAW_BYTES
+from .limits import MAX_EXTENSION_BYTES, MB
 from .zstd import ZstdError, pack_frame, unpack_frame
 
 _SKIPPABLE = struct.Struct("<II")
@@ -33,7 +33,8 @@ the whole pack, magic."""
 
 FOOTER_BYTES = _FOOTER.size
 
-Approval = Callable[[bytes, bytes], None]
+Approval = Callable[["bytes | memoryview", bytes], None]
+"""Given a packed index and the extension, raises PackError if the pack is not trusted."""
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,12 @@ def decode_footer(pack: str, data: bytes | bytearray, pack_bytes: int) -> Footer
     footer = Footer(packed, raw, extension, sha256)
     if size != pack_bytes or footer.trailer_bytes > pack_bytes:
         raise CorruptPackError(pack, f"it has {pack_bytes} bytes where {size} were written")
-    if raw > MAX_INDEX_RAW_BYTES or packed > MAX_INDEX_RAW_BYTES:
+    if extension > MAX_EXTENSION_BYTES:
         raise CorruptPackError(
-            pack, f"its index claims {max(raw, packed)} bytes, the most allowed is {MAX_INDEX_RAW_BYTES}"
+            pack, f"its signature claims {extension} bytes, the most allowed is {MAX_EXTENSION_BYTES}"
         )
+    if packed > raw + raw // 128 + MB:  # packing never makes more of it
+        raise CorruptPackError(pack, f"its index claims {packed} bytes packed, and {raw} unpacked")
     return footer
 
 
@@ -109,14 +112,14 @@ def decode_index(pack: str, footer: Footer, trailer: bytes | bytearray, approve:
     magic, content_bytes = _SKIPPABLE.unpack_from(trailer)
     if magic != _SKIPPABLE_MAGIC or content_bytes != len(trailer) - _SKIPPABLE.size:
         raise CorruptPackError(pack, "the frame that holds its index is damaged")
-    start = _SKIPPABLE.size
-    covered = trailer[start : len(trailer) - FOOTER_BYTES]
-    if hashlib.sha256(covered).digest() != footer.sha256:
-        raise CorruptPackError(pack, "its index does not have the digest that was published")
-    packed = bytes(covered[: footer.index_packed_bytes])
-    if approve is not None:
-        approve(packed, bytes(covered[footer.index_packed_bytes :]))
-    try:
-        return unpack_frame(packed, footer.index_raw_bytes)
-    except ZstdError as error:
-        raise CorruptPackError(pack, f"its index cannot be unpacked ({error})") from error
+    # Views, because an index may have 64 MiB.
+    with memoryview(trailer) as whole, whole[_SKIPPABLE.size : len(trailer) - FOOTER_BYTES] as covered:
+        if hashlib.sha256(covered).digest() != footer.sha256:
+            raise CorruptPackError(pack, "its index does not have the digest that was published")
+        with covered[: footer.index_packed_bytes] as packed:
+            if approve is not None:
+                approve(packed, bytes(covered[footer.index_packed_bytes :]))
+            try:
+                return unpack_frame(packed, footer.index_raw_bytes)
+            except ZstdError as error:
+                raise CorruptPackError(pack, f"its index cannot be unpacked ({error})") from error

@@ -10,8 +10,11 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 from ..concurrency.deadline import Deadline
 from ..concurrency.pipeline import Pipeline
 from ..environment import Environment
+from ..errors import PackFullError, SaveTooLargeError
 from . import tar, trailer
-from .index import Frame, Index, Limits, Member, PackUnit, check_writable, encode_units
+from .index import Index, encode_units
+from .limits import Amount, Limits, in_mb
+from .units import Frame, Member, PackUnit
 from .zstd import pack_frame
 
 FRAME_RAW_BYTES = 2 * 1024 * 1024
@@ -22,6 +25,12 @@ _HEADER_BYTES = 8 * tar.BLOCK
 _THREADS = 1
 """Reading and hashing take longer than packing does: a second thread would only be in the way."""
 _FRAMES_IN_FLIGHT = 2
+_FRAME_SLACK_BYTES = 4096
+"""Packing adds less than this, and less than a 128th, to the frames in flight."""
+_FRAME_INDEX_BYTES = 100
+"""Of a frame in an index, at most."""
+_TRAILER_SLACK_BYTES = 8192
+"""Of a trailer, at most, without units and frames."""
 
 
 class Content(Protocol):
@@ -62,8 +71,8 @@ class PackWriter:
     """Writes one pack to ``out``: the same bytes for the same files and metadata.
 
     Use it as a context manager: :meth:`add_unit` for each unit, in an order that puts like beside like, then
-    :meth:`finish`. Memory is bounded by the frames in flight, however large a file is. Raises
-    :class:`~b10_transfer.errors.SaveTooLargeError` as soon as the pack is over a limit of its readers.
+    :meth:`finish`. Memory is bounded by the frames in flight, however large a file is. The pack stays within every
+    limit of its readers: a unit that would exceed one is refused, and the pack is as before.
     """
 
     def __init__(self, out: BinaryIO, limits: Limits, deadline: Deadline) -> None:
@@ -79,11 +88,12 @@ class PackWriter:
         self._submitted_raw_bytes = 0
         """Frames that have been submitted for packing, and their raw bytes."""
         self._frames: list[Frame] = []
-        """Frames that have been packed and written, and their packed bytes."""
-        self._packed_bytes = 0
+        """Frames that have been packed and written, and their bytes."""
+        self._packed_bytes = self._written_raw_bytes = 0
         self._units: list[PackUnit] = []
-        self._members = 0
-        self._raw_bytes = 0
+        self._amount = Amount()
+        self._adding = ""
+        """The unit that is being added."""
 
     def __enter__(self) -> PackWriter:
         return self
@@ -107,13 +117,25 @@ class PackWriter:
     ) -> None:
         """Append a unit, of another pack's ``origin`` perhaps, and call ``check`` when its files have been read.
 
-        With ``read`` that happens in one call if the unit fits into a frame, as nearly all do. If ``check`` or reading
-        a file raises, that is raised and the pack is as if the unit had not been added.
+        With ``read`` that happens in one call if the unit fits into a frame, as nearly all do. If this raises, the pack
+        is as if the unit had not been added.
+
+        Raises:
+            PackFullError: The unit belongs into another pack.
+            SaveTooLargeError: No pack has room for it.
+            Exception: Whatever ``check`` or reading a file raises.
         """
         self._deadline.check("packing artifacts")
         raw_bytes = sum(file.size for file in files)
-        check_writable(self._members + len(files), self._raw_bytes + raw_bytes, self._packed_bytes, self._limits)
+        amount = Amount.of_unit(name, [file.path for file in files], raw_bytes)
         room = raw_bytes + len(files) * _HEADER_BYTES
+        self._adding = name
+        self._require_room(amount, room)
+        together = self._amount.plus(amount)
+        if not self._surely_fits(together, room):
+            self._flush()
+            self._drain()  # now it is known what has been packed so far
+        is_sure = self._surely_fits(together, room)
         if self._frame.filled + room > FRAME_RAW_BYTES:
             self._flush()
         # From here the unit either fits into the open frame or begins a new one, so that it can be taken back.
@@ -123,12 +145,52 @@ class PackWriter:
             at_once = self._add_at_once(files, read) if read is not None and fits else []
             members = at_once or [self._add_file(file) for file in files]
             check()
+            unit = PackUnit(name, kind, tuple(sorted(members)), origin)
+            if not is_sure:
+                self._require_fit(unit, together)
         except BaseException:
             self._roll_back(*start)
             raise
-        self._units.append(PackUnit(name, kind, tuple(sorted(members)), origin))
-        self._members += len(members)
-        self._raw_bytes += raw_bytes
+        self._units.append(unit)
+        self._amount = together
+
+    def _require_room(self, amount: Amount, room: int) -> None:
+        """Raise PackFullError or SaveTooLargeError if a unit exceeds a limit that packing does not help with."""
+        frames = room // FRAME_RAW_BYTES + 2
+        if self._amount.plus(amount).excess(self._limits, self._submitted + 1 + frames) is None:
+            return
+        if excess := amount.excess(self._limits, frames):
+            raise SaveTooLargeError(f"unit {self._adding}", *excess)
+        raise PackFullError(f"the pack has no room for unit {self._adding}")
+
+    def _surely_fits(self, amount: Amount, more_raw_bytes: int) -> bool:
+        """Whether a pack of so much stays within the limit even if nothing more of it can be packed."""
+        left = self._submitted_raw_bytes + self._frame.filled - self._written_raw_bytes + more_raw_bytes + len(tar.END)
+        most = self._packed_bytes + left + left // 128 + _FRAME_SLACK_BYTES
+        return most + self._most_trailer_bytes(amount) <= self._limits.packed_bytes
+
+    def _most_trailer_bytes(self, amount: Amount) -> int:
+        raw = amount.index_bytes + len(self._frames) * _FRAME_INDEX_BYTES
+        return raw + raw // 128 + _TRAILER_SLACK_BYTES
+
+    def _require_fit(self, unit: PackUnit, amount: Amount) -> None:
+        """Pack everything. Raise PackFullError or SaveTooLargeError if the pack is over the limit then."""
+        self._flush()
+        self._drain()
+        if self._units:
+            trailer_bytes = self._most_trailer_bytes(amount)
+        else:  # no pack has more room: its index is packed to know it exactly
+            trailer_bytes = len(pack_frame(encode_units([unit]).encode())) + len(self._frames) * _FRAME_INDEX_BYTES
+        self._require_packed(self._packed_bytes + trailer_bytes)
+
+    def _require_packed(self, packed_bytes: int) -> None:
+        limit = self._limits.packed_bytes
+        if packed_bytes <= limit:
+            return
+        if self._units:
+            raise PackFullError(f"the pack has no room for unit {self._adding}")
+        what = f"an archive of at least {in_mb(packed_bytes)}"
+        raise SaveTooLargeError(f"unit {self._adding}", what, in_mb(limit), "MAX_CACHE_SIZE_MB")
 
     def finish(self, namespace: str, environment: Environment) -> Index:
         """Write what is left, the index and the footer; returns the index."""
@@ -146,10 +208,10 @@ class PackWriter:
             units=units,
             roots=tuple(sorted({unit.name.partition("/")[0] for unit in units})),
         )
-        end = trailer.encode(index.encode(encoded_units), self._packed_bytes)
-        check_writable(self._members, self._raw_bytes, self._packed_bytes + len(end), self._limits)
+        text = index.encode(encoded_units)
+        end = trailer.encode(text, self._packed_bytes)
         self._out.write(end)
-        return index
+        return index.weighed(text)
 
     def _add_at_once(self, files: Sequence[SourceFile], read: ReadAtOnce) -> list[Member]:
         """Append files, for which there is room, that are read together; none if one cannot be read like that."""
@@ -212,6 +274,7 @@ class PackWriter:
             return
         while self._pipeline.in_flight >= _FRAMES_IN_FLIGHT:
             self._write_oldest()
+        self._require_packed(self._packed_bytes)  # a large unit is given up on the way
         self._submitted += 1
         self._submitted_raw_bytes += self._frame.filled
         self._pipeline.submit(self._frame)
@@ -226,9 +289,9 @@ class PackWriter:
         self._out.write(packed)
         self._frames.append(frame)
         self._packed_bytes += frame.packed_bytes
+        self._written_raw_bytes += frame.raw_bytes
         used.filled = 0
         self._spare.append(used)
-        check_writable(self._members, self._raw_bytes, self._packed_bytes, self._limits)
 
     def _roll_back(self, submitted: int, submitted_raw_bytes: int, filled: int) -> None:
         """Forget all that was appended since so much had been submitted and filled."""
@@ -236,6 +299,7 @@ class PackWriter:
             self._drain()
             del self._frames[submitted:]
             self._packed_bytes = sum(frame.packed_bytes for frame in self._frames)
+            self._written_raw_bytes = submitted_raw_bytes
             self._submitted, self._submitted_raw_bytes = submitted, submitted_raw_bytes
             self._out.seek(self._packed_bytes)
             self._out.truncate()

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from ..adapters import ADAPTERS, Adapter, Unit, UnitKind
 from ..adapters.base import any_transient
-from ..errors import CorruptPackError, UnsupportedPackError
+from ..errors import CorruptPackError, PackTooLargeError, UnsupportedPackError
 from ..pack import Index, Member, PackReader
+from ..pack.limits import MAX_REWRITTEN_BYTES
 
 _ADAPTERS = {adapter.name: adapter for adapter in ADAPTERS}
 
@@ -29,12 +30,25 @@ def check_place(pack_id: str, index: Index, namespace: str, environment_id: str)
     if any_transient(member.path for unit in folders for member in unit.members):
         culprit = next(unit for unit in folders if any_transient(member.path for member in unit.members))
         raise CorruptPackError(pack_id, f"{culprit.name!a:.120} holds files that are no artifacts")
+    check_rewritten(pack_id, index)
     for name, kind, members, origin in index.units:
         if origin >= pack_id:
             raise CorruptPackError(pack_id, f"{name!a:.120} is said to come from a later pack, {origin}")
         root, _, path = name.partition("/")
         if not _is_unit(_ADAPTERS[root], Unit(path, UnitKind(kind)), members):
             raise CorruptPackError(pack_id, f"{name!a:.120} is no unit of the {root} cache")
+
+
+def check_rewritten(pack_id: str, index: Index) -> None:
+    """Raise PackTooLargeError if a file is too large to be read whole and taken apart, as a restore must."""
+    for unit in index.units:
+        for member in unit.members:
+            if member.size > MAX_REWRITTEN_BYTES:
+                root, _, path = member.path.partition("/")
+                if _ADAPTERS[root].is_rewritten(path):
+                    raise PackTooLargeError(
+                        pack_id, f"{member.path} has {member.size} bytes, the most allowed is {MAX_REWRITTEN_BYTES}"
+                    )
 
 
 def check_content(pack_id: str, reader: PackReader, index: Index) -> None:

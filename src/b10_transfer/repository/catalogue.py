@@ -9,16 +9,10 @@ from dataclasses import dataclass, field
 from ..concurrency.deadline import Deadline
 from ..config import Config, is_namespace
 from ..environment import Environment
-from ..errors import (
-    CorruptPackError,
-    PackError,
-    PackTooLargeError,
-    StoreError,
-    UnsupportedPackError,
-    UntrustedPackError,
-)
+from ..errors import StoreError
 from ..pack import Limits, PackUnit
 from ..stores.base import ObjectInfo, ReadStore
+from .ignored import DAMAGED, NOT_READ, state_of
 from .layout import VERSION, is_environment_id, last
 from .repository import ReadRepository
 from .signing import trusted_keys
@@ -29,6 +23,7 @@ _WHY = {
     SET_ASIDE: "a saver found it damaged",
     RECALLED: "by an operator",
     PRUNED: "it goes after the period of grace",
+    NOT_READ: "a load opens the newest packs only",
 }
 LEAVING = (PRUNED, SUPERSEDED)
 """States of packs that will be deleted."""
@@ -55,9 +50,10 @@ class StoredPack:
 
     id: str
     state: str
-    """``usable``; or why it counts as absent: ``damaged``, ``unreadable``, ``newer`` (of a later version of this
-    package), ``too large`` (MAX_CACHE_SIZE_MB), ``untrusted`` (B10_TRUSTED_KEYS), ``set aside`` (a saver found it
-    damaged), ``recalled`` (by an operator), ``pruned``; or ``superseded``: a merged pack holds all of it."""
+    """``usable``; or why a load ignores it: ``damaged``, ``unreadable``, ``newer`` (of a later version of this
+    package), ``too large`` (over a limit, or no room beside newer packs), ``not read`` (older than what a load opens),
+    ``untrusted`` (B10_TRUSTED_KEYS), ``set aside`` (a saver found it damaged), ``recalled`` (by an operator),
+    ``pruned``; or ``superseded``: a merged pack holds all of it."""
     why: str
     """What is wrong with it, empty if nothing is."""
     published_s: float
@@ -70,6 +66,11 @@ class StoredPack:
     """Id of a merged pack that holds all of it; empty if there is none."""
     recalled_in_part: bool = False
     """Whether it is a merged pack of which something was recalled, and counts as absent."""
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether its bytes are not those that were published."""
+        return self.state == DAMAGED
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class Catalogue:
 
     def __init__(self, store: ReadStore, config: Config, deadline: Deadline) -> None:
         self._store = store
-        self._limits = Limits.for_packs_of(config.max_pack_bytes)
+        self._limits = Limits.of(config)
         self._trusted = trusted_keys(config)
         self._deadline = deadline
 
@@ -171,6 +172,7 @@ class Catalogue:
         union = repository.union(verify_frames=verify_frames, listed=listed)
         known |= {pack.id: pack for pack in union.packs}
         known |= {rejected.id: rejected for rejected in union.rejected}
+        known |= dict.fromkeys(union.unread, NOT_READ)
         # What was listed and is not known has been deleted since.
         packs = tuple(_described(id_, info, known[id_], union) for id_, info in listed.packs.items() if id_ in known)
         stored = [unit for _pack, unit in union.units.values()]
@@ -247,16 +249,4 @@ def _described(pack_id: str, info: ObjectInfo, pack: Pack | Rejected | str, unio
         )
     if isinstance(pack, str):
         return StoredPack(pack_id, pack, _WHY[pack], info.modified_s, info.size_bytes)
-    return StoredPack(pack_id, _state(pack.error), pack.error.detail, info.modified_s, info.size_bytes)
-
-
-_STATES: tuple[tuple[type[PackError], str], ...] = (
-    (CorruptPackError, "damaged"),
-    (UnsupportedPackError, "newer"),
-    (UntrustedPackError, "untrusted"),
-    (PackTooLargeError, "too large"),
-)
-
-
-def _state(error: PackError) -> str:
-    return next((state for kind, state in _STATES if isinstance(error, kind)), "unreadable")
+    return StoredPack(pack_id, state_of(pack.error), pack.error.detail, info.modified_s, info.size_bytes)

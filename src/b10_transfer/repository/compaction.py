@@ -73,7 +73,7 @@ def own_repository(store: Store, config: Config, environment: Environment, deadl
     this pod's key.
     """
     signer = signing_key(config)
-    limits = Limits.for_packs_of(config.max_pack_bytes)
+    limits = Limits.of(config)
     return Repository(store, config.namespace, environment, limits, deadline, OwnPacks(signer), signer)
 
 

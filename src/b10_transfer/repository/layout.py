@@ -7,6 +7,7 @@
     v1/<namespace>/<environment>/packs/<id>.tar.zst
     v1/<namespace>/<environment>/quarantine/<id>             the pack is damaged
     v1/<namespace>/<environment>/quarantine/<id>.pruned      the pack will be deleted
+    v1/<namespace>/<environment>/quarantine/<id>.suspect     a load or ``verify`` found damage; the next save checks it
     v1/<namespace>/<environment>/recalled/<id>               an operator recalled the pack
     v1/<namespace>/<environment>/leases/<name>.00000001
 
@@ -29,6 +30,8 @@ DESCRIPTION = "environment.json"
 PACKS, QUARANTINE, RECALLED, LEASES = "packs", "quarantine", "recalled", "leases"
 PRUNED = ".pruned"
 """The end of the name of a mark in ``quarantine`` for a pack that will be deleted."""
+SUSPECT = ".suspect"
+"""The end of the name of a mark in ``quarantine`` for a pack that the next save checks."""
 _PACK_NAME = re.compile(rf"(?P<id>{PACK_ID.pattern})\.tar\.zst", re.ASCII)
 _ENVIRONMENT_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
@@ -66,6 +69,9 @@ class Place:
 
     def pruned(self, pack_id: str) -> str:
         return f"{self.folder}/{QUARANTINE}/{pack_id}{PRUNED}"
+
+    def suspected(self, pack_id: str) -> str:
+        return f"{self.folder}/{QUARANTINE}/{pack_id}{SUSPECT}"
 
     def recalled(self, pack_id: str) -> str:
         return f"{self.folder}/{RECALLED}/{pack_id}"

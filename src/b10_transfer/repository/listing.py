@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..stores.base import ObjectInfo
-from .layout import PRUNED, marks_by_id, packs_by_id
+from .layout import PRUNED, SUSPECT, marks_by_id, packs_by_id
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,21 @@ class Listed:
     """The marks of packs that will be deleted."""
     recalls: Mapping[str, ObjectInfo]
     """The marks of packs that an operator recalled."""
+    suspected: Mapping[str, ObjectInfo]
+    """The marks of packs in which a load or ``verify`` found damage. They count until a save has checked them."""
 
     @classmethod
     def of(
         cls, quarantine: Sequence[ObjectInfo], recalled: Sequence[ObjectInfo], packs: Sequence[ObjectInfo]
     ) -> Listed:
         """The content of the folders that :attr:`.layout.Place.listed` names."""
-        return cls(packs_by_id(packs), marks_by_id(quarantine), marks_by_id(quarantine, PRUNED), marks_by_id(recalled))
+        return cls(
+            packs_by_id(packs),
+            marks_by_id(quarantine),
+            marks_by_id(quarantine, PRUNED),
+            marks_by_id(recalled),
+            marks_by_id(quarantine, SUSPECT),
+        )
 
     def only(self, pack_ids: Collection[str]) -> Listed:
         """Of the packs these alone, without the marks of the others."""
@@ -36,7 +44,7 @@ class Listed:
         def kept(objects: Mapping[str, ObjectInfo]) -> dict[str, ObjectInfo]:
             return {pack_id: info for pack_id, info in objects.items() if pack_id not in others}
 
-        return Listed(kept(self.packs), kept(self.damaged), kept(self.pruned), kept(self.recalls))
+        return Listed(kept(self.packs), kept(self.damaged), kept(self.pruned), kept(self.recalls), kept(self.suspected))
 
     @property
     def recalled(self) -> frozenset[str]:
@@ -57,4 +65,5 @@ class Listed:
     @property
     def marks(self) -> list[ObjectInfo]:
         """The marks of all kinds."""
-        return [*self.damaged.values(), *self.pruned.values(), *self.recalls.values()]
+        found = (self.damaged, self.pruned, self.recalls, self.suspected)
+        return [mark for marks in found for mark in marks.values()]

@@ -8,7 +8,8 @@ from typing import BinaryIO
 
 from ..concurrency.deadline import Deadline
 from ..errors import CorruptPackError
-from ..pack import Index, Limits, Member, PackUnit, PackWriter, Piece, SourceFile
+from ..pack import FRAME_RAW_BYTES, Amount, Index, Limits, Member, PackUnit, PackWriter, Piece, SourceFile
+from ..pack.limits import BLOCK_BYTES
 from .repository import ReadRepository
 from .union import Pack, Union
 
@@ -22,11 +23,10 @@ def mergeable(union: Union, limits: Limits) -> list[Pack]:
     Large ones stay alone: merging them would cost much and spare few. So does what holds anything recalled, which says
     what must not come back; and what is superseded goes by itself.
     """
-    alone_bytes = _most_bytes(limits) // 2
     return [
         pack
         for pack in union.packs
-        if pack.packed_bytes <= alone_bytes
+        if not _is_large(pack, limits)
         and pack.id not in union.superseded
         and not union.holds_recalled(pack)
         and _lies_in_order(pack)
@@ -42,20 +42,33 @@ def _lies_in_order(pack: Pack) -> bool:
 def chosen(packs: Sequence[Pack], limits: Limits) -> list[Pack]:
     """As many of these packs, from the first on, as make one pack within the limits."""
     found: list[Pack] = []
-    packed_bytes = raw_bytes = members = 0
+    packed_bytes, amount = 0, Amount()
     for pack in packs:
         packed_bytes += pack.packed_bytes
-        raw_bytes += sum(unit.size for unit in pack.index.units)
-        members += sum(len(unit.members) for unit in pack.index.units)
-        if packed_bytes > _most_bytes(limits) or raw_bytes > limits.raw_bytes or members > limits.members:
+        amount = amount.plus(_amount(pack))
+        if not _fits(packed_bytes, amount, limits):
             break
         found.append(pack)
     return found
 
 
-def _most_bytes(limits: Limits) -> int:
-    # Packed anew it may come out somewhat larger.
-    return min(_MOST_BYTES, limits.packed_bytes // 2)
+def _amount(pack: Pack) -> Amount:
+    amount = Amount()
+    for unit in pack.index.units:
+        amount = amount.plus(Amount.of_unit(unit.name, [member.path for member in unit.members], unit.size))
+    return amount
+
+
+def _is_large(pack: Pack, limits: Limits) -> bool:
+    """Whether a merged pack has no room for twice as much."""
+    amount = _amount(pack)
+    return not _fits(2 * pack.packed_bytes, amount.plus(amount), limits)
+
+
+def _fits(packed_bytes: int, amount: Amount, limits: Limits) -> bool:
+    """Whether so much makes one merged pack. Packed anew it may come out somewhat larger."""
+    frames = 2 * (amount.raw_bytes + amount.files * BLOCK_BYTES) // FRAME_RAW_BYTES + 2
+    return packed_bytes <= min(_MOST_BYTES, limits.packed_bytes // 2) and amount.excess(limits, frames) is None
 
 
 def merge(repository: ReadRepository, packs: Sequence[Pack], out: BinaryIO, deadline: Deadline) -> Index:

@@ -12,7 +12,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import BinaryIO
@@ -26,7 +26,7 @@ from ..errors import (
     StoreError,
     UnreadablePackError,
 )
-from ..pack import Limits, PackReader
+from ..pack import Budget, Limits, PackReader
 from ..stores.base import ObjectInfo, ReadStore, Store
 from .admission import check_content, check_place
 from .layout import Place, packs_by_id
@@ -66,31 +66,38 @@ class ReadRepository:
         self._place = Place(namespace, environment.id)
 
     def union(self, *, verify_frames: bool = False, listed: Listed | None = None) -> Union:
-        """Read every pack's index, and with ``verify_frames`` check every byte of every pack as well.
+        """Read the packs' indexes, newest first, and with ``verify_frames`` check every byte of these packs as well.
 
-        The packs are those of ``listed``, or of a new listing.
-
-        A pack that cannot be used is in ``rejected``. Raises StoreError if the store cannot be read.
+        The packs are those of ``listed``, or of a new listing. A pack that cannot be used is in ``rejected``, and so is
+        one that a load has no room for beside newer ones. Raises StoreError if the store cannot be read.
         """
         self._deadline.check(f"listing the packs in {self._store.location}")
         listed = self.look() if listed is None else listed
-        ids = sorted(listed.usable, reverse=True)
+        newest_first = sorted(listed.usable, reverse=True)
+        ids, unread = newest_first[: self.limits.load_packs], newest_first[self.limits.load_packs :]
+        budget = Budget(self.limits)
         packs: list[Pack] = []
         rejected: list[Rejected] = []
         # A store in which opening takes a while opens them ahead, in this order.
         self._store.expect([self._place.pack(pack_id) for pack_id in ids])
         for pack_id in ids:
             self._deadline.check(f"reading the packs in {self._store.location}")
-            found = self._read(pack_id, verify_frames)
+            found = self._read(pack_id, budget, verify_frames=verify_frames)
             if isinstance(found, Pack):
                 packs.append(found)
             elif found is not None:
                 rejected.append(found)
-        return Union(tuple(reversed(packs)), tuple(reversed(rejected)), listed.recalled)
+        return Union(
+            tuple(reversed(packs)),
+            tuple(reversed(rejected)),
+            listed.recalled,
+            tuple(reversed(unread)),
+            frozenset(listed.suspected),
+        )
 
     def is_current(self, union: Union) -> bool:
         """Whether no pack has come or gone since a union was read."""
-        known = {pack.id for pack in union.packs} | {pack.id for pack in union.rejected}
+        known = {pack.id for pack in union.packs} | {pack.id for pack in union.rejected} | set(union.unread)
         return self.look().usable.keys() == known
 
     @contextmanager
@@ -117,12 +124,13 @@ class ReadRepository:
     def recalled_content(self, union: Union) -> dict[str, set[Content]]:
         """What the recalled packs hold, by unit: it must not be published again by pods that have restored it.
 
-        A recalled pack that cannot be read says nothing.
+        A recalled pack that cannot be read says nothing, nor does one that there is no memory for.
         """
+        budget = Budget(self.limits)
         found: dict[str, set[Content]] = {}
         withheld = [unit for pack in union.packs for unit in pack.index.units if unit.origin in union.recalled]
-        for pack_id in sorted(union.recalled):
-            pack = self._read(pack_id, verify_frames=False)
+        for pack_id in sorted(union.recalled, reverse=True)[: self.limits.load_packs]:
+            pack = self._read(pack_id, budget)
             if isinstance(pack, Pack):
                 withheld += pack.index.units
         for unit in withheld:
@@ -137,13 +145,17 @@ class ReadRepository:
         """
         found: dict[str, frozenset[str]] = {}
         for pack_id in self._ids():
-            pack = self._read(pack_id, verify_frames=False)
+            pack = self._read(pack_id, Budget(self.limits))
             found[pack_id] = pack.origins if isinstance(pack, Pack) else frozenset({pack_id})
         return found
 
     def is_whole(self, pack: Pack) -> bool:
         """Whether every byte of a pack is still there, and as it was published."""
-        return isinstance(self._read(pack.id, verify_frames=True), Pack)
+        return isinstance(self.checked(pack), Pack)
+
+    def checked(self, pack: Pack) -> Pack | Rejected | None:
+        """Read every byte of a pack: the pack, why it cannot be used, or None if it was deleted."""
+        return self._read(pack.id, Budget(self.limits), verify_frames=True)
 
     def described_parts(self) -> dict[str, str] | None:
         """The environment's parts as its ``environment.json`` names them; None if that is missing or not as written."""
@@ -165,17 +177,17 @@ class ReadRepository:
         """Ids of the packs, oldest first."""
         return list(self.listing())
 
-    def _read(self, pack_id: str, verify_frames: bool) -> Pack | Rejected | None:
+    def _read(self, pack_id: str, budget: Budget, *, verify_frames: bool = False) -> Pack | Rejected | None:
         try:
             try:
-                return self._read_once(pack_id, verify_frames)
+                return self._read_once(pack_id, budget, verify_frames)
             except CorruptPackError:
                 # What a client of NFS has cached of a file may be stale until it opens it again.
-                return self._read_once(pack_id, verify_frames)
+                return self._read_once(pack_id, budget, verify_frames)
         except PackError as error:
-            return Rejected(pack_id, error)
+            return Rejected(pack_id, error.with_traceback(None))  # which would keep an index in memory
 
-    def _read_once(self, pack_id: str, verify_frames: bool) -> Pack | None:
+    def _read_once(self, pack_id: str, budget: Budget, verify_frames: bool) -> Pack | None:
         name = self._place.pack(pack_id)
         try:
             source = self._store.open(name)
@@ -184,10 +196,11 @@ class ReadRepository:
             with source:
                 approve = partial(self._trusted.check, pack_id) if self._trusted is not None else None
                 reader = PackReader(pack_id, source, self.limits, self._deadline, approve)
-                index = reader.read_index()
+                index = reader.read_index(budget)
                 check_place(pack_id, index, self.namespace, self.environment.id)
                 if verify_frames:
                     check_content(pack_id, reader, index)
+                budget.take(pack_id, index.memory, index.room_bytes)
                 return Pack(pack_id, name, index, source.size_bytes)
         except StoreError as error:
             raise UnreadablePackError(pack_id, str(error)) from error
@@ -234,6 +247,23 @@ class Repository(ReadRepository):
         """Mark a damaged pack, so that nobody reads it again. It stays where it is, for people to look at."""
         self._mark(self._place.damaged(rejected.id), rejected.id, rejected.error.detail)
 
+    def suspect(self, rejected: Iterable[Rejected]) -> None:
+        """Mark packs in which damage was found. They still count; the next save reads every byte of them.
+
+        A pod that may not write leaves no marks.
+        """
+        for pack in rejected:
+            if isinstance(pack.error, CorruptPackError):
+                try:
+                    self._mark(self._place.suspected(pack.id), pack.id, pack.error.detail)
+                except StoreError as error:
+                    logger.info("the damaged pack %s is not marked for the next save: %s", pack.id, error)
+                    return
+
+    def clear(self, pack_id: str) -> None:
+        """Remove the mark of a suspect pack: it is whole, or it has been set aside."""
+        self._writable.delete(self._place.suspected(pack_id))
+
     def recall(self, pack_id: str, why: str) -> bool:
         """Have loads ignore a pack, and saves publish nothing like it; False if it was recalled already."""
         return self._mark(self._place.recalled(pack_id), pack_id, why)
@@ -257,7 +287,7 @@ class Repository(ReadRepository):
         for pack_id in pack_ids:
             self._deadline.check(f"deleting packs from {self._store.location}")
             self._writable.delete(self._place.pack(pack_id))
-        for marks in (listed.damaged, listed.pruned):
+        for marks in (listed.damaged, listed.pruned, listed.suspected):
             for pack_id, mark in marks.items():
                 # The process of an earlier deletion may have died before it came to the mark.
                 if pack_id in pack_ids or (pack_id not in listed.packs and not self._is_there(pack_id)):

@@ -41,7 +41,7 @@ _MAX_KEY_FILE_BYTES = 64 * 1024
 class Trust(Protocol):
     """Decides which packs count."""
 
-    def check(self, pack_id: str, index: bytes, extension: bytes) -> None:
+    def check(self, pack_id: str, index: bytes | memoryview, extension: bytes) -> None:
         """Raise UntrustedPackError unless a pack with this packed index and extension counts under this id."""
 
 
@@ -98,7 +98,7 @@ class TrustedKeys:
     def __str__(self) -> str:
         return ", ".join(sorted(self._keys))
 
-    def check(self, pack_id: str, index: bytes, extension: bytes) -> None:
+    def check(self, pack_id: str, index: bytes | memoryview, extension: bytes) -> None:
         """Raise UntrustedPackError unless one of the keys has signed this packed index under this id."""
         from cryptography.exceptions import InvalidSignature
 
@@ -123,7 +123,7 @@ class OwnPacks:
 
     signer: SigningKey | None
 
-    def check(self, pack_id: str, index: bytes, extension: bytes) -> None:
+    def check(self, pack_id: str, index: bytes | memoryview, extension: bytes) -> None:
         if self.signer is None:
             if extension:
                 raise UntrustedPackError(pack_id, "it is signed, and this pod has no key")
@@ -181,7 +181,7 @@ def trusted_keys(config: Config) -> TrustedKeys | None:
     return TrustedKeys(keys)
 
 
-def _message(pack_id: str, index: bytes) -> bytes:
+def _message(pack_id: str, index: bytes | memoryview) -> bytes:
     return _CONTEXT + pack_id.encode() + b"\n" + hashlib.sha256(index).digest()
 
 

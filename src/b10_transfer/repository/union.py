@@ -64,6 +64,15 @@ class Union:
     rejected: tuple[Rejected, ...]
     recalled: frozenset[str] = frozenset()
     """Ids of the packs that an operator recalled: what they published counts in no other pack either."""
+    unread: tuple[str, ...] = ()
+    """Ids of packs that were not read, because a load opens only so many. They are older than all others."""
+    suspect: frozenset[str] = frozenset()
+    """Ids of packs in which a load or ``verify`` found damage. They count until a save has checked them."""
+
+    @property
+    def ignored(self) -> int:
+        """How many packs cannot be used or were not read."""
+        return len(self.rejected) + len(self.unread)
 
     @cached_property
     def units(self) -> Mapping[str, tuple[Pack, PackUnit]]:

@@ -20,7 +20,7 @@ from b10_transfer.errors import LocalCacheError
 from b10_transfer.local import snapshot, sources
 from b10_transfer.local.bulk import portable
 from b10_transfer.local.files import LocalUnit
-from b10_transfer.local.snapshot import has_artifacts, lacking, take
+from b10_transfer.local.snapshot import Packed, has_artifacts, lacking, take
 from b10_transfer.pack import Member, PackUnit, PackWriter
 
 if TYPE_CHECKING:
@@ -45,12 +45,15 @@ def packed(packs: Packs, units: list[LocalUnit]) -> tuple[dict[str, bytes], int]
     """The files that a save of these units publishes, and how many units it left out."""
     spool = io.BytesIO()
     with PackWriter(spool, packs.limits, Deadline("save", 60)) as writer:
-        changed = snapshot.pack(units, writer)
+        left_out = Packed()
+        snapshot.pack(snapshot.in_order(units), writer, left_out)
+        if left_out.unreadable and writer.is_empty:
+            raise left_out.unreadable[0]
         writer.finish(packs.namespace, packs.environment)
     repository = packs.repository()
     repository.publish(spool)
     assert repository.union(verify_frames=True).rejected == ()
-    return packs.read(repository), changed
+    return packs.read(repository), left_out.changed
 
 
 def found(*roots: CacheRoot) -> dict[str, list[str]]:
@@ -203,7 +206,7 @@ def test_modes_and_times_are_kept(packs: Packs, inductor: CacheRoot, fill: FillT
     os.utime(inductor.path / "aa" / "key.so", ns=(5, 1_700_000_000_123_456_789))
     spool = io.BytesIO()
     with PackWriter(spool, packs.limits, Deadline("save", 60)) as writer:
-        snapshot.pack(take([inductor], Deadline("save", 60)).units, writer)
+        snapshot.pack(snapshot.in_order(take([inductor], Deadline("save", 60)).units), writer, Packed())
         index = writer.finish(packs.namespace, packs.environment)
     [member] = index.units[0].members
     assert (member.mode, member.mtime_ns) == (0o755, 1_700_000_000_123_456_789)
@@ -361,7 +364,7 @@ def test_order_in_which_units_were_found_does_not_matter(packs: Packs, triton: C
     for order in (units, units[::-1]):
         spool = io.BytesIO()
         with PackWriter(spool, packs.limits, Deadline("save", 60)) as writer:
-            snapshot.pack(order, writer)
+            snapshot.pack(snapshot.in_order(order), writer, Packed())
             writer.finish(packs.namespace, packs.environment)
         spools.append(spool.getvalue())
     assert spools[0] == spools[1]

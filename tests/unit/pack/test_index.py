@@ -6,9 +6,7 @@ import dataclasses
 
 import pytest
 
-from b10_transfer.errors import SaveTooLargeError
 from b10_transfer.pack import Frame, Index, Limits, Member, PackUnit
-from b10_transfer.pack.index import check_writable
 from b10_transfer.pack.rules import storable
 
 MB = 1024 * 1024
@@ -93,22 +91,3 @@ def test_limits_leave_room_for_what_shrinks() -> None:
     limits = Limits.for_packs_of(1024 * MB)
     assert (limits.packed_bytes, limits.raw_bytes) == (1024 * MB, 32 * 1024 * MB)
     assert Limits.for_packs_of(1).raw_bytes == 1 << 30
-
-
-@pytest.mark.parametrize(
-    ("sizes", "what"),
-    [
-        ((11, 1, 1), r"11 files, over the limit of 10 files"),
-        ((1, 2 * MB + 1, 1), r"2\.0 MiB of files, over the limit of 2\.0 MiB"),
-        ((1, 1, 3 * MB), r"an archive of at least 3\.0 MiB, over the limit of 1\.0 MiB"),
-    ],
-)
-def test_pack_over_a_limit_is_not_written_and_the_limit_is_named(sizes: tuple[int, int, int], what: str) -> None:
-    limits = Limits(packed_bytes=MB, raw_bytes=2 * MB, members=10)
-    with pytest.raises(SaveTooLargeError, match=what) as raised:
-        check_writable(*sizes, limits)
-    assert raised.value.variable == "MAX_CACHE_SIZE_MB"
-
-
-def test_pack_at_its_limits_is_written() -> None:
-    check_writable(10, 2 * MB, MB, Limits(packed_bytes=MB, raw_bytes=2 * MB, members=10))

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from b10_transfer.concurrency.deadline import Deadline
-from b10_transfer.errors import DeadlineExceededError, SaveTooLargeError
+from b10_transfer.errors import DeadlineExceededError, PackFullError, SaveTooLargeError
 from b10_transfer.pack import Limits, PackWriter, SourceFile
+from b10_transfer.repository.repository import Repository
+from b10_transfer.testing.memory import MemoryStore
 
 if TYPE_CHECKING:
     from tests.conftest import Packs
@@ -22,24 +24,52 @@ def file(path: str, data: bytes, size: int | None = None) -> SourceFile:
     return SourceFile(path, len(data) if size is None else size, 0o644, 1, lambda _: io.BytesIO(data))
 
 
-def test_pack_over_the_limit_of_packed_bytes_is_given_up_on_the_way(packs: Packs) -> None:
+def add(writer: PackWriter, name: str, contents: dict[str, bytes]) -> None:
+    writer.add_unit(name, "folder", [file(f"{name}/{key}", data) for key, data in contents.items()])
+
+
+def test_unit_that_packs_to_more_than_the_limit_is_given_up_on_the_way() -> None:
     out = io.BytesIO()
     limits = Limits(packed_bytes=MB, raw_bytes=1000 * MB)
-    noise = os.urandom(MB)
     with (
         PackWriter(out, limits, Deadline("save", 60)) as writer,
-        pytest.raises(SaveTooLargeError, match=r"over the limit of 1\.0 MiB"),
+        pytest.raises(
+            SaveTooLargeError, match=r"unit triton/BIG has an archive of at least .* limit of 1\.0 MiB"
+        ) as raised,
     ):
-        for number in range(100):
-            writer.add_unit(f"triton/{number}", "folder", [file(f"triton/{number}/file", noise)])
+        add(writer, "triton/BIG", {str(number): os.urandom(MB) for number in range(40)})
+    assert raised.value.variable == "MAX_CACHE_SIZE_MB"
     assert len(out.getvalue()) < 20 * MB
 
 
-def test_pack_over_the_limit_with_its_index_is_given_up_at_the_end(packs: Packs) -> None:
-    with PackWriter(io.BytesIO(), Limits(packed_bytes=300, raw_bytes=MB), Deadline("save", 60)) as writer:
-        writer.add_unit("triton/KEY", "folder", [file(f"triton/KEY/{number}", b"") for number in range(5)])
-        with pytest.raises(SaveTooLargeError, match="an archive of at least"):
-            writer.finish(packs.namespace, packs.environment)
+def test_unit_that_no_longer_fits_belongs_into_another_pack(packs: Packs) -> None:
+    """And this one holds those before it, within the limit, as if nobody had tried."""
+    limits = Limits(packed_bytes=MB, raw_bytes=1000 * MB)
+    noise = {str(number): os.urandom(100_000) for number in range(20)}
+    out = io.BytesIO()
+    added = []
+    with PackWriter(out, limits, Deadline("save", 60)) as writer:
+        with pytest.raises(PackFullError, match="no room for unit triton"):
+            for key, data in noise.items():
+                add(writer, f"triton/{key}", {"file": data})
+                added.append(key)
+        index = writer.finish(packs.namespace, packs.environment)
+    assert len(added) >= 8
+    assert len(out.getvalue()) <= limits.packed_bytes
+    assert [unit.name for unit in index.units] == sorted(f"triton/{key}" for key in added)
+    repository = packs.repository()
+    repository.publish(out)
+    assert packs.read(repository) == {f"triton/{key}/file": noise[key] for key in added}
+
+
+def test_what_packs_well_fills_a_pack_far_beyond_its_size(packs: Packs) -> None:
+    limits = Limits(packed_bytes=MB, raw_bytes=1000 * MB)
+    out = io.BytesIO()
+    with PackWriter(out, limits, Deadline("save", 60)) as writer:
+        for number in range(40):
+            add(writer, f"triton/{number}", {"file": bytes(MB)})
+        writer.finish(packs.namespace, packs.environment)
+    assert len(out.getvalue()) < MB
 
 
 def test_unit_over_the_limit_of_raw_bytes_is_not_read() -> None:
@@ -49,30 +79,58 @@ def test_unit_over_the_limit_of_raw_bytes_is_not_read() -> None:
     huge = SourceFile("triton/KEY/file", 2 * MB, 0o644, 1, refuse)
     with (
         PackWriter(io.BytesIO(), Limits(packed_bytes=MB, raw_bytes=MB), Deadline("save", 60)) as writer,
-        pytest.raises(SaveTooLargeError, match=r"2\.0 MiB of files"),
+        pytest.raises(SaveTooLargeError, match=r"unit triton/KEY has files of 2\.0 MiB.* MAX_CACHE_SIZE_MB"),
     ):
         writer.add_unit("triton/KEY", "folder", [huge])
 
 
-def test_units_over_the_limit_of_files_are_not_added() -> None:
-    limits = Limits(packed_bytes=MB, raw_bytes=MB, members=3)
+@pytest.mark.parametrize(
+    ("limits", "variable"),
+    [
+        (Limits(MB, 10 * MB, members=3), "B10_MAX_FILES"),
+        (Limits(MB, 10 * MB, index_bytes=66_600), "B10_MAX_FILES"),
+        (Limits(MB, 10 * MB, load_memory=266_000), "B10_MAX_FILES"),
+        (Limits(MB, 10 * MB, load_bytes=5 * 4096), "B10_MAX_RESTORE_MB"),
+        (Limits(MB, 3000), "MAX_CACHE_SIZE_MB"),
+    ],
+    ids=["files", "index", "memory", "room", "bytes"],
+)
+def test_every_limit_of_a_reader_splits_and_names_its_variable(packs: Packs, limits: Limits, variable: str) -> None:
+    contents = {"a": bytes(600), "b": bytes(600)}
     with PackWriter(io.BytesIO(), limits, Deadline("save", 60)) as writer:
-        writer.add_unit("triton/ONE", "folder", [file("triton/ONE/a", b""), file("triton/ONE/b", b"")])
-        with pytest.raises(SaveTooLargeError, match="4 files, over the limit of 3 files"):
-            writer.add_unit("triton/TWO", "folder", [file("triton/TWO/a", b""), file("triton/TWO/b", b"")])
+        with pytest.raises(PackFullError):
+            for number in range(100):
+                add(writer, f"triton/{number}", contents)
+        assert not writer.is_empty
+        with pytest.raises(SaveTooLargeError, match="unit triton/HUGE has") as raised:
+            add(writer, "triton/HUGE", {str(number): bytes(100) for number in range(1000)})
+        assert raised.value.variable == variable
 
 
 def test_pack_within_a_writers_limits_is_within_its_readers(packs: Packs) -> None:
-    """A save never publishes what no load would read."""
-    pack = packs.write({"triton/KEY/": {"a": b"x" * 1000, "b": b"y" * 1000}})
-    for limits in (Limits(len(pack), 2000, 2), Limits(len(pack) + 1, 2001, 3)):
+    """A save never publishes what no load would read. The names count for more than they are in an index."""
+    names = [f'triton/"{number:03d}[,{{' + "x" * (number % 200) for number in range(400)]
+    for limits in (
+        Limits(MB, MB, members=300),
+        Limits(MB, MB, index_bytes=200_000),
+        Limits(MB, MB, load_memory=500_000),
+        Limits(MB, 40_000),
+        Limits(40_000, MB),
+        Limits(MB, MB, load_bytes=500 * 4096),
+    ):
         out = io.BytesIO()
         with PackWriter(out, limits, Deadline("save", 60)) as writer:
-            writer.add_unit(
-                "triton/KEY", "folder", [file("triton/KEY/a", b"x" * 1000), file("triton/KEY/b", b"y" * 1000)]
-            )
-            writer.finish(packs.namespace, packs.environment)
-        assert len(out.getvalue()) <= limits.packed_bytes
+            with pytest.raises(PackFullError):
+                for name in names:
+                    add(writer, name, {"a,b[": os.urandom(100), "c": b"y" * 100})
+            index = writer.finish(packs.namespace, packs.environment)
+        repository = Repository(MemoryStore(), packs.namespace, packs.environment, limits, Deadline("read", 60))
+        repository.publish(out)
+        union = repository.union()
+        assert union.rejected == ()
+        assert list(union.units) == [unit.name for unit in index.units]
+        [pack] = union.packs
+        assert (pack.index.memory, pack.index.room_bytes) == (index.memory, index.room_bytes)
 
 
 def test_file_that_ends_too_early_is_noticed(packs: Packs) -> None:

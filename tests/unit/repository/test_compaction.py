@@ -363,14 +363,14 @@ def test_as_much_is_merged_at_once_as_makes_one_pack_within_the_limits(full: Sto
     for number in range(20):
         full.publish("x", f"K{number}")
     before = full.read()
-    packed = max(pack.packed_bytes for pack in full.repository.union().packs)
-    limits = Limits.for_packs_of(20 * packed)
+    limits = replace(Limits.for_packs_of(1 << 20), members=6)
     pod = Repository(full.memory, packs.namespace, packs.environment, limits, full.deadline)
     for _ in range(20):
         tidy(full.memory, pod, full.config, full.deadline)
         full.now_s += GRACE_S
-    assert all(pack.packed_bytes <= limits.packed_bytes for pack in full.repository.union().packs)
-    assert len(full.ids()) < 12
+    files = [sum(len(unit.members) for unit in pack.index.units) for pack in full.repository.union().packs]
+    assert max(files) == limits.members
+    assert len(files) < 12
     assert full.read() == before
 
 
@@ -464,7 +464,8 @@ def test_zero_is_no_limit(
 def test_pack_with_a_group_file_that_nobody_can_restore_is_set_aside_by_the_next_save(
     isolated_env: IsolatedEnv,
 ) -> None:
-    """And so never merged into a sound one."""
+    """The load that cannot restore it marks it. It is never merged into a sound one."""
     bad = Publisher(isolated_env.store, detect()).publish({"triton/BAD/": {"__grp__k.json": b"no group"}})
+    assert load().status is OperationStatus.DOES_NOT_EXIST
     isolated_env.fill(isolated_env.triton, {"KEY/launcher.so": b"x"})
     assert save().quarantined_packs == (bad.name.partition(".")[0],)

@@ -125,7 +125,7 @@ def test_sound_pack_of_somebody_else_in_the_place_of_a_copy_is_not_believed(
     assert read_tree(tmp_path / "two")["KEY/a.so"] == CONTENT
 
 
-def test_damaged_store_is_not_healed_by_a_copy_and_a_save_finds_it(
+def test_damage_that_a_load_found_is_healed_by_a_pod_that_restored_the_pack_before(
     isolated_env: IsolatedEnv, node: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert start_pod(monkeypatch, tmp_path / "one") is OperationStatus.SUCCESS
@@ -134,6 +134,10 @@ def test_damaged_store_is_not_healed_by_a_copy_and_a_save_finds_it(
     data[1000] ^= 1
     pack.chmod(0o644)
     pack.write_bytes(data)
+    for copy in node.rglob("*.tar.zst"):
+        copy.unlink()
+    assert start_pod(monkeypatch, tmp_path / "two") is OperationStatus.DOES_NOT_EXIST
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "one"))
     report = save()
     assert (report.status, report.quarantined_packs) == (
         OperationStatus.SUCCESS,

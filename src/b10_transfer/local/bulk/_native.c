@@ -168,6 +168,23 @@ static int write_part(struct folder *folder, const struct part *part, int masked
     return result;
 }
 
+/* A time in nanoseconds. After 2262 it is more than a long long holds. */
+static PyObject *nanoseconds_of(const struct timespec *time)
+{
+    long long seconds = time->tv_sec, most = 9000000000LL;
+    if (-most < seconds && seconds < most)
+        return PyLong_FromLongLong(seconds * NANOSECONDS + time->tv_nsec);
+    PyObject *whole = PyLong_FromLongLong(seconds), *factor = PyLong_FromLongLong(NANOSECONDS);
+    PyObject *rest = PyLong_FromLong(time->tv_nsec);
+    PyObject *product = whole && factor ? PyNumber_Multiply(whole, factor) : NULL;
+    PyObject *sum = product && rest ? PyNumber_Add(product, rest) : NULL;
+    Py_XDECREF(whole);
+    Py_XDECREF(factor);
+    Py_XDECREF(rest);
+    Py_XDECREF(product);
+    return sum;
+}
+
 /* The first of some bytes that stay where they are while `held` is held; NULL with an exception set. */
 static const char *first_byte(PyObject *bytes, PyObject *held)
 {
@@ -358,9 +375,8 @@ static PyObject *read_files(PyObject *module, PyObject *arguments)
     result = PyList_New(count);
     for (done = 0; result && done < count; done++) {
         struct stat *status = &all[done].status;
-        PyObject *told = Py_BuildValue("nLLK", all[done].read, (long long)status->st_size,
-                                       status->st_mtim.tv_sec * NANOSECONDS + status->st_mtim.tv_nsec,
-                                       (unsigned long long)status->st_ino);
+        PyObject *told = Py_BuildValue("nLNK", all[done].read, (long long)status->st_size,
+                                       nanoseconds_of(&status->st_mtim), (unsigned long long)status->st_ino);
         if (!told || PyList_SetItem(result, done, told) < 0)
             Py_CLEAR(result);
     }

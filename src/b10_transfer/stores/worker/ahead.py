@@ -9,7 +9,7 @@ from _thread import allocate_lock, start_new_thread
 from collections import deque
 
 from ...errors import StoreError
-from ..base import ObjectReader
+from ..base import TAIL_BYTES, ObjectReader
 from ..directory import DirectoryStore
 
 TYPE_CHECKING = False
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 _THREADS = 8
 _AHEAD = 16
 """Objects that are open before a client asks for them. Each holds a descriptor and an end of an object."""
-_END_BYTES = 256 * 1024
-"""A reader of packs asks for this much of an object's end first."""
 
 
 class AheadDirectory(DirectoryStore):
@@ -54,7 +52,7 @@ class AheadDirectory(DirectoryStore):
         reader = super().open(name)
         if reader is None:
             return None
-        start = max(reader.size_bytes - _END_BYTES, 0)
+        start = max(reader.size_bytes - TAIL_BYTES, 0)
         try:
             return _EndFirst(reader, start, memoryview(reader.read_at(start, reader.size_bytes - start)))
         except BaseException:
