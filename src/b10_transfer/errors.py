@@ -109,6 +109,15 @@ class SaveTooLargeError(CacheError):
         super().__init__(f"{subject} has {what}, over the limit of {limit}, and was not published{advice}")
 
 
+class ImportFileError(CacheError):
+    """A file is no export, or not a whole one; nothing of it was published."""
+
+    def __init__(self, path: str, detail: str) -> None:
+        self.path = path
+        self.detail = detail
+        super().__init__(f"could not import {path}: {detail}; nothing was published")
+
+
 class NoSpaceError(CacheOperationInterrupted):
     """A local file system has no room for what a cache would get; nothing was placed there.
 

@@ -129,15 +129,26 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: s
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip(), err=err)
 
 
+MOST_ROWS = 20
+"""So many packs that cannot be used are listed; more are counted."""
+
+
+def print_more(left_out: int, what: str, *, err: bool = False) -> None:
+    """Say how many were not listed, if any."""
+    if left_out > 0:
+        click.echo(f"and {left_out} more {what}", err=err)
+
+
 def print_carried(carried: Sequence[Carried], where: str) -> None:
     """Print the result of copying packs: a total, and a line for each pack that was not copied."""
     copied = [one for one in carried if one.state == "copied"]
     there = sum(one.state == "there already" for one in carried)
     also = f", {there} there already" if there else ""
     click.echo(f"{len(copied)} packs, {size(sum(one.packed_bytes for one in copied))}, copied {where}{also}")
-    for one in carried:
-        if one.state not in ("copied", "there already"):
-            click.echo(f"{one.pack} of namespace {one.namespace} was not copied: {printable(one.state)}", err=True)
+    behind = [one for one in carried if one.state not in ("copied", "there already")]
+    for one in behind[:MOST_ROWS]:
+        click.echo(f"{one.pack} of namespace {one.namespace} was not copied: {printable(one.state)}", err=True)
+    print_more(len(behind) - MOST_ROWS, "were not copied", err=True)
 
 
 def print_facts(facts: Iterable[tuple[str, str]], title: str = "", indent: str = "  ") -> None:

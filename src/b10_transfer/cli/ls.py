@@ -10,13 +10,15 @@ from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..environment import detect
 from ..inspection.bounded import bounded, open_store
-from ..repository.catalogue import LEAVING, USABLE, Inventory, StoredEnvironment, take_inventory
+from ..repository.catalogue import LEAVING, USABLE, Inventory, StoredEnvironment, StoredPack, take_inventory
 from .console import (
+    MOST_ROWS,
     ExitCode,
     age,
     deadline_option,
     json_option,
     print_json,
+    print_more,
     print_table,
     printable,
     progress,
@@ -97,7 +99,10 @@ def _print_environments(inventory: Inventory) -> None:
 
 
 def _print_packs(inventory: Inventory) -> None:
+    """A row for each pack that can be used or will be deleted, and for the newest of the others."""
     now = time.time()
+    others = [pack.id for found in inventory.environments for pack in found.packs if not _is_sound(pack)]
+    left_out = set(others[:-MOST_ROWS])
     rows = [
         (
             found.namespace,
@@ -111,9 +116,15 @@ def _print_packs(inventory: Inventory) -> None:
         )
         for found in inventory.environments
         for pack in found.packs
+        if pack.id not in left_out
     ]
     headings = ("NAMESPACE", "ENVIRONMENT", "PACK", "PUBLISHED", "UNITS", "FILES", "SIZE", "STATE")
     print_table(headings, rows, title=inventory.store)
+    print_more(len(others) - MOST_ROWS, "packs that cannot be used; --json lists all")
+
+
+def _is_sound(pack: StoredPack) -> bool:
+    return pack.state in (USABLE, *LEAVING)
 
 
 def _packs(found: StoredEnvironment) -> str:

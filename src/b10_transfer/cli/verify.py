@@ -11,10 +11,12 @@ from ..inspection.bounded import bounded, open_store
 from ..maintenance.recall import mark_damaged
 from ..repository.catalogue import LEAVING, RECALLED, SET_ASIDE, USABLE, Inventory, take_inventory
 from .console import (
+    MOST_ROWS,
     ExitCode,
     deadline_option,
     json_option,
     print_json,
+    print_more,
     print_table,
     printable,
     progress,
@@ -61,8 +63,10 @@ def command(
         print_json(inventory)
     else:
         if failed:
-            rows = [(found.namespace, found.id[:12], pack.id, f"{pack.state}: {pack.why}") for found, pack in failed]
+            shown = failed[-MOST_ROWS:]  # the newest
+            rows = [(found.namespace, found.id[:12], pack.id, f"{pack.state}: {pack.why}") for found, pack in shown]
             print_table(("NAMESPACE", "ENVIRONMENT", "PACK", "STATE"), rows, title=inventory.store)
+            print_more(len(failed) - len(shown), "packs that fail; --json lists all")
         total = size(sum(pack.packed_bytes for _, pack in every))
         click.echo(f"{len(every)} packs, {total}: {len(failed) or 'none'} {'fails' if len(failed) == 1 else 'fail'}")
     for error in inventory.errors:

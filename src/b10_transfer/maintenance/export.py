@@ -11,7 +11,7 @@ import secrets
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +20,10 @@ from typing import BinaryIO
 from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..environment import Environment
-from ..errors import CorruptPackError, LocalCacheError
+from ..errors import ImportFileError, LocalCacheError
 from ..repository import layout
 from ..repository.catalogue import Catalogue
+from ..repository.union import Rejected
 from ..stores.base import ObjectReader, Store
 from ..stores.directory import DirectoryStore
 from .oci import write_layout
@@ -78,7 +79,7 @@ def import_(path: Path, store: Store, config: Config, deadline: Deadline) -> lis
     with _directory(config) as folder:
         source = DirectoryStore(folder)
         with _local_errors("read", path), open(path, "rb") as file:
-            _unpack(file, source, path, deadline)
+            _unpack(file, source, path, config, deadline)
         return copy(source, store, config, deadline, lambda _namespace, _environment: True)
 
 
@@ -92,9 +93,12 @@ def copy(source: Store, target: Store, config: Config, deadline: Deadline, wante
     for namespace in catalogue.namespaces():
         for environment_id in filter(lambda found: wanted(namespace, found), catalogue.environments(namespace)):
             repository = catalogue.repository(namespace, environment_id)
-            union = repository.union(verify_frames=True)
+            parts: Mapping[str, str] = {}
             present = there.repository(namespace, environment_id).listing()
-            for pack in union.packs:
+            for pack in repository.each():
+                if isinstance(pack, Rejected):
+                    carried.append(Carried(namespace, environment_id, pack.id, 0, pack.error.detail))
+                    continue
                 state = "there already"
                 if pack.id not in present:
                     reader = source.open(pack.name)
@@ -103,10 +107,8 @@ def copy(source: Store, target: Store, config: Config, deadline: Deadline, wante
                     with reader:
                         state = "copied" if target.create(pack.name, _Source(reader, deadline)) else state
                 carried.append(Carried(namespace, environment_id, pack.id, pack.packed_bytes, state))
-            carried += [
-                Carried(namespace, environment_id, rejected.id, 0, rejected.error.detail) for rejected in union.rejected
-            ]
-            if union.packs and (parts := catalogue.parts(namespace, environment_id, union.packs)):
+                parts = parts or catalogue.parts(namespace, environment_id, [pack])
+            if parts:
                 description = io.BytesIO(Environment(parts).to_json())
                 target.create(layout.Place(namespace, environment_id).description, description)
     return carried
@@ -140,19 +142,37 @@ def _pack(folder: Path, out: BinaryIO, deadline: Deadline) -> None:
                     archive.addfile(member, content)
 
 
-def _unpack(file: BinaryIO, store: DirectoryStore, path: Path, deadline: Deadline) -> None:
-    """Put the objects of a file into a store. Nothing but a store's own names is looked at."""
+def _unpack(file: BinaryIO, store: DirectoryStore, path: Path, config: Config, deadline: Deadline) -> None:
+    """Put the objects of an export into a store. Every member is checked before it is read.
+
+    Raises:
+        ImportFileError: The file is no export, or holds what none holds.
+    """
+    left_bytes = path.stat().st_size
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:
             for number, member in enumerate(archive):
                 deadline.check("reading the file")
-                if number >= _MOST_MEMBERS or not member.isreg() or not layout.is_carried(member.name):
-                    raise CorruptPackError(str(path), f"it is no export: it holds {member.name!a:.200}")
+                left_bytes -= member.size
+                if (reason := _refusal(member, config)) or number >= _MOST_MEMBERS or left_bytes < 0:
+                    raise ImportFileError(str(path), f"it is no export: it holds {reason or 'more than any export'}")
                 content = archive.extractfile(member)
                 assert content is not None  # it is a regular file
                 store.create(member.name, content)
-    except tarfile.TarError as error:
-        raise CorruptPackError(str(path), f"it is no export ({error})") from error
+    except (tarfile.TarError, ValueError, OverflowError) as error:
+        raise ImportFileError(str(path), f"it is no export ({error})") from error
+
+
+def _refusal(member: tarfile.TarInfo, config: Config) -> str:
+    """Why a member of a file is none of an export; empty if it may be one."""
+    # A sparse file has the type of a regular one, and a size of which the file holds nothing.
+    if not member.isreg() or member.issparse() or member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+        return f"{member.name!a:.200}, which is not a plain file"
+    if not layout.is_carried(member.name):
+        return f"{member.name!a:.200}, which is no object of a store"
+    if not 0 <= member.size <= config.max_pack_bytes:
+        return f"{member.name!a:.200} of {member.size} bytes, over the limit of MAX_CACHE_SIZE_MB"
+    return ""
 
 
 @contextmanager

@@ -95,6 +95,14 @@ class ReadRepository:
             frozenset(listed.suspected),
         )
 
+    def each(self) -> Iterator[Pack | Rejected]:
+        """Every pack, oldest first and one at a time, every byte of it checked; a whole load's limits do not apply."""
+        for pack_id in self.look().usable:
+            self._deadline.check(f"reading the packs in {self._store.location}")
+            found = self._read(pack_id, Budget(self.limits), verify_frames=True)
+            if found is not None:
+                yield found
+
     def is_current(self, union: Union) -> bool:
         """Whether no pack has come or gone since a union was read."""
         known = {pack.id for pack in union.packs} | {pack.id for pack in union.rejected} | set(union.unread)

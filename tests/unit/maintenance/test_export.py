@@ -179,6 +179,15 @@ def member(name: str, **fields: object) -> tarfile.TarInfo:
 
 
 INSIDE = f"v1/default/{'0' * 32}/packs/{'0' * 12}-{'0' * 16}.tar.zst"
+HUGE = 3 << 30
+
+
+def sparse(headers: dict[str, str]) -> tarfile.TarInfo:
+    """A member that says it is large, of which the file holds nothing."""
+    sizes = {"GNU.sparse.name": INSIDE, "GNU.sparse.size": str(HUGE), "GNU.sparse.realsize": str(HUGE)}
+    return member(INSIDE, pax_headers={**sizes, **headers} if "size" not in headers else headers)
+
+
 Hostile = Callable[[], tarfile.TarInfo]
 
 
@@ -192,16 +201,24 @@ Hostile = Callable[[], tarfile.TarInfo]
         lambda: member(INSIDE, type=tarfile.LNKTYPE, linkname="/etc/passwd"),
         lambda: member(INSIDE, type=tarfile.FIFOTYPE),
         lambda: member(INSIDE.replace("packs", "leases")),
+        lambda: sparse({"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.map": f"{HUGE},0"}),
+        lambda: sparse({"GNU.sparse.numblocks": "1", "GNU.sparse.offset": str(HUGE), "GNU.sparse.numbytes": "0"}),
+        lambda: sparse({"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}),
+        lambda: sparse({"size": str(HUGE)}),
+        lambda: sparse({"size": "-1"}),
+        lambda: member(INSIDE, type=tarfile.GNUTYPE_SPARSE),
+        lambda: member(INSIDE, type=tarfile.CONTTYPE),
     ],
 )
 def test_file_that_is_no_export_is_refused_and_nothing_is_published(
     isolated_env: IsolatedEnv, tmp_path: Path, hostile: Hostile
 ) -> None:
     path = tmp_path / "evil.tar"
-    with tarfile.open(path, "w") as archive:
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
         archive.addfile(hostile())
     result = command("import", path)
     assert (result.exit_code, "it is no export" in result.stderr) == (1, True)
+    assert f"could not import {path}: " in result.stderr and "pack /" not in result.stderr
     assert not list(isolated_env.store.rglob("*")) if isolated_env.store.exists() else True
     assert not (tmp_path / "evil").exists()
 
