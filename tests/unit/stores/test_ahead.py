@@ -63,7 +63,7 @@ def test_few_objects_are_open_ahead_and_those_nobody_asks_for_are_closed(store: 
     store.expect([])
     while store._idle_threads < ahead._THREADS:  # they close what they have just opened
         threading.Event().wait(0.01)
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def test_missing_object_and_one_that_cannot_be_read_are_the_caller_s_to_handle(
