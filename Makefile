@@ -13,7 +13,7 @@ BENCH = $(VENV)/bin/python benchmarks/suite.py --peer $(VENV)/peer/bin/python --
 help:
 	@echo "make demo    compile a transformer cold, save, and start it warm and instantly in other processes"
 	@echo "make test    every test, with real torch and real Triton"
-	@echo "make test-benchmarks  the benchmarks' own tests"
+	@echo "make test-benchmarks  tests of the benchmarks"
 	@echo "make test-instant  the test matrix of instant starts, which compiles many models"
 	@echo "make test-vllm  tests with the real vLLM server, in an environment of their own"
 	@echo "make test-vllm-quick  the most telling of them"
@@ -27,8 +27,8 @@ help:
 	@echo "make docs    write the generated parts of docs/"
 	@echo "make bench   every benchmark, against the published b10-transfer 0.4.1, tar, cp and PyTorch's mega-cache"
 	@echo "make bench-quick  the same in five minutes, with smaller sizes"
-	@echo "make bench-page   docs/benchmarks.md from the results that are there"
-	@echo "make bench-vllm  what a restart of the real vLLM server costs, side by side"
+	@echo "make bench-page   docs/benchmarks.md and the README's figures from benchmarks/results/"
+	@echo "make bench-vllm  restarts of the real vLLM server: cold, warm, restored"
 	@echo "make clean   remove what the other targets have made"
 
 demo: $(VENV)/test-ready
@@ -39,7 +39,7 @@ WORKERS := 4
 test: $(VENV)/test-ready
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal --ignore=tests/instant --ignore=tests/benchmarks
 
-test-benchmarks: $(VENV)/test-ready
+test-benchmarks: $(VENV)/bench-ready
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal tests/benchmarks
 
 # Pods that compile the same models one after the other: nothing to divide among workers.
@@ -102,19 +102,19 @@ format: $(VENV)/lint-ready
 docs: $(VENV)/test-ready
 	$(VENV)/bin/python tools/generate_docs.py
 
-# All that this machine can run, or ONLY=load,fleet. Which there are: python benchmarks/suite.py --help
+# All that this machine can run, or ONLY=load,fleet. The names: python benchmarks/suite.py --help
 bench: $(VENV)/bench-ready $(VENV)/peer-ready
 	$(BENCH) $(if $(ONLY),--only $(ONLY))
 
-# Into OUT, or a new folder below TMPDIR: nothing in the repository changes.
+# Into OUT, or a new folder in TMPDIR: nothing in the repository changes.
 bench-quick: $(VENV)/bench-ready $(VENV)/peer-ready
 	$(BENCH) --quick $(if $(ONLY),--only $(ONLY)) $(if $(OUT),--out $(OUT))
 
-# With the real vLLM server: 1.5 GB of packages, then some minutes for each round.
+# The real vLLM server: 1.5 GB of packages, and minutes for each round.
 bench-vllm: $(VENV)/bench-ready $(VENV)/peer-ready $(VENV)/vllm-ready
 	$(BENCH) --only vllm
 
-# The page, its plots and the README's figures, from the results that are there.
+# The page, its plots and the README's figures.
 bench-page: $(VENV)/bench-ready
 	$(VENV)/bin/python benchmarks/page.py
 

@@ -1,92 +1,66 @@
-"""Where the time of a load goes: the work of each of its steps, on trees of 300 and 3,000 real Triton kernels.
+"""The CPU time of each step of a load, for trees of 300 and 3,000 real Triton kernels.
 
-The steps are measured from outside, in processes of their own; plain loads beside them show what measuring costs.
-Takes half a minute.
+Each instrumented load runs in its own process; plain loads next to it show the cost of the instruments.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
-import time
-from collections import defaultdict
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs as a script
 
-from benchmarks import corpus, session
+from benchmarks import harness
+from benchmarks.contenders import Package
+from benchmarks.harness import OURS, OperationFailedError, Samples, Session
 from benchmarks.instrumented import STEPS
-from benchmarks.measure import OperationFailed, extent
-from benchmarks.programs import our_package
-from benchmarks.session import Session
+from benchmarks.results import Label
+from benchmarks.trees import extent
 
 INSTRUMENTED = Path(__file__).resolve().with_name("instrumented.py")
 SIZES, QUICK_SIZES = (300, 3000), (30, 300)
-ROUNDS, QUICK_ROUNDS = 7, 3
-_NOTES = """\
-The work of a step is the CPU time that its threads spend on it. Where a core is idle a second thread places files while
-the first one fetches, verifies, decompresses and then lends a hand: a load elapses in less than the sum.
-*environment*: torch, Triton, Python, CPU and device are found out; *list*: folders of the store; *index*: a pack's
-index is checked; *fetch*: the pack is read; *verify*: SHA-256; *decompress*: zstd; *place*: folders and files are
-created, written, given their times and renamed. Not in the bars: the interpreter's start and the imports, which have
-rows of their own. From a store with a latency, fetch and list are waits and cost no work: there another thread hides
-them as far as it can."""
 
 
-def measure(the: Session) -> str:
-    package = our_package()
-    for kernels in QUICK_SIZES if the.quick else SIZES:
-        made = corpus.triton_corpus(the.corpus, kernels)
-        folder = the.bench.fresh()
-        keys = sorted(path.name for path in made.iterdir())[:kernels]
-        tree = corpus.install_triton(made, folder / "tree", keys)
-        package.save(the.bench, f"breakdown save {kernels}", tree, folder / "store")
-        the.bench.touched_bytes = 2 * extent(tree).bytes
-        found: dict[str, list[float]] = defaultdict(list)
-        for number in range(QUICK_ROUNDS if the.quick else ROUNDS):
-            plain, measured = folder / f"plain{number}", folder / f"measured{number}"
-            series = f"breakdown load {kernels}"
-            package.load(the.bench, series, folder / "store", plain)
-            run = the.bench.series[series].runs[-1]
-            found["a plain load elapses"].append(run.seconds)
-            found["a plain load, from exec to done"].append(run.wall_seconds)
-            _instrumented(the, folder / "store", measured, found)
-            if wrong := package.wrong(tree, measured):
-                raise OperationFailed(f"the measured load did not restore {wrong[0]}")
-            the.bench.discard(plain)
-            the.bench.discard(measured)
-        for what, values in found.items():
-            labels: dict[str, str | int | float] = {"kernels": kernels, "measure": "total"}
+def instrumented(session: Session, tree: Path, store: Path, folder: Path, number: int) -> dict[str, float]:
+    """The seconds of every step of one load."""
+    target = folder / "instrumented"
+    environ = session.environment(OURS, store, TORCHINDUCTOR_CACHE_DIR=str(target))
+    finished = session.run([OURS.python, str(INSTRUMENTED)], environ)
+    answer = finished.answer
+    if answer["status"] != "SUCCESS":
+        raise OperationFailedError(f"the instrumented load answered {answer['status']}")
+    if unseen := [step for step in STEPS if answer["steps"][step] <= 0 and step != "rest"]:
+        raise OperationFailedError(f"no time was measured for {', '.join(unseen)}: adapt benchmarks/instrumented.py")
+    Package(OURS).check(tree, target, in_full=number == 0)
+    outside = finished.seconds - answer["seconds"] - answer["import_seconds"]
+    totals = {"instrumented load": answer["seconds"], "imports": answer["import_seconds"], "interpreter": outside}
+    return {**answer["steps"], **totals}
+
+
+def plain(session: Session, store: Path, folder: Path, _number: int) -> dict[str, float]:
+    """The seconds of one load without instruments."""
+    costs = Package(OURS).load(session, store, folder / "plain")
+    return {"plain load": costs["seconds"], "plain load, whole process": costs["process"]}
+
+
+def measure(session: Session) -> None:
+    for kernels in QUICK_SIZES if session.quick else SIZES:
+        tree, samples = session.triton_tree(kernels), Samples()
+        store = session.fresh() / "store"
+        Package(OURS).save(session, tree, store)
+        session.warm_bytes = 2 * extent(tree).bytes
+        turns = {"plain": partial(plain, session, store), "steps": partial(instrumented, session, tree, store)}
+        samples.take_turns(session, turns, session.rounds)
+        if samples.failed:
+            raise OperationFailedError("; ".join(samples.failed.values()))
+        for (_, what), values in samples.values.items():
+            labels: dict[str, Label] = {"kernels": kernels, "measure": "total"}
             if what in STEPS:
                 labels |= {"measure": "step", "step": what}
-            the.results.add(f"{kernels:,} kernels: {what}", "s", values, labels=labels)
-        the.bench.discard(folder)
-    return _NOTES
-
-
-def _instrumented(the: Session, store: Path, target: Path, found: dict[str, list[float]]) -> None:
-    program = our_package().program
-    the.bench.touch(the.bench.touched_bytes)
-    environ = the.bench.environment(program, store, target)
-    began = time.perf_counter()
-    process = subprocess.run(
-        [program.python, str(INSTRUMENTED)], env=environ, cwd=the.folder, capture_output=True, text=True
-    )
-    wall = time.perf_counter() - began
-    if process.returncode:
-        raise OperationFailed(f"the measured load crashed: {process.stderr[-2000:]}")
-    told = json.loads(process.stdout.splitlines()[-1])
-    if told["status"] != "SUCCESS":
-        raise OperationFailed(f"the measured load answered {told['status']}")
-    if unseen := [step for step in STEPS if told["steps"][step] <= 0 and step != "rest"]:
-        raise OperationFailed(f"the package has changed: {', '.join(unseen)} did not happen where it was looked for")
-    for step in STEPS:
-        found[step].append(told["steps"][step])
-    found["a measured load elapses"].append(told["elapsed_seconds"])
-    found["its imports"].append(told["import_seconds"])
-    found["its interpreter, from exec to exit"].append(wall - told["elapsed_seconds"] - told["import_seconds"])
+            session.results.add(f"{kernels:,} kernels: {what}", "s", values, labels=labels)
+        session.discard(tree.parent)
 
 
 if __name__ == "__main__":
-    sys.exit(session.run("breakdown", "Where the time of a load goes", __doc__, measure))
+    sys.exit(harness.run("breakdown", "The steps of a load", __doc__, measure, rounds=7, quick_rounds=3))

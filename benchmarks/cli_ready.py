@@ -1,151 +1,61 @@
-"""How soon artifacts are in place by the command: ``b10-compile-cache load`` from exec to its end, imports included,
-against the published b10-transfer 0.4.1's ``b10-compile-cache``, which loads and ends.
+"""Seconds of ``b10-compile-cache load`` from exec to exit, relative to the published command, which loads and exits.
 
-The tree is 300 real Triton kernels for an H100, compiled without one: 2,424 files of 50 MB. ::
-
-    .venv/bin/python benchmarks/cli_ready.py --peer .venv/peer/bin/python --results benchmarks/results/cli_ready.json
-
-Both in turns, each time in a fresh process and into a fresh folder; medians are compared. Exit status 1 if the bound is
-missed.
+The tree is 300 real Triton kernels for an H100. The commands take turns. Fails if the limit is missed.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import resource
-import subprocess
+import statistics
 import sys
-import time
-from dataclasses import replace
-from importlib.metadata import version
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs as a script
 
-from benchmarks import corpus
-from benchmarks.measure import Bench, OperationFailed, Program, differences, extent, ours, published
-from benchmarks.results import Results
-from benchmarks.results import Row as ResultRow
-from benchmarks.table import at_least, at_most, to_text
-from benchmarks.workspace import file_system, run_again_on_tmpfs, suits_peer, workspace
+from benchmarks import harness
+from benchmarks.contenders import Package, packages
+from benchmarks.harness import OURS, Samples, Session
+from benchmarks.tables import PUBLISHED
+from benchmarks.trees import extent
 
 SPEEDUP = 8.0
-"""Seconds of the published command in ours."""
-_SAVE = "from b10_transfer import save_compile_cache\nprint(save_compile_cache().name)"
+"""Seconds of the published command relative to this project's."""
 
 
-def environment(program: Program, folder: Path, store: Path, root: Path) -> dict[str, str]:
-    """What a program sees: its store, the root, and no other cache."""
-    foreign = ("B10", "BASETEN", "TORCH", "TRITON", "VLLM", "PYTHON")
-    outside = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    places = {"HOME": "home", "TMPDIR": "tmp", "LOCAL_WORK_DIR": "work", "TRITON_CACHE_DIR": "no-triton"}
-    return {
-        **outside,
-        **{variable: str(folder / name) for variable, name in places.items()},
-        **program.settings,
-        program.store_variable: str(store),
-        "TORCHINDUCTOR_CACHE_DIR": str(root),
-        # By this one the published command finds it, whatever the other says.
-        **({"VLLM_CACHE_ROOT": str(root)} if program.settings else {}),
-    }
+def command(session: Session, package: Package, tree: Path, store: Path) -> Callable[[Path, int], dict[str, float]]:
+    """A load by the command, in one round."""
+    program = str(Path(package.program.python).with_name("b10-compile-cache"))
+    arguments = [program, "load"] if package.program is OURS else [program]
+
+    def act(folder: Path, number: int) -> dict[str, float]:
+        root = folder / f"restored-{package.slug}"
+        # The published command finds the cache directory only by vLLM's variable.
+        variables = {"TORCHINDUCTOR_CACHE_DIR": str(root)}
+        variables |= {} if package.program is OURS else {"VLLM_CACHE_ROOT": str(root)}
+        finished = session.run(arguments, session.environment(package.program, store, **variables))
+        package.check(tree, root, in_full=number == 0)
+        return {"from exec to end": finished.seconds, "CPU": finished.cpu_seconds}
+
+    return act
 
 
-def save(program: Program, environ: dict[str, str], folder: Path) -> None:
-    """Fill a program's store."""
-    done = subprocess.run([program.python, "-c", _SAVE], env=environ, cwd=folder, capture_output=True, text=True)
-    if not done.stdout.endswith("SUCCESS\n"):
-        raise OperationFailed(f"{program.name} did not save: {done.stdout}{done.stderr[-3000:]}")
-
-
-def load(program: Program, environ: dict[str, str], folder: Path) -> tuple[float, float]:
-    """Seconds of a load by the command, from exec to its end, and CPU seconds of all its processes."""
-    command = [str(Path(program.python).with_name("b10-compile-cache"))]
-    if not program.settings:
-        command.append("load")
-    before, began = _children_s(), time.perf_counter()
-    done = subprocess.run(command, env=environ, cwd=folder, capture_output=True, text=True)
-    seconds = time.perf_counter() - began
-    if done.returncode:
-        raise OperationFailed(f"{program.name}: {done.stdout}{done.stderr[-3000:]}")
-    return seconds, _children_s() - before
-
-
-def _children_s() -> float:
-    """CPU seconds of all children of this process that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def measure(options: argparse.Namespace, folder: Path) -> int:
-    peer = published(options.peer) if options.peer and suits_peer(folder) else None
-    programs = [ours(), *([peer] if peer else [])]
-    kind = file_system(folder)
-    results = Results.begin(
-        "cli_ready", "Artifacts in place by the command", versions={"triton": version("triton")}, file_system=kind
-    )
-    bench = Bench(folder, on_tmpfs=kind == "tmpfs")
-    tree = corpus.install_triton(corpus.triton_corpus(options.corpus, options.kernels), bench.fresh())
-    stores = {program.name: bench.fresh() for program in programs}
-    for program in programs:
-        save(program, environment(program, folder, stores[program.name], tree), folder)
-    seconds: dict[str, list[float]] = {program.name: [] for program in programs}
-    cpu: dict[str, list[float]] = {program.name: [] for program in programs}
-    wrong: list[str] = []
-    for _ in range(options.repetitions):
-        for program in programs:
-            root = bench.fresh() / "restored"
-            environ = environment(program, folder, stores[program.name], root)
-            for series, value in zip((seconds, cpu), load(program, environ, folder), strict=True):
-                series[program.name].append(value)
-            if program.name == "ours":
-                wrong = wrong or differences(tree, root)
-            bench.discard(root.parent)
-    rows = [at_most("files that are not as they were", len(wrong), "", 0).with_detail("; ".join(wrong[:3]))]
-    for measure, series in (("from exec to end", seconds), ("CPU", cpu)):
-        for name, values in series.items():
+def measure(session: Session) -> None:
+    tree, samples = session.triton_tree(30 if session.quick else 300), Samples()
+    session.warm_bytes = 2 * extent(tree).bytes
+    turns = {}
+    for package in packages(session, samples):
+        store = session.fresh() / "store"
+        package.save(session, tree, store)
+        turns[package.name] = command(session, package, tree, store)
+    samples.take_turns(session, turns, session.rounds)
+    for name in (OURS.name, PUBLISHED):
+        for measure in ("from exec to end", "CPU"):
             labels = {"program": name, "measure": measure}
-            results.add(f"{measure}, {name}", "s", values, labels=labels, detail=str(extent(tree)))
-        mine, theirs = (results.find(program=name, measure=measure) for name in ("ours", "published"))
-        assert mine is not None
-        if theirs is None:
-            results.cannot(f"{measure}, published", "s", why="no interpreter with it (--peer), or no /cache/model")
-            rows.append(at_most(f"{measure}, ours", mine.median, "s", None).with_detail(_shown(mine)))
-            continue
-        row = at_least(f"{measure}, published / ours", theirs.median / mine.median, "x", SPEEDUP)
-        # The promise is about time; CPU seconds tell what a busy machine has added to it.
-        row = row if series is seconds else replace(row, bound=None)
-        rows.append(row.with_detail(f"{_shown(theirs)} / {_shown(mine)}"))
-    print(to_text(f"load by the command: {extent(tree)}", rows), flush=True)
-    if options.results:
-        results.write(options.results)
-    return 0 if all(row.ok for row in rows) else 1
-
-
-def _shown(row: ResultRow) -> str:
-    low, high = min(row.values), max(row.values)
-    return f"{1000 * row.median:.0f} ms ({1000 * low:.0f}–{1000 * high:.0f})"
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    corpus.add_options(parser)
-    parser.add_argument("--peer", help="Python interpreter that has the published b10-transfer installed")
-    parser.add_argument("--repetitions", type=int, default=9, help="of each load (%(default)s)")
-    parser.add_argument("--quick", action="store_const", const=3, dest="repetitions", help="three repetitions")
-    parser.add_argument("--results", type=Path, metavar="FILE", help="also write the results to a file")
-    options = parser.parse_args()
-    if options.peer:
-        options.peer = os.path.abspath(options.peer)
-    if (status := run_again_on_tmpfs()) is not None:
-        return status
-    try:
-        with workspace() as folder:
-            return measure(options, folder)
-    except OperationFailed as failure:
-        print(failure, file=sys.stderr)
-        return 1
+            samples.add_to(session.results, f"{measure}, {name}", name, measure, "s", labels, detail=str(extent(tree)))
+    if PUBLISHED not in samples.failed:
+        ratio = statistics.median(samples.ratios(PUBLISHED, OURS.name, "from exec to end"))
+        session.results.add("from exec to end, published / b10-transfer", "x", [ratio], at_least=SPEEDUP)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(harness.run("cli_ready", "A load by the command", __doc__, measure, rounds=9, quick_rounds=3))

@@ -1,18 +1,17 @@
-"""The caches that are measured: real ones, made once on this machine and kept outside the repository.
+"""The trees that benchmarks save and load: real caches, made once on this machine.
 
-* Triton's: matrix products and normalisations compiled for an H100. No GPU is needed. 300 kernels make 2,424 files of
-  50 MB in one to two minutes.
-* Inductor's: a transformer of six layers, compiled for this machine's CPU. About a minute.
+* Triton's cache: matrix products, normalisations and softmaxes for an H100. 300 kernels are 2,424 files and 50 MB, and
+  take one to two minutes. They need no GPU.
+* Inductor's cache of a transformer of six layers for this machine's CPU. It takes about a minute.
 
-Run as a program, this makes both and says where they are. With OUT it makes a Triton cache there instead, for whatever
-you want to measure: real kernels for a GPU of your choice, on a machine without one. It needs Triton and nothing else:
+As a program this makes a Triton cache in OUT, a new folder, for a GPU of your choice:
 
     pip install triton
     python benchmarks/corpus.py --kernels 300 --target sm_90 OUT
 
-OUT is then what TRITON_CACHE_DIR names: a folder for each kernel, with its sources in every stage, its binary and its
-metadata (8 files, some 160 kB together). --target takes sm_NN for NVIDIA (sm_80 A100, sm_90 H100, sm_100 B200) and
-gfxNNN for AMD (gfx942 MI300X). The same number, target and version of Triton make the same kernels.
+``TRITON_CACHE_DIR=OUT`` uses it: one folder for each kernel, with 8 files and 160 kB. ``--target`` takes sm_NN for
+NVIDIA (sm_80 A100, sm_90 H100, sm_100 B200) and gfxNNN for AMD (gfx942 MI300X). Equal numbers, targets and versions of
+Triton give equal kernels. Without OUT, the program makes both trees for the benchmarks and prints their paths.
 """
 
 from __future__ import annotations
@@ -32,58 +31,57 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_CACHE = Path("~/.cache/b10-transfer-benchmarks").expanduser()
-KERNELS_PROGRAM = HERE / "kernels.py"
+KERNELS_PROGRAM, MODELS_PROGRAM = HERE / "kernels.py", HERE / "models.py"
 KERNELS = 300
-_GROUP = "__grp__"
+GROUP = "__grp__"
+"""Prefix of the files in which Triton names the other files of a kernel by absolute path."""
 
 
 def triton_corpus(cache: Path, kernels: int = KERNELS) -> Path:
-    """A Triton cache of ``kernels`` kernels and one per cent more, which stand for what a replica compiles later."""
-
-    def make(folder: Path) -> None:
-        compile_kernels(folder, kernels + kernels // 100)
-
-    return _made_once(triton_corpus_path(cache, kernels), make)
-
-
-def triton_corpus_path(cache: Path, kernels: int) -> Path:
-    """Where :func:`triton_corpus` keeps it, be it made or not."""
-    return cache / f"triton-{kernels}-{_identity(KERNELS_PROGRAM, 'triton')}"
+    """A Triton cache of ``kernels`` kernels and one per cent more, for benchmarks of a later save."""
+    path = cache / f"triton-{kernels}-{_identity(KERNELS_PROGRAM, 'triton')}"
+    return _made_once(path, lambda folder: compile_kernels(folder, kernels + kernels // 100))
 
 
 def compile_kernels(folder: Path, kernels: int, target: str = "sm_90", jobs: int = 0) -> None:
-    """Compile so many kernels for a GPU into a Triton cache in ``folder``. Raises CalledProcessError.
+    """Compile kernels for a GPU into a Triton cache in ``folder``.
 
-    ``jobs`` compilers work at once; 0 means one for each core.
+    Args:
+        jobs: parallel compilers; 0 for one for each core.
+
+    Raises:
+        CalledProcessError: the compiler failed.
     """
-    jobs = jobs or os.cpu_count() or 1
-    arguments = [str(kernels), "--target", target, "--jobs", str(jobs)]
+    arguments = [str(kernels), "--target", target, "--jobs", str(jobs or os.cpu_count() or 1)]
     _run(KERNELS_PROGRAM, *arguments, TRITON_CACHE_DIR=str(folder), HOME=str(folder.parent))
 
 
 def transformer_corpus(cache: Path) -> Path:
-    """Inductor's cache of a transformer, without the lock files and precompiled headers that nobody needs again."""
-    script = HERE / "transformer.py"
+    """Inductor's cache of a transformer, without lock files and precompiled headers."""
 
     def make(folder: Path) -> None:
-        _run(script, TORCHINDUCTOR_CACHE_DIR=str(folder), HOME=str(folder.parent), TMPDIR=str(folder.parent))
+        home = str(folder.parent)
+        _run(MODELS_PROGRAM, TORCHINDUCTOR_CACHE_DIR=str(folder), HOME=home, TMPDIR=home)
         for name in ("locks", "precompiled_headers"):
             shutil.rmtree(folder / name, ignore_errors=True)
 
-    return _made_once(cache / f"transformer-{_identity(script, 'torch')}", make)
+    return _made_once(cache / f"transformer-{_identity(MODELS_PROGRAM, 'torch')}", make)
 
 
 def install_triton(corpus: Path, root: Path, keys: Iterable[str] | None = None, copies: int = 1) -> Path:
-    """Lay kernels of a corpus out as Inductor does on a GPU, below ``root/triton/0``; all of them unless ``keys``.
+    """Copy kernels of a corpus to ``root/triton/0``, where Inductor keeps them on a GPU.
 
-    Their group files name the files beside them by absolute path, so those are rewritten; sizes, modes and times stay.
+    Sizes, modes and times stay. The absolute paths in the group files are rewritten.
 
-    With ``copies`` above 1 every kernel is laid out so many times, each copy under another key and another name, and
-    with the bytes of its files substituted by a permutation of the copy's own. So no copy has a string in common with
-    another (a pack cannot store them once), while each compresses as well as the original does. They are no valid
-    kernels any more: good for measuring how cost grows, and for nothing else.
+    Args:
+        keys: the kernels to copy; None for all.
+        copies: copies of each kernel. Each further copy has other names, and its bytes are permuted: no copy shares a
+            string with another, and all compress equally well. Such copies are no valid kernels.
+
+    Returns:
+        ``root``.
     """
-    keys = sorted(keys or os.listdir(corpus))
+    keys = sorted(os.listdir(corpus) if keys is None else keys)
     for copy in range(copies):
         for key in keys:
             _install_kernel(corpus / key, root / "triton" / "0", copy)
@@ -94,10 +92,10 @@ def _install_kernel(source: Path, folder: Path, copy: int) -> None:
     key = source.name if copy == 0 else hashlib.sha256(f"{source.name} {copy}".encode()).hexdigest()[:52].upper()
     target = folder / key
     target.mkdir(parents=True)
-    permutation = _permutation(copy)
+    permutation = bytes(random.Random(copy).sample(range(256), 256) if copy else range(256))
     for file in source.iterdir():
         placed = target / _renamed(file.name, copy)
-        if file.name.startswith(_GROUP):
+        if file.name.startswith(GROUP):
             names = [_renamed(name, copy) for name in json.loads(file.read_bytes())["child_paths"]]
             placed.write_text(json.dumps({"child_paths": {name: str(target / name) for name in names}}))
         else:
@@ -110,21 +108,8 @@ def _renamed(name: str, copy: int) -> str:
     return name if copy == 0 else f"{stem}_{copy}{dot}{kind}"
 
 
-def _permutation(copy: int) -> bytes:
-    values = list(range(256))
-    if copy:
-        random.Random(copy).shuffle(values)
-    return bytes(values)
-
-
-def install_transformer(corpus: Path, root: Path) -> Path:
-    """A copy of the transformer's cache; sizes, modes and times stay."""
-    shutil.copytree(corpus, root, dirs_exist_ok=True)
-    return root
-
-
 def install_huge(root: Path, size_bytes: int) -> Path:
-    """An Inductor cache that holds nothing but one library of ``size_bytes`` random bytes, which do not compress."""
+    """Write an Inductor cache of one library of random bytes, which do not compress. Returns ``root``."""
     folder = root / "hu"
     folder.mkdir(parents=True)
     source = random.Random(0)
@@ -135,24 +120,23 @@ def install_huge(root: Path, size_bytes: int) -> Path:
 
 
 def _made_once(target: Path, make: Callable[[Path], None]) -> Path:
-    """``target``, which ``make`` fills if it is not there yet; an interrupted attempt leaves nothing behind."""
+    """``target``, filled by ``make`` if it does not exist. An interrupted attempt leaves nothing behind."""
     if target.is_dir():
         return target
     print(f"making {target}", file=sys.stderr, flush=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".making-") as scratch:
-        made = Path(scratch) / "cache"
-        make(made)
+        make(Path(scratch) / "cache")
         try:
-            made.rename(target)
+            (Path(scratch) / "cache").rename(target)
         except OSError:
-            if not target.is_dir():  # otherwise somebody else has made it meanwhile
+            if not target.is_dir():  # another process may have made it meanwhile
                 raise
     return target
 
 
 def _identity(script: Path, package: str) -> str:
-    """Another compiler or another script makes another corpus."""
+    """Changes with the version of the compiler and with the script."""
     return f"{version(package)}-{hashlib.sha256(script.read_bytes()).hexdigest()[:8]}"
 
 
@@ -163,19 +147,16 @@ def _run(script: Path, *arguments: str, **variables: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_options(parser)
-    parser.add_argument("out", nargs="?", type=Path, metavar="OUT", help="make a Triton cache here, a new folder")
-    parser.add_argument("--target", default="sm_90", help="with OUT: compile for this GPU (%(default)s)")
-    parser.add_argument("--jobs", type=int, default=0, help="with OUT: compilers at once (one for each core)")
+    parser.add_argument("out", nargs="?", type=Path, metavar="OUT", help="make a Triton cache here, in a new folder")
+    parser.add_argument("--kernels", type=int, default=KERNELS, help="Triton kernels (%(default)s)")
+    parser.add_argument("--target", default="sm_90", help="with OUT: the GPU (%(default)s)")
+    parser.add_argument("--jobs", type=int, default=0, help="with OUT: parallel compilers (one for each core)")
+    parser.add_argument("--corpus", type=Path, default=DEFAULT_CACHE, help="folder of the trees (%(default)s)")
     options = parser.parse_args()
-    if options.out:
-        return _make_for_anyone(options.out.absolute(), options)
-    print(triton_corpus(options.corpus, options.kernels))
-    print(transformer_corpus(options.corpus))
-    return 0
-
-
-def _make_for_anyone(out: Path, options: argparse.Namespace) -> int:
+    if not options.out:
+        print(triton_corpus(options.corpus, options.kernels), transformer_corpus(options.corpus), sep="\n")
+        return 0
+    out = options.out.absolute()
     if out.exists() and any(out.iterdir()):
         print(f"{out} is not empty: name a new folder", file=sys.stderr)
         return 2
@@ -186,14 +167,6 @@ def _make_for_anyone(out: Path, options: argparse.Namespace) -> int:
     sizes = [path.stat().st_size for path in out.rglob("*") if path.is_file()]
     print(f"{out}: {options.kernels} kernels for {options.target}, {len(sizes):,} files, {sum(sizes) / 1e6:.1f} MB")
     return 0
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say which corpus: ``corpus`` and ``kernels``."""
-    parser.add_argument(
-        "--corpus", type=Path, default=DEFAULT_CACHE, help="where the caches to measure are kept (%(default)s)"
-    )
-    parser.add_argument("--kernels", type=int, default=KERNELS, help="Triton kernels (%(default)s)")
 
 
 if __name__ == "__main__":

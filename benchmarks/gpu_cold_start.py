@@ -1,52 +1,52 @@
-"""FLUX.1 [schnell] starts cold, and starts with its compiled artifacts restored: what each start takes on a GPU.
+"""Starts of FLUX.1 [schnell] on a GPU: cold, and with restored artifacts.
 
     python benchmarks/gpu_cold_start.py --results benchmarks/results/gpu_cold_start.json
 
-One command, on one GPU with 40 GB free; it ends within ``--budget-seconds`` (470). Every start is a new process with
-empty caches of its own, which makes the model with random weights on the device, compiles transformer and VAE decoder
-with mode="max-autotune-no-cudagraphs", and answers:
+One command, for one GPU with 40 GB of free memory. It ends within ``--budget-seconds`` (470). Each start is a new
+process with empty caches. It builds diffusers' transformer and VAE decoder with random weights on the device, compiles
+both with mode="max-autotune-no-cudagraphs", and calls both:
 
-================  ====================================================================================================
+================  ==============================================================================
 cold              compiles everything; b10_transfer saves it, and a mega-cache is written
 restored          by b10_transfer
-mega-cache        ``torch.compiler.load_cache_artifacts``
-instant start     ``load(instant=True)``, where the installed b10_transfer has it
-published 0.4.1   restored by the published b10-transfer (``--peer``)
-================  ====================================================================================================
+mega-cache        by ``torch.compiler.load_cache_artifacts``
+instant start     by ``load(instant=True)``
+published 0.4.1   by the published b10-transfer (``--peer``)
+================  ==============================================================================
 
-Told of each: seconds of both first calls (without the import of torch and the making of weights), hits and misses of
-the FX-graph and AOTAutograd caches, Triton kernels compiled anew and kernels tuned anew (from the files written),
-files and MB restored, whether the outputs are the cold ones (bitwise, or within 2 % of the largest in bfloat16, 0.01 %
-in float32), and whether a step takes as long as it does cold (within 5 % or the steps' own spread). What there is no
-time for is left out, least important first, and its row says so. The store is a folder on the same disk: what a network
-adds is not measured here. Exit status 1 if the restored start compiled a graph or answered differently, 2 if something
-is missing here.
+The rows hold the seconds of both first calls, the hits and misses of the FX-graph and AOTAutograd caches, the Triton
+kernels that were compiled and tuned, the restored files and MB, the difference from the cold outputs (allowed: 2 % of
+the largest value in bfloat16, 0.01 % in float32), and the seconds of a step. A start without enough time is left out,
+the least important first, and its row has the reason. The store is a folder on the same disk. The exit status is 1 if
+the restored start compiled a graph or had another output, and 2 if something is missing.
 
-If the whole depth compiles for longer than that, ``--size shallow`` is as wide and a ninth as deep; its figures are
-not FLUX.1's. Without a GPU a tiny configuration is run on the CPU: that tests this program and tells nothing of GPUs.
-**The figures for a GPU are open until somebody has run this on one.**
+``--size shallow`` is as wide and a ninth as deep, for a GPU that takes longer. Without a GPU the program uses a tiny
+model on the CPU: this tests the program. **The figures for a GPU are open until it has run on one.**
 
-What it needs: torch 2.11 or later with its Triton, a C compiler, and b10_transfer with what that needs. From a plain
-checkout on a machine without internet, bring the small ones along, made where there is internet::
+It needs torch 2.11 or later with Triton, a C compiler, diffusers, and b10_transfer. For a machine without internet,
+download packages on another one:
 
-    pip install --target vendor --no-deps --python-version 3.12 --only-binary=:all: zstandard nvidia-ml-py
-    pip install --target vendor-peer --no-deps b10-transfer==0.4.1          # for --peer, if wanted
+    pip download --dest wheels diffusers zstandard nvidia-ml-py b10-transfer==0.4.1
+    pip install --target vendor --no-index --find-links wheels diffusers zstandard nvidia-ml-py
+    pip install --target vendor-peer --no-index --find-links wheels --no-deps b10-transfer==0.4.1
     PYTHONPATH=src:vendor python benchmarks/gpu_cold_start.py --peer vendor-peer --results FILE
 
-``--peer`` takes a folder like that, or a Python that has the package. That package keeps its store below /cache/model
-only: as root a tmpfs is mounted there for this program alone; where that cannot be done, its row says so.
+``--peer`` takes such a folder, or a Python that has the package. That package accepts a store only below /cache/model:
+as root the program mounts a private tmpfs there.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import shlex
 import shutil
+import statistics
 import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -54,232 +54,269 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs as a script
 
-from benchmarks import gpu_table
-from benchmarks.gpu_starts import Budget, Peer, Request, StartError, Starts
-from benchmarks.results import Results
+from benchmarks import starts
+from benchmarks.results import Label, Results
+from benchmarks.starts import Outcome, Request, StartError
+from benchmarks.tables import value
 from benchmarks.workspace import file_system, run_again_on_tmpfs, suits_peer, workspace
 
 NEEDED_GPU_BYTES = 40e9
-"""24 GB of weights, and room to try kernels out."""
-COLD_SHARE, COLD_PART_SHARE = 0.72, 0.45
-"""Of the budget: when the cold start is ended, and until when it may begin to compile another part."""
-OURS, MEGA, INSTANT, PEER = "restored", "mega-cache", "instant start", "published 0.4.1"
-ORDER = ("cold", OURS, MEGA, INSTANT, PEER)
-"""The most important first."""
-EXPECTED = {OURS: 1.2, MEGA: 2.0, INSTANT: 3.0, PEER: 1.5}
-"""How long a start takes, as far as can be told before: in times of the first restored one."""
+"""24 GB of weights, and room for the tuning of kernels."""
+COLD_SHARE = 0.72
+"""Share of the budget for the cold start. If it ends early, the other starts use the models that have answered."""
+COLD, OURS, MEGA, INSTANT, PEER = "cold", "restored", "mega-cache", "instant start", "published 0.4.1"
+STARTS = {COLD: 0.0, OURS: 0.0, MEGA: 2.0, INSTANT: 3.0, PEER: 1.5}
+"""The starts, the most important first, and their expected duration relative to the restored start's."""
 PARTS = ("transformer", "decoder")
-
-
-def missing() -> list[str]:
-    """What has to be brought along before anything can be measured, each as one would install it."""
-    modules = {"torch": "torch>=2.11", "zstandard": "zstandard", "pynvml": "nvidia-ml-py"}
-    lacking = [package for module, package in modules.items() if not _is_there(module)]
-    if not _is_there("b10_transfer"):
-        lacking.append("b10-transfer itself (install it, or set PYTHONPATH=src)")
-    return lacking
-
-
-def _is_there(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:  # of the package that it is in
-        return False
+NEEDED = {
+    "torch": "torch>=2.11",
+    "zstandard": "zstandard",
+    "pynvml": "nvidia-ml-py",
+    "diffusers": "diffusers",
+    "b10_transfer": "b10-transfer itself (install it, or set PYTHONPATH=src)",
+}
+_COUNTS = {
+    "FX graph hits": ("fx_hits",),
+    "FX graph misses": ("fx_misses", "fx_bypasses"),
+    "AOTAutograd hits": ("aot_hits",),
+    "AOTAutograd misses": ("aot_misses", "aot_bypasses"),
+    "Triton kernel files in place": ("triton_in_place",),
+    "Triton kernel files from the FX graph's entry": ("triton_unbundled",),
+    "Triton kernel files compiled anew": ("triton_compiled",),
+    "tuning results in place": ("tuned_in_place",),
+    "kernels tuned anew": ("tuned",),
+    "C++ libraries built": ("cpp_libraries_built",),
+}
+"""Rows, and the counts of benchmarks/activity.py that each adds up."""
+_SAVED = {"files saved": ("files", 1), "in the store": ("packed_bytes", 1e6), "saves": ("seconds", 1)}
+_UNITS = dict.fromkeys(("first call", "tuning", "step", "restore", "saves", "process start to all answered"), "s")
+_UNITS |= dict.fromkeys(("restored", "in the store", "peak GPU memory"), "MB")
 
 
 class Benchmark:
-    """One run of everything that there is time for."""
+    """All starts that there is time for."""
 
-    def __init__(self, options: argparse.Namespace, starts: Starts, facts: Mapping[str, Any]) -> None:
-        self._options, self._starts, self._facts = options, starts, facts
-        on_gpu = options.device == "cuda"
-        kind = options.model if options.model != "auto" else ("diffusers" if facts["diffusers"] else "own")
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self._options, self._folder = options, folder
+        self._ends = time.monotonic() + options.budget_seconds
         self._request = Request(
+            models=tuple(f"flux {options.size} {part}" for part in PARTS),
+            mode="max-autotune-no-cudagraphs",
+            mega_cache=str(folder / "mega-cache.bin"),
             device=options.device,
-            size=options.size,
-            kind=kind,
-            dtype="bfloat16" if on_gpu else "float32",
-            parts=PARTS,
+            dtype="bfloat16" if options.device == "cuda" else "float32",
             steps=options.steps,
         )
-        self.runs: dict[str, list[dict[str, Any]]] = {}
+        self.runs: dict[str, list[Outcome]] = {name: [] for name in STARTS}
         self.why_not: dict[str, str] = {}
 
     def run(self) -> None:
-        """Make every start, in order of importance, then the restored ones again as often as wanted."""
-        self._attempt("cold", self._cold)
-        if "cold" not in self.runs:
-            self.why_not |= dict.fromkeys(ORDER[1:], "there was no cold start to restore from")
+        """Run every start, in order of importance, then repeat two of them while there is time."""
+        self._attempt(COLD, self._cold)
+        if not self.runs[COLD]:
+            self.why_not |= dict.fromkeys(list(STARTS)[1:], "there was no cold start to restore from")
             return
-        self._attempt(OURS, lambda: self._restored(OURS, "ours"))
-        self._attempt(MEGA, self._from_mega_cache, needs=OURS)
-        self._attempt(INSTANT, self._instant, needs=OURS)
-        self._attempt(PEER, self._from_peer, needs=OURS)
-        for repetition in range(1, self._options.repetitions):
-            for name, how in ((OURS, "ours"), (MEGA, "mega-cache")):
-                if name in self.runs and not self._why_no_time(name):
-                    self._attempt(name, lambda n=name, h=how, r=repetition: self._restored(f"{n} {r + 1}", h))  # type: ignore[misc]
+        answered = tuple(self.runs[COLD][0].parts)
+        self._request = replace(self._request, models=answered, reference=str(self._folder / COLD))
+        for name, start in ((OURS, self._ours), (MEGA, self._mega), (INSTANT, self._instant), (PEER, self._peer)):
+            self._attempt(name, start)
+        for number in range(2, self._options.repetitions + 1):
+            for name, start in ((OURS, self._ours), (MEGA, self._mega)):
+                if self.runs[name] and not self._why_no_time(name):
+                    self._attempt(name, lambda start=start, number=number: start(f" {number}"))  # type: ignore[misc]
 
-    @property
-    def used(self) -> str:
-        """Which classes the model was made of, for the notes."""
-        return "diffusers' classes" if self._request.kind == "diffusers" else "the same architecture in plain torch"
-
-    def _attempt(self, name: str, start: Callable[[], dict[str, Any]], *, needs: str = "") -> None:
-        why = self._why_no_time(name) if needs else ""
-        if name not in self._options.starts:
-            why = "not asked for (--starts)"
-        elif needs and needs not in self.runs:
-            why = f"the {needs} start failed, so it is not known how long this would take"
-        began = time.monotonic()
+    def _attempt(self, name: str, start: Callable[[], Outcome]) -> None:
+        began, why = time.monotonic(), self._why_no_time(name)
+        if name not in (COLD, *self._options.starts):
+            why = "not requested (--starts)"
         if not why:
             try:
-                outcome = start()
-                self.runs.setdefault(name, []).append(outcome)
-                if outcome["trouble"]:
-                    print(f"{name}: {outcome['trouble']}", flush=True)
+                self.runs[name].append(start())
+                why = self.runs[name][-1].trouble
             except StartError as error:
                 why = str(error)
-            except Exception as error:  # noqa: BLE001 - what nobody foresaw in one start must not cost the others
+            except Exception as error:  # noqa: BLE001 - a fault in one start must not cost the others
                 traceback.print_exc()
                 why = f"this program failed: {error!r}"
-        if why and name not in self.runs:
+        if why and not self.runs[name]:
             self.why_not[name] = why.splitlines()[0]
         print(f"{name}: {why or 'done'} ({time.monotonic() - began:.1f} s)", flush=True)
 
     def _why_no_time(self, name: str) -> str:
-        """Why a start is dropped; empty if there is time for it."""
-        known = self.runs.get(name) or self.runs.get(OURS)
-        if not known:
+        """The reason to leave a start out; empty if there is time for it."""
+        if name in (COLD, OURS) and not self.runs[OURS]:
             return ""
-        expected_s = known[-1]["whole_s"] * (1.2 if name in self.runs else EXPECTED[name])
-        left_s = self._starts.budget.left_s
-        if left_s >= expected_s:
-            return ""
-        return f"left out: some {expected_s:.0f} s are needed, {max(0, left_s):.0f} s of the budget were left"
+        if not self.runs[OURS]:
+            return f"the {OURS} start failed, so the time that this start needs is unknown"
+        known = self.runs[name]
+        expected_s = known[-1].process_s * 1.2 if known else self.runs[OURS][-1].process_s * STARTS[name]
+        left_s = max(0.0, self._ends - time.monotonic())
+        return "" if left_s >= expected_s else f"left out: it needs {expected_s:.0f} s, {left_s:.0f} s were left"
 
-    def _cold(self) -> dict[str, Any]:
-        budget = self._starts.budget
-        limit_s = budget.left_s - (1 - COLD_SHARE) * budget.seconds
-        begin_until = budget.at(COLD_PART_SHARE)
-        outcome = self._starts.run("cold", self._but(saves=True, begin_until=begin_until), limit_s=limit_s)
-        if not outcome["saves"]:
-            raise StartError(f"it saved nothing: {outcome['trouble']}")
+    def _cold(self) -> Outcome:
+        limit_s = self._ends - time.monotonic() - (1 - COLD_SHARE) * self._options.budget_seconds
+        outcome = self._start(COLD, replace(self._request, saves=True), limit_s)
+        if not outcome.saves:
+            raise StartError(f"it saved nothing: {outcome.trouble}")
         return outcome
 
-    def _restored(self, name: str, how: str) -> dict[str, Any]:
-        answered = tuple(self.runs["cold"][0]["parts"])
-        request = self._but(restore=how, parts=answered, reference=str(self._starts.outputs("cold")))
-        return self._starts.run(name, request)
+    def _ours(self, suffix: str = "") -> Outcome:
+        return self._start(OURS + suffix, replace(self._request, restore="b10_transfer"))
 
-    def _from_mega_cache(self) -> dict[str, Any]:
-        if not self._starts.mega_cache.exists():
-            reason = self.runs["cold"][0]["mega_cache"].get("reason", "the cold start ended before it was written")
-            raise StartError(f"no mega-cache: {reason}")
-        return self._restored(MEGA, "mega-cache")
+    def _mega(self, suffix: str = "") -> Outcome:
+        if not Path(self._request.mega_cache).exists():
+            raise StartError(self.runs[COLD][0].mega_cache.get("reason", "the cold start ended before it was written"))
+        return self._start(MEGA + suffix, replace(self._request, restore=MEGA))
 
-    def _instant(self) -> dict[str, Any]:
-        if not self._facts["instant"]:
-            raise StartError("not there: this b10_transfer has no load_compile_cache(instant=...)")
-        # What it restores has to be saved once, by a process that has loaded in the same way.
-        answered = tuple(self.runs["cold"][0]["parts"])
-        self._starts.run("instant, saving", self._but(restore="instant", parts=answered, saves=True, steps=1))
-        return self._restored(INSTANT, "instant")
+    def _instant(self) -> Outcome:
+        # Traces are saved by a process that has loaded with instant=True.
+        self._start("instant, saving", replace(self._request, restore="instant", saves=True, steps=1))
+        return self._start(INSTANT, replace(self._request, restore="instant"))
 
-    def _from_peer(self) -> dict[str, Any]:
+    def _peer(self) -> Outcome:
         if not self._options.peer:
             raise StartError("not given: --peer PATH")
-        if not suits_peer(self._starts.folder):
-            raise StartError("it takes a store below /cache/model only, and there is no such folder to write to here")
-        peer = Peer(self._options.peer.absolute())
-        self._starts.operate(peer, "save_compile_cache", "cold")
-        told = self._starts.operate(peer, "load_compile_cache", PEER)
-        files = [path.stat().st_size for path in self._starts.inductor(PEER).rglob("*") if path.is_file()]
-        outcome = self._restored(PEER, "placed")
-        loaded = {"status": told["status"], "reason": "", "seconds": told["seconds"]}
-        return outcome | {"load": loaded | {"files": len(files), "bytes": sum(files)}}
+        if not suits_peer(self._folder):
+            raise StartError("its store must be below /cache/model, which is not writable here")
+        self._operate_peer("save_compile_cache", COLD)
+        answer = self._operate_peer("load_compile_cache", PEER)
+        sizes = [path.stat().st_size for path in (self._home(PEER) / "inductor").rglob("*") if path.is_file()]
+        outcome = self._start(PEER, replace(self._request, restore="placed"))
+        load = {"status": answer["status"], "seconds": answer["seconds"], "files": len(sizes), "bytes": sum(sizes)}
+        return replace(outcome, load=load)
 
-    def _but(self, **changes: Any) -> Request:
-        return replace(self._request, **changes)
+    def _operate_peer(self, operation: str, name: str) -> dict[str, Any]:
+        left_s = max(1.0, self._ends - time.monotonic())
+        return starts.operate_peer(self._options.peer, operation, self._folder, self._environ(name), left_s)
+
+    def _start(self, name: str, request: Request, limit_s: float | None = None) -> Outcome:
+        left_s = limit_s if limit_s is not None else self._ends - time.monotonic()
+        return starts.start(self._home(name), request, self._environ(name), left_s)
+
+    def _home(self, name: str) -> Path:
+        folder = self._folder / name.replace(" ", "-").replace(",", "")
+        for part in ("home", "tmp", "cuda"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _environ(self, name: str) -> dict[str, str]:
+        return starts.environment(self._home(name), self._folder / "store")
+
+    def keep_logs(self, folder: Path) -> None:
+        """Copy the request, the outcome and the log of each start."""
+        for path in self._folder.glob("*/*"):
+            if path.name in ("request.json", "outcome.json", "stderr.txt"):
+                (folder / path.parent.name).mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, folder / path.parent.name / path.name)
 
 
-def report(options: argparse.Namespace, benchmark: Benchmark, facts: Mapping[str, Any], folder: Path) -> int:
-    """Print the table, write the results, and answer with the exit status."""
-    settings = "; ".join(f"{name}: {value}" for name, value in facts["settings"].items())
-    notes = f"Model: {options.size} configuration, {benchmark.used}. torch's settings: {settings}."
+def figures(outcome: Outcome) -> dict[tuple[str, str], float]:
+    """The figures of one start by model and name; those of the whole start have no model."""
+    found: dict[tuple[str, str], float] = {}
+    for model, part in outcome.parts.items():
+        name, activity = model.split()[-1], part["activity"]
+        found |= {(name, what): sum(activity[count] for count in counts) for what, counts in _COUNTS.items()}
+        found |= {(name, "first call"): part["first_call_s"], (name, "tuning"): activity["tuning_s"]}
+        if part["step_s"]:
+            found[name, "step"] = statistics.median(part["step_s"])
+        if "difference" in part["output"]:
+            found[name, "difference"] = part["output"]["difference"]
+    load, saves = outcome.load, [save for save in outcome.saves if save["status"] == "SUCCESS"]
+    if load.get("files"):
+        found |= {("", "files restored"): load["files"], ("", "restored"): load["bytes"] / 1e6}
+        found["", "restore"] = load["seconds"]
+    for what, (key, scale) in _SAVED.items() if saves else ():
+        found["", what] = sum(save[key] for save in saves) / scale
+    if outcome.done:
+        found["", "process start to all answered"] = max(outcome.seconds.values())
+    if outcome.peak_gpu_bytes:
+        found["", "peak GPU memory"] = outcome.peak_gpu_bytes / 1e6
+    return found
+
+
+def fill(results: Results, benchmark: Benchmark) -> None:
+    """Add the rows of every start, or the reason why it has none."""
+    for name, runs in benchmark.runs.items():
+        found = [figures(run) for run in runs]
+        for part, what in dict.fromkeys(key for one in found for key in one):
+            labels: dict[str, Label] = {"start": name, "what": what, **({"part": part} if part else {})}
+            title = f"{name}: {what}" + (f", {part}" if part else "")
+            values = [one[part, what] for one in found if (part, what) in one]
+            results.add(title, _UNITS.get(what, ""), values, labels=labels)
+        for part in PARTS:
+            if not any((part, "first call") in one for one in found):
+                reasons = [benchmark.why_not.get(name, ""), *(run.trouble for run in runs), "it was not reached"]
+                why = next(filter(None, reasons)).splitlines()[0]
+                first: dict[str, Label] = {"start": name, "what": "first call", "part": part}
+                results.cannot(f"{name}: first call, {part}", "s", why=why, labels=first)
+
+
+def faults(benchmark: Benchmark) -> list[str]:
+    """What a restored start must not do: compile, or have other outputs."""
+    found = [f"{name}: {benchmark.why_not[name]}" for name in (COLD, OURS) if name in benchmark.why_not]
+    for run in benchmark.runs[OURS]:
+        if run.load.get("status") != "SUCCESS":
+            found.append(f"{OURS}: nothing was restored: {run.load.get('reason', run.trouble)}")
+        for model, part in run.parts.items():
+            activity, output = part["activity"], part["output"]
+            for count in ("fx_misses", "fx_bypasses", "aot_misses", "aot_bypasses"):
+                if activity[count]:
+                    found.append(f"{OURS}, {model}: {count.replace('_', ' ')}: {activity[count]}")
+            if not activity["aot_hits"] and not activity["dynamo_hits"]:
+                found.append(f"{OURS}, {model}: no hit")
+            if not (output["finite"] and output.get("difference", math.inf) <= output.get("allowed", 0)):
+                found.append(f"{OURS}, {model}: another output than cold")
+    return list(dict.fromkeys(found))
+
+
+def prepare(options: argparse.Namespace, facts: Mapping[str, Any]) -> None:
+    """Choose the device and the size. Raises StartError if this machine lacks what was requested."""
+    if options.device == "auto":
+        options.device = "cuda" if facts["gpu"] else "cpu"
+    if options.device == "cuda" and not facts["gpu"]:
+        raise StartError("torch sees no GPU here")
+    on_gpu = options.device == "cuda"
+    options.size = options.size or ("flux" if on_gpu else "tiny")
+    options.repetitions = options.repetitions or (3 if on_gpu else 1)
+    if options.size == "flux" and on_gpu and facts["gpu_free_bytes"] < NEEDED_GPU_BYTES:
+        free = facts["gpu_free_bytes"] / 1e9
+        raise StartError(f"{free:.0f} GB of GPU memory are free, {NEEDED_GPU_BYTES / 1e9:.0f} GB are needed")
+    print(f"{options.size} on {options.device} ({', '.join(facts['gpu'].values()) or 'no GPU'})", flush=True)
+
+
+def measure(options: argparse.Namespace, folder: Path) -> int:
+    """Run everything in a private folder. Returns the exit status. Raises StartError if torch cannot be used."""
+    (folder / "facts").mkdir()
+    environ = starts.environment(folder / "facts", folder / "store")
+    facts = json.loads(starts.run(["--facts"], folder / "facts", environ, options.budget_seconds))
+    prepare(options, facts)
+    benchmark = Benchmark(options, folder)
+    try:
+        benchmark.run()
+    finally:
+        if options.logs:
+            benchmark.keep_logs(options.logs)
+    settings = "; ".join(f"{name}: {setting}" for name, setting in facts["settings"].items())
+    notes = f"Model: {options.size}, diffusers' classes. torch's settings: {settings}."
     if options.device == "cpu":
         notes = f"A test of the program on a CPU. **The figures for a GPU are open.** {notes}"
+    given = [f"--{name}={getattr(options, name)}" for name in ("device", "size", "repetitions")]
     results = Results.begin(
         "gpu_cold_start",
-        "FLUX.1 starts cold, and with its artifacts restored",
+        "Starts of FLUX.1 on a GPU",
         versions=facts["versions"],
         file_system=file_system(folder),
-        command=command(options),
+        command=shlex.join(["python", "benchmarks/gpu_cold_start.py", *given]),
         notes=notes,
         gpu=facts["gpu"] or {"GPU": "none"},
     )
-    gpu_table.fill(results, ORDER, PARTS, benchmark.runs, benchmark.why_not)
-    shown = "\n".join(f"{name}: {value}" for name, value in {**results.machine, **results.versions}.items())
-    print(f"\n{shown}\n{notes}\n\n{gpu_table.to_text(ORDER, PARTS, benchmark.runs, benchmark.why_not)}\n")
+    fill(results, benchmark)
     if options.results:
         results.write(options.results)
-    broken = gpu_table.broken_promises(PARTS, benchmark.runs)
-    broken += [f"{name}: {benchmark.why_not[name]}" for name in options.starts[:2] if name in benchmark.why_not]
-    print("\n".join(["NOT kept:", *broken]) if broken else "The restored start compiled nothing and answered the same.")
-    return 1 if broken else 0
-
-
-def command(options: argparse.Namespace) -> str:
-    """What makes these results again; without the places of files, which differ from one machine to the next."""
-    given = [f"--device={options.device}", f"--size={options.size}", f"--repetitions={options.repetitions}"]
-    return shlex.join(
-        ["python", "benchmarks/gpu_cold_start.py", *given, f"--budget-seconds={options.budget_seconds:g}"]
-    )
-
-
-def keep(starts: Starts, folder: Path) -> None:
-    """Copy what each start was asked, what it told and its log: small files, to find out what went wrong."""
-    for path in starts.folder.glob("*/*"):
-        if path.name in ("request.json", "outcome.json", "stderr.txt"):
-            kept = folder / path.parent.name
-            kept.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, kept / path.name)
-
-
-def measure(options: argparse.Namespace, budget: Budget, folder: Path) -> int:
-    """Everything, in a folder that is nobody else's. Raises StartError if not even torch can be looked at."""
-    with ExitStack() as last:
-        starts = Starts(folder, budget)
-        if options.logs:
-            last.callback(keep, starts, options.logs)
-        facts = starts.facts()
-        if options.device == "auto":
-            options.device = "cuda" if facts["gpu"] else "cpu"
-        if options.device == "cuda" and not facts["gpu"]:
-            raise StartError("torch sees no GPU here")
-        on_gpu = options.device == "cuda"
-        options.size = options.size or ("flux" if on_gpu else "tiny")
-        options.repetitions = options.repetitions or (3 if on_gpu else 1)
-        if options.size == "flux" and on_gpu and facts["gpu_free_bytes"] < NEEDED_GPU_BYTES:
-            raise StartError(
-                f"{facts['gpu_free_bytes'] / 1e9:.0f} GB are free on the GPU, {NEEDED_GPU_BYTES / 1e9:.0f} needed"
-            )
-        shown = ", ".join(facts["gpu"].values()) or "no GPU"
-        print(
-            f"{options.size} configuration on {options.device} ({shown}), torch {facts['versions']['torch']}",
-            flush=True,
-        )
-        benchmark = Benchmark(options, starts, facts)
-        benchmark.run()
-        return report(options, benchmark, facts, folder)
-
-
-def names(text: str) -> tuple[str, ...]:
-    """Which starts to make; the cold one always. Raises ArgumentTypeError for one that there is not."""
-    chosen = [name.strip() for name in text.split(",")]
-    if unknown := [name for name in chosen if name not in ORDER]:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(ORDER)}")
-    return ("cold", *chosen)
+    found = faults(benchmark) or ["The restored start compiled nothing, and its output is equal."]
+    rows = [f"{row.name}: {value(row)} {row.why_not}".rstrip() for row in results.rows]
+    print("\n".join(["", notes, *rows, "", *found]))
+    return 1 if faults(benchmark) else 0
 
 
 def main() -> int:
@@ -287,24 +324,23 @@ def main() -> int:
     parser.add_argument("--results", "--out", type=Path, metavar="FILE", help="write the rows to this file")
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="(the GPU if there is one)")
     parser.add_argument("--size", choices=("flux", "shallow", "tiny"), help="of the model (flux on a GPU, else tiny)")
-    parser.add_argument("--model", choices=("auto", "diffusers", "own"), default="auto", help="whose classes")
     parser.add_argument("--peer", type=Path, metavar="PATH", help="a Python or a folder with b10-transfer 0.4.1")
-    parser.add_argument("--starts", type=names, default=ORDER, metavar="NAME,…", help=f"of {', '.join(ORDER)} (all)")
+    parser.add_argument("--starts", nargs="*", choices=STARTS, default=list(STARTS), help="besides the cold one (all)")
     parser.add_argument("--repetitions", type=int, help="of restored starts, if time allows (3; 1 on a CPU)")
     parser.add_argument("--quick", action="store_const", const=1, dest="repetitions", help="one repetition")
-    parser.add_argument("--steps", type=int, default=10, help="timed once compiled (%(default)s)")
+    parser.add_argument("--steps", type=int, default=10, help="timed calls after the first (%(default)s)")
     parser.add_argument("--budget-seconds", type=float, default=470, metavar="S", help="for everything (%(default)s)")
-    parser.add_argument("--logs", type=Path, metavar="FOLDER", help="keep every start's log and outcome here")
+    parser.add_argument("--logs", type=Path, metavar="FOLDER", help="keep the log and the outcome of each start here")
     options = parser.parse_args()
-    if lacking := missing():
-        print(f"Missing here: {', '.join(lacking)}.\nHow to bring it along: --help says it.", file=sys.stderr)
+    if missing := [package for module, package in NEEDED.items() if find_spec(module) is None]:
+        print(f"Missing here: {', '.join(missing)}. See --help.", file=sys.stderr)
         return 2
-    # Only the peer needs it: a GPU's caches are some hundred MB, which a small machine's memory is too dear for.
+    # Only for the peer: the caches of a GPU are some hundred MB, too much for the memory of a small machine.
     if options.peer and (status := run_again_on_tmpfs()) is not None:
         return status
     try:
         with workspace() as folder:
-            return measure(options, Budget(options.budget_seconds), folder)
+            return measure(options, folder)
     except StartError as error:
         print(error, file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""Loopback as slow as a network: in a network namespace of the benchmark's own, so that nobody else notices."""
+"""Loopback as slow as a network, in a private network namespace."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from contextlib import contextmanager
 
 SHARED = "2 Gbit/s"
 CONNECTION = "90 MB/s a connection"
-"""What S3 gives; see "Performance design patterns for Amazon S3"."""
+"""The rate of S3, see "Performance design patterns for Amazon S3"."""
 _OWN_NETWORK = "B10_BENCHMARK_NETWORK"
 _CLASSES = 32
 
 
 def run_again_with_own_network() -> int | None:
-    """Run this program once more where loopback is its own; its exit status.
+    """Run this program again in a private network namespace.
 
-    None if this already is that run, or if that is not permitted here (it takes root).
+    Returns:
+        Its exit status; None if this is that run, or if that is not permitted (it needs root).
     """
     if _OWN_NETWORK in os.environ or os.geteuid() != 0:
         return None
@@ -27,29 +28,27 @@ def run_again_with_own_network() -> int | None:
 
 
 def kinds() -> tuple[str, ...]:
-    """What :func:`limited` can do here. Empty: as fast as it is."""
+    """The limits that :func:`limited` can set here; the empty one is no limit."""
     return ("", SHARED, CONNECTION) if _OWN_NETWORK in os.environ else ("",)
 
 
 @contextmanager
 def limited(kind: str, port: int) -> Iterator[None]:
-    """Have loopback carry no more than that meanwhile, of what comes from a port. Raises CalledProcessError."""
-    commands = {"": [], SHARED: ["qdisc add dev lo root tbf rate 2gbit burst 1mb latency 50ms"]}
-    commands[CONNECTION] = _connections(port)
-    if commands[kind]:
-        subprocess.run(
-            ["tc", "-batch", "-"], input="\n".join(commands[kind]), text=True, check=True, capture_output=True
-        )
+    """Limit the data that loopback carries from a port. Raises CalledProcessError."""
+    if kind == "":
+        yield
+        return
+    shared = ["qdisc add dev lo root tbf rate 2gbit burst 1mb latency 50ms"]
+    commands = "\n".join(shared if kind == SHARED else _connections(port))
+    subprocess.run(["tc", "-batch", "-"], input=commands, text=True, check=True, capture_output=True)
     try:
         yield
     finally:
-        if commands[kind]:
-            subprocess.run(["tc", "qdisc", "del", "dev", "lo", "root"], check=True)
+        subprocess.run(["tc", "qdisc", "del", "dev", "lo", "root"], check=True)
 
 
 def _connections(port: int) -> list[str]:
-    """A class of traffic for each of 32 groups of clients' ports (even ones, as Linux hands them out): two connections
-    now and then share one."""
+    """A class of traffic for each of 32 groups of client ports (Linux uses even ones). Connections rarely share one."""
     commands = [
         "qdisc add dev lo root handle 1: htb default 1",
         "class add dev lo parent 1: classid 1:1 htb rate 100gbit",

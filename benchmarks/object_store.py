@@ -1,59 +1,39 @@
-"""A load from a real S3 against what obstore and boto3 move of the same bytes.
+"""Loads from a real S3, next to obstore and boto3 with the same bytes.
 
-Usage::
-
-    python benchmarks/object_store.py [--results FILE] [--quick]
-
-Needs Debian's Ceph (see tests/s3/ceph.py), root, obstore and boto3; starts a gateway of its own on loopback. Two trees:
-300 real Triton kernels for an H100 (51 MB, which pack to 3 MB) and incompressible bytes (500 MB; ``--quick``: 100 MB).
-The contenders take turns, each run a fresh process with a fresh folder. Two times of each are told: of the whole
-process, from starting it to its end, and of the call alone, when everything has been imported. Ours is a whole load,
-with a worker process, verifying, unpacking and writing every file; obstore's ranged get of the pack, eight parts of 4
-MiB at once, keeps the bytes in memory; boto3's is one stream into ``tar --zstd -x``. Ours from a local directory shows
-what of a load is not the bucket's. Processor time, of all processes but Ceph's, is told beside: on few cores, which
-all of them share, it is what decides. So the large tree is also moved over slower networks (:mod:`.link`): a link of 2
-Gbit/s, and one that gives 90 MB/s to each connection, as S3 does. There the cores are not what everybody waits for.
+Needs Debian's Ceph (see tests/s3/ceph.py), root, obstore and boto3. Starts its own gateway on loopback. The trees are
+300 real Triton kernels for an H100 (51 MB, 3 MB packed) and 500 MB of incompressible bytes. The programs take turns.
+Two times are measured: the whole process, and the call after all imports. b10-transfer runs a whole load with its
+worker process: it verifies, unpacks and writes every file. obstore fetches the pack into memory, in eight parts of 4
+MiB at once. boto3 streams it into ``tar --zstd -x``. A load from a local directory shows the part of a load that is
+not the bucket's. The CPU time of all processes except Ceph's is measured too, because all share the cores. So the
+large tree is also moved over slower networks (:mod:`.link`).
 """
 
 from __future__ import annotations
 
+import json
 import os
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs as a script
 
-from benchmarks import corpus, link, session
-from benchmarks.measure import differences, extent
-from benchmarks.session import Session
+from benchmarks import corpus, harness, link
+from benchmarks.contenders import Package
+from benchmarks.harness import OURS, OperationFailedError, Samples, Session
+from benchmarks.results import Label
+from benchmarks.trees import extent
 from tests.s3.__main__ import make_bucket
 from tests.s3.ceph import ACCESS_KEY, SECRET_KEY, Ceph
 
-ROUNDS, QUICK_ROUNDS = 7, 3
 HUGE_BYTES, QUICK_HUGE_BYTES = 500 * 10**6, 100 * 10**6
-BUCKET = "benchmark"
-_OURS = """
-import os, time
-from b10_transfer import OperationStatus, load, save
-from b10_transfer.stores.worker.client import WorkerStore
-close = WorkerStore.close
-def close_and_wait(store):  # so that the worker's processor time is counted
-    close(store)
-    store._process.wait()
-WorkerStore.close = close_and_wait
-started = time.perf_counter()
-report = {"load": load, "save": save}[os.environ["OPERATION"]](deadline_s=300)
-assert report.status is OperationStatus.SUCCESS, report.reason
-print(report.packed_bytes, time.perf_counter() - started)
-"""
+BUCKET, DEADLINE_S = "benchmark", "300"
 _OBSTORE = """
-import os, time
+import json, os, time
 from concurrent.futures import ThreadPoolExecutor
 import obstore
 from obstore.store import from_url
@@ -65,10 +45,11 @@ starts = range(0, found["size"], PART)
 with ThreadPoolExecutor(8) as threads:
     def get(start):
         return obstore.get_range(store, found["path"], start=start, end=min(start + PART, found["size"]))
-    print(sum(len(part) for part in threads.map(get, starts)), time.perf_counter() - started)
+    size = sum(len(part) for part in threads.map(get, starts))
+print(json.dumps([size, time.perf_counter() - started]))
 """
 _BOTO3 = """
-import os, subprocess, time
+import json, os, subprocess, time
 import boto3
 started = time.perf_counter()
 bucket, prefix = os.environ["B10_STORE"].split("/", 3)[2:]
@@ -85,121 +66,89 @@ for chunk in body.iter_chunks(1024 * 1024):
     size += len(chunk)
 tar.stdin.close()
 assert tar.wait() == 0
-print(size, time.perf_counter() - started)
+print(json.dumps([size, time.perf_counter() - started]))
 """
-FROM_DIRECTORY = "ours, from a local directory"
-PROGRAMS = {"ours": _OURS, "obstore's ranged get": _OBSTORE, "boto3 and tar": _BOTO3, FROM_DIRECTORY: _OURS}
+OURS_BUCKET, OURS_LOCAL, OBSTORE, BOTO3 = (
+    "ours",
+    "ours, from a local directory",
+    "obstore's ranged get",
+    "boto3 and tar",
+)
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What one run took."""
-
-    seconds: float
-    """Of the whole process."""
-    call_seconds: float
-    """Of the call, when everything had been imported."""
-    cpu_seconds: float
-    bytes: int
-    """Moved from the bucket, or to it."""
+def load(session: Session, store: str, tree: Path, folder: Path, number: int) -> dict[str, float]:
+    """A load by b10-transfer."""
+    target = folder / store.replace("/", "-")
+    costs = session.operate(OURS, "load", store, target, B10_DEADLINE_SECONDS=DEADLINE_S)
+    Package(OURS).check(tree, target, in_full=number == 0)
+    return {"process": costs["process"], "call": costs["seconds"], "processor": costs["cpu"]}
 
 
-def run(the: Session, program: str, store: str, root: Path, operation: str = "load") -> Cost:
-    """One operation in a fresh process. Raises RuntimeError if it fails."""
-    environment = {
-        **os.environ,
-        "B10_STORE": store,
-        "OPERATION": operation,
-        "HOME": str(the.folder / "home"),
-        "TMPDIR": str(the.folder / "tmp"),
-        "LOCAL_WORK_DIR": str(the.folder / "work"),
-        "TORCHINDUCTOR_CACHE_DIR": str(root),
-        "TRITON_CACHE_DIR": str(the.folder / "home" / "no-triton-cache"),
+def fetch(session: Session, program: str, store: str, packed: float, folder: Path, _number: int) -> dict[str, float]:
+    """A transfer of the pack by another program."""
+    target = str(folder / "restored")
+    environ = session.environment(OURS, store, TORCHINDUCTOR_CACHE_DIR=target)
+    finished = session.run([sys.executable, "-c", program], environ)
+    size, seconds = json.loads(finished.output)
+    if size != packed:
+        raise OperationFailedError(f"it moved {size} bytes of {packed}")
+    return {"process": finished.seconds, "call": seconds, "processor": finished.cpu_seconds}
+
+
+def compare(session: Session, name: str, tree: Path, port: int, limit: str = "") -> None:
+    """Save one tree, load it with every program in turn, add the rows. ``limit`` is that of the network."""
+    label = f"{name} {limit}".strip().replace(" ", "-").replace("/", "-")
+    bucket, local = f"s3://{BUCKET}/{label}", str(session.folder / f"store-{label}")
+    packed = session.operate(OURS, "save", bucket, tree, B10_DEADLINE_SECONDS=DEADLINE_S)["packed"]
+    session.operate(OURS, "save", local, tree, B10_DEADLINE_SECONDS=DEADLINE_S)
+    session.warm_bytes = 2 * extent(tree).bytes
+    turns: dict[str, Callable[[Path, int], dict[str, float]]] = {
+        OURS_BUCKET: partial(load, session, bucket, tree),
+        OBSTORE: partial(fetch, session, _OBSTORE, bucket, packed),
+        BOTO3: partial(fetch, session, _BOTO3, bucket, packed),
+        OURS_LOCAL: partial(load, session, local, tree),
     }
-    cpu, started = os.times(), time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, cwd=the.folder, check=False
-    )
-    seconds = time.perf_counter() - started
-    if done.returncode:
-        raise RuntimeError(f"{operation} failed: {done.stderr[-2000:]}")
-    after = os.times()
-    cpu_seconds = after.children_user + after.children_system - cpu.children_user - cpu.children_system
-    size, call_seconds = done.stdout.split()
-    return Cost(seconds, float(call_seconds), cpu_seconds, int(size))
-
-
-def compare(the: Session, name: str, tree: Path, port: int, limit: str = "") -> None:
-    """Save one tree, load it with every program in turn, add the rows. ``limit`` is what the network carries."""
-    label = f"{name} {limit}".replace(" ", "-").replace("/", "-")
-    stores = dict.fromkeys(PROGRAMS, f"s3://{BUCKET}/{label}") | {FROM_DIRECTORY: str(the.folder / f"store-{label}")}
-    [packed] = {run(the, _OURS, store, tree, "save").bytes for store in set(stores.values())}
-    costs: dict[str, list[Cost]] = {program: [] for program in PROGRAMS}
-    the.bench.touched_bytes = 2 * extent(tree).bytes
+    samples = Samples()
     with link.limited(limit, port):
-        for number in range(QUICK_ROUNDS if the.quick else ROUNDS):
-            order = list(PROGRAMS)[number % len(PROGRAMS) :] + list(PROGRAMS)[: number % len(PROGRAMS)]
-            for program in order:
-                folder = the.bench.fresh()
-                cost = run(the, PROGRAMS[program], stores[program], folder / "restored")
-                if cost.bytes != packed:
-                    raise RuntimeError(f"{program} moved {cost.bytes} bytes of {packed}")
-                costs[program].append(cost)
-                if program == "ours" and number == 0 and (wrong := differences(tree, folder / "restored")):
-                    raise RuntimeError(f"{len(wrong)} files were not restored as they were: {wrong[0]}")
-                the.bench.discard(folder)
-    report(the, f"{name}, {limit}" if limit else name, packed, costs)
-
-
-def report(the: Session, name: str, packed: int, costs: dict[str, list[Cost]]) -> None:
-    """Add the rows of one tree."""
-    labels: dict[str, str | int | float] = {"tree": name}
-    the.results.add(f"{name}: packed", "MB", [packed / 1e6], labels={**labels, "measure": "packed"})
-    medians: dict[tuple[str, str], float] = {}
-    for program, runs in costs.items():
-        for measure, values in (
-            ("process", [run.seconds for run in runs]),
-            ("call", [run.call_seconds for run in runs]),
-            ("processor", [run.cpu_seconds for run in runs]),
-        ):
-            described = {**labels, "program": program, "measure": measure}
-            the.results.add(f"{name}: {program}, {measure}", "s", values, labels=described)
-            medians[program, measure] = statistics.median(values)
-        shown = "".join(f"{medians[program, measure]:9.3f}" for measure in ("process", "call", "processor"))
-        print(f"{name:<24}{program:<30}{shown} s (process, call, processor)")
+        samples.take_turns(session, turns, session.rounds)
+    title, results = f"{name}, {limit}" if limit else name, session.results
+    results.add(f"{title}: packed", "MB", [packed / 1e6], labels={"tree": title, "measure": "packed"})
+    for program in turns:
+        for measure in ("process", "call", "processor"):
+            labels: dict[str, Label] = {"tree": title, "program": program, "measure": measure}
+            samples.add_to(results, f"{title}: {program}, {measure}", program, measure, "s", labels)
     for measure in ("process", "call"):
-        for program, meaning in (("obstore's ranged get", "of its rate"), ("boto3 and tar", "times as fast")):
-            ratio = medians[program, measure] / medians["ours", measure]
-            described = {**labels, "against": program, "measure": f"{measure} ratio"}
-            the.results.add(f"{name}: ours against {program}, {measure}", "x", [ratio], labels=described)
-            print(f"{name:<24}{measure}: ours against {program}: {ratio:.2f} {meaning}")
+        for program in {OBSTORE, BOTO3} - samples.failed.keys():
+            labels = {"tree": title, "against": program, "measure": f"{measure} ratio"}
+            ratios = samples.ratios(program, OURS_BUCKET, measure)
+            results.add(f"{title}: {program} / b10-transfer, {measure}", "x", ratios, labels=labels)
 
 
-def measure(the: Session) -> str:
+def measure(session: Session) -> None:
     if missing := Ceph.missing():
-        raise SystemExit(f"{', '.join(missing)}: not installed; see tests/s3/ceph.py")
-    with tempfile.TemporaryDirectory(prefix="ceph-", dir=the.folder) as folder, Ceph(Path(folder)) as cluster:
-        os.environ.update(
-            AWS_ENDPOINT_URL=cluster.endpoint,
-            AWS_ACCESS_KEY_ID=ACCESS_KEY,
-            AWS_SECRET_ACCESS_KEY=SECRET_KEY,
-            AWS_REGION="us-east-1",
-        )
+        raise OperationFailedError(f"{', '.join(missing)}: not installed; see tests/s3/ceph.py")
+    with tempfile.TemporaryDirectory(prefix="ceph-", dir=session.folder) as folder, Ceph(Path(folder)) as cluster:
+        variables = {
+            "AWS_ENDPOINT_URL": cluster.endpoint,
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+            "AWS_REGION": "us-east-1",
+        }
+        os.environ.update(variables)
+        session.set(**variables)
         make_bucket(BUCKET)
-        port = int(cluster.endpoint.rpartition(":")[2])
-        made = corpus.triton_corpus(the.corpus)
-        keys = sorted(path.name for path in made.iterdir())[: corpus.KERNELS]
-        compare(the, "300 kernels", corpus.install_triton(made, the.bench.fresh() / "tree", keys), port)
-        size = QUICK_HUGE_BYTES if the.quick else HUGE_BYTES
-        huge = corpus.install_huge(the.bench.fresh() / "tree", size)
+        port, kernels = int(cluster.endpoint.rpartition(":")[2]), 30 if session.quick else 300
+        compare(session, f"{kernels} kernels", session.triton_tree(kernels), port)
+        size = QUICK_HUGE_BYTES if session.quick else HUGE_BYTES
+        huge = corpus.install_huge(session.fresh() / "tree", size)
         for limit in link.kinds():
-            compare(the, f"{size // 10**6} MB random", huge, port, limit)
-    return (
-        f"obstore {version('obstore')}, boto3 {version('boto3')}; client, gateway and disks share the machine's cores."
-    )
+            compare(session, f"{size // 10**6} MB random", huge, port, limit)
+    for package in ("obstore", "boto3"):
+        session.results.versions = {**session.results.versions, package: version(package)}
 
 
 if __name__ == "__main__":
-    if (status := link.run_again_with_own_network()) is None:
-        status = session.run("object_store", "Loads from a bucket", __doc__, measure)
+    status = link.run_again_with_own_network()
+    if status is None:
+        status = harness.run("object_store", "Loads from a bucket", __doc__, measure, rounds=7, quick_rounds=3)
     sys.exit(status)

@@ -1,7 +1,7 @@
-"""One operation of an installed b10_transfer in this process. Works with ours and with the published package.
+"""One operation of an installed b10_transfer in this process: ``OPERATION [--wait]``. Prints JSON.
 
-Prints a line of JSON: the status, seconds of the call itself and of the import before it, the process's peak memory in
-bytes, and which of the modules that must not be needed were imported.
+OPERATION is a function without arguments that returns a status or a report. With ``--wait`` it prints ``ready``
+after its imports and waits for a line on standard input. The published package works too.
 """
 
 from __future__ import annotations
@@ -14,35 +14,28 @@ import time
 from pathlib import Path
 
 COSTLY = ("torch", "triton", "numpy", "rich", "obstore", "click", "cryptography")
+"""A load or a save from a directory must not import these."""
 
 
-def main(operation: str) -> None:
+def main(operation: str, *options: str) -> None:
+    call = getattr(importlib.import_module("b10_transfer"), operation)  # imports more
+    if "--wait" in options:
+        print("ready", flush=True)
+        sys.stdin.readline()
     started = time.perf_counter()
-    package = importlib.import_module("b10_transfer")
-    call = getattr(package, operation)  # may import more: not part of the call
-    imported = time.perf_counter()
-    status = call().name
-    done = time.perf_counter()
-    print(
-        json.dumps(
-            {
-                "status": status,
-                "seconds": done - imported,
-                "import_seconds": imported - started,
-                "peak_bytes": peak_bytes(),
-                "costly_modules": [name for name in COSTLY if name in sys.modules],
-            }
-        )
-    )
-
-
-def peak_bytes() -> int:
-    """The most memory that was resident at once. (``ru_maxrss`` would count the parent that forked, too.)"""
+    result = call()
+    seconds = time.perf_counter() - started
     found = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
-    if not found:
-        raise OSError("/proc/self/status does not tell the peak memory")
-    return int(found.group(1)) * 1024
+    answer = {
+        "status": getattr(result, "status", result).name,
+        "reason": getattr(result, "reason", ""),
+        "seconds": seconds,
+        "peak_bytes": int(found.group(1)) * 1024 if found else 0,
+        "packed_bytes": getattr(result, "packed_bytes", 0),
+        "costly_modules": [name for name in COSTLY if name in sys.modules],
+    }
+    print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

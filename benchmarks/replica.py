@@ -1,28 +1,37 @@
-"""One replica's start: restore compile artifacts in one of several ways, then call a compiled model for the first time.
+"""One start of a service in this process: restore, build, compile, call. ``FOLDER`` holds request.json.
 
-Prints a line of JSON: seconds, torch's hits and misses, and how far the output is from that of the replica before it.
-With --phases, also how the seconds divide into activities.
+    python -m benchmarks.replica FOLDER     # writes FOLDER/outcome.json after each model
+    python -m benchmarks.replica --facts    # prints the versions, the GPU and the settings as JSON
+
+The outcome is written after each model, so a killed start still has results.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
+import logging
+import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs as a script
-
+from benchmarks.starts import Outcome, Request
 from benchmarks.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-RESTORES = ("nothing", "b10_transfer", "mega-cache")
-_ACTIVITIES = {
+DEADLINE_S = 240.0
+"""Of a load or a save. These benchmarks measure the duration of an operation, not its deadline."""
+TOLERANCES = {"float32": 1e-4, "bfloat16": 2e-2}
+"""Allowed difference of outputs, relative to the largest value."""
+_STEPS_BEFORE = 2
+_EVENTS = {
     "_compile.compile_inner": "tracing",
     "entire_frame_compile": "tracing",
     "OutputGraph.call_user_compiler": "look-ups",
@@ -30,82 +39,185 @@ _ACTIVITIES = {
     "PyCodeCache.load_by_key_path": "kernels loaded",
     "compile_file": "C++ compiled",
 }
-"""What torch's own events stand for; one within another that is not named here is part of that."""
+"""Phases by torch's own events. Other events belong to the phase in which they occur."""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model")
-    parser.add_argument("--restore", choices=RESTORES, default="nothing")
-    parser.add_argument("--mega", type=Path, help="PyTorch's mega-cache: where it is, or is to be saved")
-    parser.add_argument("--output", type=Path, required=True, help="the model's output; compared with if it is there")
-    parser.add_argument("--phases", action="store_true")
-    options = parser.parse_args()
-    watch = Stopwatch(time.perf_counter)
-    if options.phases:
-        watch.watch_imports()
-    with watch.during("rest"):
-        told = start(options, watch)
-    if options.phases:
-        told["phases"] = dict(watch.seconds)
-    print(json.dumps(told))
+class Replica:
+    """A service that starts."""
 
+    def __init__(self, folder: Path, request: Request, watch: Stopwatch) -> None:
+        import torch
 
-def start(options: argparse.Namespace, watch: Stopwatch) -> dict[str, Any]:
-    """Restore, build, call; save the mega-cache if nothing was restored and a place for it was named."""
-    told: dict[str, Any] = {}
-    restore = _restore_call(options)  # may import torch: not part of the call
-    began = time.perf_counter()
-    with watch.during("restore"):
-        told["status"] = restore()
-    told["load_seconds"] = time.perf_counter() - began
-    import torch
-    from torch._dynamo.utils import ChromiumEventLogger, counters
+        self._folder, self._request, self._watch = folder, request, watch
+        self._device, self._dtype = torch.device(request.device), getattr(torch, request.dtype)
+        self.outcome = Outcome()
 
-    from benchmarks.models import CASES
+    def run(self) -> None:
+        """Restore, then build, compile and call each model."""
+        import torch
 
-    if options.phases:
-        _watch_events(ChromiumEventLogger, watch)
-    case = CASES[options.model]
-    torch.manual_seed(0)
-    model = torch.compile(case.build().eval())
-    example = case.example()
-    began = time.perf_counter()
-    with torch.no_grad(), watch.during("first run"):
-        output = model(example)
-    told["first_call_seconds"] = time.perf_counter() - began
-    told["hits"] = counters["inductor"]["fxgraph_cache_hit"], counters["aot_autograd"]["autograd_cache_hit"]
-    told["misses"] = counters["inductor"]["fxgraph_cache_miss"], counters["aot_autograd"]["autograd_cache_miss"]
-    told["difference"] = _difference(output, options.output)
-    if options.mega and options.restore == "nothing":
+        self._passed("import torch")
+        with self._watch.during("restore"):
+            self.outcome.load = self._restore()
+        if self._request.phases:
+            _watch_events(self._watch)
+        with torch.no_grad():
+            self._wake_device()
+            for name in self._request.models:
+                self._first_call(name)
+                self.write()
+            if self._request.mega_cache and self._request.restore == "nothing":
+                self.outcome.mega_cache = self._save_mega_cache()
+        if self._device.type == "cuda":
+            self.outcome.peak_gpu_bytes = torch.cuda.max_memory_allocated(self._device)
+        self.outcome.done = True
+
+    def write(self) -> None:
+        """Write the outcome atomically."""
+        scratch = self._folder / "outcome.json.new"
+        scratch.write_text(json.dumps(asdict(self.outcome), indent=1))
+        scratch.replace(self._folder / "outcome.json")
+
+    def _restore(self) -> dict[str, Any]:
+        how = self._request.restore
+        if how in ("b10_transfer", "instant"):
+            package = import_module("b10_transfer")
+            if hasattr(package, "load"):
+                return _shown(package.load(deadline_s=DEADLINE_S, **({"instant": True} if how == "instant" else {})))
+            load = package.load_compile_cache  # the published package; imports more
+            began = time.perf_counter()
+            return {"status": load().name, "seconds": time.perf_counter() - began}
+        if how == "mega-cache":
+            from torch import compiler
+
+            blob, began = Path(self._request.mega_cache).read_bytes(), time.perf_counter()
+            status = "SUCCESS" if compiler.load_cache_artifacts(blob) else "ERROR"
+            return {"status": status, "seconds": time.perf_counter() - began, "files": 1, "bytes": len(blob)}
+        return {"status": "SUCCESS", "seconds": 0.0}
+
+    def _wake_device(self) -> None:
+        """Load the device's libraries before anything is timed."""
+        import torch
+        from torch.nn import functional
+
+        if self._device.type == "cuda":
+            x = torch.ones(1, 16, 128, 128, device=self._device, dtype=self._dtype)
+            functional.conv2d(x, torch.ones(16, 16, 3, 3, device=self._device, dtype=self._dtype))
+            functional.scaled_dot_product_attention(x, x, x @ x)
+        self._synchronize()
+
+    def _synchronize(self) -> None:
+        import torch
+
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def _first_call(self, name: str) -> None:
+        import torch
+
+        from benchmarks.activity import Activity
+
         began = time.perf_counter()
-        artifacts = torch.compiler.save_cache_artifacts()
-        if artifacts is None:
-            raise RuntimeError("there is no mega-cache to save")
-        options.mega.write_bytes(artifacts[0])
-        told["mega_save_seconds"] = time.perf_counter() - began
-    return told
+        model, example, other = _built(name, self._device, self._dtype)
+        self._synchronize()
+        built = time.perf_counter()
+        mode = self._request.mode
+        options: dict[str, Any] = {} if mode == "default" else {"mode": mode, "dynamic": False}
+        compiled = model if mode == "eager" else torch.compile(model, **options)
+        activity = Activity(Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]), Path.home() / ".triton" / "cache")
+        called = time.perf_counter()
+        with self._watch.during("first run"):
+            output = _call(compiled, example)
+            self._synchronize()
+        answered = time.perf_counter()
+        self._passed(name)
+        part = {"build_s": built - began, "compile_s": called - built, "first_call_s": answered - called}
+        output = output.to("cpu")
+        torch.save(output, self._folder / f"{name}.pt")
+        self.outcome.parts[name] = {**part, "activity": activity.report(), "output": self._compared(name, output)}
+        if self._request.saves:
+            self.outcome.saves.append(_shown(import_module("b10_transfer").save(deadline_s=DEADLINE_S)))
+        self.outcome.parts[name]["step_s"] = [self._timed(compiled, example)[0] for _ in range(_warm(self._request))]
+        del self.outcome.parts[name]["step_s"][:_STEPS_BEFORE]
+        if self._request.uncovered and other:
+            seconds, output = self._timed(compiled, other)
+            difference = float((output - _call(model, other)).abs().max())
+            self.outcome.parts[name] |= {"uncovered_call_s": seconds, "uncovered_difference": difference}
+
+    def _timed(self, model: Any, example: Any) -> tuple[float, Tensor]:
+        began = time.perf_counter()
+        output = _call(model, example)
+        self._synchronize()
+        return time.perf_counter() - began, output
+
+    def _compared(self, name: str, output: Tensor) -> dict[str, Any]:
+        """The difference from the output of the reference start."""
+        import torch
+
+        found: dict[str, Any] = {"finite": bool(output.isfinite().all())}
+        path = Path(self._request.reference, f"{name}.pt")
+        if self._request.reference and path.exists():
+            expected = torch.load(path)
+            difference = float((output.double() - expected.double()).abs().max())
+            allowed = TOLERANCES[self._request.dtype] * float(expected.abs().max())
+            found |= {"difference": difference, "allowed": allowed, "bitwise": torch.equal(output, expected)}
+        return found
+
+    def _save_mega_cache(self) -> dict[str, Any]:
+        import torch
+
+        began = time.perf_counter()
+        saved = torch.compiler.save_cache_artifacts()
+        seconds = time.perf_counter() - began
+        if saved is None:
+            return {"reason": "torch.compiler.save_cache_artifacts() returned nothing"}
+        Path(self._request.mega_cache).write_bytes(saved[0])
+        return {"seconds": seconds, "bytes": len(saved[0])}
+
+    def _passed(self, event: str) -> None:
+        self.outcome.seconds[event] = time.monotonic() - self._request.began
 
 
-def _restore_call(options: argparse.Namespace) -> Callable[[], str]:
-    """What restores, with all imported that it needs; it returns a status."""
-    if options.restore == "b10_transfer":
-        from b10_transfer import load_compile_cache
-
-        return lambda: load_compile_cache().name
-    if options.restore == "mega-cache":
-        from torch import compiler
-
-        return lambda: "SUCCESS" if compiler.load_cache_artifacts(options.mega.read_bytes()) else "ERROR"
-    return lambda: "SUCCESS"
+def _warm(request: Request) -> int:
+    return request.steps + _STEPS_BEFORE if request.steps else 0
 
 
-def _watch_events(logger: Any, watch: Stopwatch) -> None:
-    """Follow the events that torch itself logs while it compiles, or finds what was compiled."""
+def _built(name: str, device: Any, dtype: Any) -> tuple[Any, Any, Any]:
+    """A model, its example input, and an input of another length (None for FLUX)."""
+    import torch
+
+    torch.manual_seed(0)
+    if name.startswith("flux "):
+        from benchmarks.flux import build
+
+        return (*build(name, device, dtype), None)
+    from benchmarks.models import CASES, LENGTH
+
+    case = CASES[name]
+    return case.build().eval(), (case.example(LENGTH),), (case.example(LENGTH // 2),)
+
+
+def _call(model: Any, example: Mapping[str, Any] | tuple[Any, ...]) -> Tensor:
+    result = model(*example) if isinstance(example, tuple) else model(**example)
+    output: Tensor = result[0] if isinstance(result, tuple) else result
+    return output
+
+
+def _shown(report: Any) -> dict[str, Any]:
+    """The fields of a load's or a save's report that the benchmarks use."""
+    names = ("reason", "files", "bytes", "packed_bytes", "seconds")
+    return {"status": report.status.name} | {name: getattr(report, name) for name in names}
+
+
+def _watch_events(watch: Stopwatch) -> None:
+    """Count the events that torch logs while it compiles or finds artifacts."""
+    from torch._dynamo.utils import ChromiumEventLogger
+
+    logger: Any = ChromiumEventLogger
     begin, end = logger.log_event_start, logger.log_event_end
 
     def begin_too(self: Any, event_name: str, *arguments: Any, **named: Any) -> Any:
-        watch.begin(_ACTIVITIES.get(event_name))
+        watch.begin(_EVENTS.get(event_name))
         return begin(self, event_name, *arguments, **named)
 
     def end_too(self: Any, *arguments: Any, **named: Any) -> Any:
@@ -115,15 +227,59 @@ def _watch_events(logger: Any, watch: Stopwatch) -> None:
     logger.log_event_start, logger.log_event_end = begin_too, end_too
 
 
-def _difference(output: Tensor, path: Path) -> float:
-    """How far from what another replica computed, at most; the first one leaves its own."""
+def facts() -> dict[str, Any]:
+    """The versions, the settings of torch, and the GPU (empty without one)."""
     import torch
+    from torch._inductor import config
 
-    if not path.exists():
-        torch.save(output, path)
-        return 0.0
-    return float((torch.load(path) - output).abs().max())
+    found: dict[str, Any] = {"versions": {"torch": torch.__version__, "CUDA": torch.version.cuda or "none"}, "gpu": {}}
+    for name in ("triton", "pytorch-triton-rocm", "diffusers", "b10-transfer"):
+        with suppress(metadata.PackageNotFoundError):
+            found["versions"][name] = metadata.version(name)
+    variables = {name: value for name, value in os.environ.items() if name.startswith(("TORCHINDUCTOR_", "TRITON_"))}
+    found["settings"] = {
+        "compile workers": str(config.compile_threads),
+        "tuning in a subprocess": str(config.autotune_in_subproc),
+    } | {name: value for name, value in variables.items() if "/" not in value}
+    if torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info()
+        properties = torch.cuda.get_device_properties(0)
+        found["gpu_free_bytes"] = free
+        found["gpu"] = {
+            "GPU": properties.name,
+            "GPU memory": f"{total / 1e9:.0f} GB",
+            "driver": _driver(),
+            "compute capability": f"{properties.major}.{properties.minor}",
+        }
+    return found
+
+
+def _driver() -> str:
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        return str(pynvml.nvmlSystemGetDriverVersion())
+    except Exception as error:  # noqa: BLE001 - for information only, and without NVIDIA's library there is none
+        return f"unknown ({error})"
+
+
+def main(argument: str) -> None:
+    if argument == "--facts":
+        print(json.dumps(facts()))
+        return
+    logging.basicConfig(level=logging.INFO)
+    document = json.loads((Path(argument) / "request.json").read_text())
+    request = Request(**{**document, "models": tuple(document["models"])})
+    watch = Stopwatch(time.perf_counter)
+    if request.phases:
+        watch.watch_imports("imports")
+    with watch.during("rest"):
+        replica = Replica(Path(argument), request, watch)
+        replica.run()
+    replica.outcome.phases = dict(watch.seconds)
+    replica.write()
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -27,6 +27,7 @@ from typing import Any
 SCHEMA = 1
 FOLDER = Path(__file__).resolve().parent / "results"
 Label = str | int | float
+_OPTIONAL = ("values", "why_not", "labels", "command", "detail")
 
 
 class ResultsError(ValueError):
@@ -62,19 +63,18 @@ class Row:
         return statistics.median(self.values)
 
     def to_json(self) -> dict[str, Any]:
+        """The row, with the figures that a reader of the file wants and without empty fields."""
         document: dict[str, Any] = {"name": self.name, "unit": self.unit, "runs": len(self.values)}
         if self.values:
-            spread = [min(self.values), max(self.values)]
-            document |= {"median": self.median, "spread": spread, "values": list(self.values)}
-        optional = {name: getattr(self, name) for name in ("why_not", "command", "detail")}
-        return document | {name: value for name, value in ({**optional, "labels": dict(self.labels)}).items() if value}
+            document |= {"median": self.median, "spread": [min(self.values), max(self.values)]}
+        optional = {name: getattr(self, name) for name in _OPTIONAL}
+        return document | {name: value for name, value in optional.items() if value}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Row:
         """Raises ResultsError, KeyError or TypeError."""
-        optional = {name: document[name] for name in ("why_not", "labels", "command", "detail") if name in document}
-        values = tuple(float(value) for value in document.get("values", ()))
-        return cls(name=document["name"], unit=document["unit"], values=values, **optional)
+        optional = {name: document[name] for name in _OPTIONAL if name in document}
+        return cls(document["name"], document["unit"], **{**optional, "values": tuple(optional.get("values", ()))})
 
 
 @dataclass

@@ -1,15 +1,19 @@
-"""The sections of docs/benchmarks.md: for each question the table, the plot and the facts that a reader needs."""
+"""The tables and plots of docs/benchmarks.md. benchmarks/page.md has the text around them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from benchmarks.results import Results
+from benchmarks.results import Label, Results
 from benchmarks.tables import Selection
 
 Lines = Callable[[Results], Mapping[str, Selection]]
 _NAMES = {
+    "the same": "equal artifacts",
+    "different": "different artifacts",
+    "1": "locks on",
+    "0": "locks off",
     "ours": "b10-transfer",
     "published": "published 0.4.1",
     "ours, from a local directory": "b10-transfer, local directory",
@@ -43,51 +47,39 @@ class Bars:
 
 @dataclass(frozen=True)
 class Section:
-    """One question, and the results that answer it."""
+    """The table and the plot that answer one question."""
 
     name: str
-    """Name of its plot."""
+    """Of its place in page.md, and of its plot."""
     results: str
-    title: str
-    text: str
     lines: Lines
     """The lines of the table, and the labels that select each."""
     columns: Mapping[str, Selection] = field(default_factory=dict)
     """Empty: the table shows all rows with a limit."""
     corner: str = ""
     plot: Curves | Bars | None = None
-    otherwise: str = ""
-    """Shown without results."""
 
 
-def by(label: str, *others: str, only: Iterable[str] = ()) -> Lines:
-    """A line for each value of one or more labels, in the order of the rows."""
+def by(*labels: str) -> Lines:
+    """A line for each combination of values of some labels, in the order of the rows."""
 
     def lines(results: Results) -> Mapping[str, Selection]:
         found: dict[str, Selection] = {}
         for row in results.rows:
-            if all(one in row.labels for one in (label, *others)):
-                values = [str(row.labels[one]) for one in (label, *others)]
-                if not only or values[0] in only:
-                    name = ", ".join(_NAMES.get(one, one) for one in values)
-                    found.setdefault(name, {one: row.labels[one] for one in (label, *others)})
+            if all(label in row.labels for label in labels):
+                selection = {label: row.labels[label] for label in labels}
+                name = ", ".join(_NAMES.get(str(value), str(value)) for value in selection.values())
+                found.setdefault(name, selection)
         return found
 
     return lines
 
 
-def _savers(results: Results) -> Mapping[str, Selection]:
-    found: dict[str, Selection] = {}
-    for line in by("savers", "artifacts", "locks")(results).values():
-        kind = "different artifacts" if line["artifacts"] == "different" else "equal artifacts"
-        found[f"{line['savers']} replicas, {kind}, locks {'on' if line['locks'] == '1' else 'off'}"] = line
-    return found
-
-
-def _of(measure: str, label: str, values: Iterable[str | int], unit: str = "") -> dict[str, Selection]:
-    return {
-        f"{value:,}{unit}" if isinstance(value, int) else value: {label: value, "measure": measure} for value in values
-    }
+def _of(measure: str, label: str, values: Iterable[Label], unit: str = "") -> dict[str, Selection]:
+    """A column for each value of a label."""
+    names = {value: f"{value:,}" if isinstance(value, int) else str(value) for value in values}
+    units = {value: unit.removesuffix("s") if value == 1 else unit for value in names}
+    return {names[value] + units[value]: {label: value, "measure": measure} for value in names}
 
 
 STOCK, GPU_MODE = "stock", "patched to the GPU's compile mode"
@@ -98,13 +90,7 @@ SECTIONS = (
     Section(
         "load",
         "load",
-        "A load",
-        """\
-The trees are 30, 300 and 3,000 real Triton kernels for an H100 (5, 50 and 577 MB). A load is one call in a new
-process. “Process” adds the interpreter and the imports; the published package imports torch. `tar` and `cp` verify
-nothing and do not rewrite the absolute paths in Triton's group files. PyTorch's mega-cache saves only artifacts that
-the same process compiled: see [the first call](#the-first-call-of-a-compiled-model).""",
-        by("program", only=("b10-transfer", "published 0.4.1", "tar -czf", "tar, zstd -T0", "cp -r")),
+        by("program"),
         {
             **_of("load", "kernels", _KERNELS, " kernels"),
             "process, 300 kernels": {"kernels": 300, "measure": "load process"},
@@ -116,9 +102,7 @@ the same process compiled: see [the first call](#the-first-call-of-a-compiled-mo
     Section(
         "save",
         "load",
-        "A save",
-        "The same trees and programs. “Stored” is the size of the store after the save.",
-        by("program", only=("b10-transfer", "published 0.4.1", "tar -czf", "tar, zstd -T0", "cp -r")),
+        by("program"),
         {
             **_of("save", "kernels", _KERNELS, " kernels"),
             "stored, 300 kernels": {"kernels": 300, "measure": "stored"},
@@ -131,12 +115,6 @@ the same process compiled: see [the first call](#the-first-call-of-a-compiled-mo
     Section(
         "breakdown",
         "breakdown",
-        "The steps of a load",
-        """\
-CPU time of all threads in each step. A second thread places files if a core is idle, so a load takes less time than
-the sum. *environment* detects torch, Triton, Python, CPU and device; *list* lists the store; *index* checks the index
-of a pack; *fetch* reads the pack; *verify* computes SHA-256; *decompress* runs zstd; *place* creates, writes and
-renames files.""",
         by("step"),
         _of("step", "kernels", (30, 300, 3000), " kernels"),
         "CPU time of a step",
@@ -144,10 +122,6 @@ renames files.""",
     Section(
         "fleet",
         "fleet",
-        "Many replicas load at once",
-        """\
-Up to 48 processes on one machine import everything, then start their loads at the same moment. They share the cores,
-so the time grows with their number for every program. The published package serves one process at a time.""",
         by("program"),
         {
             **_of("total", "loaders", (1, 4, 8, 24, 48), " replicas"),
@@ -159,12 +133,7 @@ so the time grows with their number for every program. The published package ser
     Section(
         "savers",
         "fleet",
-        "Many replicas save at once",
-        """\
-Replicas with equal artifacts hold the same 60 kernels. Replicas with different artifacts hold six kernels each. The
-benchmark fails if the union of all packs lacks a unit. Without locks (`B10_LOCKS=0`) replicas may publish a unit more
-than once.""",
-        _savers,
+        by("artifacts", "locks"),
         {
             "until the last save ends": {"measure": "total"},
             "packs": {"measure": "packs"},
@@ -175,8 +144,6 @@ than once.""",
     Section(
         "waiters",
         "fleet",
-        "Replicas wait while one compiles",
-        "The store is empty. One replica compiles and saves; the others wait for its pack and load it.",
         by("waiters"),
         {"from the end of the save until the last replica is warm": {"measure": "last after the save"}},
         "replicas",
@@ -184,11 +151,6 @@ than once.""",
     Section(
         "simulate",
         "simulate",
-        "Fleets in simulated time",
-        """\
-A simulation (`python -m tests.simulation`) runs the project's own load, wait and save for every replica, over a
-simulated store and clock. No figure depends on this machine. “Bandwidth alone” is replicas
-× bytes of the pack / bytes per second.""",
         by("kind", "case"),
         {
             **_of("last warm", "replicas", (10, 1000, 10000), " replicas"),
@@ -210,12 +172,6 @@ simulated store and clock. No figure depends on this machine. “Bandwidth alone
     Section(
         "object_store",
         "object_store",
-        "Loads from a bucket",
-        """\
-A Ceph gateway on loopback; client, gateway and disks share the cores. b10-transfer runs a whole load: it verifies,
-unpacks and writes every file. obstore only fetches the pack into memory, in eight parts at once. boto3 streams the
-pack into `tar --zstd -x`. The last two columns limit the network: 2 Gbit/s in total, or 90 MB/s for each connection
-as S3 does.""",
         by("program"),
         _of("process", "tree", _TREES),
         "whole process",
@@ -227,11 +183,6 @@ as S3 does.""",
     Section(
         "first_call",
         "first_call",
-        "The first call of a compiled model",
-        """\
-A transformer and a convolutional network on the CPU. The cold start compiles; the others restore its cache in a new
-process. “Process” is the whole process, with imports, restore and building the model. The mega-cache holds no
-compiled C++, so on a CPU it compiles every kernel again.""",
         by("program"),
         {
             "transformer: first call": {"model": "transformer", "measure": "first call"},
@@ -252,8 +203,6 @@ compiled C++, so on a CPU it compiles every kernel again.""",
     Section(
         "phases",
         "first_call",
-        "The phases of a warm start",
-        "The same starts after a restore by b10-transfer, divided by torch's own events and by the imports.",
         by("phase"),
         {model: {"model": model, "measure": "phase"} for model in ("transformer", "conv net")},
         "phase",
@@ -261,11 +210,6 @@ compiled C++, so on a CPU it compiles every kernel again.""",
     Section(
         "instant",
         "instant",
-        "Instant starts",
-        """\
-A decoder of 24 layers on the CPU. An instant start restores traces while `torch.compile(model)` runs, and traces
-nothing. It takes longer than an eager start mainly because it imports Dynamo and Inductor ([details](instant.md)).
-“Uncovered” is a call with a length that no replica has compiled: it compiles in the foreground.""",
         by("program"),
         {
             "first call": {"measure": "first call"},
@@ -283,8 +227,6 @@ nothing. It takes longer than an eager start mainly because it imports Dynamo an
     Section(
         "gpu",
         "gpu_cold_start",
-        "On a GPU",
-        "FLUX.1 [schnell] with random weights. `python benchmarks/gpu_cold_start.py --help` explains the starts.",
         by("start", "part"),
         {
             "first call": {"what": "first call"},
@@ -295,15 +237,10 @@ nothing. It takes longer than an eager start mainly because it imports Dynamo an
             "difference from cold": {"what": "difference"},
         },
         "start, part",
-        otherwise="Open: `python benchmarks/gpu_cold_start.py` has not run on a GPU for this page yet.",
     ),
     Section(
         "vllm",
         "vllm",
-        "A restart of the real vLLM server",
-        """\
-vLLM on a CPU, as installed and patched to the compile mode that it uses on GPUs. “Cache kept in place” restarts in
-the same home. The restored starts begin with an empty home.""",
         by("start"),
         {
             "compile phase": {"set-up": STOCK, "measure": "compile_s"},
@@ -321,15 +258,10 @@ the same home. The restored starts begin with an empty home.""",
             },
             "seconds of the compile phase, until ready",
         ),
-        "Open: `make bench-vllm` has not run for this page yet. [vllm.md](vllm.md) has figures.",
     ),
     Section(
         "launcher",
         "launcher",
-        "Memory and CPU of the command beside a server",
-        """\
-`b10-compile-cache` beside an idle server, after it saved or restored 300 kernels. Limits: 60 MB at any time, 1 % of a
-core while idle.""",
         by("start"),
         {"in memory": {"measure": "in memory"}, "peak": {"measure": "at most"}, "idle, of a core": {"measure": "idle"}},
         "command",
@@ -337,8 +269,6 @@ core while idle.""",
     Section(
         "cli_ready",
         "cli_ready",
-        "A load by the command",
-        "`b10-compile-cache load` restores 300 kernels, from exec to exit.",
         by("program"),
         {"from exec to exit": {"measure": "from exec to end"}, "CPU": {"measure": "CPU"}},
         "command",
@@ -346,8 +276,6 @@ core while idle.""",
     Section(
         "core",
         "core",
-        "Limits of a load and a save",
-        "`make bench ONLY=core` fails if a limit is missed. A ratio is the median of the ratios of one run's rounds.",
         by("section"),
     ),
 )

@@ -1,4 +1,4 @@
-"""Tells how long a program spent on each of several activities, none counted twice."""
+"""Counts the seconds of several activities, and no second twice."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from typing import Any
 
 
 class Stopwatch:
-    """Seconds of each activity by ``clock``. An activity within another interrupts that one; threads have their own.
+    """Seconds of each activity by ``clock``. A nested activity interrupts the outer one; each thread has its own stack.
 
-    With ``time.thread_time`` as clock it is the work that counts, so that the sum over threads which work at the same
-    time means something; with ``time.perf_counter`` it is what somebody waits for.
+    ``time.thread_time`` counts CPU time, ``time.perf_counter`` elapsed time.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -25,77 +24,46 @@ class Stopwatch:
         self._adding = Lock()
 
     def begin(self, activity: str | None) -> None:
-        """Begin an activity; None means: go on with the one that is running."""
-        stack = self._stack()
-        now = self._clock()
-        if stack:
-            self._add(stack[-1], now - self._threads.since)
+        """Begin an activity; None continues the running one."""
+        stack = self._count()
         if activity is not None or stack:
             stack.append(activity or stack[-1])
-        self._threads.since = now
 
     def end(self) -> None:
-        """End the activity that was begun last in this thread; without one, nothing happens."""
-        stack = self._stack()
-        if stack:
-            now = self._clock()
-            self._add(stack.pop(), now - self._threads.since)
-            self._threads.since = now
+        """End the latest activity of this thread, if there is one."""
+        if stack := self._count():
+            stack.pop()
 
     @contextmanager
     def during(self, activity: str) -> Iterator[None]:
-        """Count what runs within as this activity."""
+        """Count the block as an activity."""
         self.begin(activity)
         try:
             yield
         finally:
             self.end()
 
-    def watch(self, owner: Any, name: str, activity: str) -> None:
-        """Count calls of a function as this activity, from now on; ``owner`` is the class or module that has it."""
-        function = getattr(owner, name)
+    def counted(self, function: Callable[..., Any], activity: str) -> Callable[..., Any]:
+        """``function``, whose calls count as an activity."""
 
         @wraps(function)
-        def watched(*arguments: Any, **named: Any) -> Any:
-            self.begin(activity)
-            try:
+        def counted(*arguments: Any, **named: Any) -> Any:
+            with self.during(activity):
                 return function(*arguments, **named)
-            finally:
-                self.end()
 
-        setattr(owner, name, watched)
+        return counted
 
-    def watch_iterator(self, owner: Any, name: str, activity: str) -> None:
-        """The same for a function that returns an iterator: each step counts."""
-        function = getattr(owner, name)
+    def watch_imports(self, activity: str) -> None:
+        """Count every import of a module that is not yet loaded."""
+        bootstrap: Any = importlib._bootstrap
+        bootstrap._find_and_load = self.counted(bootstrap._find_and_load, activity)
 
-        @wraps(function)
-        def watched(*arguments: Any, **named: Any) -> Iterator[Any]:
-            steps = iter(function(*arguments, **named))
-            while True:
-                self.begin(activity)
-                try:
-                    step = next(steps)
-                except StopIteration:
-                    return
-                finally:
-                    self.end()
-                yield step
-
-        setattr(owner, name, watched)
-
-    def watch_imports(self, activity: str = "imports") -> None:
-        """Count every import of a module that is not loaded yet, wherever it happens."""
-        # The function that the interpreter itself calls for those.
-        self.watch(importlib._bootstrap, "_find_and_load", activity)
-
-    def _add(self, activity: str, seconds: float) -> None:
-        with self._adding:
-            self.seconds[activity] += seconds
-
-    def _stack(self) -> list[str]:
-        if not hasattr(self._threads, "stack"):
-            self._threads.stack = []
-            self._threads.since = self._clock()
-        stack: list[str] = self._threads.stack
+    def _count(self) -> list[str]:
+        """Add the time since the last call to the running activity; the stack of this thread."""
+        stack: list[str] = self._threads.__dict__.setdefault("stack", [])
+        now = self._clock()
+        if stack:
+            with self._adding:
+                self.seconds[stack[-1]] += now - self._threads.since
+        self._threads.since = now
         return stack

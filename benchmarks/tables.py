@@ -51,9 +51,9 @@ def table(results: Results, corner: str, lines: Mapping[str, Selection], columns
     for name, line in lines.items():
         found = [next(iter(results.select(**line, **column)), None) for column in columns.values()]
         if any(found):
-            made.append([_cell(name), *(value(row) if row else "" for row in found)])
+            made.append([cell(name), *(value(row) if row else "" for row in found)])
         reasons |= {
-            f"{name}: {_cell(row.why_not).removeprefix('not run: ')}": None for row in found if row and row.why_not
+            f"{name}: {cell(row.why_not).removeprefix('not run: ')}": None for row in found if row and row.why_not
         }
     if not made:
         return ""
@@ -68,11 +68,11 @@ def limits(results: Results) -> str:
     for row in results.rows:
         limit = row.detail.partition(";")[0]
         if limit.startswith(("at most", "at least")) or row.why_not:
-            lines.append(f"| {_cell(row.name)} | {value(row)} | {_cell(limit or row.why_not)} |")
+            lines.append(f"| {cell(row.name)} | {value(row)} | {cell(limit or row.why_not)} |")
     return "\n".join(lines)
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """The first line of a text, without characters that end a table's cell."""
     return (text.strip().splitlines() or [""])[0][:200].rstrip(".").replace("|", "\\|")
 

@@ -1,8 +1,8 @@
-"""Where the benchmark works: a tmpfs, so that a disk's mood is not measured.
+"""A folder to measure in: on a tmpfs of its own, so that no disk is measured.
 
-Both programs insist on certain folders: Inductor's cache must lie under ``/tmp``, ``/cache`` or ``~/.cache``, the
-published package's store under ``/cache/model`` and its working directory under ``/cache`` or ``/app``. So a tmpfs is
-mounted at ``/cache``, in a mount namespace of the benchmark's own: nobody else sees it, and it ends with the benchmark.
+Both programs accept only certain folders: Inductor's cache below ``/tmp``, ``/cache`` or ``~/.cache``, the published
+package's store below ``/cache/model``. So a tmpfs is mounted at ``/cache`` in a private mount namespace. It ends with
+the benchmark.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ _MOUNT_AND_RUN = 'mount -t tmpfs -o size=75% tmpfs "$0" && exec "$@"'
 
 
 def run_again_on_tmpfs() -> int | None:
-    """Run this program once more where ``/cache`` is a fresh tmpfs; its exit status.
+    """Run this program again with a new tmpfs at ``/cache``.
 
-    None if this already is that run, or if mounting is not permitted here (it takes root).
+    Returns:
+        Its exit status; None if this is that run, or if mounting is not permitted (it needs root).
     """
     if _INSIDE in os.environ or os.geteuid() != 0:
         return None
@@ -39,32 +40,25 @@ def run_again_on_tmpfs() -> int | None:
 
 @contextmanager
 def _mount_point() -> Iterator[None]:
-    """A folder to mount on. One that was made for that is removed, unless another benchmark has begun to use it.
+    """Create the folder to mount on, for one benchmark at a time.
 
-    Removing a folder detaches what is mounted on it in every other mount namespace.
+    A second one waits: removing the folder would detach its mount, even in another mount namespace.
     """
-    made = not MOUNT_POINT.exists()
-    while True:
+    with open(Path(tempfile.gettempdir()) / "b10-transfer-benchmark.lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        is_new = not MOUNT_POINT.exists()
         MOUNT_POINT.mkdir(exist_ok=True)
-        descriptor = os.open(MOUNT_POINT, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), os.stat(MOUNT_POINT)):
-                break
-        os.close(descriptor)  # it was removed before it was locked
-    try:
-        yield
-    finally:
-        if made:
-            with suppress(OSError):  # in use, or no longer empty
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                MOUNT_POINT.rmdir()
-        os.close(descriptor)
+        try:
+            yield
+        finally:
+            if is_new:
+                with suppress(OSError):
+                    MOUNT_POINT.rmdir()
 
 
 @contextmanager
 def workspace() -> Iterator[Path]:
-    """A fresh folder that both programs accept, if there can be one, and that ours accepts otherwise."""
+    """A new folder, below ``/cache/model`` if that is writable."""
     parent = MOUNT_POINT / "model"
     if _INSIDE in os.environ:
         parent.mkdir()
@@ -75,11 +69,11 @@ def workspace() -> Iterator[Path]:
 
 
 def suits_peer(folder: Path) -> bool:
-    """Whether the published package takes its store from such a folder."""
+    """Whether the published package accepts a store in this folder."""
     return MOUNT_POINT / "model" in folder.parents
 
 
 def file_system(path: Path) -> str:
-    """The type of the file system that ``path`` is on, such as ``tmpfs`` or ``ext2/ext3``."""
+    """The type of the file system of ``path``, such as ``tmpfs`` or ``ext2/ext3``."""
     shown = subprocess.run(["stat", "-f", "-c", "%T", str(path)], check=True, capture_output=True, text=True)
     return shown.stdout.strip()

@@ -1,4 +1,4 @@
-"""The benchmark that takes a load apart by the names of our functions notices when one has another name."""
+"""The benchmark of a load's steps measures every step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks import instrumented
 
 
-def test_every_step_of_a_load_is_told_apart(tmp_path: Path) -> None:
+def test_every_step_of_a_load_has_cpu_time(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     kernel = cache / "triton" / "0" / "KERNEL"
     kernel.mkdir(parents=True)
@@ -27,6 +27,6 @@ def test_every_step_of_a_load_is_told_apart(tmp_path: Path) -> None:
         ).stdout
 
     run(cache, "-c", "from b10_transfer import save_compile_cache; save_compile_cache()")
-    told = json.loads(run(tmp_path / "restored", instrumented.__file__))
-    assert told["status"] == "SUCCESS"
-    assert [step for step in instrumented.STEPS if told["steps"][step] <= 0] == []
+    answer = json.loads(run(tmp_path / "restored", instrumented.__file__))
+    assert answer["status"] == "SUCCESS"
+    assert [step for step in instrumented.STEPS if answer["steps"][step] <= 0] == []
