@@ -137,7 +137,7 @@ def measure(session: Session) -> None:
         os.environ.update(variables)
         session.set(**variables)
         make_bucket(BUCKET)
-        port, kernels = int(cluster.endpoint.rpartition(":")[2]), 30 if session.quick else 300
+        port, kernels = int(cluster.endpoint.rpartition(":")[2]), 300
         compare(session, f"{kernels} kernels", session.triton_tree(kernels), port)
         size = QUICK_HUGE_BYTES if session.quick else HUGE_BYTES
         huge = corpus.install_huge(session.fresh() / "tree", size)
