@@ -1,4 +1,4 @@
-"""Write docs/configuration.md from the tables of settings and caches. ``--check`` fails if it is out of date."""
+"""Write docs/configuration.md and docs/api.md. ``--check`` fails if one of them is out of date."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from b10_transfer.config import VARIABLES
 from b10_transfer.config.launcher import LAUNCHER_VARIABLES
 from b10_transfer.config.reader import Variable
 
-PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tools import api_page
+
+DOCS = Path(__file__).parents[1] / "docs"
 
 INTRODUCTION = """\
 # Configuration
@@ -56,7 +59,7 @@ def table(variables: Iterable[Variable]) -> str:
 
 
 def page() -> str:
-    """The whole page."""
+    """The text of docs/configuration.md."""
     caches = "".join(f"| `{adapter.name}` | {adapter.title} | {adapter.units} |\n" for adapter in ADAPTERS)
     # Several caches may follow one variable.
     variables = {variable.name: variable for adapter in ADAPTERS for variable in adapter.variables}
@@ -75,13 +78,20 @@ def page() -> str:
 
 
 def main() -> int:
-    if sys.argv[1:] == ["--check"]:
-        if not PAGE.exists() or PAGE.read_text() != page():
-            print(f"{PAGE} is out of date: run `make docs`", file=sys.stderr)
-            return 1
+    """Write the pages, or check them.
+
+    Returns:
+        0, or 1 if ``--check`` found a page that is out of date.
+    """
+    pages = {DOCS / "configuration.md": page(), DOCS / "api.md": api_page.page()}
+    if sys.argv[1:] != ["--check"]:
+        for path, text in pages.items():
+            path.write_text(text)
         return 0
-    PAGE.write_text(page())
-    return 0
+    outdated = [path for path, text in pages.items() if not path.exists() or path.read_text() != text]
+    for path in outdated:
+        print(f"{path} is out of date: run `make docs`", file=sys.stderr)
+    return 1 if outdated else 0
 
 
 if __name__ == "__main__":

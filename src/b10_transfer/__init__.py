@@ -1,4 +1,4 @@
-"""Carries torch.compile artifacts between machines, so that a new replica starts warm.
+"""Saves torch.compile artifacts in shared storage and restores them, so that a new replica starts warm.
 
 Two calls in a program that compiles::
 
@@ -10,19 +10,17 @@ Two calls in a program that compiles::
     if loaded is not OperationStatus.SUCCESS:
         save_compile_cache()
 
-:func:`load` and :func:`save` do the same and return a report. Nothing here raises or imports torch.
+:func:`load` and :func:`save` do the same and return a report. No function here raises an error or imports torch, except
+for ``load(instant=True)``, which imports torch.
 """
 
 from __future__ import annotations
 
 from .version import __version__
 
-TYPE_CHECKING = False  # known to type checkers by its name; the module typing would cost every worker process 4 ms
+TYPE_CHECKING = False  # type checkers know this name; importing typing would cost every worker process 4 ms
 if TYPE_CHECKING:
     from .compat import (
-        CacheError,
-        CacheOperationInterrupted,
-        CacheValidationError,
         clear_local_cache,
         get_b10_logger,
         get_cache_info,
@@ -30,9 +28,29 @@ if TYPE_CHECKING:
         save_vllm_compile_cache,
         transfer,
     )
+    from .concurrency.deadline import Deadline
+    from .errors import (
+        CacheError,
+        CacheOperationInterrupted,
+        CacheValidationError,
+        ConfigurationError,
+        CorruptPackError,
+        DeadlineExceededError,
+        LocalCacheError,
+        NoSpaceError,
+        NoThreadError,
+        PackError,
+        PackTooLargeError,
+        SaveTooLargeError,
+        StoreError,
+        UnidentifiedDeviceError,
+        UnreadablePackError,
+        UnsupportedPackError,
+        UntrustedPackError,
+    )
     from .local.usage import CacheReport, CacheUse
     from .operations.public import cache_report, load, load_compile_cache, save, save_compile_cache
-    from .status import LoadReport, OperationStatus, SaveReport
+    from .status import LoadReport, OperationStatus, Report, SaveReport
 
 __all__ = [
     "CacheError",
@@ -40,9 +58,25 @@ __all__ = [
     "CacheReport",
     "CacheUse",
     "CacheValidationError",
+    "ConfigurationError",
+    "CorruptPackError",
+    "Deadline",
+    "DeadlineExceededError",
     "LoadReport",
+    "LocalCacheError",
+    "NoSpaceError",
+    "NoThreadError",
     "OperationStatus",
+    "PackError",
+    "PackTooLargeError",
+    "Report",
     "SaveReport",
+    "SaveTooLargeError",
+    "StoreError",
+    "UnidentifiedDeviceError",
+    "UnreadablePackError",
+    "UnsupportedPackError",
+    "UntrustedPackError",
     "__version__",
     "cache_report",
     "clear_local_cache",
@@ -57,18 +91,20 @@ __all__ = [
     "transfer",
 ]
 
+_MODULES = ("status", "errors", "concurrency.deadline", "local.usage", "operations.public", "compat")
+"""The modules of these names, cheapest first."""
+
 
 def __getattr__(name: str) -> object:
-    # Imported when first used (PEP 562): the store's worker process starts with this package and needs little of it.
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .operations import public as operations
+    # Imported on first use (PEP 562): the store's worker process starts with this package and needs little of it.
+    if name in __all__:
+        from importlib import import_module
 
-    if name in operations.__all__:
-        return getattr(operations, name)
-    from . import compat
-
-    return getattr(compat, name)
+        for module in _MODULES:
+            found = getattr(import_module(f"{__name__}.{module}"), name, None)
+            if found is not None:
+                return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

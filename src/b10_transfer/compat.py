@@ -1,8 +1,9 @@
-"""Names of the published b10-transfer 0.4.1 that programs may use, each as it is documented there.
+"""The names of the published b10-transfer 0.4.1 that programs may use, each as it is documented there.
 
-In a new program use :func:`~b10_transfer.load` and :func:`~b10_transfer.save`, whose reports say more, and the command
-``b10-compile-cache``. What differs from 0.4.1: environments are told apart by more than the GPU's name, a store holds
-any number of archives (packs) for each, B10_NAMESPACE is one more level, and BASETEN_FS_ENABLED means nothing.
+A new program uses :func:`~b10_transfer.load` and :func:`~b10_transfer.save`, whose reports say more, and the command
+``b10-compile-cache``. Differences to 0.4.1: the environment key holds more than the name of the GPU, a store holds any
+number of archives (packs) for each environment, ``B10_NAMESPACE`` is one more level, and ``BASETEN_FS_ENABLED`` has no
+effect.
 """
 
 from __future__ import annotations
@@ -53,9 +54,20 @@ _COLOURS = {logging.WARNING: "\033[33m", logging.ERROR: "\033[31m", logging.CRIT
 
 
 def get_cache_info() -> dict[str, Any]:
-    """What this pod and the store hold: ``environment_key``, ``local_cache_exists``, ``local_cache_size_mb`` (if it
-    exists), ``b10fs_enabled`` (whether the store can be read), ``b10fs_cache_exists`` (usable packs for this pod) and
-    ``b10fs_cache_size_mb`` (if they exist: their size in the store). Sizes are in MiB. Never raises.
+    """Describe the caches of this pod and of the store.
+
+    Returns:
+        ``environment_key``; ``local_cache_exists``; ``local_cache_size_mb`` (in MiB, only if a local cache exists);
+        ``b10fs_enabled`` (whether the store can be read); ``b10fs_cache_exists`` (whether it has usable packs for this
+        pod); ``b10fs_cache_size_mb`` (their size in the store in MiB, only if they exist).
+
+    Raises:
+        KeyboardInterrupt, SystemExit: The program is to stop. No other exception leaves this function.
+
+    Example:
+        >>> from b10_transfer import get_cache_info
+        >>> get_cache_info()["b10fs_cache_exists"]
+        True
     """
     found: dict[str, Any] = {
         "environment_key": _or("", lambda: detect().id),
@@ -80,10 +92,21 @@ def get_cache_info() -> dict[str, Any]:
 
 
 def list_available_caches() -> dict[str, Any]:
-    """The packs of this namespace, newest first, under ``caches``: ``filename``, ``environment_key``, ``size_mb``,
-    ``is_current_environment`` and ``created_time`` (seconds since 1970) of each. Beside them ``current_environment``,
-    ``total_caches``, ``current_cache_exists``, ``b10fs_enabled`` (whether the store can be read) and, if not,
-    ``error``. Never raises.
+    """List the packs of this namespace.
+
+    Returns:
+        ``caches``: for each pack, newest first, its ``filename``, ``environment_key``, ``size_mb`` (in MiB),
+        ``is_current_environment`` and ``created_time`` (seconds since 1970). Also ``current_environment``,
+        ``total_caches``, ``current_cache_exists``, ``b10fs_enabled`` (whether the store can be read) and, if not,
+        ``error``.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: The program is to stop. No other exception leaves this function.
+
+    Example:
+        >>> from b10_transfer import list_available_caches
+        >>> list_available_caches()["total_caches"]
+        1
     """
     environment_id = _or("", lambda: detect().id)
     caches: list[dict[str, Any]] = []
@@ -126,9 +149,18 @@ def _packs(current: str, deadline: Deadline) -> list[dict[str, Any]]:
 
 
 def clear_local_cache() -> bool:
-    """Remove the artifacts of this pod's caches; whether none is left. Never raises.
+    """Remove the artifacts of this pod's caches. Directories, locks and files that no compiler wrote stay.
 
-    Artifacts alone: a lock or a file that no compiler wrote stays, and so does the directory.
+    Returns:
+        Whether no artifact is left. The log names those that could not be removed.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: The program is to stop. No other exception leaves this function.
+
+    Example:
+        >>> from b10_transfer import clear_local_cache
+        >>> clear_local_cache()
+        True
     """
     cleared = _or(None, clear_caches)
     if cleared is None:
@@ -139,10 +171,25 @@ def clear_local_cache() -> bool:
 
 
 def transfer(source: str, dest: str) -> OperationStatus:
-    """Copy a file, with its times and mode. ``dest`` is replaced whole or not at all; its folder is made if need be.
+    """Copy a file, with its times and mode. ``dest`` is replaced whole or not at all.
 
-    Returns SUCCESS or ERROR: no such file, no room, no time (B10_DEADLINE_SECONDS). Never raises. A file system that
-    hangs may hold up the exit of the process.
+    Args:
+        source: The file.
+        dest: The copy, or the directory that it goes into. Missing directories are created.
+
+    Returns:
+        SUCCESS, or ERROR: there is no such file, too little space, or no time (``B10_DEADLINE_SECONDS``, 60 by
+        default). A file system that hangs may delay the exit of the process.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: The program is to stop. No other exception leaves this function.
+
+    Example:
+        >>> import pathlib
+        >>> from b10_transfer import transfer
+        >>> _ = pathlib.Path("weights.bin").write_bytes(b"weights")
+        >>> transfer("weights.bin", "copy/weights.bin").name
+        'SUCCESS'
     """
 
     def work(deadline: Deadline) -> OperationStatus:
@@ -181,12 +228,16 @@ def _copy_content(original: BinaryIO, copy: BinaryIO, deadline: Deadline) -> Non
 
 
 def save_vllm_compile_cache() -> None:
-    """Load what the store has, wait until the vLLM server beside this process serves, and save what is new.
+    """Load, wait until the vLLM server beside this process serves requests, and save.
 
-    Follows B10_TRANSFER_VLLM_URL (else the server that is found, else port 8000), B10_TRANSFER_TIMEOUT_S and
-    B10_TRANSFER_INTERVAL_S. When the time is up without an answer, what is finished by then is saved. Never raises.
+    ``b10-compile-cache run`` does more: it restores before the server starts, and saves late compilations too.
 
-    ``b10-compile-cache run`` does more: it restores before the server starts, and saves late compiles too.
+    Settings: ``B10_TRANSFER_VLLM_URL`` (by default the server that is found, else port 8000),
+    ``B10_TRANSFER_TIMEOUT_S`` (seconds to wait, 1800 by default; after them, finished artifacts are saved) and
+    ``B10_TRANSFER_INTERVAL_S`` (seconds between two requests, 2 by default).
+
+    Raises:
+        KeyboardInterrupt, SystemExit: The program is to stop. No other exception leaves this function.
     """
     config = LauncherConfig.from_environment()
     # The server may have begun to write: what is missing is added.
@@ -206,9 +257,19 @@ def _url_of_the_server_beside() -> str:
 
 
 def get_b10_logger(name: str) -> logging.Logger:
-    """A logger that writes to stderr from INFO on, each line marked ``[b10-transfer]``, in colour on a terminal.
+    """Create a logger that writes to stderr.
 
-    Asked for again it is the same logger, and still writes each line once.
+    Args:
+        name: Name of the logger.
+
+    Returns:
+        The logger, at level INFO. It marks each line with ``[b10-transfer]``, in colour on a terminal. A second call
+        with the same name returns the same logger, which still writes each line once.
+
+    Example:
+        >>> from b10_transfer import get_b10_logger
+        >>> get_b10_logger("my-program").getEffectiveLevel()
+        20
     """
     found = logging.getLogger(name)
     if not any(isinstance(handler.formatter, _Formatter) for handler in found.handlers):
@@ -228,7 +289,7 @@ class _Formatter(logging.Formatter):
 
 
 def _or(default: T, function: Callable[[], T]) -> T:
-    """What a function returns; the default, and an ERROR in the log, if it raises."""
+    """Call a function; if it raises, log an ERROR and return the default."""
     try:
         return function()
     except Exception as error:

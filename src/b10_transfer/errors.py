@@ -1,7 +1,7 @@
-"""Errors of this package. Each carries its fields, says what happened to what, and what to do about it.
+"""Errors of this package. Each has its arguments as attributes, and says what happened to what, why, and what to do.
 
-They are raised inside and turned into an :class:`~b10_transfer.status.OperationStatus` in one place
-(``operations``): callers of the public functions never see them raised.
+They are raised inside. The public functions turn them into an :class:`~b10_transfer.status.OperationStatus`, in
+``operations/public.py``, and put them into the report.
 """
 
 from __future__ import annotations
@@ -27,19 +27,25 @@ def without_secrets(text: str) -> str:
 
 
 class CacheError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of the errors that this package raises."""
 
 
 class CacheValidationError(CacheError):
-    """A setting, or the bytes of a pack, break a rule. (A name of the published 0.4.1.)"""
+    """A setting, or the bytes of a pack, break a rule. A name of the published 0.4.1."""
 
 
 class CacheOperationInterrupted(CacheError):  # noqa: N818 - a name of the published 0.4.1
-    """An operation stopped for want of disk space."""
+    """An operation stopped because a file system is full. A name of the published 0.4.1."""
 
 
 class ConfigurationError(CacheValidationError):
-    """A setting is unusable. Nothing has been touched."""
+    """A setting is not usable. The operation changed nothing.
+
+    Args:
+        variable: Name of the environment variable or of the argument.
+        value: Its value.
+        rule: The rule that the value breaks.
+    """
 
     def __init__(self, variable: str, value: str, rule: str) -> None:
         self.variable = variable
@@ -49,7 +55,13 @@ class ConfigurationError(CacheValidationError):
 
 
 class StoreError(CacheError):
-    """The store, or one object in it, could not be read or written (the cause is attached)."""
+    """The store, or an object in it, could not be read or written. ``__cause__`` is the foreign error, if there is one.
+
+    Args:
+        operation: The action that failed, for example ``read``.
+        target: Directory or URL of the store, or name of the object.
+        detail: Why the action failed.
+    """
 
     def __init__(self, operation: str, target: str, detail: str) -> None:
         self.operation = operation
@@ -59,7 +71,12 @@ class StoreError(CacheError):
 
 
 class PackError(CacheError):
-    """A pack cannot be used and counts as absent."""
+    """A pack cannot be used. Loads ignore it.
+
+    Args:
+        pack: Id of the pack.
+        detail: Why it cannot be used.
+    """
 
     def __init__(self, pack: str, detail: str) -> None:
         self.pack = pack
@@ -68,23 +85,30 @@ class PackError(CacheError):
 
 
 class CorruptPackError(PackError, CacheValidationError):
-    """The bytes are not those that were published, or break the format's rules: damage or an attack."""
+    """The bytes of a pack are not those that were published, or break a rule of the format: damage, or an attack."""
 
 
 class UnreadablePackError(PackError):
-    """The store did not deliver the pack this time: nothing is said about its bytes."""
+    """The store failed to deliver a pack. The pack itself may be sound."""
 
 
 class UnsupportedPackError(PackError):
-    """A sound pack of a newer version of this package; it is left alone."""
+    """A sound pack that this version cannot use, because a newer version wrote it. Nothing changes or deletes it."""
 
 
 class UntrustedPackError(PackError):
-    """A pack that none of the trusted keys has signed as it is."""
+    """No trusted key signed this pack."""
 
 
 class PackTooLargeError(PackError):
-    """A pack is over this reader's own limits, or a load has no room for it beside newer packs."""
+    """A pack is over this reader's own limits, or a load has no room for it beside newer packs.
+
+    Args:
+        pack: Id of the pack.
+        detail: Why it cannot be used.
+        limit: The limit, with its unit. Default: empty, none in particular.
+        variable: The environment variable that raises the limit. Default: empty, there is none.
+    """
 
     def __init__(self, pack: str, detail: str, limit: str = "", variable: str = "") -> None:
         self.limit = limit
@@ -97,10 +121,16 @@ class PackFullError(CacheError):
 
 
 class SaveTooLargeError(CacheError):
-    """What a save would publish is over a limit that no splitting into packs helps with; it was not published."""
+    """What a save would publish is over a limit that splitting it into packs does not help with. It was not published.
+
+    Args:
+        subject: The unit or the file.
+        what: Its size or number, with the unit.
+        limit: The limit, with its unit.
+        variable: The environment variable that raises the limit. Default: empty, there is none.
+    """
 
     def __init__(self, subject: str, what: str, limit: str, variable: str = "") -> None:
-        """``variable`` raises the limit; empty if nothing does."""
         self.subject = subject
         self.what = what
         self.limit = limit
@@ -161,7 +191,13 @@ class UnidentifiedDeviceError(CacheError):
 
 
 class LocalCacheError(CacheError):
-    """A local cache root or the local working directory could not be read or written."""
+    """A local cache root, or the local working directory, could not be read or written.
+
+    Args:
+        operation: The action that failed, for example ``read``.
+        path: The file or directory.
+        detail: Why the action failed.
+    """
 
     def __init__(self, operation: str, path: str, detail: str) -> None:
         self.operation = operation
@@ -171,14 +207,24 @@ class LocalCacheError(CacheError):
 
 
 class NoThreadError(CacheError):
-    """The system starts no more threads for this process."""
+    """The system refuses to start another thread for this process.
+
+    Args:
+        error: The error of Python's ``threading``.
+    """
 
     def __init__(self, error: RuntimeError) -> None:
         super().__init__(f"no thread could be started ({error}); {MORE_PROCESSES}")
 
 
 class DeadlineExceededError(CacheError):
-    """An operation ran out of time; what it was waiting for is named."""
+    """An operation did not end before its deadline.
+
+    Args:
+        operation: Name of the operation.
+        deadline_s: The deadline, in seconds.
+        waiting_for: What the operation was doing.
+    """
 
     def __init__(self, operation: str, deadline_s: float, waiting_for: str) -> None:
         self.operation = operation

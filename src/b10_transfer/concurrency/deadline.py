@@ -19,7 +19,12 @@ T = TypeVar("T")
 
 
 class Deadline:
-    """A point on the monotonic clock at which an operation must have ended."""
+    """The time by which an operation must end. A call's ``observe`` argument receives it.
+
+    Args:
+        operation: Name of the operation, for messages.
+        seconds: Seconds from now.
+    """
 
     def __init__(self, operation: str, seconds: float) -> None:
         self.operation = operation
@@ -27,32 +32,51 @@ class Deadline:
         self._end = time.monotonic() + seconds
         self._cancelled = threading.Event()
         self.activity = "starting"
-        """The current step of the operation, for the error message if the deadline passes."""
+        """What the operation is doing now."""
 
     @property
     def remaining_s(self) -> float:
-        """Seconds left; 0.0 if the deadline has passed or the operation was cancelled."""
+        """Seconds left; 0.0 after the deadline, or after :meth:`cancel`."""
         if self._cancelled.is_set():
             return 0.0
         return max(0.0, self._end - time.monotonic())
 
     def check(self, activity: str | None = None) -> None:
-        """Start a step. Raises :class:`DeadlineExceededError` if no time is left."""
+        """Raise an error if no time is left.
+
+        Args:
+            activity: What the operation does next. Default: what it did before.
+
+        Raises:
+            DeadlineExceededError: The deadline has passed, or the operation was cancelled.
+        """
         if activity is not None:
             self.activity = activity
         if self.remaining_s <= 0:
             raise self.error()
 
     def sleep(self, seconds: float) -> None:
-        """Sleep, at most until the deadline. Raises :class:`DeadlineExceededError` if it has passed."""
+        """Sleep, at most until the deadline.
+
+        Args:
+            seconds: Seconds to sleep.
+
+        Raises:
+            DeadlineExceededError: The deadline has passed, or the operation was cancelled.
+        """
         self._cancelled.wait(min(seconds, self.remaining_s))
         self.check()
 
     def cancel(self) -> None:
-        """Make every later :meth:`check` fail, because the caller no longer waits."""
+        """Make every later :meth:`check` fail, because no caller waits for this operation any more."""
         self._cancelled.set()
 
     def error(self) -> DeadlineExceededError:
+        """The error of an operation that did not end in time.
+
+        Returns:
+            An error that names the operation and what it was doing.
+        """
         return DeadlineExceededError(self.operation, self.seconds, self.activity)
 
 

@@ -1,4 +1,4 @@
-"""A store in this process's memory: the contract at its plainest, for tests and simulations."""
+"""A store in the memory of this process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,20 @@ if TYPE_CHECKING:
 
 
 class MemoryStore(Store):
-    """Objects in a dictionary. ``clock`` is the store's clock, in seconds."""
+    """A store in the memory of this process, for tests and simulations.
+
+    Args:
+        clock: Returns the time on the store's clock, in seconds. Default: ``time.time``.
+
+    Example:
+        >>> import io
+        >>> from b10_transfer.testing import MemoryStore
+        >>> store = MemoryStore()
+        >>> store.create("folder/object", io.BytesIO(b"content"))
+        True
+        >>> [info.name for info in store.list("folder")]
+        ['folder/object']
+    """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.location = "memory"
