@@ -6,6 +6,7 @@ import click
 
 from ..inspection.forecast import Forecast
 from ..inspection.info import LocalCache, PodInfo, inspect_pod
+from ..inspection.plugins import Addition
 from ..repository.catalogue import Amount
 from ..status import OperationStatus
 from .console import (
@@ -75,11 +76,19 @@ def _print(info: PodInfo) -> None:
         click.echo(f"Neither here nor in the store: {', '.join(empty)}")
     click.echo()
     print_facts([("load", _in_words(info.load)), ("save", _in_words(info.save))], "Would now:")
+    if info.additions:
+        click.echo("\nAdded by other packages:")
+        rows = [(one.kind, one.name, one.package, _state(one)) for one in info.additions]
+        print_table(("KIND", "NAME", "PACKAGE", "STATE"), rows)
     if info.per_pod_variables:
         click.echo(
             f"\nwarning: vLLM hashes {', '.join(info.per_pod_variables)} into its cache's name: where their values "
             "differ between pods, no restored cache is used"
         )
+
+
+def _state(addition: Addition) -> str:
+    return f"ignored: {addition.problem}" if addition.problem else "used"
 
 
 def _row(cache: LocalCache) -> tuple[str, ...]:

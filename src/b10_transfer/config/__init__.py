@@ -16,13 +16,14 @@ from pathlib import Path
 from ..errors import ConfigurationError
 from . import store as store_location
 from .reader import EnvReader, Variable, is_below, parse_seconds, real_path, temporary_directory
-from .store import BucketUrl
+from .store import BucketUrl, PluginUrl
 
 __all__ = [
     "VARIABLES",
     "BucketUrl",
     "CacheSelection",
     "Config",
+    "PluginUrl",
     "Variable",
     "read_deadline",
     "read_instant",
@@ -35,7 +36,8 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         "B10_STORE",
         "unset",
-        "a directory or a `file://` URL, whose parent must exist; or `s3://bucket/prefix`, `gs://…`, `az://…`",
+        "a directory or a `file://` URL, whose parent must exist; or `s3://bucket/prefix`, `gs://…`, `az://…`; or the "
+        "URL of a store that another package adds ([extending.md](extending.md))",
         "Where packs live. Overrides `B10FS_CACHE_DIR`. Buckets need `pip install 'b10-transfer[cloud]'`; credentials, "
         "region and endpoint come from the provider's usual variables.",
     ),
@@ -213,7 +215,7 @@ class CacheSelection:
 class Config:
     """Checked settings of one operation. Sizes are in bytes, times in seconds."""
 
-    store: Path | BucketUrl
+    store: Path | BucketUrl | PluginUrl
     store_parents_may_be_made: bool
     """Whether missing parents of the store are made: only below a mount that is known to be one."""
     node_cache: Path | None

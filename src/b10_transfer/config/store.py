@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import ConfigurationError
 from ..notices import notices
+from .plugins import STORES, Plugin, installed
 from .reader import EnvReader, from_working_directory, real_path
 
 logger = logging.getLogger(__name__)
@@ -19,6 +20,7 @@ MOUNT = Path("/cache/model")
 
 _BUCKETS = ("s3", "s3a", "gs", "az", "abfs", "abfss")
 """Schemes that obstore knows."""
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*", re.ASCII)
 
 
 class BucketUrl(str):
@@ -27,14 +29,29 @@ class BucketUrl(str):
     __slots__ = ()
 
 
-def locate(env: EnvReader, override: str | os.PathLike[str] | None) -> tuple[Path | BucketUrl, bool]:
+class PluginUrl(str):
+    """Where a store of another package is: ``myscheme://…``."""
+
+    plugin: Plugin
+
+    @classmethod
+    def of(cls, url: str, plugin: Plugin) -> PluginUrl:
+        """The URL of a store that a plugin opens."""
+        found = cls(url)
+        found.plugin = plugin
+        return found
+
+
+def locate(env: EnvReader, override: str | os.PathLike[str] | None) -> tuple[Path | BucketUrl | PluginUrl, bool]:
     """The store's path, made absolute without looking at it, for its mount may hang; or its URL.
 
     And whether missing parents of it may be made.
     """
     text = os.fspath(override) if override is not None else env.text("B10_STORE")
-    if text is not None and (url := _bucket_url("B10_STORE" if override is None else "store", text)) is not None:
-        return url, False
+    if text is not None:
+        name = "B10_STORE" if override is None else "store"
+        if (url := _bucket_url(name, text) or _plugin_url(name, text)) is not None:
+            return url, False
     if override is not None:
         path = _store_path("store", os.fspath(override))
     elif (text := env.text("B10_STORE")) is not None:
@@ -81,6 +98,45 @@ def _bucket_url(name: str, text: str) -> BucketUrl | None:
     return BucketUrl(f"{scheme}://{bucket}/{prefix}".rstrip("/"))
 
 
+def _plugin_url(name: str, text: str) -> PluginUrl | None:
+    """The URL of a plugin's store; None if no plugin has its scheme. Raises ConfigurationError if it is not usable."""
+    scheme, separator, rest = text.partition("://")
+    scheme = scheme.lower()
+    if not separator or scheme == "file" or not _SCHEME.fullmatch(scheme):
+        return None
+    plugins = store_plugins()
+    for left_out, problem in plugins:
+        if problem:
+            message = f"the package {left_out.package} adds stores at {left_out.name}://, which is ignored: {problem}"
+            notices.log(logger, logging.WARNING, message)
+    plugin = next((plugin for plugin, problem in plugins if plugin.name == scheme and not problem), None)
+    if plugin is None:
+        return None
+    if not re.fullmatch(r"[!-~]+", rest) or "@" in rest.partition("/")[0]:
+        rule = "after the scheme it must be printable ASCII without blanks, and without credentials before the host"
+        raise ConfigurationError(name, _without_secret(text), rule)
+    return PluginUrl.of(f"{scheme}://{rest}", plugin)
+
+
+def store_plugins() -> list[tuple[Plugin, str]]:
+    """Find the stores of other packages.
+
+    Returns:
+        Each plugin, and why it is ignored; empty if it is not.
+    """
+    found: list[tuple[Plugin, str]] = []
+    for plugin in installed.of(STORES):
+        owner = next((other for other, problem in found if other.name == plugin.name and not problem), None)
+        if not _SCHEME.fullmatch(plugin.name):
+            problem = "a scheme consists of lower-case letters, digits, '+', '.' and '-'"
+        elif plugin.name in (*_BUCKETS, "file"):
+            problem = "b10-transfer itself has such stores"
+        else:
+            problem = f"{owner.package} adds them, too" if owner else ""
+        found.append((plugin, problem))
+    return found
+
+
 def _without_secret(url: str) -> str:
     """A URL for a message: some write credentials before the host."""
     return re.sub(r"//.*@", "//…@", url)
@@ -97,7 +153,8 @@ def _path_of_url(name: str, text: str) -> str:
         raise ConfigurationError(
             name,
             _without_secret(text),
-            f"{url.scheme}:// stores are not supported: use a directory, file://, s3://, gs:// or az://",
+            f"{url.scheme}:// stores are not supported: use a directory, file://, s3://, gs:// or az://, or install "
+            f"the package that adds {url.scheme}:// stores",
         )
     if url.netloc not in ("", "localhost"):
         raise ConfigurationError(name, text, "a file:// URL must not name a host (three slashes: file:///mnt/store)")

@@ -25,6 +25,7 @@ from ..version import __version__
 from . import forecast
 from .bounded import Observer, open_store
 from .forecast import Forecast
+from .plugins import Addition, list_additions
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class PodInfo:
     save: Forecast
     per_pod_variables: tuple[str, ...]
     """Variables in this process's environment that enter vLLM's hash, often with another value in each pod."""
+    additions: tuple[Addition, ...] = ()
+    """Caches and stores that other packages add."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,7 @@ def inspect_pod(
         load=forecast.of_load(local.environment, local.survey, stored),
         save=forecast.of_save(local.config, local.environment, local.roots, local.found, stored),
         per_pod_variables=tuple(per_pod_variables(os.environ)),
+        additions=list_additions(),
     )
 
 

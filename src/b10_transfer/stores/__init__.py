@@ -1,4 +1,10 @@
-"""Where packs live. ``base`` is the contract; every other module here is one store that keeps it, or a wrapper.
+"""The stores that hold packs. ``base`` is the contract; every other module is a store that keeps it, or a wrapper.
 
-Nothing is imported here: the worker process (``serve``) starts with this package and must start fast.
+Only ``base`` is imported here: the worker process starts with this package and must start fast.
 """
+
+from __future__ import annotations
+
+from .base import ObjectInfo, ObjectReader, Store, StoreFacts, is_name
+
+__all__ = ["ObjectInfo", "ObjectReader", "Store", "StoreFacts", "is_name"]

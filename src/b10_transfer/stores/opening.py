@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from ..concurrency.deadline import Deadline
-from ..config import BucketUrl, Config
+from ..config import BucketUrl, Config, PluginUrl
 from .base import Store
 from .locality import is_local
 from .tiered import TieredStore
-from .worker.client import bucket_store, directory_store
+from .worker.client import bucket_store, directory_store, plugin_store
 
 logger = logging.getLogger(__name__)
 
@@ -35,4 +35,6 @@ def opened(config: Config, deadline: Deadline) -> Iterator[Store]:
 def _opened(config: Config, deadline: Deadline) -> AbstractContextManager[Store]:
     if isinstance(config.store, BucketUrl):
         return bucket_store(config.store, deadline=deadline)
+    if isinstance(config.store, PluginUrl):
+        return plugin_store(config.store, deadline=deadline)
     return directory_store(config.store, make_parents=config.store_parents_may_be_made, deadline=deadline)

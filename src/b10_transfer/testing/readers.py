@@ -26,7 +26,7 @@ class ReaderContract:
     @pytest.mark.parametrize(("offset", "length"), [(0, 11), (9, 2), (10, 1), (100, 1)])
     def test_read_at_past_the_end_is_an_error(self, store: Store, offset: int, length: int) -> None:
         create(store, "a/object", b"0123456789")
-        with opened(store, "a/object") as reader, pytest.raises(StoreError, match="it ends at byte"):
+        with opened(store, "a/object") as reader, pytest.raises(StoreError):
             reader.read_at(offset, length)
 
     def test_borrowed_bytes_are_the_bytes_that_are_read(self, store: Store) -> None:

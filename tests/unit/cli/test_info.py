@@ -71,6 +71,7 @@ def test_json_says_of_each_cache_what_is_here_and_what_the_store_has(
         "load",
         "save",
         "per_pod_variables",
+        "additions",
     }
     caches = {cache["name"]: cache for cache in found["caches"]}
     assert caches["triton"] == {

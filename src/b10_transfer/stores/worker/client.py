@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...concurrency.deadline import Deadline
+from ...config import PluginUrl
 from ...errors import MORE_PROCESSES, CacheError, StoreError
 from ..base import BorrowedBuffer, ObjectInfo, ObjectReader, Store, StoreFacts
 from ..directory import DirectoryStore
@@ -80,20 +81,43 @@ def bucket_store(url: str, *, deadline: Deadline) -> Iterator[Store]:
         yield store
 
 
+@contextmanager
+def plugin_store(url: PluginUrl, *, deadline: Deadline) -> Iterator[Store]:
+    """The store that another package adds. Raises StoreError if no interpreter can be started.
+
+    The worker imports the package: it may hang, crash or write to standard output without harm to this process.
+    """
+    python = _python()
+    if python is None:
+        raise StoreError("reach", url, f"no interpreter can be started for it ({sys.executable or 'none is known'})")
+    arguments = ["plugin", url, f"{deadline.remaining_s:.3f}", url.plugin.value, url.plugin.package]
+    packages = [os.path.abspath(folder) for folder in sys.path]
+    # Not without site: an editable install is found through its .pth file.
+    with closing(WorkerStore(python, url, arguments, deadline, packages, ("-I",))) as store:
+        yield store
+
+
 class WorkerStore(Store):
     """Forwards the contract to a worker process, which is started at once. Raises when the deadline has passed."""
 
     def __init__(
-        self, python: str, location: str, arguments: Sequence[str], deadline: Deadline, packages: Sequence[str] = ()
+        self,
+        python: str,
+        location: str,
+        arguments: Sequence[str],
+        deadline: Deadline,
+        packages: Sequence[str] = (),
+        options: Sequence[str] = ("-I", "-S"),
     ) -> None:
         self.location = location
         self._deadline = deadline
         self._lock = threading.Lock()
         self._memory = _SharedMemory()
         with _starting:
-            self._start(python, arguments, packages)
+            # By default isolated, and without looking for site-packages.
+            self._start([python, *options], arguments, packages)
 
-    def _start(self, python: str, arguments: Sequence[str], packages: Sequence[str]) -> None:
+    def _start(self, interpreter: Sequence[str], arguments: Sequence[str], packages: Sequence[str]) -> None:
         self._connection, theirs = socket.socketpair()
         for end in (self._connection, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PART_BYTES)
@@ -101,8 +125,7 @@ class WorkerStore(Store):
         with theirs, self._memory.handed_over() as memory:
             try:
                 self._process = subprocess.Popen(
-                    # Isolated, and without looking for site-packages.
-                    [python, "-I", "-S", "-c", _PROGRAM, modules, str(memory), *arguments],
+                    [*interpreter, "-c", _PROGRAM, modules, str(memory), *arguments],
                     stdin=theirs.fileno(),
                     pass_fds=[memory] if memory >= 0 else [],
                     stdout=subprocess.DEVNULL,

@@ -33,11 +33,29 @@ class _Incoming:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._ended = False
+        self._left = bytearray()
 
-    def read(self, _size: int = -1) -> bytes | bytearray:
-        """The next part, empty at the end; raises _AbortedError."""
+    def read(self, size: int = -1) -> bytes | bytearray:
+        """Bytes of the body, at most ``size`` of them, or all if it is negative; empty at the end.
+
+        Raises _AbortedError.
+        """
+        if size < 0:
+            parts = [self._left]
+            while not self._ended:
+                parts.append(self._next_part())
+            self._left = bytearray()
+            return b"".join(parts)
+        part = self._left or self._next_part()
+        if len(part) <= size:  # the usual case, without a copy
+            self._left = bytearray()
+            return part
+        self._left = part[size:]
+        return part[:size]
+
+    def _next_part(self) -> bytearray:
         if self._ended:
-            return b""
+            return bytearray()
         message = receive(self._connection)
         if message is None:
             raise _AbortedError
@@ -50,7 +68,7 @@ class _Incoming:
     def drain(self) -> None:
         """Take what a creation that failed early has left in the connection."""
         while not self._ended:
-            self.read()
+            self._next_part()
 
 
 class Server:
@@ -173,14 +191,18 @@ def _mapped(descriptor: int) -> memoryview:
 
 def main() -> None:
     """Arguments: a descriptor of shared memory, or -1, and the kind of store; then a directory, and whether its parents
-    may be made; or a URL, and seconds."""
-    memory, kind, place, option = sys.argv[1:]
+    may be made; or a URL, and seconds; for a plugin also its entry point, and its package."""
+    memory, kind, place, option, *plugin = sys.argv[1:]
 
     def open_store() -> Store:
         if kind == "bucket":
             from ..bucket.store import BucketStore  # imports obstore, which the directory's worker has no use for
 
             return BucketStore(place, float(option))
+        if kind == "plugin":
+            from .plugin import open_plugin
+
+            return open_plugin(place, float(option), *plugin)
         return AheadDirectory(place, make_parents=option == "1")
 
     Server(_StandardInput(), _mapped(int(memory)), open_store).run()
