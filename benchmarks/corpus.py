@@ -110,7 +110,7 @@ def _renamed(name: str, copy: int) -> str:
 
 def install_huge(root: Path, size_bytes: int) -> Path:
     """Write an Inductor cache of one library of random bytes, which do not compress. Returns ``root``."""
-    folder = root / "hu"
+    folder = root / "ug"
     folder.mkdir(parents=True)
     source = random.Random(0)
     with (folder / "huge.so").open("wb") as file:

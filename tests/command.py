@@ -20,7 +20,7 @@ from b10_transfer.stores.directory import DirectoryStore
 from tests.conftest import Files, Packs
 
 UNITS: Mapping[str, Files] = {
-    "inductor/fxgraph/ab/fkey/": {"graph": b"a graph" * 100},
+    "inductor/fxgraph/ke/fkey/": {"graph": b"a graph" * 100},
     "triton/KERNEL/": {"launcher.so": b"machine code" * 50},
 }
 

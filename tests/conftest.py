@@ -181,7 +181,7 @@ class Packs:
     limits = Limits.for_packs_of(64 * 1024 * 1024)
 
     def write(self, units: Mapping[str, Files], mode: int = 0o644, mtime_ns: int = 1_700_000_000_123_456_789) -> bytes:
-        """A pack of units: ``{"triton/KEY/": {"a.cubin": b"…"}}`` is a folder, ``{"inductor/aa/key.": {"py": b"…"}}``
+        """A pack of units: ``{"triton/KEY/": {"a.cubin": b"…"}}`` is a folder, ``{"inductor/ey/key.": {"py": b"…"}}``
         a stem. A unit's key and a file's key together are the file's path."""
         out = io.BytesIO()
         with PackWriter(out, self.limits, Deadline("write", 60)) as writer:

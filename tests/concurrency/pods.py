@@ -67,7 +67,7 @@ def release(pods: Iterable[Pod]) -> list[dict[str, Any]]:
 def kernel(name: str, content: str = "", files: int = 8) -> dict[str, bytes]:
     """The files of one kernel folder, as Inductor's Triton directory holds them; all of a unit say who wrote them."""
     folder = f"triton/0/{name}"
-    return {f"{folder}/kernel.part{number}": f"{name} {content} {number} ".encode() * 50 for number in range(files)}
+    return {f"{folder}/part{number}.so": f"{name} {content} {number} ".encode() * 50 for number in range(files)}
 
 
 def packs(store: Path) -> list[Path]:

@@ -78,8 +78,8 @@ def start(variables: dict[str, str]) -> Iterator[Start]:
 def compile_kernel(env: IsolatedEnv, root: Path, number: int) -> None:
     """What a compiler adds to a cache: a folder and a stem, with modes and times of their own."""
     files = kernel(f"KERNEL{number}", files=4) | {
-        f"aa/key{number}.py": b"source " * number,
-        f"aa/key{number}.so": os.urandom(LIBRARY_BYTES),
+        f"ey/key{number}.py": b"source " * number,
+        f"ey/key{number}.so": os.urandom(LIBRARY_BYTES),
     }
     env.fill(root, files)
     for position, path in enumerate(files):

@@ -35,7 +35,7 @@ def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mount: Mount) -> Path:
 
 
 def write_artifact(root: Path, key: str) -> None:
-    entry = root / "fxgraph" / key[:2] / key / "entry"
+    entry = root / "fxgraph" / key[1:3] / key / "entry"
     entry.parent.mkdir(parents=True)
     entry.write_text(key * 1000)
 
@@ -68,7 +68,7 @@ def test_failed_operation_costs_a_status_and_the_next_attempt_works(
     assert save().status in (OperationStatus.SUCCESS, OperationStatus.SKIPPED)
     restored = start_elsewhere(pod, monkeypatch, "another")
     assert load().status is OperationStatus.SUCCESS
-    assert (restored / "fxgraph/fi/first/entry").read_text() == "first" * 1000
+    assert (restored / "fxgraph/ir/first/entry").read_text() == "first" * 1000
 
 
 def test_store_without_hard_links_is_as_good(mount: Mount, pod: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +89,7 @@ def test_slow_mount_is_waited_for(mount: Mount, pod: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("mount", [{"direct_io": True}], indirect=True, ids=[""])
 def test_short_reads_and_writes_are_gone_on_with(mount: Mount, pod: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = os.urandom(300_000)
-    (pod / "inductor" / "fxgraph" / "fi" / "first" / "entry").write_bytes(content)
+    (pod / "inductor" / "fxgraph" / "ir" / "first" / "entry").write_bytes(content)
     mount.fail(read="SHORT", write="SHORT")
     assert save().status is OperationStatus.SUCCESS
     [pack] = mount.path.glob("store/v1/*/*/packs/*")
@@ -97,7 +97,7 @@ def test_short_reads_and_writes_are_gone_on_with(mount: Mount, pod: Path, monkey
         assert len(file.read(1000)) == 500
     restored = start_elsewhere(pod, monkeypatch, "other")
     assert load().status is OperationStatus.SUCCESS
-    assert (restored / "fxgraph" / "fi" / "first" / "entry").read_bytes() == content
+    assert (restored / "fxgraph" / "ir" / "first" / "entry").read_bytes() == content
 
 
 @pytest.mark.parametrize("mount", [{"negative_timeout": 2, "entry_timeout": 2}], indirect=True, ids=[""])

@@ -67,7 +67,7 @@ def _run(*command: str) -> None:
 def pod(isolated_env: IsolatedEnv) -> IsolatedEnv:
     """A pod whose cache holds ten artifacts, of 10 MB together, that do not compress."""
     for number in range(10):
-        isolated_env.fill(isolated_env.inductor, {f"fxgraph/ke/key{number}/entry": os.urandom(1_000_000)})
+        isolated_env.fill(isolated_env.inductor, {f"fxgraph/ey/key{number}/entry": os.urandom(1_000_000)})
     return isolated_env
 
 

@@ -192,7 +192,7 @@ def test_pod_of_the_same_group_adds_to_what_another_user_has_saved(pod: Pod, uma
     give_to(UID, pod, "tmp", "store", "source", "target")
     (pod.folder / "store").chmod(0o775)
     assert pod.run("save", f"os.umask({umask}); {become(UID)}").status == "SUCCESS"
-    other = pod.folder / "source/inductor/fxgraph/cd/fother/graph"
+    other = pod.folder / "source/inductor/fxgraph/ot/fother/graph"
     other.parent.mkdir(parents=True)
     other.write_bytes(b"another")
     give_to(UID + 1, pod, "tmp", "source", "target")
@@ -317,7 +317,7 @@ def test_too_few_open_files_are_an_error_that_says_so(pod: Pod) -> None:
 def test_no_more_threads_are_an_error_that_says_so(pod: Pod, operation: str) -> None:
     """However far it gets: each further thread that it is given takes it to the next that it cannot have."""
     assert pod.run("save").status == "SUCCESS"
-    late = pod.folder / "source/inductor/fxgraph/ab/flate"
+    late = pod.folder / "source/inductor/fxgraph/la/flate"
     (pod.folder / "source/inductor" / ARTIFACT).parent.rename(late)
     give_to(UID, pod, "tmp", "store", "source", "target")
     outcomes = []

@@ -28,7 +28,7 @@ _VALUES: list[Any] = [
     *(0, 1, -1, 0.5, 1e308, float("nan"), 2**31, 2**53, 2**62, 2**62 + 1, 2**63, 2**64, 10**400),
     *(8 << 20, (8 << 20) + 1, 0o777, 0o4755),
     *("", ".", "..", "/", "\\", "\0", "\n", "\u00e9", "\ud800", "x" * 300, "a/" * 600, "0" * 64, "F" * 64),
-    *("/etc/passwd", "a/../../b", "triton/../../../b", "inductor/aa/", "inductor/aa/key", "triton/KERNEL"),
+    *("/etc/passwd", "a/../../b", "triton/../../../b", "inductor/aa/", "inductor/ey/key", "triton/KERNEL"),
     *("triton/KERNEL/k.cubin/x", ".b10-lock", "tmp.pid_1_x", "folder", "stem", "inductor", "triton"),
     _UNIT,
     {"name": "inductor/zz/new", "kind": "stem", "members": [_UNIT]},

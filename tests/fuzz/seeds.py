@@ -16,12 +16,12 @@ from .mutator import SEPARATOR
 _MTIME_NS = 1_700_000_000_123_456_789
 _GROUP = b'{"child_paths": {"k.cubin": "k.cubin", "k.json": "k.json"}}'
 _UNITS: list[dict[str, dict[str, bytes]]] = [
-    {"inductor/aa/key.": {"py": b"def call(): ...", "so": b"\x7fELF" * 30, "empty": b""}},
+    {"inductor/ey/key.": {"py": b"def call(): ...", "so": b"\x7fELF" * 30, "empty": b""}},
     {"triton/KERNEL/": {"k.cubin": b"\x7fELF binary", "k.json": b"{}", "__grp__k.json": _GROUP}},
     {
-        "inductor/fxgraph/ab/fkey/": {"graph": b"a graph" * 100, "other": b""},
+        "inductor/fxgraph/ke/fkey/": {"graph": b"a graph" * 100, "other": b""},
         "inductor/aotautograd/akey/": {"entry": b"an entry" * 100},
-        "inductor/cd/ckey.": {"main.cpp": b"int main() {}", "main.so": bytes(range(256))},
+        "inductor/ke/ckey.": {"main.cpp": b"int main() {}", "main.so": bytes(range(256))},
         "triton/ONE/": {"a.so": b"1" * 5000},
     },
     {"vllm/torch_compile_cache/0a1b2c3d4e/": {"rank_0_0/backbone/artifact": b"vllm"}},

@@ -117,13 +117,13 @@ def test_program_that_is_no_known_server_is_saved_when_its_cache_is_quiet(pod: P
 
 def test_without_any_server_it_ends_with_whoever_started_it(pod: Pod, alone: list[str]) -> None:
     """As long as a server may still come, it stays: what starts it may be done before another program starts that."""
-    pod.compile("BY_SOME_PROGRAM")
+    pod.compile("PROGRAM")
     script = f"'{COMMAND}' & until grep -q load: '{pod.path}/0.log'; do sleep 0.05; done; echo gone >&2"
     init = [*alone, "sh", "-c", 'sh -c "$0"; while sleep 0.1; do :; done']
     started = pod.start([script], init, B10_TRANSFER_TIMEOUT_S="0.5")
     started.says("gone")
     wait_until(lambda: not any(COMMAND in line and " -c " not in line for line in pod.processes().values()), "its end")
-    assert pod.stored() == ["BY_SOME_PROGRAM"]
+    assert pod.stored() == ["PROGRAM"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -172,7 +172,7 @@ def test_as_many_units_as_another_cache_has_in_the_store_are_not_taken_for_saved
     assert pod.command("save").returncode == 0
     inductor = pod.home / "inductor"
     for key in ("fa", "fb"):
-        entry = inductor / "fxgraph" / key / f"{key}key" / "entry"
+        entry = inductor / "fxgraph" / key / f"f{key}key" / "entry"
         entry.parent.mkdir(parents=True)
         entry.write_text(key)
     variables = {"TORCHINDUCTOR_CACHE_DIR": str(inductor), "B10_CACHES": "inductor"}

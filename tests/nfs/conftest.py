@@ -37,7 +37,7 @@ def pod(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> IsolatedE
 
 def add_artifact(pod: IsolatedEnv, key: str, size_bytes: int = 8_000_000) -> None:
     """As a compiler does. What it holds does not compress."""
-    pod.fill(pod.inductor, {f"fxgraph/{key[:2]}/{key}/entry": os.urandom(size_bytes)})
+    pod.fill(pod.inductor, {f"fxgraph/{key[1:3]}/{key}/entry": os.urandom(size_bytes)})
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ def test_load_takes_what_other_packs_hold_though_one_is_deleted_meanwhile(
     delete_on_server(server, pod, 0)
     outcome = paused.finish()
     assert (outcome["status"], outcome["units"]) == ("SUCCESS", 1)
-    assert list(read_tree(root)) == ["fxgraph/se/second/entry"]
+    assert list(read_tree(root)) == ["fxgraph/ec/second/entry"]
 
 
 @pytest.mark.parametrize("before", [2, 3])

@@ -42,7 +42,9 @@ from tests.mortal import DEATHS, WAYS, Death, Killed, MortalStore
 if TYPE_CHECKING:
     from tests.conftest import Packs
 
-UNITS = ["inductor/aa/one.", "inductor/aa/two.", "triton/THREE/", "triton/FOUR/"]
+UNITS = ["inductor/ne/one.", "inductor/wo/two.", "triton/THREE/", "triton/FOUR/"]
+END = {".": "py", "/": "launcher.so"}
+"""Of each kind of unit, what its file is called behind the unit's name."""
 CONTENTS = st.dictionaries(st.sampled_from(UNITS), st.integers(0, 255), min_size=1)
 TIMEOUT_S = 30.0
 
@@ -105,8 +107,8 @@ class CrashMachine(RuleBasedStateMachine):
 
     @rule(contents=CONTENTS, death=DEATHS)
     def publish(self, contents: dict[str, int], death: Death) -> None:
-        files = {prefix: {"file": bytes([byte]) * 10} for prefix, byte in contents.items()}
-        content = {f"{prefix}file": content["file"] for prefix, content in files.items()}
+        files = {prefix: {END[prefix[-1]]: bytes([byte]) * 10} for prefix, byte in contents.items()}
+        content = {f"{prefix}{END[prefix[-1]]}": content[END[prefix[-1]]] for prefix, content in files.items()}
         ids: list[str] = []
         pack = io.BytesIO(self.packs.write(files))
         if self.attempt(death, lambda store: ids.append(self.packs.repository(store).publish(pack))):
@@ -371,12 +373,12 @@ def test_compaction_may_die_at_each_of_its_calls(packs: Packs, way: str) -> None
         below = MemoryStore()
         repository = packs.repository(below)
         ids = [
-            repository.publish(io.BytesIO(packs.write({unit: {"file": b"%d" % index}})))
+            repository.publish(io.BytesIO(packs.write({unit: {END[unit[-1]]: b"%d" % index}})))
             for index, unit in enumerate([UNITS[0], UNITS[0], UNITS[1], UNITS[2]])
         ]
         compact(packs, below, grace_s=1000)
-        ids.append(repository.publish(io.BytesIO(packs.write({UNITS[3]: {"file": b"new"}}))))
-        ids.append(repository.publish(io.BytesIO(packs.write({UNITS[0]: {"file": b"pruned"}}))))
+        ids.append(repository.publish(io.BytesIO(packs.write({UNITS[3]: {END["/"]: b"new"}}))))
+        ids.append(repository.publish(io.BytesIO(packs.write({UNITS[0]: {END["."]: b"pruned"}}))))
         repository.prune(ids[-1], "a test")
         expected = packs.read(repository)
         assert len(expected) == 4

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tests.conftest import Packs, ReadTree
 
 UNITS = {
-    "inductor/aa/key.": {"py": b"def call(): ...", "empty": b""},
+    "inductor/ey/key.": {"py": b"def call(): ...", "so.load_ok": b""},
     "triton/KERNEL/": {"kernel.cubin": b"\x7fELF binary", "kernel.json": b"{}"},
 }
 CONTENT = {prefix + suffix: data for prefix, files in UNITS.items() for suffix, data in files.items()}
@@ -153,7 +153,7 @@ def test_pack_of_another_namespace_is_rejected(packs: Packs, sound: bytes) -> No
 
 
 def test_frames_of_one_pack_do_not_go_with_the_index_of_another(packs: Packs, sound: bytes) -> None:
-    other = packs.write({**UNITS, "inductor/aa/key.": {"py": b"def evil(): ...", "empty": b""}})
+    other = packs.write({**UNITS, "inductor/ey/key.": {"py": b"def evil(): ...", "so.load_ok": b""}})
     frames = json.loads(packs.index_of(sound))["frames"]
     other_frames = json.loads(packs.index_of(other))["frames"]
     length, other_length = (sum(frame[0] for frame in listed) for listed in (frames, other_frames))
@@ -286,7 +286,7 @@ def test_sound_pack_passes_the_same_way(packs: Packs, sound: bytes, tmp_path: Pa
 def test_units_added_to_the_index_of_a_sound_pack_are_read(packs: Packs, sound: bytes, tmp_path: Path) -> None:
     """Without this, the tests of paths below could pass for the wrong reason."""
     document = json.loads(packs.index_of(sound))
-    document["units"].append(stem("inductor/another/path"))
+    document["units"].append(stem("inductor/no/another", [member("inductor/no/another.py")]))
     assert load(repository_with(packs, packs.with_index(sound, json.dumps(document).encode())), tmp_path).units == 3
 
 
@@ -357,7 +357,7 @@ def test_folders_that_differ_by_case_alone_are_refused(refused: Refused) -> None
 
 
 def test_folders_above_units_that_differ_by_case_alone_are_refused(refused: Refused) -> None:
-    refused(lambda document: document["units"].append(stem("inductor/AA/other")))
+    refused(lambda document: document["units"].append(stem("inductor/EY/other")))
 
 
 @pytest.mark.parametrize("path", ["triton/KERNEL/kernel.cubin/x", "triton/KERNEL/KERNEL.cubin/x"])
@@ -366,7 +366,7 @@ def test_path_that_is_both_file_and_folder_is_refused(refused: Refused, path: st
 
 
 def test_file_of_one_unit_that_is_a_folder_of_another_is_refused(refused: Refused) -> None:
-    refused(lambda document: document["units"].append(stem("inductor/aa/key.py/x")))
+    refused(lambda document: document["units"].append(stem("inductor/ey/key.py/x")))
 
 
 @pytest.mark.parametrize("name", ["triton/KERNEL/deeper", "triton/kernel/deeper", "triton/KERNEL/deeper/still"])
@@ -375,22 +375,17 @@ def test_unit_inside_another_is_refused(refused: Refused, name: str) -> None:
 
 
 def test_unit_around_others_is_refused(refused: Refused) -> None:
-    unit = {"name": "inductor/aa", "kind": "folder", "members": [member("inductor/aa/other")]}
+    unit = {"name": "inductor/aa", "kind": "folder", "members": [member("inductor/th/other")]}
     refused(lambda document: document["units"].append(unit))
 
 
 @pytest.mark.parametrize(
     ("unit", "kind", "path"),
     [
-        ("inductor/locks/key", "stem", "inductor/locks/key.lock"),
-        ("inductor/precompiled_headers", "folder", "inductor/precompiled_headers/header.gch"),
-        ("inductor/.b10-staging-0", "folder", "inductor/.b10-staging-0/file"),
-        ("inductor/aa", "folder", "inductor/aa/key.py"),
-        ("inductor/fxgraph", "folder", "inductor/fxgraph/aa/key/graph"),
+        ("inductor/aa", "folder", "inductor/ey/key.py"),
+        ("inductor/fxgraph", "folder", "inductor/fxgraph/ey/key/graph"),
         ("inductor/aotautograd/key/graph", "stem", "inductor/aotautograd/key/graph"),
         ("triton/KEY/kernel", "stem", "triton/KEY/kernel.cubin"),
-        ("triton/KEY/deeper", "folder", "triton/KEY/deeper/kernel.cubin"),
-        ("triton/KEY", "folder", "triton/KEY/kernel.lock"),
     ],
 )
 def test_unit_that_its_adapter_would_not_make_is_refused(refused: Refused, unit: str, kind: str, path: str) -> None:
@@ -399,8 +394,33 @@ def test_unit_that_its_adapter_would_not_make_is_refused(refused: Refused, unit:
 
 
 @pytest.mark.parametrize(
+    ("unit", "kind", "path"),
+    [
+        ("inductor/locks/key", "stem", "inductor/locks/key.lock"),
+        ("inductor/precompiled_headers", "folder", "inductor/precompiled_headers/header.gch"),
+        ("inductor/.b10-staging-0", "folder", "inductor/.b10-staging-0/file"),
+        ("inductor/job/credentials", "stem", "inductor/job/credentials.json"),
+        ("inductor/fxgraph/ra/graph", "folder", "inductor/fxgraph/ra/graph/token"),
+        ("triton/huggingface", "folder", "triton/huggingface/token"),
+        ("triton/KEY/deeper", "folder", "triton/KEY/deeper/kernel.cubin"),
+        ("triton/KEY", "folder", "triton/KEY/kernel.lock"),
+        ("triton/KEY", "folder", "triton/KEY/config.json"),
+    ],
+)
+def test_unit_that_no_compiler_writes_is_ignored(
+    packs: Packs, sound: bytes, tmp_path: Path, read_tree: ReadTree, unit: str, kind: str, path: str
+) -> None:
+    document = json.loads(packs.index_of(sound))
+    document["units"].append({"name": unit, "kind": kind, "members": [member(path)]})
+    repository = repository_with(packs, packs.with_index(sound, json.dumps(document).encode()))
+    assert repository.union(verify_frames=True).units.keys() == {"inductor/ey/key", "triton/KERNEL"}
+    load(repository, tmp_path)
+    assert read_tree(tmp_path) == CONTENT
+
+
+@pytest.mark.parametrize(
     "path",
-    ["triton/KERNEL/kernel.cubin", "triton/KERNEL/kernel.cubin/deeper", "triton/KERNEL", "inductor/aa/key.py/deeper"],
+    ["triton/KERNEL/kernel.cubin", "triton/KERNEL/kernel.cubin/deeper", "triton/KERNEL", "inductor/ey/key.py/deeper"],
 )
 def test_pack_that_is_in_the_way_of_another_costs_that_nothing(
     packs: Packs, sound: bytes, tmp_path: Path, read_tree: ReadTree, path: str
@@ -537,7 +557,7 @@ def frame_only(packs: Packs, sound: bytes, frame: bytes, raw_bytes: int, size: i
     document = json.loads(packs.index_of(sound))
     digest = hashlib.sha256(frame).hexdigest()
     document["frames"] = [[len(frame), raw_bytes, digest]]
-    document["units"] = [stem("inductor/bomb", [member("inductor/bomb", size)])]
+    document["units"] = [stem("inductor/om/bomb", [member("inductor/om/bomb.py", size)])]
     document["roots"] = ["inductor"]
     return frame + trailer.encode(json.dumps(document).encode(), len(frame))
 
@@ -571,7 +591,7 @@ def test_frame_made_by_hand_is_read_if_all_is_right(
 ) -> None:
     """Without this, the test above could pass for the wrong reason."""
     load(repository_with(packs, frame_only(packs, sound, pack_frame(b"x" * 4096), 4096, 100)), tmp_path)
-    assert read_tree(tmp_path) == {"inductor/bomb": b"x" * 100}
+    assert read_tree(tmp_path) == {"inductor/om/bomb.py": b"x" * 100}
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,9 @@ from tests.mortal import WAYS, Death, Killed, MortalStore
 if TYPE_CHECKING:
     from tests.conftest import Packs
 
-UNITS = ["inductor/aa/one.", "inductor/aa/two.", "triton/THREE/", "triton/FOUR/"]
+UNITS = ["inductor/ne/one.", "inductor/wo/two.", "triton/THREE/", "triton/FOUR/"]
+END = {".": "py", "/": "launcher.so"}
+"""Of each kind of unit, what its file is called behind the unit's name."""
 DEATHS = st.one_of(st.none(), st.tuples(st.integers(0, 30), st.sampled_from(WAYS)))
 CONFIG = Config.from_environment({})
 CONTENTS = st.dictionaries(st.sampled_from(UNITS), st.integers(0, 255), min_size=1)
@@ -81,10 +83,10 @@ class RepositoryMachine(RuleBasedStateMachine):
         return self.publish(pod, contents)
 
     def publish(self, pod: int, contents: dict[str, int]) -> str:
-        files = {prefix: {"file": bytes([byte]) * 10} for prefix, byte in contents.items()}
+        files = {prefix: {END[prefix[-1]]: bytes([byte]) * 10} for prefix, byte in contents.items()}
         pack_id = self.pods[pod].publish(io.BytesIO(self.packs.write(files)))
         assert pack_id not in self.published
-        self.published[pack_id] = {prefix[:-1]: content["file"] for prefix, content in files.items()}
+        self.published[pack_id] = {prefix[:-1]: content[END[prefix[-1]]] for prefix, content in files.items()}
         self.copies[pack_id] = dict.fromkeys(self.published[pack_id], pack_id)
         return pack_id
 
@@ -175,7 +177,7 @@ class RepositoryMachine(RuleBasedStateMachine):
 
     def file(self, name: str) -> str:
         """How the only file of a unit goes on behind its name."""
-        return next(prefix[-1] for prefix in UNITS if prefix[:-1] == name) + "file"
+        return next(prefix[-1] + END[prefix[-1]] for prefix in UNITS if prefix[:-1] == name)
 
 
 def test_union_is_what_was_published_to_a_store_in_memory(packs: Packs) -> None:

@@ -132,7 +132,7 @@ def test_doctor_says_what_to_do_where_it_is_not_let_in(
     answer = command("doctor", "--deadline", "5")
     assert answer.exit_code == 1
     assert "the secret key is wrong" in answer.stdout
-    isolated_env.fill(isolated_env.inductor, {"aa/key.py": b"code"})
+    isolated_env.fill(isolated_env.inductor, {"ey/key.py": b"code"})
     for name in ("ls", "verify", "info", "load", "save"):
         failed = command(name, "--deadline", "5")
         assert failed.exit_code == 1, name

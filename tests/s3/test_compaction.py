@@ -18,7 +18,7 @@ PACKS = 5
 
 
 def kernel(number: int) -> dict[str, bytes]:
-    return {f"KEY{number}/kernel.so": incompressible(100_000, number), f"KEY{number}/kernel.json": b"%d" % number}
+    return {f"KEY{number}/kernel.so": incompressible(100_000, number), f"KEY{number}/other.so": b"%d" % number}
 
 
 @pytest.fixture

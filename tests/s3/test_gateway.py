@@ -58,7 +58,7 @@ def in_time(operation: Callable[[], OperationStatus]) -> OperationStatus:
 
 
 def compiled(env: IsolatedEnv, size: int) -> None:
-    env.fill(env.inductor, {"hu/huge.so": incompressible(size)})
+    env.fill(env.inductor, {"ug/huge.so": incompressible(size)})
 
 
 @SIZES

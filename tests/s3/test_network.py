@@ -16,7 +16,7 @@ from .proxy import SLOW_DOWN, Answer, Pass, Proxy, Request, Reset, Rule
 from .test_gateway import GRACE_S, SHORT_S
 from .test_round_trip import MB, incompressible
 
-FILES = {"hu/huge.so": incompressible(11 * MB), "aa/key.py": b"code"}
+FILES = {"ug/huge.so": incompressible(11 * MB), "ey/key.py": b"code"}
 
 
 def first(count: int, harm: Pass | Answer | Reset) -> Rule:
@@ -79,7 +79,7 @@ def test_answers_that_are_cut_short_are_asked_for_again(
 def test_save_whose_success_is_not_heard_of_publishes_one_pack(
     isolated_env: IsolatedEnv, bucket: Bucket, proxy: Proxy, size: int
 ) -> None:
-    isolated_env.fill(isolated_env.inductor, {"hu/huge.so": incompressible(size)})
+    isolated_env.fill(isolated_env.inductor, {"ug/huge.so": incompressible(size)})
     lose = first(1, Pass(answer_bytes=0))
 
     def lose_one(request: Request) -> Pass | Answer | Reset:

@@ -44,7 +44,7 @@ def test_saved_caches_come_back_with_every_byte_mode_and_time(
     isolated_env: IsolatedEnv, bucket: Bucket, read_tree: ReadTree
 ) -> None:
     isolated_env.fill(isolated_env.triton, {f"KEY{n}/kernel.so": incompressible(1000 * n, n) for n in range(30)})
-    isolated_env.fill(isolated_env.inductor, {f"{n:02x}/key{n}.py": f"code {n}\n".encode() for n in range(30)})
+    isolated_env.fill(isolated_env.inductor, {f"ey/key{n}.py": f"code {n}\n".encode() for n in range(30)})
     for number, path in enumerate(sorted(isolated_env.triton.rglob("*.so"))):
         path.chmod(0o755 if number % 2 else 0o600)
         os.utime(path, ns=(1, 1_700_000_000_123_456_789 + number))
@@ -65,7 +65,7 @@ def test_pack_too_large_for_one_request_comes_back(
     isolated_env: IsolatedEnv, bucket: Bucket, read_tree: ReadTree
 ) -> None:
     size = 2 * bucket_module._CONDITIONAL_BYTES + 12_345
-    isolated_env.fill(isolated_env.inductor, {"hu/huge.so": incompressible(size)})
+    isolated_env.fill(isolated_env.inductor, {"ug/huge.so": incompressible(size)})
     before = read_tree(isolated_env.inductor)
     report = save()
     assert report.status is OperationStatus.SUCCESS

@@ -36,7 +36,7 @@ from tests.command import Publisher, pod_like_this
 from tests.conftest import IsolatedEnv
 
 MIB = 1024 * 1024
-ARTIFACT = {"fxgraph/ab/fkey/graph": b"a graph" * 1000}
+ARTIFACT = {"fxgraph/ke/fkey/graph": b"a graph" * 1000}
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def test_cache_that_cannot_be_cleared_is_false(
     else:
         monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/etc")
     assert clear_local_cache() is False
-    assert ("fxgraph/ab/fkey/graph" if failure == "a file that stays" else "TORCHINDUCTOR_CACHE_DIR") in caplog.text
+    assert ("fxgraph/ke/fkey/graph" if failure == "a file that stays" else "TORCHINDUCTOR_CACHE_DIR") in caplog.text
 
 
 def test_transfer_copies_a_file_with_its_time_and_mode(isolated_env: IsolatedEnv) -> None:

@@ -5,12 +5,12 @@ One file adds one: write a subclass of :class:`Adapter` in a module of its own a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import Config
-from ..config.reader import resolve
+from ..config.reader import is_below, resolve
 from ..errors import ConfigurationError
 from .base import Adapter, Unit, UnitKind
 from .cuda import CudaAdapter
@@ -19,6 +19,7 @@ from .deep_gemm import DeepGemmAdapter, VllmDeepGemmAdapter
 from .flashinfer import FlashInferAdapter, FlashInferAutotuneAdapter
 from .headers import HeadersAdapter
 from .inductor import InductorAdapter
+from .places import lies_in_a_hub, other_uses
 from .sglang import (
     SglangCuteAdapter,
     SglangDeepGemmAdapter,
@@ -67,17 +68,70 @@ _NO_CACHE = "/dev/null/"
 
 
 @dataclass(frozen=True)
+class Neighbour:
+    """Another cache whose directory is the same, or lies in this one, or holds it."""
+
+    adapter: Adapter
+    inside: str
+    """Where it lies in this one: its path with a slash behind; empty if it does not."""
+    around: str
+    """Where this one lies in it, likewise."""
+    takes_first: bool
+    """Whether a file that both could hold is its own."""
+
+    def claims(self, path: str) -> bool:
+        """Whether a file of this root could be one of the neighbour's artifacts."""
+        there = self._there(path)
+        return bool(there) and self.adapter.unit_of(there) is not None
+
+    def knows(self, path: str) -> bool:
+        """Whether the neighbour writes such a file or folder, or lies below it."""
+        if self.inside.startswith(f"{path}/"):
+            return True
+        there = self._there(path)
+        return bool(there) and (
+            self.adapter.leaves_here(there)
+            or self.adapter.unit_of(there) is not None
+            or not self.adapter.skips_folder(there)
+        )
+
+    def _there(self, path: str) -> str:
+        """A path of this root as one of the neighbour's; empty if it is none."""
+        if self.inside:
+            return path[len(self.inside) :] if path.startswith(self.inside) else ""
+        return self.around + path
+
+
+@dataclass(frozen=True)
 class CacheRoot:
     """A directory in which a compiler keeps artifacts, and the adapter that knows it."""
 
     adapter: Adapter
     path: Path
     nested: tuple[Path, ...] = ()
-    """What lies below this root and is none of its own: other roots, the store."""
+    """What lies below this root and is not looked into: the store, the work directory, the node's copies."""
     outer: Path | None = None
     """The outermost root that this one is nested in, if it is."""
     may_be_shared: bool = False
     """Whether it is used even if other users could have put something there."""
+
+    neighbours: tuple[Neighbour, ...] = ()
+    """Caches that share this directory, or lie in it, or hold it."""
+
+    def unit_of(self, path: str) -> Unit | None:
+        """The unit that a file belongs to; None if it is no artifact, or one of a neighbour."""
+        unit = self.adapter.unit_of(path)
+        if unit is None or not self.neighbours:
+            return unit
+        return None if any(other.takes_first and other.claims(path) for other in self.neighbours) else unit
+
+    def knows(self, path: str) -> bool:
+        """Whether this compiler or a neighbour writes such a file or folder."""
+        return (
+            self.adapter.leaves_here(path)
+            or any(str(place).startswith(f"{self.path}/{path}") for place in self.nested)
+            or any(other.knows(path) for other in self.neighbours)
+        )
 
     @property
     def outermost(self) -> Path:
@@ -116,6 +170,7 @@ def locate_caches(config: Config) -> LocatedCaches:
         raise ConfigurationError("B10_CACHES", ", ".join(sorted(unknown)), f"the caches are {known}")
     found: list[CacheRoot] = []
     refused: dict[str, ConfigurationError] = {}
+    uses = other_uses(config.reader)
     for adapter in ADAPTERS:
         if adapter.name not in config.caches:
             continue
@@ -124,13 +179,26 @@ def locate_caches(config: Config) -> LocatedCaches:
             if path is None or f"{path}/".startswith(_NO_CACHE):
                 continue
             path = resolve(_variable(adapter), str(path))  # the last part may be a link, too
-            if any(root.adapter.covers(str(root.path), str(path)) for root in found):
+            if any(root.adapter.covers(str(root.path), str(path), adapter) for root in found):
                 continue
+            _check_use(adapter, str(path), uses, config)
             adapter.check_place(config.reader, path)
             found.append(CacheRoot(adapter, path))
         except ConfigurationError as error:
             refused[adapter.name] = error
     return LocatedCaches(_related(found, config), refused)
+
+
+def _check_use(adapter: Adapter, path: str, uses: Mapping[str, str], config: Config) -> None:
+    """Raise ConfigurationError if a directory clearly holds something else than a cache."""
+    use = "part of a model hub" if lies_in_a_hub(path) else uses.get(path)
+    if use is None and isinstance(config.store, Path) and is_below(Path(path), [config.store]):
+        use = "part of the store"
+    if use is not None:
+        names = [variable.name for variable in adapter.variables if config.reader.text(variable.name)]
+        name = names[-1] if names else _variable(adapter)
+        rule = f"{path} is {use}, no cache: point {name} at a directory of its own, for example in it"
+        raise ConfigurationError(name, config.reader.text(name) or path, rule)
 
 
 def _variable(adapter: Adapter) -> str:
@@ -144,18 +212,40 @@ def _related(found: Sequence[CacheRoot], config: Config) -> list[CacheRoot]:
     foreign = {
         f"{path}/": path for path in (config.store, config.work_dir, config.node_cache) if isinstance(path, Path)
     }
-    places = {f"{root.path}/": root.path for root in found}
-    by_length = sorted(places, key=len)
+    places = [f"{root.path}/" for root in found]
     return [
         CacheRoot(
             root.adapter,
             root.path,
-            nested=tuple(path for text, path in (places | foreign).items() if text.startswith(own) and text != own),
-            outer=next((places[text] for text in by_length if own.startswith(text) and text != own), None),
+            nested=tuple(path for text, path in foreign.items() if text.startswith(own) and text != own),
+            outer=min(
+                (found[index].path for index in range(len(found)) if _is_in(own, places[index])),
+                key=_length,
+                default=None,
+            ),
             may_be_shared=config.shared_roots,
+            neighbours=tuple(_neighbours(number, found, places)),
         )
-        for own, root in zip(places, found, strict=True)
+        for number, (own, root) in enumerate(zip(places, found, strict=True))
     ]
+
+
+def _is_in(place: str, other: str) -> bool:
+    return place.startswith(other) and place != other
+
+
+def _length(path: Path) -> int:
+    return len(str(path))
+
+
+def _neighbours(number: int, roots: Sequence[CacheRoot], places: Sequence[str]) -> Iterator[Neighbour]:
+    """The innermost of several caches takes a file; of those in one directory the first."""
+    own = places[number]
+    for index, (root, place) in enumerate(zip(roots, places, strict=True)):
+        if index != number and (place.startswith(own) or own.startswith(place)):
+            inside, around = place[len(own) :], own[len(place) :]
+            takes_first = bool(inside) or (not around and index < number)
+            yield Neighbour(root.adapter, inside, around, takes_first)
 
 
 def named(roots: Sequence[CacheRoot]) -> str:

@@ -4,52 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable
-from enum import Enum
+from collections.abc import Collection
 from pathlib import Path
-from typing import NamedTuple
 
 from ..config.reader import EnvReader, Variable
+from .layout import Layout
+from .units import Unit, UnitKind, any_transient, is_transient
 
-_TRANSIENT = re.compile(
-    r"""(?x)
-    (?:^|/)
-    (?: [^/]*\.lock | lock
-      | [^/]*\.tmp | tmp\.[^/]* | \.nfs[0-9a-f]+
-      | (?:\.[^/]*)?\.b10-[^/]*   # our own staging and locks
-      | __pycache__
-    )
-    (?:/|$)
-    """
-)
-"""Names, of files or folders, that are never artifacts: locks, half-written files, leftovers.
-
-``.<pid>.<thread>.tmp`` and ``<name>.<pid>.tmp`` (Inductor, vLLM) end in ``.tmp``; ``tmp.pid_…`` is Triton's.
-"""
-
-
-class UnitKind(str, Enum):
-    """How the files of a unit lie, and so how they are put in place."""
-
-    FOLDER = "folder"
-    """Everything below one folder; the folder is renamed into place whole."""
-    STEM = "stem"
-    """Files in one folder that share the beginning of their name; each is linked into place by itself."""
-
-    __hash__ = str.__hash__
-
-
-class Unit(NamedTuple):
-    """The smallest thing that is published, restored or replaced whole.
-
-    ``path`` is relative to the cache root, ``/``-separated. The unit's files are those below it (FOLDER), or those
-    whose path is it, or begins with it and a dot (STEM).
-    """
-
-    path: str
-    kind: UnitKind
+__all__ = ["Adapter", "Unit", "UnitKind", "any_transient", "is_being_built", "is_locked", "is_transient"]
 
 
 class Adapter(ABC):
@@ -64,6 +27,8 @@ class Adapter(ABC):
     """What its units are, in a few words, for people."""
     accompanies: bool = False
     """Whether its units only go along with compile artifacts: alone they neither make a cache nor are worth a save."""
+    layout: Layout
+    """What the compiler writes."""
     variables: tuple[Variable, ...] = ()
     """The environment variables that say where the root is, for docs/configuration.md."""
 
@@ -78,31 +43,51 @@ class Adapter(ABC):
         """Raise ConfigurationError if the cache must not be at a path that :meth:`locate` returned, links resolved."""
         return
 
-    @abstractmethod
     def unit_of(self, path: str) -> Unit | None:
         """The unit that the file at ``path`` (relative to the root, ``/``-separated) belongs to.
 
-        None if the file is no artifact: a lock, a half-written file, something that is of no use elsewhere.
+        None if the compiler writes no artifact of such a path: a lock, a half-written file, a file of somebody else.
         """
+        return self.layout.unit_of(path)
 
     def skips_folder(self, path: str) -> bool:
-        """Whether a folder holds no artifacts at all, so that it need not be looked into."""
-        return is_transient(path)
+        """Whether the compiler writes no artifacts into a folder, so that it need not be looked into."""
+        return not self.layout.may_hold(path)
+
+    def leaves_here(self, path: str) -> bool:
+        """Whether the compiler writes such a file or folder, which is of no use elsewhere."""
+        return self.layout.is_left_here(path)
+
+    def written(self, unit: Unit, files: Collection[str], *, is_mixed: bool = False) -> Collection[str]:
+        """Which of the files that may belong to a unit the compiler wrote, as far as their names tell.
+
+        Where a name says little (``config.json`` may be a kernel's), the names beside it decide.
+
+        Args:
+            unit: A unit.
+            files: Paths for which :meth:`unit_of` names the unit.
+            is_mixed: Whether its folder also holds entries that no compiler writes.
+        """
+        return files
 
     def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
-        """Whether the compiler is done with a unit that has the given files (paths relative to the root)."""
+        """Whether the compiler has finished a unit that has the given files (paths relative to the root)."""
         return bool(files)
+
+    def is_held(self, root: Path, unit: Unit) -> bool:
+        """Whether a live process holds the lock under which the compiler writes a unit."""
+        return False
 
     def may_be_replaced(self, unit: Unit) -> bool:
         """Whether the compiler may find a unit out of date and write it anew under the same name."""
         return False
 
-    def covers(self, root: str, other: str) -> bool:
-        """Whether the cache at path ``other`` lies in this ``root`` in a place where this adapter takes it along.
+    def covers(self, root: str, other: str, adapter: Adapter) -> bool:
+        """Whether this adapter, at ``root``, saves and restores all that ``adapter`` would at the path ``other``.
 
         Paths are text here: comparing those of all caches as ``Path`` takes milliseconds.
         """
-        return root == other
+        return root == other and self.layout is adapter.layout
 
     def is_rewritten(self, path: str) -> bool:
         """Whether a file holds paths of this machine, and so passes through the next two methods."""
@@ -118,22 +103,6 @@ class Adapter(ABC):
     def to_local(self, root: Path, path: str, data: bytes) -> bytes:
         """The inverse: portable content with this machine's paths put in. Raises ValueError if it is not sound."""
         raise NotImplementedError
-
-
-def is_transient(path: str) -> bool:
-    """Whether any component of a path names something that is never an artifact."""
-    return _is_hinted(path) and _TRANSIENT.search(path) is not None
-
-
-def any_transient(paths: Iterable[str]) -> bool:
-    """The same of many paths at once."""
-    lines = "\n".join(paths)
-    return _is_hinted(lines) and any(map(is_transient, lines.split("\n")))
-
-
-def _is_hinted(text: str) -> bool:
-    # Nearly every path is dismissed by this, in a fraction of the expression's time.
-    return "lock" in text or "tmp" in text or ".nfs" in text or ".b10-" in text or "__pycache__" in text
 
 
 def is_locked(lock: Path) -> bool:

@@ -20,7 +20,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ..config.reader import EnvReader, Variable, resolve
-from .base import Adapter, Unit, UnitKind, is_transient
+from .base import Adapter, Unit
+from .layout import Layout, folder_shape
 
 _UNIT = "ComputeCache"
 _INDEX = f"{_UNIT}/index"
@@ -41,18 +42,17 @@ class CudaAdapter(Adapter):
         ),
     )
 
+    layout = Layout(
+        folder_shape(_UNIT, "index"),
+        folder_shape(_UNIT, "[0-9a-f]/[0-9a-f]{2,64}"),
+        folder_shape(_UNIT, "[0-9a-f]/[0-9a-f]/[0-9a-f]{2,64}"),
+        left_here=("GLCache",),
+    )
+
     def locate(self, env: EnvReader) -> Path | None:
         name = "CUDA_CACHE_PATH"
         folder, last = os.path.split(os.path.normpath(env.text(name) or os.path.join("~", ".nv", _UNIT)))
         return resolve(name, folder) if last == _UNIT and os.path.basename(folder) == ".nv" else None
-
-    def skips_folder(self, path: str) -> bool:
-        return path.partition("/")[0] != _UNIT or is_transient(path)
-
-    def unit_of(self, path: str) -> Unit | None:
-        if not path.startswith(f"{_UNIT}/") or is_transient(path):
-            return None
-        return Unit(_UNIT, UnitKind.FOLDER)
 
     def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
         return _INDEX in files and len(files) > 1

@@ -17,7 +17,8 @@ import pwd
 from pathlib import Path
 
 from ..config.reader import EnvReader, Variable, resolve, temporary_directory
-from .base import Adapter, Unit, UnitKind, is_transient
+from .base import Adapter
+from .layout import Layout, stem_shape
 
 
 class CuteDslAdapter(Adapter):
@@ -35,19 +36,13 @@ class CuteDslAdapter(Adapter):
         ),
     )
 
+    layout = Layout(stem_shape(r"[A-Za-z][A-Za-z0-9_]*_[0-9a-f]{32,64}\.mlir"))
+
     def locate(self, env: EnvReader) -> Path:
         if path := env.path("CUTE_DSL_CACHE_DIR"):
             return path
         temporary = env.text("TMPDIR") or temporary_directory()
         return resolve("CUTE_DSL_CACHE_DIR", os.path.join(temporary, _user(env), "cutlass_python_cache"))
-
-    def skips_folder(self, path: str) -> bool:
-        return True
-
-    def unit_of(self, path: str) -> Unit | None:
-        if "/" in path or path.startswith(".") or not path.endswith(".mlir") or is_transient(path):
-            return None
-        return Unit(path, UnitKind.STEM)
 
 
 def _user(env: EnvReader) -> str:

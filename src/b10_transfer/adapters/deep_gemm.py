@@ -17,7 +17,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ..config.reader import EnvReader, Variable, real_path
-from .base import Adapter, Unit, UnitKind, is_transient
+from .base import Adapter, Unit
+from .layout import Layout, folder_shape
 from .vllm_root import VLLM_CACHE_ROOT, vllm_cache_root
 
 _CACHE_DIR = "DG_JIT_CACHE_DIR"
@@ -38,17 +39,10 @@ class DeepGemmAdapter(Adapter):
         ),
     )
 
+    layout = Layout(folder_shape(r"cache/kernel\.[\w.-]+", r"kernel\.(?:cu|cubin|sass|ptx)"), left_here=("tmp",))
+
     def locate(self, env: EnvReader) -> Path:
         return env.path(_CACHE_DIR) or real_path("~/.deep_gemm")
-
-    def skips_folder(self, path: str) -> bool:
-        return path.partition("/")[0] != "cache" or is_transient(path)
-
-    def unit_of(self, path: str) -> Unit | None:
-        parts = path.split("/")
-        if len(parts) < 3 or parts[0] != "cache" or not parts[1].startswith("kernel.") or is_transient(path):
-            return None
-        return Unit(f"cache/{parts[1]}", UnitKind.FOLDER)
 
     def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
         return {f"{unit.path}/kernel.cu", f"{unit.path}/kernel.cubin"} <= set(files)

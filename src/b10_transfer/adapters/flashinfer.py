@@ -8,7 +8,8 @@ Layout (FlashInfer 0.6.18, ``flashinfer/jit``), below ``<base>/.cache/flashinfer
 ``<version>/<arch>/cached_ops/<op>_cute_dsl/``    a CuTe DSL family: an object for each kernel, renamed into place, and
                                                   ``meta.json``, without which they are wiped
 ``<version>/<arch>/generated/…``                  sources that the above were built from, some of them shared
-``<version>/<arch>/autotune/*.json``              tuning
+``<version>/<arch>/autotune/``                    tuning: ``sparse_mla_….json``, ``pcie_ipc_….json``
+``autotune/v2/<environment>/``                    tuning (0.7): ``manifest.json``, ``entries/<operation>.json``
 ``<version>/<arch>/flashinfer_jit.log``,          of this machine
 ``<version>/<arch>/cached_ops/tmp/``
 ``cubins/``                                       downloads, which FlashInfer verifies; large, and not compiled here
@@ -29,12 +30,17 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ..config.reader import EnvReader, Variable, real_path
-from .base import Adapter, Unit, UnitKind, is_locked, is_transient
-from .ninja import has_built_library, is_build_file
+from .base import Adapter, Unit, is_locked
+from .layout import ANY_DEPTH, NAME, Layout, folder_shape, stem_shape
+from .ninja import BUILD_FILES, has_built_library
 from .vllm_root import VLLM_CACHE_ROOT, vllm_cache_root
 
 _OPS = "cached_ops"
-_OWN = {"cubins", "tmp"}
+_PLACE = r"\d[\w.+-]*/[\w.+-]+"
+"""FlashInfer's version, and what was compiled for."""
+_OP = rf"(?!tmp$){NAME}"
+_TUNED = r"autotune_configs(?:_\w+)?\.json"
+_SOURCE = rf"{NAME}\.(?:cu|cuh|cc|cpp|h|hpp|inc)"
 
 
 class FlashInferAdapter(Adapter):
@@ -51,28 +57,25 @@ class FlashInferAdapter(Adapter):
             "FlashInfer's cache is `.cache/flashinfer` in it.",
         ),
     )
+    layout = Layout(
+        folder_shape(f"{_PLACE}/{_OPS}/{_OP}", BUILD_FILES),
+        folder_shape(f"{_PLACE}/{_OPS}/{_OP}", r"meta\.json"),
+        folder_shape(f"{_PLACE}/{_OPS}/{_OP}", f"{ANY_DEPTH}/{_SOURCE}"),
+        stem_shape(f"{_PLACE}/generated/{ANY_DEPTH}/{_SOURCE}"),
+        stem_shape(rf"{_PLACE}/autotune/(?:sparse_mla|pcie_ipc)_\w+\.json"),
+        stem_shape(r"autotune/v2/[0-9a-f]{8,64}/manifest\.json"),
+        stem_shape(r"autotune/v2/[0-9a-f]{8,64}/entries/[0-9a-f]{8,64}\.json"),
+        left_here=(
+            "cubins|tmp",
+            rf"{_PLACE}/(?:flashinfer_jit\.log|{_OPS}/(?:tmp|\.ninja_log|\.ninja_deps))",
+            rf"{_PLACE}/{_OPS}/{NAME}/(?:build\.ninja|[^/]+\.tmp\.\d+)",
+        ),
+    )
 
     def locate(self, env: EnvReader) -> Path:
         # Resolved once more, because what lies below the base may be links too.
         base = env.path("FLASHINFER_WORKSPACE_BASE") or real_path("~")
         return real_path(str(base / ".cache" / "flashinfer"))
-
-    def skips_folder(self, path: str) -> bool:
-        parts = path.split("/")
-        return parts[0] in _OWN or parts[2:] == [_OPS, "tmp"] or is_transient(path)
-
-    def unit_of(self, path: str) -> Unit | None:
-        if is_transient(path) or ".tmp." in path or is_build_file(path):
-            return None
-        match path.split("/"):
-            case [first, *_] if first in _OWN:
-                return None
-            case [version, arch, "cached_ops", op, _, *_] if op != "tmp":
-                return Unit(f"{version}/{arch}/{_OPS}/{op}", UnitKind.FOLDER)
-            case [_, _, "generated" | "autotune", *_, name] if not name.startswith("."):
-                return Unit(path, UnitKind.STEM)
-            case _:
-                return None
 
     def may_be_replaced(self, unit: Unit) -> bool:
         return True  # ninja looks at more than a name says
@@ -83,11 +86,16 @@ class FlashInferAdapter(Adapter):
         version, arch, kind, name = unit.path.split("/")[:4]
         ops = root / version / arch / _OPS
         if kind == _OPS:
-            if f"{unit.path}/meta.json" in files:
-                return not is_locked(ops / "tmp" / f"{name}.lock")
-            return not is_locked(ops / "tmp" / f"{name}.lock") and has_built_library(ops / name, files)
+            is_built = f"{unit.path}/meta.json" in files or has_built_library(ops / name, files)
+            return is_built and not self.is_held(root, unit)
+        if kind != "generated":
+            return True
         # With an op's source published before the op, another pod's op would come to lie beside it, older than it.
         return not os.path.isdir(ops / name) or os.path.exists(ops / name / f"{name}.so")
+
+    def is_held(self, root: Path, unit: Unit) -> bool:
+        ops, _, name = unit.path.rpartition("/")
+        return ops.endswith(f"/{_OPS}") and is_locked(root / ops / "tmp" / f"{name}.lock")
 
 
 class FlashInferAutotuneAdapter(Adapter):
@@ -110,13 +118,12 @@ class FlashInferAutotuneAdapter(Adapter):
             "Where vLLM keeps what FlashInfer's autotuner found.",
         ),
     )
+    layout = Layout(
+        stem_shape(rf"[0-9a-f]{{4,64}}/{_TUNED}"),
+        stem_shape(rf"{_PLACE}/[0-9a-f]{{4,64}}/{_TUNED}"),
+        left_here=(r"(?:[^/]+/)*\.?autotune\w*\.lock",),
+    )
 
     def locate(self, env: EnvReader) -> Path:
         default = vllm_cache_root(env) / "flashinfer_autotune_cache"
         return env.path("VLLM_FLASHINFER_AUTOTUNE_CACHE_DIR") or default
-
-    def unit_of(self, path: str) -> Unit | None:
-        name = path.rpartition("/")[2]
-        if not name.startswith("autotune_configs") or not name.endswith(".json") or is_transient(path):
-            return None
-        return Unit(path, UnitKind.STEM)

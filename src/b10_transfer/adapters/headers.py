@@ -13,8 +13,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ..config.reader import EnvReader
-from .base import Adapter, Unit, UnitKind, is_being_built, is_locked, is_transient
+from .base import Adapter, Unit, is_being_built, is_locked
 from .inductor import default_inductor_dir
+from .layout import Layout, stem_shape
 
 
 class HeadersAdapter(Adapter):
@@ -23,19 +24,16 @@ class HeadersAdapter(Adapter):
     name = "inductor_headers"
     title = "Inductor's precompiled C++ headers"
     units = "a header and its compiled form"
+    layout = Layout(
+        stem_shape(r"[a-z0-9_]{3,64}", r"\.h(?:\.gch|\.pch)?"), left_here=("locks", r"[a-z0-9_.]+_CxxBuild")
+    )
 
     def locate(self, env: EnvReader) -> Path:
         return default_inductor_dir() / "precompiled_headers"
 
-    def skips_folder(self, path: str) -> bool:
-        return True
-
-    def unit_of(self, path: str) -> Unit | None:
-        if "/" in path or path.startswith(".") or is_transient(path):
-            return None
-        return Unit(path.partition(".")[0], UnitKind.STEM)
-
     def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
         header = f"{unit.path}.h.gch"
-        lock = root / "locks" / f"{unit.path}.lock"
-        return header in files and not is_locked(lock) and not is_being_built(root / header)
+        return header in files and not self.is_held(root, unit) and not is_being_built(root / header)
+
+    def is_held(self, root: Path, unit: Unit) -> bool:
+        return is_locked(root / "locks" / f"{unit.path}.lock")

@@ -4,18 +4,25 @@ Layout (torch 2.13; ``torch/_inductor/codecache.py``, ``runtime/autotune_cache.p
 
 ===============================  =====================================================================================
 ``xx/<key>.*``                   generated code (``.py``, ``.main.cpp``), libraries (``.so``), tuning
-                                 (``.best_config``): a stem, because several keys share the folder ``xx``
+                                 (``.best_config``): a stem, because several keys share the folder ``xx``, which is
+                                 named by the second and third character of the key
 ``fxgraph/xx/<key>/``            compiled graphs: one file for each set of guards
 ``aotautograd/<key>/``           likewise
 ``triton/<device>/<key>/``       Triton kernels, as in Triton's own cache
-``cache/<hash>``, ``dynamo/…``   autotuning results and the like: each file by itself
+``cache/<hash of the system>``   results of max-autotune
+``memoizer_cache.json``          the same of what Inductor memoizes
+``dynamo/code_state_….pkl``      which shapes Dynamo takes for dynamic
+``dynamo/<key>/entry``           what precompilation has traced
+``cutedsl_compile_cache/<key>.o``  kernels of CuTe DSL (torch 2.14)
+``flydsl_compile_cache/<kernel>_<key>/<key>.pkl``  kernels of FlyDSL (torch 2.15)
 ``locks/``                       lock files
 ``precompiled_headers/``         a cache of its own, see :mod:`.headers`
-``gcc/``, ``bisect/``            of this machine, or for debugging
+``gcc/``, ``bisect/`` …          of this machine, or for debugging
 ===============================  =====================================================================================
 
 C++ is written as ``<key>.main.cpp`` and then linked straight to ``<key>.main.so`` while ``locks/<key>.lock`` is held
-and the folder ``<key>.main_CxxBuild`` exists: a library that is there may be half written, and only these two tell.
+and the folder ``<key>.main_CxxBuild`` exists: a library that is there may be half written. torch 2.4 makes no such
+folder, so the library itself is looked at, too (:mod:`.elf`).
 """
 
 from __future__ import annotations
@@ -28,14 +35,22 @@ from pathlib import Path
 
 from ..config.reader import EnvReader, Variable, is_below, real_path, resolve, temporary_directory
 from ..errors import ConfigurationError
-from .base import Adapter, Unit, UnitKind, is_being_built, is_locked, is_transient
-from .triton import TritonAdapter
+from .base import Adapter, Unit, UnitKind, is_being_built, is_locked
+from .elf import is_whole_library
+from .layout import NAME, SHA256, Layout, folder_shape, stem_shape
+from .triton import KERNEL, KERNEL_FILE, TritonAdapter
 from .vllm_root import vllm_cache_root
 
-_SKIPPED = {"locks", "precompiled_headers", "gcc", "bisect"}
-_FOLDER_DEPTH = {"fxgraph": 3, "aotautograd": 2}
-"""How many components name a unit of the kinds that are folders."""
-_CODE_FOLDER = re.compile(r"[a-z0-9]{2}", re.ASCII)
+_XX = r"[a-z0-9]{2}"
+_KEY = r"[a-z0-9_]{3,64}"
+_ENTRY = rf"[a-z2-7]{{51,52}}|{SHA256}|entry|graph"
+"""The name of a graph's file: a digest of its content in base 32; in earlier versions ``entry`` or ``graph``."""
+_CODE_ENDS = (
+    r"(?:\.[a-z0-9_]+)*\.(?:py|cpp|cc|c|cu|h|hpp|so|o|cubin|hsaco|ptx|spv|amdgcn|metal|txt"
+    r"|best_config|picked_kernel|load_ok)"
+)
+_KERNELS = "triton"
+_BINARIES = (".so", ".o")
 
 
 class InductorAdapter(Adapter):
@@ -50,6 +65,25 @@ class InductorAdapter(Adapter):
             "`<temporary directory>/torchinductor_<username>`, as torch computes it",
             "a folder under `/tmp/`, `/cache/` or `~/.cache` (or torch's own default), links and `..` resolved",
             "Inductor's cache directory: what is saved from, and restored to.",
+        ),
+    )
+    layout = Layout(
+        stem_shape(rf"{_XX}/{_KEY}", _CODE_ENDS),
+        folder_shape(rf"fxgraph/{_XX}/{_KEY}", _ENTRY),
+        folder_shape(rf"aotautograd/{_KEY}", _ENTRY),
+        folder_shape(rf"{_KERNELS}/(?:{KERNEL})", KERNEL_FILE),
+        folder_shape(rf"{_KERNELS}/{NAME}/(?:{KERNEL})", KERNEL_FILE),
+        stem_shape(f"cache/{SHA256}"),
+        stem_shape(f"cache/inductor_on_disk_cache/{SHA256}"),
+        stem_shape(r"memoizer_cache\.json"),
+        stem_shape(r"dynamo/code_state_.+\.pkl"),
+        stem_shape(rf"dynamo/{SHA256}/entry"),
+        stem_shape(rf"cutedsl_compile_cache/{SHA256}\.o"),
+        stem_shape(r"flydsl_compile_cache/[\w.-]+_[0-9a-f]{8,64}/[0-9a-f]{16}\.pkl"),
+        left_here=(
+            r"locks|precompiled_headers|gcc|bisect|autoheuristic|aoti_eager|torch_cutlass|unhashed_kernel_inputs",
+            rf"{_XX}/[a-z0-9_.]+_CxxBuild",
+            rf"{_XX}/{_KEY}\.halide",
         ),
     )
     _triton = TritonAdapter()
@@ -71,33 +105,41 @@ class InductorAdapter(Adapter):
                 f"it must be a folder under /tmp/, /cache/ or ~/.cache, but is {path}",
             )
 
-    def skips_folder(self, path: str) -> bool:
-        return path in _SKIPPED or path.endswith("_CxxBuild") or is_transient(path)
-
     def unit_of(self, path: str) -> Unit | None:
-        parts = path.split("/")
-        top = parts[0]
-        if top in _SKIPPED or "_CxxBuild/" in path or is_transient(path):
-            return None
-        depth = _triton_depth(parts) if top == "triton" else _FOLDER_DEPTH.get(top)
-        if depth is not None:
-            return Unit("/".join(parts[:depth]), UnitKind.FOLDER) if len(parts) > depth else None
-        if len(parts) == 2 and _CODE_FOLDER.fullmatch(top):
-            return Unit(f"{top}/{parts[1].partition('.')[0]}", UnitKind.STEM) if parts[1][0] != "." else None
-        return Unit(path, UnitKind.STEM)
+        unit = self.layout.unit_of(path)
+        if unit is not None and unit.kind is UnitKind.STEM and path[2:3] == "/":
+            return unit if path[4:6] == path[:2] else None
+        if unit is not None and path.startswith("fxgraph/"):
+            return unit if path[12:14] == path[8:10] else None
+        return unit
+
+    def written(self, unit: Unit, files: Collection[str], *, is_mixed: bool = False) -> Collection[str]:
+        if unit.path.startswith(f"{_KERNELS}/"):
+            return self._triton.written(unit, files, is_mixed=is_mixed)
+        return files
 
     def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
         if unit.kind is UnitKind.FOLDER:
-            return self._triton.is_complete(root, unit, files) if unit.path.startswith("triton/") else bool(files)
-        binaries = [file for file in files if file.endswith((".so", ".o"))]
+            return self._triton.is_complete(root, unit, files) if unit.path.startswith(f"{_KERNELS}/") else bool(files)
+        binaries = [file for file in files if file.endswith(_BINARIES)]
         if not binaries:
             return bool(files) and not any(file.endswith(".cpp") for file in files)
-        lock = root / "locks" / f"{unit.path.rpartition('/')[2]}.lock"
-        return not is_locked(lock) and not any(is_being_built(root / file) for file in binaries)
+        return (
+            not self.is_held(root, unit)
+            and not any(is_being_built(root / file) for file in binaries)
+            and all(is_whole_library(root / file) for file in binaries)
+        )
 
-    def covers(self, root: str, other: str) -> bool:
+    def is_held(self, root: Path, unit: Unit) -> bool:
+        if unit.kind is UnitKind.FOLDER:
+            return False
+        return is_locked(root / "locks" / f"{unit.path.rpartition('/')[2]}.lock")
+
+    def covers(self, root: str, other: str, adapter: Adapter) -> bool:
         """Inductor points ``TRITON_CACHE_DIR`` at ``<its own>/triton/<device>``."""
-        return other == root or f"{other}/".startswith(f"{root}/triton/")
+        if adapter.layout is not self._triton.layout or not f"{other}/".startswith(f"{root}/{_KERNELS}/"):
+            return super().covers(root, other, adapter)
+        return other.count("/") <= root.count("/") + 2
 
     def is_rewritten(self, path: str) -> bool:
         return path.startswith("triton/") and self._triton.is_rewritten(path)
@@ -121,8 +163,3 @@ def default_inductor_dir() -> Path:
         username = f"uid_{os.getuid()}"
     name = "torchinductor_" + re.sub(r'[\\/:*?"<>|]', "_", username)
     return resolve("TORCHINDUCTOR_CACHE_DIR", os.path.join(temporary_directory(), name))
-
-
-def _triton_depth(parts: list[str]) -> int:
-    """``triton/<device>/<key>/…`` as Inductor lays it out, ``triton/<key>/…`` if Triton was pointed there directly."""
-    return 3 if len(parts) > 1 and parts[1].isdigit() else 2

@@ -19,15 +19,15 @@ stored one's name. It may be replaced, and is then saved again (``Adapter.may_be
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 
-_LOG = ".ninja_log"
+from .layout import NAME
 
-
-def is_build_file(path: str) -> bool:
-    """Whether a file is the list of commands, which the caller of ninja writes anew."""
-    return path.rpartition("/")[2] == "build.ninja"
+LOG = ".ninja_log"
+BUILD_FILES = rf"\.ninja_log|\.ninja_deps|{NAME}\.(?:so|o|d|cpp|cc|cxx|c|cu|cuh|h|hpp|sycl|hip)"
+"""What lies in a folder that ninja builds in: its state, objects, the library, sources of inline code."""
 
 
 def has_built_library(folder: Path, files: Collection[str]) -> bool:
@@ -37,7 +37,15 @@ def has_built_library(folder: Path, files: Collection[str]) -> bool:
     ``src/build.cc``, ``Builder::FinishCommand``).
     """
     libraries = {file.rpartition("/")[2] for file in files if file.endswith(".so")}
-    return bool(libraries) and not libraries.isdisjoint(_logged(folder / _LOG))
+    return bool(libraries) and not libraries.isdisjoint(_logged(folder / LOG))
+
+
+def is_newer(path: Path, other: Path) -> bool:
+    """Whether a file was written after another, or either is gone."""
+    try:
+        return os.stat(path).st_mtime_ns > os.stat(other).st_mtime_ns
+    except OSError:
+        return True
 
 
 def _logged(log: Path) -> set[str]:

@@ -20,19 +20,19 @@ By its source both go by content alone, wherever things lie. (Not tried: both wa
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from pathlib import Path
 
 from ..config.reader import EnvReader, Variable, real_path
-from .base import Adapter, Unit, UnitKind, is_transient
+from .base import Adapter, Unit
 from .deep_gemm import DeepGemmAdapter
 from .flashinfer import FlashInferAdapter
 from .inductor import InductorAdapter
+from .layout import NAME, SHA256, Layout, folder_shape, stem_shape
+from .ninja import BUILD_FILES
 from .tilelang import TileLangAdapter
 from .triton import TritonAdapter
 
-_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _CACHE_DIR = Variable("SGLANG_CACHE_DIR", "`~/.cache/sglang`", "a path, `~` and links resolved", "SGLang's caches.")
 
 
@@ -52,17 +52,13 @@ class SglangJitAdapter(Adapter):
         ),
     )
 
+    layout = Layout(
+        folder_shape(rf"{NAME}/{NAME}/build-{NAME}/deps-{NAME}", rf"sgl_deps\.json|build\.ninja|{BUILD_FILES}"),
+        left_here=(r"(?:[^/]+/)*\.staging-[^/]*",),
+    )
+
     def locate(self, env: EnvReader) -> Path:
         return env.path("SGLANG_JIT_CACHE_DIR") or real_path("~/.cache/sglang/jit")
-
-    def skips_folder(self, path: str) -> bool:
-        return "/.staging-" in path or is_transient(path)
-
-    def unit_of(self, path: str) -> Unit | None:
-        parts = path.split("/")
-        if len(parts) < 5 or not parts[2].startswith("build-") or not parts[3].startswith("deps-"):
-            return None
-        return None if is_transient(path) else Unit("/".join(parts[:4]), UnitKind.FOLDER)
 
     def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
         return f"{unit.path}/sgl_deps.json" in files and f"{unit.path}/{unit.path.split('/')[1]}.so" in files
@@ -84,14 +80,10 @@ class SglangCuteAdapter(Adapter):
         ),
     )
 
+    layout = Layout(stem_shape(rf"{SHA256}/{SHA256}\.o"), stem_shape(rf"{SHA256}/{NAME}/{SHA256}\.o"))
+
     def locate(self, env: EnvReader) -> Path:
         return env.path("SGLANG_CUTE_AOT_CACHE_DIR") or _cache_dir(env) / "cute_aot"
-
-    def unit_of(self, path: str) -> Unit | None:
-        folder, _, name = path.rpartition("/")
-        if not _SHA256.fullmatch(folder.partition("/")[0]) or is_transient(path):
-            return None
-        return Unit(path, UnitKind.STEM) if name.endswith(".o") and _SHA256.fullmatch(name[:-2]) else None
 
 
 class SglangDeepGemmAdapter(DeepGemmAdapter):

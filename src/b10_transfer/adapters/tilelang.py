@@ -19,14 +19,18 @@ are linked: TileLang holds that to a few versions.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from pathlib import Path
 
 from ..config.reader import EnvReader, Variable, real_path
-from .base import Adapter, Unit, UnitKind, is_transient
+from .base import Adapter, Unit, UnitKind
+from .layout import NAME, SHA256, Layout, folder_shape, stem_shape
 
-_KEY = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_VERSION = rf"(?!(?:tmp|py-cache|autotuner)$){NAME}"
+_FILE = (
+    rf"{NAME}\.(?:pkl|so|cubin|hsaco|ptx|py|cu|cc|c|cpp|h|hip|mlir|metal|o)"
+    r"|(?:best_config|function|latency|target|metadata|kernel|artifact)\.json"
+)
 _LAST = "params.pkl"
 
 
@@ -45,26 +49,16 @@ class TileLangAdapter(Adapter):
         ),
     )
 
+    layout = Layout(
+        folder_shape(SHA256, _FILE),
+        folder_shape(f"autotuner/{SHA256}", _FILE),
+        folder_shape(rf"{_VERSION}/{NAME}/(?:kernels|autotuner)/{SHA256}", _FILE),
+        stem_shape(rf"{_VERSION}/cuda-binaries/{SHA256}\.(?:cubin|ptx|fatbin|hsaco)"),
+        left_here=(r"tmp|py-cache", r"(?:[^/]+/)*\.staging"),
+    )
+
     def locate(self, env: EnvReader) -> Path:
         return env.path("TILELANG_CACHE_DIR") or real_path("~/.tilelang/cache")
-
-    def skips_folder(self, path: str) -> bool:
-        return path in ("tmp", "py-cache") or path.endswith("/.staging") or is_transient(path)
-
-    def unit_of(self, path: str) -> Unit | None:
-        if is_transient(path):
-            return None
-        match path.split("/"):
-            case [key, _, *_] if _KEY.fullmatch(key):
-                return Unit(key, UnitKind.FOLDER)
-            case ["autotuner", key, _, *_] if _KEY.fullmatch(key):
-                return Unit(f"autotuner/{key}", UnitKind.FOLDER)
-            case [version, "cuda-binaries", name] if _KEY.fullmatch(name.partition(".")[0]):
-                return Unit(f"{version}/cuda-binaries/{name}", UnitKind.STEM)
-            case [version, platform, "kernels" | "autotuner" as kind, key, _, *_] if _KEY.fullmatch(key):
-                return Unit(f"{version}/{platform}/{kind}/{key}", UnitKind.FOLDER)
-            case _:
-                return None
 
     def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
         return bool(files) if unit.kind is UnitKind.STEM else f"{unit.path}/{_LAST}" in files

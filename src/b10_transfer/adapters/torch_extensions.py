@@ -3,8 +3,8 @@
 Layout (torch 2.13, ``torch/utils/cpp_extension.py``, ``_get_build_directory``, ``_jit_compile``): below
 ``~/.cache/torch_extensions`` a folder ``py<version>_<cu<version>|rocm<version>|cpu>``, in it, or directly in
 ``TORCH_EXTENSIONS_DIR``, a folder for each extension's name: sources of inline ones, objects, the library, ninja's
-state. ``lock`` is there while the folder is built, by whichever process created it; the others wait until it is gone,
-for ever: it never travels.
+state. Up to torch 2.13 ``lock`` is there while a process builds the folder, and the others wait until it is gone, for
+ever: it never travels. From 2.14 on the file stays, and is locked (``flock``) meanwhile.
 
 Each process runs ninja once for an extension, whose answer decides: see :mod:`.ninja` for when it hits and what a name
 does not say. Programs (``is_standalone``) do not travel, only libraries do.
@@ -18,10 +18,12 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ..config.reader import EnvReader, Variable, resolve
-from .base import Adapter, Unit, UnitKind, is_transient
-from .ninja import has_built_library, is_build_file
+from .base import Adapter, Unit, is_locked
+from .elf import is_whole_library
+from .layout import NAME, Layout, folder_shape
+from .ninja import BUILD_FILES, LOG, has_built_library, is_newer
 
-_BUILD = re.compile(r"py\d+[a-z]*_(?:cpu|(?:cu|rocm)\d[\w.-]*)", re.ASCII)
+_BUILD = r"py\d+[a-z]*_(?:cpu|(?:cu|rocm)\d[\w.-]*)"
 """The folder for one Python and toolkit."""
 
 
@@ -40,21 +42,36 @@ class TorchExtensionsAdapter(Adapter):
         ),
     )
 
+    layout = Layout(
+        folder_shape(f"{_BUILD}/{NAME}", BUILD_FILES),
+        folder_shape(rf"(?!(?:{_BUILD})$){NAME}", BUILD_FILES),
+        left_here=(rf"(?:{_BUILD}/)?{NAME}/build\.ninja",),
+    )
+
     def locate(self, env: EnvReader) -> Path:
         caches = env.text("XDG_CACHE_HOME") or os.path.join("~", ".cache")
         default = os.path.join(caches, "torch_extensions")
         return env.path("TORCH_EXTENSIONS_DIR") or resolve("XDG_CACHE_HOME", default)
 
-    def unit_of(self, path: str) -> Unit | None:
-        parts = path.split("/")
-        depth = 2 if _BUILD.fullmatch(parts[0]) else 1
-        if len(parts) <= depth or is_transient(path) or is_build_file(path):
-            return None
-        return Unit("/".join(parts[:depth]), UnitKind.FOLDER)
+    def written(self, unit: Unit, files: Collection[str], *, is_mixed: bool = False) -> Collection[str]:
+        name = unit.path.rpartition("/")[2]
+        library = re.compile(rf"{re.escape(unit.path)}/{re.escape(name)}(?:_v\d+)?\.so")
+        # Any build of ninja's has such files; PyTorch's has a library of its folder's name.
+        return files if f"{unit.path}/.ninja_log" in files and any(map(library.fullmatch, files)) else ()
 
     def may_be_replaced(self, unit: Unit) -> bool:
         return True  # ninja looks at more than a name says
 
     def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
         folder = root / unit.path
-        return not os.path.lexists(folder / "lock") and has_built_library(folder, files)
+        if self.is_held(root, unit) or not has_built_library(folder, files):
+            return False
+        # Up to torch 2.13 the file is the lock, from 2.14 on it stays: then the library itself must tell.
+        return not os.path.lexists(folder / "lock") or all(
+            is_whole_library(root / file) and not is_newer(root / file, folder / LOG)
+            for file in files
+            if file.endswith(".so")
+        )
+
+    def is_held(self, root: Path, unit: Unit) -> bool:
+        return is_locked(root / unit.path / "lock")

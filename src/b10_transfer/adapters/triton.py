@@ -4,22 +4,29 @@ Layout (Triton 3.0 to 3.9, ``triton/runtime/cache.py``): ``<key>/<name>.{source,
 ``<key>/__grp__<name>.json``, which names the others **by absolute path** and is written last. Triton takes a kernel
 for cached only if the group file is there and every path in it exists, so a folder that was copied to another place
 never hits. The group file therefore travels with bare file names and gets the local paths back on restore.
-Helpers (launchers, driver utilities) are folders that hold a single ``.so`` and no group.
+Helpers (launchers, driver utilities) are folders that hold a single ``.so`` and no group. Triton's autotuner keeps its
+results in ``<key>/<function>.autotune.json``.
+
+Names of kernels are free, so a file counts only beside the others of its kernel: ``config.json`` alone is none.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Collection
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
 from pathlib import Path
 
 from ..config.reader import EnvReader, Variable, resolve
-from .base import Adapter, Unit, UnitKind, is_transient
+from .base import Adapter, Unit
+from .layout import Layout, folder_shape
 
 _GROUP = "__grp__"
+KERNEL = r"[A-Z0-9]{1,64}|[0-9a-f]{64}"
+"""A kernel's key: a SHA-256 in base 32 without padding; before Triton 3.1 in hexadecimal."""
 _INTERMEDIATE = (
     ".source",
     ".ttir",
@@ -34,6 +41,10 @@ _INTERMEDIATE = (
 )
 """Stages of one compilation: a folder with any of these is finished by its group file."""
 
+
+_KEY_LENGTH = 52
+_TUNED = ".autotune.json"
+KERNEL_FILE = rf".+(?:{'|'.join(map(re.escape, (*_INTERMEDIATE, '.json', '.so')))})"
 
 _MOST_KEPT_BYTES = 4096
 """Larger group files are not remembered: there are none, but who knows what a store holds."""
@@ -54,16 +65,27 @@ class TritonAdapter(Adapter):
         ),
     )
 
+    layout = Layout(folder_shape(KERNEL, KERNEL_FILE), left_here=(rf"(?:{KERNEL})/[^/]+\.sass",))
+
     def locate(self, env: EnvReader) -> Path:
         # Source: triton/knobs.py, ``cache_knobs`` (Triton 3.9): TRITON_HOME stands for the home directory.
         home = env.text("TRITON_HOME") or "~"
         return env.absolute_path("TRITON_CACHE_DIR") or resolve("TRITON_HOME", os.path.join(home, ".triton", "cache"))
 
-    def unit_of(self, path: str) -> Unit | None:
-        key, _, rest = path.partition("/")
-        if not rest or is_transient(path):
-            return None
-        return Unit(key, UnitKind.FOLDER)
+    def written(self, unit: Unit, files: Collection[str], *, is_mixed: bool = False) -> Collection[str]:
+        names = [file.rpartition("/")[2] for file in files]
+        kernels = {name[len(_GROUP) : -len(".json")] for name in names if name.startswith(_GROUP)}
+        kernels.update(name.rpartition(".")[0] for name in names if name.endswith(_INTERMEDIATE))
+        if not kernels:
+            helpers = [file for file in files if file.endswith((".so", _TUNED))]
+            # A helper's folder holds nothing else; where another file lies in it, only the length of a key tells.
+            is_pure = not is_mixed and len(helpers) == len(files)
+            return helpers if is_pure or len(unit.path.rpartition("/")[2]) >= _KEY_LENGTH else ()
+        return [
+            file
+            for file, name in zip(files, names, strict=True)
+            if name.removeprefix(_GROUP).rpartition(".")[0] in kernels or name.endswith((".so", _TUNED))
+        ]
 
     def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
         has_group = any(self.is_rewritten(file) for file in files)

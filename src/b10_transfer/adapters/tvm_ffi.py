@@ -16,15 +16,15 @@ environment's key: after it was updated in an image, a bridge of before is used,
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from pathlib import Path
 
 from ..config.reader import EnvReader, Variable, real_path
-from .base import Adapter, Unit, UnitKind, is_locked, is_transient
-from .ninja import has_built_library, is_build_file
+from .base import Adapter, Unit, UnitKind, is_locked
+from .layout import NAME, Layout, folder_shape, stem_shape
+from .ninja import BUILD_FILES, has_built_library
 
-_BRIDGE = re.compile(r"libtorch_c_dlpack_addon_[\w.+-]+\.so", re.ASCII)
+_BRIDGE = r"libtorch_c_dlpack_addon_[\w.+-]+\.so"
 
 
 class TvmFfiAdapter(Adapter):
@@ -42,22 +42,22 @@ class TvmFfiAdapter(Adapter):
         ),
     )
 
+    layout = Layout(
+        folder_shape(rf"{NAME}_[0-9a-f]{{6,64}}", BUILD_FILES),
+        stem_shape(_BRIDGE),
+        left_here=(rf"{NAME}/build\.ninja",),
+    )
+
     def locate(self, env: EnvReader) -> Path:
         return env.path("TVM_FFI_CACHE_DIR") or real_path("~/.cache/tvm-ffi")
-
-    def unit_of(self, path: str) -> Unit | None:
-        if is_transient(path) or is_build_file(path):
-            return None
-        folder, slash, _ = path.partition("/")
-        if slash:
-            return Unit(folder, UnitKind.FOLDER)
-        return Unit(path, UnitKind.STEM) if _BRIDGE.fullmatch(path) else None
 
     def may_be_replaced(self, unit: Unit) -> bool:
         return True  # ninja looks at more than a name says
 
     def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
-        if unit.kind is UnitKind.STEM:
-            return bool(files) and not is_locked(root / f"{unit.path}.lock")
-        folder = root / unit.path
-        return not is_locked(folder / "lock") and has_built_library(folder, files)
+        if self.is_held(root, unit):
+            return False
+        return bool(files) if unit.kind is UnitKind.STEM else has_built_library(root / unit.path, files)
+
+    def is_held(self, root: Path, unit: Unit) -> bool:
+        return is_locked(root / (f"{unit.path}.lock" if unit.kind is UnitKind.STEM else f"{unit.path}/lock"))

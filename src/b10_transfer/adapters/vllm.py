@@ -31,12 +31,14 @@ from __future__ import annotations
 
 import ast
 import pprint
+import re
 from collections.abc import Callable, Collection
 from pathlib import Path, PurePosixPath
 
 from ..config.reader import EnvReader
-from .base import Adapter, Unit, UnitKind, is_transient
+from .base import Adapter, Unit, UnitKind
 from .inductor import InductorAdapter
+from .layout import Layout, folder_shape
 from .triton import TritonAdapter
 from .vllm_root import VLLM_CACHE_ROOT, vllm_cache_root
 
@@ -45,7 +47,10 @@ _INDUCTOR = "inductor_cache"
 _TRITON = "triton_cache"
 _MODEL = "model"
 _INDEX = "vllm_compile_cache.py"
-_FOR_PEOPLE = {"cache_key_factors.json", "computation_graph.py", "transformed_code.py"}
+_HASH = r"[A-Za-z0-9]{1,64}"
+_RANK = r"rank(?:_\d+)+"
+_PREFIX = r"(?!inductor_cache$|triton_cache$|artifact_)[A-Za-z0-9_.-]+"
+_ARTIFACT = r"artifact_[\w.,()-]+"
 _HERE = "{unit}/"
 """Stands for the unit's folder in the strings of an index that travels."""
 
@@ -57,6 +62,13 @@ class VllmAdapter(Adapter):
     title = "vLLM's compiled graphs, with Inductor's and Triton's artifacts among them"
     units = "a rank's folder; below `torch_aot_compile/<hash>/inductor_cache` as Inductor's"
     variables = (VLLM_CACHE_ROOT,)
+    layout = Layout(
+        folder_shape(f"{_AOT}/{_HASH}/{_RANK}", _MODEL),
+        folder_shape(f"(?!{_AOT}$){_HASH}/{_RANK}", rf"vllm_compile_cache\.py|{_ARTIFACT}"),
+        folder_shape(f"(?!{_AOT}$){_HASH}/{_RANK}", rf"{_PREFIX}/(?:vllm_compile_cache\.py|{_ARTIFACT})"),
+        left_here=(r"(?:[^/]+/)*(?:cache_key_factors\.json|computation_graph\.py|transformed_code\.py)",),
+    )
+    _artifact_folder = re.compile(rf"(?!{_AOT}/){_HASH}/{_RANK}/(?:{_PREFIX}/)?{_ARTIFACT}", re.ASCII)
     _inductor = InductorAdapter()
     _triton = TritonAdapter()
 
@@ -64,27 +76,47 @@ class VllmAdapter(Adapter):
         return vllm_cache_root(env) / "torch_compile_cache"
 
     def skips_folder(self, path: str) -> bool:
-        _prefix, cache, below = _nested(path)
-        return is_transient(path) or (cache == _INDUCTOR and bool(below) and self._inductor.skips_folder(below))
+        _folder, adapter, below = self._inside(path)
+        if adapter is None:
+            return not self.layout.may_hold(path) and not self._artifact_folder.fullmatch(path)
+        return bool(below) and adapter.skips_folder(below)
+
+    def leaves_here(self, path: str) -> bool:
+        _folder, adapter, below = self._inside(path)
+        return adapter.leaves_here(below) if adapter else self.layout.is_left_here(path)
 
     def unit_of(self, path: str) -> Unit | None:
-        prefix, cache, below = _nested(path)
-        if is_transient(path) or not self._is_artifact(cache, below):
-            return None
-        parts = path.split("/")
-        if parts[0] != _AOT:
-            return Unit("/".join(parts[:2]), UnitKind.FOLDER) if len(parts) > 2 else None
-        if cache == _INDUCTOR:
-            found = self._inductor.unit_of(below)
-            return Unit(f"{prefix}/{found.path}", found.kind) if found else None
-        return Unit("/".join(parts[:3]), UnitKind.FOLDER) if len(parts) > 3 else None
+        folder, adapter, below = self._inside(path)
+        if adapter is None:
+            return self.layout.unit_of(path)
+        found = adapter.unit_of(below)
+        if found is None or folder.startswith(f"{_AOT}/"):
+            return found and Unit(f"{folder}/{found.path}", found.kind)
+        return Unit(_unit_of_index(path), UnitKind.FOLDER)
 
-    def _is_artifact(self, cache: str, below: str) -> bool:
-        if cache == _INDUCTOR:
-            return self._inductor.unit_of(below) is not None
-        if cache == _TRITON:
-            return self._triton.unit_of(below) is not None
-        return below.rpartition("/")[2] not in _FOR_PEOPLE
+    def _inside(self, path: str) -> tuple[str, Adapter | None, str]:
+        """Split a path at a folder that holds another compiler's cache: the folder, that adapter, what lies below."""
+        folder, cache, below = _nested(path)
+        if cache:
+            return folder, self._inductor if cache == _INDUCTOR else self._triton, below
+        parts = path.split("/")
+        for depth in (3, 4):
+            if len(parts) > depth and self._artifact_folder.fullmatch("/".join(parts[:depth])):
+                return "/".join(parts[:depth]), self._inductor, "/".join(parts[depth:])
+        return "", None, path
+
+    def written(self, unit: Unit, files: Collection[str], *, is_mixed: bool = False) -> Collection[str]:
+        kept = []
+        of_kernels: dict[tuple[str, Adapter, Unit], list[str]] = {}
+        for file in files:
+            folder, adapter, below = self._inside(file)
+            if adapter is not None and (found := adapter.unit_of(below)) is not None:
+                of_kernels.setdefault((folder, adapter, found), []).append(below)
+            else:
+                kept.append(file)
+        for (folder, adapter, found), inner in of_kernels.items():
+            kept += [f"{folder}/{path}" for path in adapter.written(found, inner, is_mixed=is_mixed)]
+        return kept
 
     def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
         prefix, cache, _below = _nested(unit.path)
@@ -104,10 +136,10 @@ class VllmAdapter(Adapter):
     def may_be_replaced(self, unit: Unit) -> bool:
         return unit.path.startswith(f"{_AOT}/") and unit.path.count("/") == 2  # sources are no part of its hash
 
-    def covers(self, root: str, other: str) -> bool:
+    def covers(self, root: str, other: str, adapter: Adapter) -> bool:
         """vLLM points ``TORCHINDUCTOR_CACHE_DIR`` and ``TRITON_CACHE_DIR`` into its cache once it compiles."""
         if not other.startswith(f"{root}/"):
-            return root == other
+            return super().covers(root, other, adapter)
         return bool(_nested(other[len(root) + 1 :])[1])
 
     def is_rewritten(self, path: str) -> bool:

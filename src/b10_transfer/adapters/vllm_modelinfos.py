@@ -18,10 +18,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ..config.reader import EnvReader
-from .base import Adapter, Unit, UnitKind, is_transient
+from .base import Adapter, Unit
+from .layout import Layout, stem_shape
 from .vllm_root import VLLM_CACHE_ROOT, vllm_cache_root
 
-_OWN_MODELS = re.compile(r"vllm-[^/]+\.json")
 _VERSION = "vllm"
 """Where a file that travels says for which version it holds."""
 
@@ -35,11 +35,10 @@ class VllmModelInfosAdapter(Adapter):
     variables = (VLLM_CACHE_ROOT,)
     accompanies = True
 
+    layout = Layout(stem_shape(r"vllm-[\w.-]+\.json"), left_here=(r"[^/]+\.json",))
+
     def locate(self, env: EnvReader) -> Path:
         return vllm_cache_root(env) / "modelinfos"
-
-    def unit_of(self, path: str) -> Unit | None:
-        return Unit(path, UnitKind.STEM) if _OWN_MODELS.fullmatch(path) and not is_transient(path) else None
 
     def may_be_replaced(self, unit: Unit) -> bool:
         return True

@@ -93,6 +93,8 @@ def _state(addition: Addition) -> str:
 
 def _row(cache: LocalCache) -> tuple[str, ...]:
     note = f" ({cache.error})" if cache.error else "" if cache.exists else " (not there yet)"
+    if cache.unrecognised:
+        note += f" ({cache.unrecognised} {'entry' if cache.unrecognised == 1 else 'entries'} not recognised)"
     unfinished = f" (+{cache.unfinished} unfinished)" if cache.unfinished else ""
     return (
         cache.name,

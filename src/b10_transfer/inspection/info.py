@@ -42,6 +42,8 @@ class LocalCache:
     bytes: int
     unfinished: int
     """Units that a compiler is still writing, or never finished."""
+    unrecognised: int
+    """Files and folders that no compiler writes there: they are neither saved nor removed."""
     in_use: bool
     """Whether it holds artifacts, so that a load without merging leaves it alone."""
     error: str
@@ -148,7 +150,7 @@ def look_around(config: Config, deadline: Deadline) -> LocalState:
 
 def _refused_cache(name: str, error: ConfigurationError) -> LocalCache:
     [title] = [adapter.title for adapter in ADAPTERS if adapter.name == name]
-    return LocalCache(name, title, error.value, False, 0, 0, 0, 0, in_use=False, error=str(error))
+    return LocalCache(name, title, error.value, False, 0, 0, 0, 0, 0, in_use=False, error=str(error))
 
 
 def _local_cache(root: CacheRoot, survey: LocalRoots, found: Snapshot) -> LocalCache:
@@ -162,6 +164,7 @@ def _local_cache(root: CacheRoot, survey: LocalRoots, found: Snapshot) -> LocalC
         files=sum(len(unit.files) for unit in units),
         bytes=sum(unit.size for unit in units),
         unfinished=found.unfinished.get(root.name, 0),
+        unrecognised=found.unrecognised.get(root.name, 0),
         in_use=_is_in_use(root),
         error=str(survey.failed.get(root.name) or found.failed.get(root.name) or ""),
     )

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..adapters import CacheRoot, Unit
+from ..adapters import CacheRoot, Unit, UnitKind
 from ..errors import LocalCacheError, explained
 from .bulk import FileFound
 from .ownership import FOLDER, OpenRoot
 
 _DEEPEST = 100
 """Folders below each other that a walk looks through: compilers nest a dozen at most, and each takes a descriptor."""
-_SYSTEM_FOLDER = "lost+found"
-"""What ext4 keeps at the top of a volume, for root alone."""
 
 
 class LocalFile(NamedTuple):
@@ -58,84 +56,145 @@ class LocalUnit:
         return sum(file.size for file in self.files)
 
 
-def walk(opened: OpenRoot) -> Iterator[LocalFile]:
-    """Every regular file that may be an artifact, found without following a link.
+class RootScan:
+    """One look at a cache root: its units, and how many entries are none of its compiler's.
 
-    Left out, and noted in ``opened``, is what cannot be read and what another user could have written. An entry that is
-    removed meanwhile is passed over. Raises LocalCacheError if the root itself cannot be read.
+    Only folders that the compiler writes to are looked into, and no link is followed. Left out, and noted in the open
+    root, is what cannot be read and what another user could have written.
     """
-    inside = len(str(opened.root.path)) + 1
-    foreign = {str(path)[inside:] for path in opened.root.nested}
-    pending = [_Folder(os.dup(opened.descriptor), "", ["."])]
-    try:
-        while pending:
-            above = pending[-1]
-            if not above.names:
-                os.close(pending.pop().descriptor)
-            elif len(pending) > _DEEPEST:
-                above.names.clear()
-            else:
-                folder = _entered(opened, above, above.names.pop())
-                if folder is not None:
+
+    def __init__(self, opened: OpenRoot) -> None:
+        self.unrecognised = 0
+        """Files and folders that no compiler writes there; a folder counts once, whatever it holds."""
+        self._opened = opened
+        self._root = opened.root
+        inside = len(str(self._root.path)) + 1
+        self._foreign = {str(path)[inside:] for path in self._root.nested}
+        """The store and the like, which are not looked into."""
+        self._mixed: set[str] = set()
+        """Folders that hold unrecognised files."""
+
+    def units(self, start: str = "", *, deep: bool = True) -> Iterator[tuple[Unit, list[LocalFile]]]:
+        """Each unit in the folder ``start``, with the files that its compiler wrote, sorted by path.
+
+        What vanishes meanwhile is passed over. With ``deep`` the folders in it are looked into as well.
+        Raises LocalCacheError if the root itself cannot be read.
+        """
+        gathered: dict[Unit, list[LocalFile]] = {}
+        for folder, files in self._folders(start, deep):
+            for unit in list(gathered):
+                if unit.kind is UnitKind.STEM or not folder.startswith(f"{unit.path}/"):
+                    yield from self._written(unit, gathered.pop(unit))
+            for unit, file in files:
+                gathered.setdefault(unit, []).append(file)
+        for unit, found in gathered.items():
+            yield from self._written(unit, found)
+
+    def _written(self, unit: Unit, files: list[LocalFile]) -> Iterator[tuple[Unit, list[LocalFile]]]:
+        files.sort()
+        is_mixed = any(f"{folder}/".startswith(f"{unit.path}/") for folder in self._mixed)
+        written = self._root.adapter.written(unit, [file.path for file in files], is_mixed=is_mixed)
+        if len(written) != len(files):
+            self.unrecognised += len(files) - len(written)
+            kept = set(written)
+            files = [file for file in files if file.path in kept]
+        if files:
+            yield unit, files
+
+    def _folders(self, start: str, deep: bool) -> Iterator[tuple[str, list[tuple[Unit, LocalFile]]]]:
+        """Each folder, the outer before the inner, and the files in it that may be artifacts."""
+        pending: list[_Folder] = []
+        try:
+            if (folder := self._opened_start(start)) is not None:
+                pending.append(folder)
+                yield start, self._listed(folder)
+            while pending and deep:
+                above = pending[-1]
+                if not above.names:
+                    os.close(pending.pop().descriptor)
+                elif len(pending) > _DEEPEST:
+                    above.names.clear()
+                elif (folder := self._entered(above, above.names.pop())) is not None:
                     pending.append(folder)
-                    yield from _listed(opened, folder, foreign)
-    finally:
-        for folder in pending:
-            os.close(folder.descriptor)
+                    yield folder.prefix[:-1], self._listed(folder)
+        finally:
+            for folder in pending:
+                os.close(folder.descriptor)
+
+    def _opened_start(self, start: str) -> _Folder | None:
+        try:
+            # By a descriptor of its own: one that is shared is read from where the last scan of it ended.
+            return _Folder(self._opened.open_folder(start or "."), f"{start}/" if start else "", [])
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            self._opened.leave_out(start, explained(error))
+            return None
+
+    def _entered(self, above: _Folder, name: str) -> _Folder | None:
+        path = above.prefix + name
+        try:
+            descriptor = os.open(name, FOLDER, dir_fd=above.descriptor)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            self._opened.leave_out(path, explained(error))
+            return None
+        if self._opened.is_trusted(os.fstat(descriptor)):
+            return _Folder(descriptor, f"{path}/", [])
+        os.close(descriptor)
+        self._opened.leave_out(path, "another user could have written to it")
+        return None
+
+    def _listed(self, folder: _Folder) -> list[tuple[Unit, LocalFile]]:
+        """The files in a folder; the folders in it that are worth a look are added to ``folder.names``."""
+        files: list[tuple[Unit, LocalFile]] = []
+        claim = self._root.unit_of
+        try:
+            with os.scandir(folder.descriptor) as entries:
+                for entry in entries:
+                    path = folder.prefix + entry.name
+                    is_file = entry.is_file(follow_symlinks=False)
+                    if is_file and (unit := claim(path)) is not None:
+                        self._add(files, unit, path, entry)
+                    elif self._is_looked_into(entry, path):
+                        folder.names.append(entry.name)
+                    elif not self._root.knows(path):
+                        self.unrecognised += 1
+                        if is_file:
+                            self._mixed.add(folder.prefix[:-1])
+        except OSError as error:
+            if not folder.prefix:
+                raise LocalCacheError("look through", str(self._root.path), explained(error)) from error
+            self._opened.leave_out(folder.prefix, explained(error))
+        return files
+
+    def _add(self, files: list[tuple[Unit, LocalFile]], unit: Unit, path: str, entry: os.DirEntry[str]) -> None:
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        if self._opened.is_trusted(status):
+            files.append((unit, _as_found(path, status)))
+        else:
+            self._opened.leave_out(path, "another user could have written it")
+
+    def _is_looked_into(self, entry: os.DirEntry[str], path: str) -> bool:
+        return (
+            entry.is_dir(follow_symlinks=False)
+            and path not in self._foreign
+            and not self._root.adapter.skips_folder(path)
+        )
 
 
 class _Folder(NamedTuple):
-    """An open folder of a walk."""
+    """An open folder of a scan."""
 
     descriptor: int
     prefix: str
     """Its path below the root and a slash; empty for the root."""
     names: list[str]
     """The folders in it that are still to be looked through."""
-
-
-def _entered(opened: OpenRoot, above: _Folder, name: str) -> _Folder | None:
-    path = "" if name == "." else above.prefix + name
-    try:
-        descriptor = os.open(name, FOLDER, dir_fd=above.descriptor)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        opened.leave_out(path, explained(error))
-        return None
-    if opened.is_trusted(os.fstat(descriptor)):
-        return _Folder(descriptor, f"{path}/" if path else "", [])
-    os.close(descriptor)
-    opened.leave_out(path, "another user could have written to it")
-    return None
-
-
-def _listed(opened: OpenRoot, folder: _Folder, foreign: Collection[str]) -> list[LocalFile]:
-    """The files in a folder; the folders in it that are worth a look are added to ``folder.names``."""
-    files = []
-    skips_folder = opened.root.adapter.skips_folder
-    try:
-        with os.scandir(folder.descriptor) as entries:
-            for entry in entries:
-                path = folder.prefix + entry.name
-                if entry.is_file(follow_symlinks=False):
-                    try:
-                        status = entry.stat(follow_symlinks=False)
-                    except FileNotFoundError:
-                        continue
-                    if opened.is_trusted(status):
-                        files.append(_as_found(path, status))
-                    else:
-                        opened.leave_out(path, "another user could have written it")
-                elif entry.is_dir(follow_symlinks=False) and not (
-                    path in foreign or path == _SYSTEM_FOLDER or skips_folder(path)
-                ):
-                    folder.names.append(entry.name)
-    except OSError as error:
-        if not folder.prefix:
-            raise LocalCacheError("look through", str(opened.root.path), explained(error)) from error
-        opened.leave_out(folder.prefix, explained(error))
-    return files
 
 
 def _as_found(path: str, status: os.stat_result) -> LocalFile:

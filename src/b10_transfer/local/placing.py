@@ -15,7 +15,7 @@ from ..adapters import CacheRoot, UnitKind
 from ..errors import CacheError, LocalCacheError, explained
 from ..pack import PackUnit
 from ..repository.union import Pack, Union
-from .presence import below_root, is_present, known_unit
+from .presence import Presence, below_root, known_unit
 from .rights import rights_of
 from .staging import StagedTree, make_folders
 
@@ -99,7 +99,7 @@ def _place_unit(cache: CacheRoot, tree: StagedTree, unit: PackUnit) -> bool:
     make_folders((root / known.path).parent, tree.folder_mode)
     if known.kind is UnitKind.FOLDER and _rename_folder(staged / known.path, root / known.path):
         return True
-    if is_present(cache, known, {}):
+    if Presence(cache).has(known):
         return False
     # A stem, or a folder with nothing but leftovers in it. What names the other files comes last.
     paths = sorted((below_root(member.path) for member in unit.members), key=cache.adapter.is_rewritten)

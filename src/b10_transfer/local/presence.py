@@ -2,55 +2,62 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 from ..adapters import CacheRoot, Unit, UnitKind
-from ..adapters.base import is_transient
+from ..errors import LocalCacheError
 from ..pack import PackUnit
 from ..repository.union import Pack
+from .files import LocalFile, RootScan
+from .ownership import open_private
 
 Wanted = Mapping[str, tuple[Pack, PackUnit]]
 
 
 def missing(units: Wanted, roots: Iterable[CacheRoot]) -> list[str]:
-    """Names of the units that belong to one of ``roots`` and are not there."""
-    by_name = {root.name: root for root in roots}
-    exist = {name: os.path.exists(root.path) for name, root in by_name.items()}
-    listings: dict[Path, list[str]] = {}
+    """Names of the units that belong to one of ``roots`` and are not there, or not finished."""
+    presence = {root.name: Presence(root) for root in roots}
     absent = []
     for name, (_pack, unit) in units.items():
         root = name.partition("/")[0]
-        if root in by_name and not (exist[root] and is_present(by_name[root], known_unit(unit), listings)):
+        if root in presence and not presence[root].has(known_unit(unit)):
             absent.append(name)
     return absent
+
+
+class Presence:
+    """What is in a cache root, at the moment when it is first looked for."""
+
+    def __init__(self, root: CacheRoot) -> None:
+        self._root = root
+        self._stems: dict[str, dict[Unit, list[LocalFile]]] = {}
+        """What is known of folders that hold many units."""
+        try:
+            self._opened = open_private(root, to_restore=True)
+        except LocalCacheError:  # it is not restored to either
+            self._opened = None
+
+    def has(self, unit: Unit) -> bool:
+        """Whether a unit is there and its compiler has finished it."""
+        files = [file.path for file in self.files(unit)]
+        return bool(files) and self._root.adapter.is_complete(self._root.path, unit, files)
+
+    def files(self, unit: Unit) -> list[LocalFile]:
+        """The files of a unit that are there."""
+        if self._opened is None:
+            return []
+        scan = RootScan(self._opened)
+        if unit.kind is UnitKind.FOLDER:
+            return next((files for found, files in scan.units(unit.path) if found == unit), [])
+        folder = unit.path.rpartition("/")[0]
+        if folder not in self._stems:
+            self._stems[folder] = dict(scan.units(folder, deep=False))
+        return self._stems[folder].get(unit, [])
 
 
 def known_unit(unit: PackUnit) -> Unit:
     """A unit as its adapter knows it."""
     return Unit(below_root(unit.name), UnitKind(unit.kind))
-
-
-def is_present(root: CacheRoot, unit: Unit, listings: dict[Path, list[str]]) -> bool:
-    """Whether any artifact of a unit is there; locks and what a killed compiler left half written are none."""
-    path = root.path / unit.path
-    if unit.kind is UnitKind.FOLDER:
-        try:
-            return any(not is_transient(name) for name in os.listdir(path))
-        except FileNotFoundError:
-            return False
-        except NotADirectoryError:
-            return True
-    if path.parent not in listings:
-        try:
-            listings[path.parent] = os.listdir(path.parent)
-        except (FileNotFoundError, NotADirectoryError):
-            listings[path.parent] = []
-    folder = unit.path[: -len(path.name)]
-    return any(
-        name.startswith(path.name) and root.adapter.unit_of(folder + name) == unit for name in listings[path.parent]
-    )
 
 
 def below_root(name: str) -> str:

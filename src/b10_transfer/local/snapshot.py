@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,7 +22,7 @@ from ..notices import notices
 from ..pack import PackUnit, PackWriter
 from ..pack.rules import DistinctPaths, check_paths
 from ..pack.units import storable_time
-from .files import LocalFile, LocalUnit, walk
+from .files import LocalFile, LocalUnit, RootScan
 from .ownership import OpenRoot, open_private
 from .sources import Sources, UnitChangedError, check_folder
 
@@ -40,6 +40,8 @@ class Snapshot:
     """Units that a compiler has not finished, counted by cache."""
     failed: Mapping[str, CacheError]
     """Why a cache could not be read, by its name."""
+    unrecognised: Mapping[str, int] = field(default_factory=dict)
+    """Files and folders that no compiler writes there, counted by cache."""
 
     @property
     def incomplete(self) -> int:
@@ -48,10 +50,10 @@ class Snapshot:
 
 
 def has_artifacts(root: CacheRoot) -> bool:
-    """Whether a root holds at least one artifact; locks, half-written files and empty folders are none."""
+    """Whether a root holds at least one unit that its compiler has finished."""
     if root.adapter.accompanies or (opened := open_private(root, to_restore=True)) is None:
         return False
-    return any(root.adapter.unit_of(file.path) is not None for file in walk(opened))
+    return any(_is_complete(root, *found) for found in RootScan(opened).units())
 
 
 def take(
@@ -66,26 +68,28 @@ def take(
     """
     found: list[LocalUnit] = []
     unfinished: Counter[str] = Counter()
+    unrecognised: Counter[str] = Counter()
     failed: dict[str, CacheError] = dict(refused)
     for root in roots:
         deadline.check(f"looking through {root.path}")
         try:
             if (opened := open_private(root)) is None:
                 continue
-            units = _group(opened)
+            scan = RootScan(opened)
+            units = list(scan.units())
         except LocalCacheError as error:
             failed[root.name] = error
             continue
         _log_entries_left_out(opened)
-        complete = []
-        for unit, files in units.items():
-            files.sort()
-            if root.adapter.is_complete(root.path, unit, [file.path for file in files]):
-                complete.append(LocalUnit(opened, unit, tuple(files)))
-            else:
-                unfinished[root.name] += 1
+        complete = [LocalUnit(opened, unit, tuple(files)) for unit, files in units if _is_complete(root, unit, files)]
+        unfinished[root.name] = len(units) - len(complete)
+        unrecognised[root.name] = scan.unrecognised
         found += _fitting(complete)
-    return Snapshot(tuple(found), unfinished, failed)
+    return Snapshot(tuple(found), unfinished, failed, unrecognised)
+
+
+def _is_complete(root: CacheRoot, unit: Unit, files: Sequence[LocalFile]) -> bool:
+    return root.adapter.is_complete(root.path, unit, [file.path for file in files])
 
 
 def log_left_out(failed: Mapping[str, CacheError]) -> None:
@@ -106,18 +110,6 @@ def _log_entries_left_out(opened: OpenRoot) -> None:
     if opened.left_out:
         more = " (and others in this cache)" if len(opened.left_out) > 1 else ""
         notices.log(logger, logging.WARNING, f"{opened.left_out[0]}{more}; it is left out, the rest is used")
-
-
-def _group(opened: OpenRoot) -> dict[Unit, list[LocalFile]]:
-    units: dict[Unit, list[LocalFile]] = {}
-    unit_of = opened.root.adapter.unit_of
-    for file in walk(opened):
-        unit = unit_of(file.path)
-        if unit in units:
-            units[unit].append(file)
-        elif unit is not None:
-            units[unit] = [file]
-    return units
 
 
 def _fitting(units: list[LocalUnit]) -> list[LocalUnit]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import stat
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -16,7 +15,7 @@ from ..pack import Content, SourceFile
 from ..pack.limits import MAX_REWRITTEN_BYTES
 from ..pack.units import storable_time
 from .bulk import read_files
-from .files import LocalFile, LocalUnit
+from .files import LocalFile, LocalUnit, RootScan
 from .ownership import OpenRoot
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -130,35 +129,10 @@ def check_folder(unit: LocalUnit) -> None:
     inside = len(unit.unit.path) + 1
     if {file.path[inside:] for file in unit.files} == _names_in(unit.opened, unit.unit.path):
         return  # nearly always: these files and nothing else
-    expected: dict[str, set[str]] = {}
-    for file in unit.files:
-        path = file.path
-        while path != unit.unit.path:
-            folder, _, name = path.rpartition("/")
-            if folder in expected:
-                expected[folder].add(name)
-                break  # and so are the folders above it
-            expected[folder] = {name}
-            path = folder
-    for folder, names in expected.items():
-        found = _names_in(unit.opened, folder)
-        if names - found or any(_holds_artifacts(unit.opened, f"{folder}/{name}") for name in found - names):
-            raise UnitChangedError("files were added or removed")
-
-
-def _holds_artifacts(opened: OpenRoot, path: str) -> bool:
-    """Whether there is an artifact at or below a path; links, locks and empty folders are none."""
-    adapter = opened.root.adapter
-    folder, _, name = path.rpartition("/")
-    with _open_folder(opened, folder) as descriptor:
-        try:
-            mode = os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode
-        except FileNotFoundError:
-            return False
-    if stat.S_ISDIR(mode):
-        children = () if adapter.skips_folder(path) else _names_in(opened, path)
-        return any(_holds_artifacts(opened, f"{path}/{name}") for name in children)
-    return not stat.S_ISLNK(mode) and adapter.unit_of(path) is not None
+    expected = [file.path for file in unit.files]
+    found = [[file.path for file in files] for _unit, files in RootScan(unit.opened).units(unit.unit.path)]
+    if found != [expected]:
+        raise UnitChangedError("files were added or removed")
 
 
 def _names_in(opened: OpenRoot, folder: str) -> set[str]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from ..adapters import CacheRoot, locate_caches
@@ -13,13 +12,12 @@ from ..config import Config
 from ..environment import detect
 from ..errors import ConfigurationError, LocalCacheError
 from ..inspection.bounded import Observer, bounded, open_store
-from ..local.ownership import open_private
+from ..local.files import RootScan
+from ..local.ownership import OpenRoot, open_private
 from ..local.staging import LOCKS_SHARE, wait_for_restore
 from ..pack import Limits
 from ..repository.catalogue import Catalogue, KnownById
 from ..repository.repository import Repository
-
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True)
@@ -78,61 +76,57 @@ def _clear(root: CacheRoot, config: Config, deadline: Deadline) -> ClearedCache:
     if config.locks:
         patience = Deadline("clear", deadline.remaining_s * LOCKS_SHARE)
         wait_for_restore(root.outermost, patience, may_be_shared=config.shared_roots)
-    sweep = _Sweep(root, deadline)
+    sweep = Sweep()
     try:
         if (opened := open_private(root, to_restore=True)) is not None:
-            sweep.clear(os.dup(opened.descriptor), "")
-    except FileNotFoundError:  # then it holds nothing
-        sweep = _Sweep(root, deadline)
+            sweep.clear(opened, deadline)
+            sweep.errors += map(str, opened.left_out)
     except LocalCacheError as error:
         sweep.errors.append(str(error))
-    except OSError as error:
-        sweep.errors.append(f"{root.path}: {error.strerror}")
     return ClearedCache(root.name, str(root.path), sweep.files, sweep.bytes, tuple(sweep.errors))
 
 
-class _Sweep:
-    """Goes through one root by descriptors of its folders, so that no link can lead it elsewhere."""
+class Sweep:
+    """Removes the units of one root, by descriptors of its folders, so that no link can lead it elsewhere."""
 
-    def __init__(self, root: CacheRoot, deadline: Deadline) -> None:
+    def __init__(self) -> None:
         self.files = 0
         self.bytes = 0
         self.errors: list[str] = []
-        self._root = root
-        self._deadline = deadline
-        self._foreign = {str(path) for path in root.nested}
 
-    def clear(self, descriptor: int, folder: str) -> bool:
-        """Remove the artifacts below an open folder, which is closed; whether there were any."""
-        removed = False
+    def clear(self, opened: OpenRoot, deadline: Deadline) -> None:
+        """Remove what compilers have written to a root, finished or not, and folders that are empty after that."""
+        emptied: set[str] = set()
+        for _unit, files in RootScan(opened).units():
+            deadline.check()
+            for file in files:
+                folder, _, name = file.path.rpartition("/")
+                if self._attempt(opened, folder, name, os.unlink):
+                    self.files, self.bytes = self.files + 1, self.bytes + file.size
+                    emptied.add(folder)
+        while emptied:
+            folder = max(emptied, key=lambda path: path.count("/"))
+            emptied.remove(folder)
+            above, _, name = folder.rpartition("/")
+            # A folder stays that still holds something: a lock, another cache, what could not be removed.
+            if folder and self._attempt(opened, above, name, os.rmdir, is_required=False) and above:
+                emptied.add(above)
+
+    def _attempt(
+        self, opened: OpenRoot, folder: str, name: str, remove: Callable[..., None], *, is_required: bool = True
+    ) -> bool:
         try:
-            self._deadline.check()
-            with os.scandir(descriptor) as entries:
-                found = list(entries)
-            for entry in found:
-                path = f"{folder}/{entry.name}" if folder else entry.name
-                try:
-                    if entry.is_dir(follow_symlinks=False):
-                        removed |= self._clear_folder(descriptor, entry.name, path)
-                    elif entry.is_file(follow_symlinks=False) and self._root.adapter.unit_of(path) is not None:
-                        size = entry.stat(follow_symlinks=False).st_size
-                        os.unlink(entry.name, dir_fd=descriptor)
-                        self.files, self.bytes, removed = self.files + 1, self.bytes + size, True
-                except FileNotFoundError:  # somebody else removed it
-                    continue
-                except OSError as error:
-                    self.errors.append(f"{self._root.path}/{path}: {error.strerror}")
-        finally:
-            os.close(descriptor)
-        return removed
-
-    def _clear_folder(self, parent: int, name: str, path: str) -> bool:
-        if f"{self._root.path}/{path}" in self._foreign or self._root.adapter.skips_folder(path):
+            descriptor = opened.open_folder(folder)
+            try:
+                remove(name, dir_fd=descriptor)
+            finally:
+                os.close(descriptor)
+        except FileNotFoundError:  # somebody else removed it
             return False
-        if not self.clear(os.open(name, _FOLDER, dir_fd=parent), path):
+        except OSError as error:
+            if is_required:
+                self.errors.append(f"{opened.root.path}/{folder}/{name}: {error.strerror}")
             return False
-        with suppress(OSError):  # it still holds something: a lock, another cache, what could not be removed
-            os.rmdir(name, dir_fd=parent)
         return True
 
 

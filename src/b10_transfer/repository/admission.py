@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..adapters import ADAPTERS, Adapter, Unit, UnitKind
-from ..adapters.base import any_transient
 from ..errors import CorruptPackError, PackTooLargeError, UnsupportedPackError
 from ..pack import Index, Member, PackReader
 from ..pack.limits import MAX_REWRITTEN_BYTES
 
+logger = logging.getLogger(__name__)
+
 _ADAPTERS = {adapter.name: adapter for adapter in ADAPTERS}
 
 
-def check_place(pack_id: str, index: Index, namespace: str, environment_id: str) -> None:
-    """Raise PackError unless a pack belongs to an environment and namespace, and its units are what adapters make.
+def admit(pack_id: str, index: Index, namespace: str, environment_id: str) -> Index:
+    """The index without the units that hold files no compiler writes: these are neither restored nor merged.
 
+    Raises PackError unless a pack belongs to an environment and namespace, and its units are those that adapters make.
     Artifacts of another environment may be illegal instructions.
     """
     if (index.namespace, index.environment_id) != (namespace, environment_id):
@@ -26,17 +30,19 @@ def check_place(pack_id: str, index: Index, namespace: str, environment_id: str)
         )
     if unknown := [root for root in index.roots if root not in _ADAPTERS]:
         raise UnsupportedPackError(pack_id, f"holds caches this version does not know: {', '.join(unknown)!a:.120}")
-    folders = [unit for unit in index.units if unit.kind == UnitKind.FOLDER.value]
-    if any_transient(member.path for unit in folders for member in unit.members):
-        culprit = next(unit for unit in folders if any_transient(member.path for member in unit.members))
-        raise CorruptPackError(pack_id, f"{culprit.name!a:.120} holds files that are no artifacts")
     check_rewritten(pack_id, index)
-    for name, kind, members, origin in index.units:
-        if origin >= pack_id:
-            raise CorruptPackError(pack_id, f"{name!a:.120} is said to come from a later pack, {origin}")
-        root, _, path = name.partition("/")
-        if not _is_unit(_ADAPTERS[root], Unit(path, UnitKind(kind)), members):
-            raise CorruptPackError(pack_id, f"{name!a:.120} is no unit of the {root} cache")
+    admitted = []
+    for unit in index.units:
+        if unit.origin >= pack_id:
+            raise CorruptPackError(pack_id, f"{unit.name!a:.120} is said to come from a later pack, {unit.origin}")
+        root, _, path = unit.name.partition("/")
+        if _is_unit(_ADAPTERS[root], Unit(path, UnitKind(unit.kind)), unit.members, pack_id):
+            admitted.append(unit)
+        else:
+            logger.info(
+                "pack %s: unit %s holds files that no compiler writes; it is ignored", pack_id, ascii(unit.name)
+            )
+    return index if len(admitted) == len(index.units) else replace(index, units=tuple(admitted))
 
 
 def check_rewritten(pack_id: str, index: Index) -> None:
@@ -74,8 +80,14 @@ def check_content(pack_id: str, reader: PackReader, index: Index) -> None:
             gathered.clear()
 
 
-def _is_unit(adapter: Adapter, expected: Unit, members: Sequence[Member]) -> bool:
-    """Whether an adapter would group these files so: only then do units of two packs never get in each other's way."""
-    if expected.kind is UnitKind.FOLDER:  # the others are below the same folder
-        return adapter.unit_of(members[0].path.partition("/")[2]) == expected
-    return all(adapter.unit_of(member.path.partition("/")[2]) == expected for member in members)
+def _is_unit(adapter: Adapter, expected: Unit, members: Sequence[Member], pack_id: str) -> bool:
+    """Whether a compiler writes these files, and all of them.
+
+    Raises CorruptPackError if an adapter groups them otherwise: only then do units of two packs never get in each
+    other's way.
+    """
+    paths = [member.path.partition("/")[2] for member in members]
+    found = set(map(adapter.unit_of, paths))
+    if found - {expected, None}:
+        raise CorruptPackError(pack_id, f"{expected.path!a:.120} is no unit of the {adapter.name} cache")
+    return found == {expected} and len(adapter.written(expected, paths)) == len(paths)

@@ -28,7 +28,7 @@ from ..errors import (
 )
 from ..pack import Budget, Limits, PackReader
 from ..stores.base import ObjectInfo, ReadStore, Store
-from .admission import check_content, check_place
+from .admission import admit, check_content
 from .layout import Place, packs_by_id
 from .listing import Listed
 from .signing import SigningKey, Trust
@@ -204,8 +204,7 @@ class ReadRepository:
             with source:
                 approve = partial(self._trusted.check, pack_id) if self._trusted is not None else None
                 reader = PackReader(pack_id, source, self.limits, self._deadline, approve)
-                index = reader.read_index(budget)
-                check_place(pack_id, index, self.namespace, self.environment.id)
+                index = admit(pack_id, reader.read_index(budget), self.namespace, self.environment.id)
                 if verify_frames:
                     check_content(pack_id, reader, index)
                 budget.take(pack_id, index.memory, index.room_bytes)

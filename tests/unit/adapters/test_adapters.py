@@ -130,9 +130,17 @@ def test_caches_in_one_directory_are_saved_once(
     for variable in ("TVM_FFI_CACHE_DIR", "TORCH_EXTENSIONS_DIR"):
         monkeypatch.setenv(variable, str(shared))
     log = b"# ninja log v7\n1\t2\t3\tmod.so\tcdcaf21747c84c49\n"
-    fill(shared, {"mod/mod.so": b"library", "mod/.ninja_log": log})
+    fill(
+        shared,
+        {
+            "mod_0123456789abcdef/mod.so": b"library",
+            "mod_0123456789abcdef/.ninja_log": log,
+            "mod/mod.so": b"library",
+            "mod/.ninja_log": log,
+        },
+    )
     found = take(cache_roots(Config.from_environment()), Deadline("test", 60))
-    assert [unit.name for unit in found.units] == ["tvm_ffi/mod"]
+    assert [unit.name for unit in found.units] == ["tvm_ffi/mod_0123456789abcdef", "torch_extensions/mod"]
 
 
 def test_roots_are_named_in_a_sentence(isolated_env: IsolatedEnv) -> None:

@@ -31,7 +31,7 @@ def test_caches_side_by_side_are_both_roots(isolated_env: IsolatedEnv, monkeypat
     ]
 
 
-@pytest.mark.parametrize("inside", ["triton", "triton/0", "triton/3", "."])
+@pytest.mark.parametrize("inside", ["triton", "triton/0", "triton/3", "triton/mine"])
 def test_triton_cache_where_inductor_puts_it_is_left_to_inductor(
     isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch, inside: str
 ) -> None:
@@ -39,25 +39,19 @@ def test_triton_cache_where_inductor_puts_it_is_left_to_inductor(
     assert [(root.name, root.nested) for root in found] == [("inductor", ())]
 
 
-@pytest.mark.parametrize("inside", ["kernels", "aa/kernels", "tritons"])
+@pytest.mark.parametrize("inside", ["kernels", "aa/kernels", "tritons", "triton/0/deeper", "."])
 def test_triton_cache_elsewhere_in_inductors_is_its_own(
     isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch, inside: str
 ) -> None:
     triton = isolated_env.inductor / inside
     found = roots(isolated_env, monkeypatch, triton, isolated_env.inductor)
-    assert [(root.name, root.path, root.nested) for root in found] == [
-        ("inductor", isolated_env.inductor, (triton,)),
-        ("triton", triton, ()),
-    ]
+    assert [(root.name, root.path) for root in found] == [("inductor", isolated_env.inductor), ("triton", triton)]
 
 
 def test_inductors_cache_in_tritons_is_its_own(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
     inductor = isolated_env.home / ".cache" / "triton" / "inductor"
     found = roots(isolated_env, monkeypatch, inductor.parent, inductor)
-    assert [(root.name, root.path, root.nested) for root in found] == [
-        ("inductor", inductor, ()),
-        ("triton", inductor.parent, (inductor,)),
-    ]
+    assert [(root.name, root.path) for root in found] == [("inductor", inductor), ("triton", inductor.parent)]
 
 
 @pytest.mark.parametrize(
@@ -68,6 +62,9 @@ def test_inductors_cache_in_tritons_is_its_own(isolated_env: IsolatedEnv, monkey
         ("caches/kernels", "caches"),
         ("caches", "caches/inductor"),
         ("caches", "caches"),
+        ("caches/triton/mine", "caches"),
+        ("caches/triton/0/deeper", "caches"),
+        ("caches/ey", "caches"),
     ],
 )
 def test_every_file_is_saved_once_however_roots_are_nested(
@@ -75,10 +72,10 @@ def test_every_file_is_saved_once_however_roots_are_nested(
 ) -> None:
     home = isolated_env.home / ".cache"
     isolated_env.fill(home / triton, {"KERNEL/launcher.so": b"binary"})
-    isolated_env.fill(home / inductor, {"aa/key.py": b"source"})
+    isolated_env.fill(home / inductor, {"ey/key.py": b"source"})
     found = take(roots(isolated_env, monkeypatch, home / triton, home / inductor), Deadline("test", 60))
     paths = [unit.root.path / file.path for unit in found.units for file in unit.files]
-    assert sorted(paths) == sorted([home / triton / "KERNEL/launcher.so", home / inductor / "aa/key.py"])
+    assert sorted(paths) == sorted([home / triton / "KERNEL/launcher.so", home / inductor / "ey/key.py"])
 
 
 def test_names_of_adapters_are_those_that_packs_were_written_with() -> None:

@@ -15,12 +15,15 @@ from hypothesis import strategies as st
 
 from b10_transfer.adapters.base import Unit, UnitKind, is_transient
 from b10_transfer.adapters.inductor import InductorAdapter, default_inductor_dir
+from b10_transfer.adapters.triton import TritonAdapter
 from b10_transfer.config import Config
 
 if TYPE_CHECKING:
     from tests.conftest import FillTree, IsolatedEnv
 
 ADAPTER = InductorAdapter()
+SYSTEM = "0a" * 32
+FLYDSL = f"gemm_{SYSTEM}/0123456789abcdef.pkl"
 KEY = "cdq7vqhv5vfe4bcrkgejqo5o4m2sxhbvdyxmehbbr4qrmnbjqwup"
 GRAPH = "fgi4kywmxnyl2sgkfr6cnhm3z25hdyfqoh3mfpjxytdmzwu7p6rj"
 KERNEL = "XJFWKQ3VTWVPYS5VZ4ABTYTRMO2QF4D3RU6VLZ4QYV6MRPFVXQ3A"
@@ -41,16 +44,20 @@ def folder(path: str) -> Unit:
         (f"dq/{KEY}.main.cpp", stem(f"dq/{KEY}")),
         (f"dq/{KEY}.main.so", stem(f"dq/{KEY}")),
         (f"dq/{KEY}.best_config", stem(f"dq/{KEY}")),
-        (f"dq/{KEY}", stem(f"dq/{KEY}")),
+        (f"dq/{KEY}.so.load_ok", stem(f"dq/{KEY}")),
+        (f"dq/{KEY}.picked_kernel", stem(f"dq/{KEY}")),
         (f"fxgraph/gi/{GRAPH}/{KEY}", folder(f"fxgraph/gi/{GRAPH}")),
         (f"aotautograd/{KEY}/entry", folder(f"aotautograd/{KEY}")),
         (f"triton/0/{KERNEL}/kernel.cubin", folder(f"triton/0/{KERNEL}")),
         (f"triton/0/{KERNEL}/__grp__kernel.json", folder(f"triton/0/{KERNEL}")),
         (f"triton/12/{KERNEL}/kernel.cubin", folder(f"triton/12/{KERNEL}")),
         (f"triton/{KERNEL}/kernel.cubin", folder(f"triton/{KERNEL}")),
-        ("cache/0a1b2c3d", stem("cache/0a1b2c3d")),
-        ("dynamo/ab/entry.pt", stem("dynamo/ab/entry.pt")),
-        ("dynamo/ab/entry.json", stem("dynamo/ab/entry.json")),
+        (f"cache/{SYSTEM}", stem(f"cache/{SYSTEM}")),
+        (f"cutedsl_compile_cache/{SYSTEM}.o", stem(f"cutedsl_compile_cache/{SYSTEM}.o")),
+        (f"flydsl_compile_cache/{FLYDSL}", stem(f"flydsl_compile_cache/{FLYDSL}")),
+        (f"triton/mine/{KERNEL}/kernel.cubin", folder(f"triton/mine/{KERNEL}")),
+        ("dynamo/code_state_job_1.pkl", stem("dynamo/code_state_job_1.pkl")),
+        (f"dynamo/{SYSTEM}/entry", stem(f"dynamo/{SYSTEM}/entry")),
     ],
 )
 def test_file_belongs_to_its_unit(path: str, unit: Unit) -> None:
@@ -60,6 +67,18 @@ def test_file_belongs_to_its_unit(path: str, unit: Unit) -> None:
 @pytest.mark.parametrize(
     "path",
     [
+        f"dq/{KEY}",
+        f"dq/{KEY}.json",
+        f"dq/{KEY}.bin",
+        f"xx/{KEY}.py",
+        "job/credentials.json",
+        "my/job.py",
+        f"fxgraph/gi/{GRAPH}/token",
+        f"fxgraph/xx/{GRAPH}/{KEY}",
+        "cache/token",
+        "dynamo/notes.pkl",
+        f"triton/0/{KERNEL}/kernel.safetensors",
+        f"triton/0/deeper/{KERNEL}/kernel.cubin",
         f"locks/{KEY}.lock",
         "locks/anything",
         "precompiled_headers/header.h.gch",
@@ -115,7 +134,7 @@ PATHS = st.lists(NAMES, min_size=1, max_size=6).map("/".join)
 
 
 @given(PATHS)
-@example("aa/key.main.so")
+@example("ey/key.main.so")
 @example("triton/0/x/y")
 def test_unit_holds_the_file_it_was_found_by(path: str) -> None:
     unit = ADAPTER.unit_of(path)
@@ -220,10 +239,11 @@ def test_library_without_a_lock_file_is_complete_and_none_is_made(tmp_path: Path
 @pytest.mark.parametrize(
     ("other", "is_covered"),
     [
-        (".", True),
+        (".", False),
+        ("triton/mine", True),
         ("triton", True),
         ("triton/0", True),
-        ("triton/0/deeper", True),
+        ("triton/0/deeper", False),
         ("tritons", False),
         ("elsewhere", False),
         ("..", False),
@@ -231,7 +251,7 @@ def test_library_without_a_lock_file_is_complete_and_none_is_made(tmp_path: Path
 )
 def test_triton_cache_is_covered_where_inductor_puts_it(tmp_path: Path, other: str, is_covered: bool) -> None:
     root = tmp_path / "inductor"
-    assert ADAPTER.covers(str(root), os.path.normpath(root / other)) is is_covered
+    assert ADAPTER.covers(str(root), os.path.normpath(root / other), TritonAdapter()) is is_covered
 
 
 def test_group_files_are_rewritten_below_triton_alone() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from b10_transfer.adapters.ninja import has_built_library, is_build_file
+from b10_transfer.adapters.ninja import has_built_library
 from tests.conftest import FillTree
 
 LOG = b"# ninja log v7\n0\t22760\t1795449921525260545\tmain.o\t607128015deae6ac\n"
@@ -35,9 +35,3 @@ def test_objects_alone_are_no_library(tmp_path: Path, fill: FillTree) -> None:
 def test_log_that_is_no_log_names_nothing(tmp_path: Path, fill: FillTree) -> None:
     fill(tmp_path, {".ninja_log": b"\xff\x00mod.so\tmod.so\n" * 3})
     assert not has_built_library(tmp_path, ["mod/mod.so"])
-
-
-def test_list_of_commands_is_written_anew_and_nothing_else_is() -> None:
-    assert is_build_file("mod/build.ninja")
-    assert not is_build_file("mod/.ninja_log")
-    assert not is_build_file("build.ninja/mod.so")

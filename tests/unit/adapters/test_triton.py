@@ -33,11 +33,23 @@ def test_kernel_is_a_unit(isolated_env: IsolatedEnv) -> None:
     unit = Unit(KEY, UnitKind.FOLDER)
     assert ADAPTER.unit_of(f"{KEY}/kernel.cubin") == unit
     assert ADAPTER.unit_of(GROUP) == unit
-    assert ADAPTER.unit_of(f"{KEY}/deeper/launcher.so") == unit
+    assert ADAPTER.unit_of(f"{KEY}/launcher.so") == unit
     assert ADAPTER.locate(Config.from_environment().reader) == isolated_env.triton
 
 
-@pytest.mark.parametrize("path", [KEY, f"{KEY}/lock", f"{KEY}/tmp.pid_1_ab/kernel.cubin", ".b10-lock", f"{KEY}/a.tmp"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"{KEY}/deeper/launcher.so",
+        f"{KEY}/token",
+        f"{KEY}/x.safetensors",
+        KEY,
+        f"{KEY}/lock",
+        f"{KEY}/tmp.pid_1_ab/kernel.cubin",
+        ".b10-lock",
+        f"{KEY}/a.tmp",
+    ],
+)
 def test_file_that_is_no_artifact_belongs_to_no_unit(path: str) -> None:
     assert ADAPTER.unit_of(path) is None
 
@@ -58,6 +70,27 @@ def test_file_that_is_no_artifact_belongs_to_no_unit(path: str) -> None:
 def test_kernel_is_complete_once_its_group_file_is_there(tmp_path: Path, names: list[str], is_complete: bool) -> None:
     files = [f"{KEY}/{name}" for name in names]
     assert ADAPTER.is_complete(tmp_path, Unit(KEY, UnitKind.FOLDER), files) is is_complete
+
+
+@pytest.mark.parametrize(
+    ("names", "written"),
+    [
+        (["kernel.cubin", "kernel.json", "__grp__kernel.json", "config.json"], 3),
+        (["kernel.cubin", "kernel.json", "config.json"], 2),
+        (["config.json"], 0),
+        (["tokenizer.json", "credentials.json"], 0),
+        (["matmul.autotune.json"], 1),
+        (["kernel.cubin", "__grp__kernel.json", "matmul.autotune.json", "launcher.so"], 4),
+        (["launcher.so"], 1),
+    ],
+)
+def test_file_counts_only_beside_the_others_of_its_kernel(names: list[str], written: int) -> None:
+    """A kernel may have any name, and so ``config.json`` is one of its files or somebody else's."""
+    assert len(ADAPTER.written(Unit(KEY, UnitKind.FOLDER), [f"{KEY}/{name}" for name in names])) == written
+
+
+def test_library_beside_what_no_compiler_writes_is_no_helper() -> None:
+    assert not ADAPTER.written(Unit("PIL", UnitKind.FOLDER), ["PIL/_imaging.so"], is_mixed=True)
 
 
 @pytest.mark.parametrize("path", ["__grp__kernel.json", f"{KEY}/__grp__kernel.json", f"{KEY}/__grp__a.b.json"])

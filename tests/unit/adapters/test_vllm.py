@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from b10_transfer.adapters import cache_roots
 from b10_transfer.adapters.base import Unit, UnitKind
+from b10_transfer.adapters.inductor import InductorAdapter
 from b10_transfer.adapters.vllm import VllmAdapter
 from b10_transfer.concurrency.deadline import Deadline
 from b10_transfer.config import Config
@@ -53,6 +54,7 @@ def folder(path: str) -> Unit:
         (ARTIFACT, folder(RANK)),
         (f"{ARTIFACT}/fxgraph/gi/{GRAPH}/entry", folder(RANK)),
         (f"{RANK}/vllm_compile_cache.py", folder(RANK)),
+        (f"{RANK}/artifact_shape_None_subgraph_0", folder(RANK)),
         (f"{RANK}/inductor_cache/dq/{CODE}.py", folder(RANK)),
         (f"{RANK}/triton_cache/{KERNEL}/kernel.cubin", folder(RANK)),
         (f"{HASH}/rank_3_1/eagle_head/vllm_compile_cache.py", folder(f"{HASH}/rank_3_1")),
@@ -68,6 +70,11 @@ def test_file_belongs_to_its_unit(path: str, unit: Unit) -> None:
         f"{RANK}/backbone/cache_key_factors.json",
         f"{RANK}/backbone/computation_graph.py",
         f"{RANK}/transformed_code.py",
+        f"{RANK}/backbone/token",
+        f"{RANK}/backbone/config.json",
+        f"{RANK}/model.safetensors",
+        f"{ARTIFACT}/credentials.json",
+        f"{AOT}/rank_0_0/other",
         f"{AOT}/rank_0_0/model.1234.tmp",
         f"{AOT}/rank_0_0",
         f"{AOT}/stray",
@@ -119,7 +126,7 @@ def test_locks_and_headers_are_not_looked_into() -> None:
     for cache in (f"{AOT}/inductor_cache", f"{RANK}/inductor_cache"):
         assert ADAPTER.skips_folder(f"{cache}/locks")
         assert not ADAPTER.skips_folder(cache)
-    assert not ADAPTER.skips_folder(f"{HASH}/locks")
+    assert ADAPTER.skips_folder(f"{HASH}/locks")
 
 
 def test_root_is_below_vllms_own(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,8 +167,8 @@ def test_directories_that_vllm_points_inductor_and_triton_at_are_left_to_vllm(
 @pytest.mark.parametrize("other", ["..", f"{HASH}/rank_0_0", "torch_aot_compile", f"{AOT}/rank_0_0", "triton_cache"])
 def test_other_places_in_vllms_cache_are_not_vllms(tmp_path: Path, other: str) -> None:
     root = str(tmp_path)
-    assert ADAPTER.covers(root, root)
-    assert not ADAPTER.covers(root, os.path.normpath(tmp_path / other))
+    assert ADAPTER.covers(root, root, ADAPTER)
+    assert not ADAPTER.covers(root, os.path.normpath(tmp_path / other), InductorAdapter())
 
 
 def test_ahead_of_time_artifact_is_complete_once_it_has_its_name(tmp_path: Path) -> None:

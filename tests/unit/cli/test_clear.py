@@ -15,7 +15,7 @@ from b10_transfer.environment import detect
 from tests.command import Publisher, command, pod_like_this
 from tests.conftest import IsolatedEnv, ReadTree
 
-ARTIFACTS = {"fxgraph/ab/fkey/graph": b"a graph", "cd/ckey.main.so": b"code", "triton/0/KERNEL/launcher.so": b"x"}
+ARTIFACTS = {"fxgraph/ke/fkey/graph": b"a graph", "ke/ckey.main.so": b"code", "triton/0/KERNEL/launcher.so": b"x"}
 OTHERS = {"locks/key.lock": b"", "cd/.1.2.tmp": b"half", "triton/0/KERNEL2/tmp.pid_1/k": b"half"}
 
 
@@ -66,10 +66,10 @@ def test_cache_that_does_not_exist_is_an_error_that_names_those_that_do(isolated
 
 def test_no_link_is_followed_and_none_is_removed(isolated_env: IsolatedEnv, read_tree: ReadTree) -> None:
     precious = isolated_env.home / "precious"
-    isolated_env.fill(precious, {"fxgraph/ab/key/graph": b"mine", "cd/ckey.py": b"mine"})
+    isolated_env.fill(precious, {"fxgraph/ey/key/graph": b"mine", "ke/ckey.py": b"mine"})
     isolated_env.fill(isolated_env.inductor, {"aotautograd/akey/entry": b"x"})
     (isolated_env.inductor / "fxgraph").symlink_to(precious / "fxgraph")
-    (isolated_env.inductor / "aotautograd/akey/link").symlink_to(precious / "cd/ckey.py")
+    (isolated_env.inductor / "aotautograd/akey/link").symlink_to(precious / "ke/ckey.py")
     assert command("clear").exit_code == 0
     assert len(read_tree(precious)) == 2
     assert (isolated_env.inductor / "fxgraph").is_symlink()
@@ -100,7 +100,7 @@ def test_what_cannot_be_removed_is_said_and_the_rest_goes(
     monkeypatch.setattr(os, "unlink", refuse)
     answer = command("clear")
     assert answer.exit_code == 1
-    assert f"could not remove {isolated_env.inductor}/fxgraph/ab/fkey/graph: Permission denied" in answer.stderr
+    assert f"could not remove {isolated_env.inductor}/fxgraph/ke/fkey/graph: Permission denied" in answer.stderr
     assert "inductor: removed 2 files" in answer.stdout
 
 

@@ -75,7 +75,7 @@ def test_files_are_written_with_folders_modes_and_times(module: Any, tree: int, 
 
 def test_file_is_continued_where_it_was_left(module: Any, tree: int, folder: Path) -> None:
     module.write_files(tree, [("aa/file", 0o600, 1, b"first ", 0, 6, 0)], 0)
-    module.write_files(tree, [("aa/file", 0o600, 1, b"second ", 0, 7, 6), ("aa/other", 0o600, 1, b"", 0, 0, 0)], 0)
+    module.write_files(tree, [("aa/file", 0o600, 1, b"second ", 0, 7, 6), ("th/other", 0o600, 1, b"", 0, 0, 0)], 0)
     module.write_files(tree, [("aa/file", 0o444, 77, b"third", 0, 5, 13)], 0)
     assert (folder / "aa/file").read_text() == "first second third"
     status = (folder / "aa/file").stat()

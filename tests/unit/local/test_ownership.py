@@ -17,7 +17,7 @@ from b10_transfer.adapters.triton import TritonAdapter
 from b10_transfer.concurrency.deadline import Deadline
 from b10_transfer.config.reader import resolve
 from b10_transfer.errors import ConfigurationError, LocalCacheError
-from b10_transfer.local.files import walk
+from b10_transfer.local.files import RootScan
 from b10_transfer.local.ownership import User, check_private, is_private, open_private, user_to_restore_as
 from b10_transfer.local.snapshot import take
 
@@ -158,7 +158,7 @@ def test_what_was_opened_is_read_even_if_its_path_leads_elsewhere_later(tmp_path
     root.rename(tmp_path / "aside")
     (root / "KEY").mkdir(parents=True)
     (root / "KEY" / "planted.so").write_bytes(b"theirs")
-    assert [file.path for file in walk(opened)] == ["KEY/a.so"]
+    assert [file.path for _unit, files in RootScan(opened).units() for file in files] == ["KEY/a.so"]
 
 
 def test_link_in_a_root_is_not_followed(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_link_in_a_root_is_not_followed(tmp_path: Path) -> None:
     (root / "OTHER" / "a.so").symlink_to(tmp_path / "elsewhere" / "KEY" / "a.so")
     opened = open_private(root_at(root))
     assert opened is not None
-    assert list(walk(opened)) == []
+    assert list(RootScan(opened).units()) == []
     with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
         opened.open_folder("KEY")
 

@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 INDUCTOR, TRITON = (next(each for each in ADAPTERS if each.name == name) for name in ("inductor", "triton"))
 UNITS = {
-    "inductor/aa/key.": {"py": b"source", "main.so": b"library"},
-    "inductor/fxgraph/bb/graph/": {"entry": b"graph"},
+    "inductor/ey/key.": {"py": b"source", "main.so": b"library"},
+    "inductor/fxgraph/ra/graph/": {"entry": b"graph"},
     "triton/KERNEL/": {"launcher.so": b"launcher"},
 }
-INDUCTOR_FILES = {"aa/key.py": b"source", "aa/key.main.so": b"library", "fxgraph/bb/graph/entry": b"graph"}
+INDUCTOR_FILES = {"ey/key.py": b"source", "ey/key.main.so": b"library", "fxgraph/ra/graph/entry": b"graph"}
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_modes_and_times_are_as_they_were(packs: Packs, roots: list[CacheRoot], 
     repository = packs.repository()
     repository.publish(io.BytesIO(packs.write(UNITS, mode=0o751, mtime_ns=1_234_567_890_123_456_789)))
     load(repository, roots)
-    status = (inductor / "aa" / "key.main.so").stat()
+    status = (inductor / "ey" / "key.main.so").stat()
     assert (stat.S_IMODE(status.st_mode), status.st_mtime_ns) == (0o751, 1_234_567_890_123_456_789)
 
 
@@ -157,17 +157,18 @@ def test_missing_root_is_filled_at_one_moment(
 @pytest.mark.parametrize(
     ("local", "names"),
     [
-        ({}, ["inductor/aa/key", "inductor/fxgraph/bb/graph"]),
-        ({"aa/key.py": b""}, ["inductor/fxgraph/bb/graph"]),
-        ({"aa/key": b""}, ["inductor/fxgraph/bb/graph"]),
-        ({"aa/keys.py": b""}, ["inductor/aa/key", "inductor/fxgraph/bb/graph"]),
-        ({"aa": b"a file in the way"}, ["inductor/aa/key", "inductor/fxgraph/bb/graph"]),
-        ({"fxgraph/bb/graph/other": b""}, ["inductor/aa/key"]),
-        ({"fxgraph/bb/graph": b"a file"}, ["inductor/aa/key"]),
-        ({"aa/key.so": b"", "fxgraph/bb/graph/entry": b""}, []),
+        ({}, ["inductor/ey/key", "inductor/fxgraph/ra/graph"]),
+        ({"ey/key.py": b""}, ["inductor/fxgraph/ra/graph"]),
+        ({"ey/key.cpp": b""}, ["inductor/ey/key", "inductor/fxgraph/ra/graph"]),
+        ({"ey/keys.py": b""}, ["inductor/ey/key", "inductor/fxgraph/ra/graph"]),
+        ({"aa": b"a file in the way"}, ["inductor/ey/key", "inductor/fxgraph/ra/graph"]),
+        ({"fxgraph/ra/graph/entry": b""}, ["inductor/ey/key"]),
+        ({"fxgraph/ra/graph": b"a file"}, ["inductor/ey/key", "inductor/fxgraph/ra/graph"]),
+        ({"ey/key.so": b"", "fxgraph/ra/graph/entry": b""}, ["inductor/ey/key"]),
+        ({"ey/key.so": b"library", "fxgraph/ra/graph/entry": b""}, []),
     ],
 )
-def test_unit_is_missing_if_nothing_of_it_is_there(
+def test_unit_is_missing_unless_its_compiler_has_finished_it(
     repository: Repository,
     roots: list[CacheRoot],
     inductor: Path,
@@ -182,10 +183,10 @@ def test_unit_is_missing_if_nothing_of_it_is_there(
 def test_folder_that_is_empty_is_missing_and_gets_filled(
     repository: Repository, roots: list[CacheRoot], inductor: Path, fill: FillTree, read_tree: ReadTree
 ) -> None:
-    (inductor / "fxgraph" / "bb" / "graph").mkdir(parents=True)
-    fill(inductor, {"aa/key.py": b"local"})
+    (inductor / "fxgraph" / "ra" / "graph").mkdir(parents=True)
+    fill(inductor, {"ey/key.py": b"local"})
     load(repository, roots)
-    assert read_tree(inductor) == {"aa/key.py": b"local", "fxgraph/bb/graph/entry": b"graph"}
+    assert read_tree(inductor) == {"ey/key.py": b"local", "fxgraph/ra/graph/entry": b"graph"}
 
 
 def test_units_of_roots_that_were_not_asked_for_are_not_missing(repository: Repository, roots: list[CacheRoot]) -> None:
@@ -196,10 +197,10 @@ def test_units_of_roots_that_were_not_asked_for_are_not_missing(repository: Repo
 def test_units_that_are_there_stay_as_they_are(
     repository: Repository, roots: list[CacheRoot], inductor: Path, fill: FillTree, read_tree: ReadTree
 ) -> None:
-    fill(inductor, {"aa/key.py": b"local", "fxgraph/bb/graph/local": b"local", "zz/other.py": b"local"})
+    fill(inductor, {"ey/key.py": b"local", "fxgraph/ra/graph/entry": b"local", "th/other.py": b"local"})
     restored = load(repository, roots)
     assert restored.units == 1
-    assert read_tree(inductor) == {"aa/key.py": b"local", "fxgraph/bb/graph/local": b"local", "zz/other.py": b"local"}
+    assert read_tree(inductor) == {"ey/key.py": b"local", "fxgraph/ra/graph/entry": b"local", "th/other.py": b"local"}
 
 
 def test_units_that_appear_meanwhile_stay_as_they_are(
@@ -207,7 +208,7 @@ def test_units_that_appear_meanwhile_stay_as_they_are(
 ) -> None:
     union = repository.union()
     names = missing(union.units, roots)
-    local = {"aa/key.py": b"local", "fxgraph/bb/graph/local": b"local"}
+    local = {"ey/key.py": b"local", "fxgraph/ra/graph/entry": b"local"}
     fill(inductor, local)
     restored = restore(repository, union, names, roots, Deadline("load", 60))
     assert restored.units == 1
@@ -217,10 +218,10 @@ def test_units_that_appear_meanwhile_stay_as_they_are(
 def test_missing_units_are_added_to_a_root_in_use(
     repository: Repository, roots: list[CacheRoot], inductor: Path, fill: FillTree, read_tree: ReadTree
 ) -> None:
-    fill(inductor, {"zz/other.py": b"local"})
+    fill(inductor, {"th/other.py": b"local"})
     restored = load(repository, roots)
     assert restored.units == 3
-    assert read_tree(inductor) == {"zz/other.py": b"local", **INDUCTOR_FILES}
+    assert read_tree(inductor) == {"th/other.py": b"local", **INDUCTOR_FILES}
 
 
 def test_file_systems_without_hard_links_are_filled_too(
@@ -235,9 +236,9 @@ def test_file_systems_without_hard_links_are_filled_too(
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
     monkeypatch.setattr(os, "link", refuse)
-    fill(inductor, {"zz/other.py": b"local"})
+    fill(inductor, {"th/other.py": b"local"})
     load(repository, roots)
-    assert read_tree(inductor) == {"zz/other.py": b"local", **INDUCTOR_FILES}
+    assert read_tree(inductor) == {"th/other.py": b"local", **INDUCTOR_FILES}
 
 
 def test_root_that_cannot_be_renamed_over_is_filled_unit_by_unit(
@@ -316,10 +317,10 @@ def test_files_of_any_size_are_restored(
     """Larger than a frame, and than several: those are continued, and must not be writable in the end."""
     sizes = [0, 1, 100_000, 2_000_000, 2_500_000, 7_000_000]
     files = {f"key{number}.so": os.urandom(size) for number, size in enumerate(sizes)}
-    units = {f"inductor/bb/{name.partition('.')[0]}.": {"so": content} for name, content in files.items()}
+    units = {f"inductor/ey/{name.partition('.')[0]}.": {"so": content} for name, content in files.items()}
     load(published(packs, packs.write(units, mode=0o444)), roots[:1])
-    assert read_tree(inductor) == {f"bb/{name}": content for name, content in files.items()}
-    assert {stat.S_IMODE((inductor / "bb" / name).stat().st_mode) for name in files} == {0o444}
+    assert read_tree(inductor) == {f"ey/{name}": content for name, content in files.items()}
+    assert {stat.S_IMODE((inductor / "ey" / name).stat().st_mode) for name in files} == {0o444}
 
 
 @pytest.mark.usefixtures("way")
@@ -327,13 +328,13 @@ def test_pack_that_turns_out_damaged_leaves_nothing_in_staging(
     packs: Packs, roots: list[CacheRoot], inductor: Path, read_tree: ReadTree
 ) -> None:
     """Its first frames are being written when a later one is found to be wrong; an earlier one has one of its units."""
-    noise = {f"inductor/aa/key{number}.": {"so": os.urandom(1_500_000)} for number in range(6)}
-    older = packs.write({"inductor/aa/key0.": {"so": b"older"}})
+    noise = {f"inductor/ey/key{number}.": {"so": os.urandom(1_500_000)} for number in range(6)}
+    older = packs.write({"inductor/ey/key0.": {"so": b"older"}})
     damaged = bytearray(packs.write(noise))
     damaged[5 * 1_500_000] ^= 1
     restored = load(published(packs, older, bytes(damaged)), roots[:1])
     assert len(restored.union.rejected) == 1
-    assert read_tree(inductor) == {"aa/key0.so": b"older"}
+    assert read_tree(inductor) == {"ey/key0.so": b"older"}
     assert os.listdir(inductor.parent) == [inductor.name]
 
 
@@ -356,7 +357,7 @@ def test_write_that_hangs_ends_with_the_deadline_and_goes_on_nowhere_else(
     monkeypatch.setattr(writing, "is_native", True)
     monkeypatch.setattr(writing, "has_idle_processor", lambda: True)
     monkeypatch.setattr(writing, "_BATCH_FILES", 1)
-    noise = {f"inductor/aa/key{number}.": {"so": os.urandom(1_500_000 // batches)} for number in range(6)}
+    noise = {f"inductor/ey/key{number}.": {"so": os.urandom(1_500_000 // batches)} for number in range(6)}
     repository, deadline = published(packs, packs.write(noise)), Deadline("load", 0.5)
     with pytest.raises(DeadlineExceededError):
         # As the public calls do it: if both threads hang they are left behind.
@@ -403,23 +404,23 @@ def test_empty_files_are_restored_wherever_they_lie(
         io.BytesIO(
             packs.write(
                 {
-                    "inductor/aa/first.": {"so": b"first"},
-                    "inductor/aa/large.": {"so": noise},
-                    "inductor/aa/empty.": {"py": b""},
-                    "inductor/aa/larger.": {"so": noise},
-                    "inductor/aa/last.": {"so": b"last"},
-                    "inductor/aa/final.": {"py": b""},
+                    "inductor/ir/first.": {"so": b"first"},
+                    "inductor/ar/large.": {"so": noise},
+                    "inductor/mp/empty.": {"py": b""},
+                    "inductor/ar/larger.": {"so": noise},
+                    "inductor/as/last.": {"so": b"last"},
+                    "inductor/in/final.": {"py": b""},
                 }
             )
         )
     )
-    fill(inductor, {"aa/large.so": b"local", "aa/larger.so": b"local"})
+    fill(inductor, {"ar/large.so": b"local", "ar/larger.so": b"local"})
     load(repository, roots)
     assert read_tree(inductor) == {
-        "aa/first.so": b"first",
-        "aa/large.so": b"local",
-        "aa/empty.py": b"",
-        "aa/larger.so": b"local",
-        "aa/last.so": b"last",
-        "aa/final.py": b"",
+        "ir/first.so": b"first",
+        "ar/large.so": b"local",
+        "mp/empty.py": b"",
+        "ar/larger.so": b"local",
+        "as/last.so": b"last",
+        "in/final.py": b"",
     }

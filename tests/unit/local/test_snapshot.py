@@ -62,31 +62,34 @@ def found(*roots: CacheRoot) -> dict[str, list[str]]:
 
 
 def test_files_are_grouped_into_units(inductor: CacheRoot, triton: CacheRoot, fill: FillTree) -> None:
-    fill(inductor.path, {"aa/key.py": b"", "aa/key.main.so": b"", "aa/other.py": b"", "fxgraph/bb/graph/entry": b""})
-    fill(triton.path, {"KERNEL/launcher.so": b"", "KERNEL/deeper/launcher.so": b""})
+    fill(
+        inductor.path,
+        {"ey/key.py": b"", "ey/key.main.so": b"library", "th/other.py": b"", "fxgraph/ra/graph/entry": b""},
+    )
+    fill(triton.path, {"KERNEL/launcher.so": b"", "KERNEL/other.so": b""})
     assert found(inductor, triton) == {
-        "inductor/aa/key": ["aa/key.main.so", "aa/key.py"],
-        "inductor/aa/other": ["aa/other.py"],
-        "inductor/fxgraph/bb/graph": ["fxgraph/bb/graph/entry"],
-        "triton/KERNEL": ["KERNEL/deeper/launcher.so", "KERNEL/launcher.so"],
+        "inductor/ey/key": ["ey/key.main.so", "ey/key.py"],
+        "inductor/th/other": ["th/other.py"],
+        "inductor/fxgraph/ra/graph": ["fxgraph/ra/graph/entry"],
+        "triton/KERNEL": ["KERNEL/launcher.so", "KERNEL/other.so"],
     }
 
 
 def test_what_is_no_artifact_is_not_taken(inductor: CacheRoot, fill: FillTree, tmp_path: Path) -> None:
     fill(tmp_path, {"elsewhere": b"secret"})
-    fill(inductor.path, {"aa/key.py": b"", "aa/.1.2.tmp": b"", "locks/key.lock": b"", "aa/__pycache__/key.pyc": b""})
+    fill(inductor.path, {"ey/key.py": b"", "aa/.1.2.tmp": b"", "locks/key.lock": b"", "aa/__pycache__/key.pyc": b""})
     (inductor.path / "aa" / "link.py").symlink_to(tmp_path / "elsewhere")
     (inductor.path / "bb").symlink_to(tmp_path)
     os.mkfifo(inductor.path / "aa" / "pipe.py")
     (inductor.path / "cc").mkdir()
-    assert found(inductor) == {"inductor/aa/key": ["aa/key.py"]}
+    assert found(inductor) == {"inductor/ey/key": ["ey/key.py"]}
 
 
 def test_unfinished_units_are_counted_and_left(inductor: CacheRoot, triton: CacheRoot, fill: FillTree) -> None:
-    fill(inductor.path, {"aa/key.main.cpp": b"", "aa/done.py": b""})
+    fill(inductor.path, {"ey/key.main.cpp": b"", "on/done.py": b""})
     fill(triton.path, {"KERNEL/kernel.ttir": b""})
     taken = take([inductor, triton], Deadline("save", 60))
-    assert [unit.name for unit in taken.units] == ["inductor/aa/done"]
+    assert [unit.name for unit in taken.units] == ["inductor/on/done"]
     assert taken.incomplete == 2
 
 
@@ -97,8 +100,8 @@ def test_roots_that_do_not_exist_hold_nothing(inductor: CacheRoot, triton: Cache
 
 def test_nested_root_is_left_to_itself(inductor: CacheRoot, triton: CacheRoot, fill: FillTree) -> None:
     nesting = CacheRoot(INDUCTOR, inductor.path, (inductor.path / "kernels",))
-    fill(inductor.path, {"aa/key.py": b"", "kernels/KERNEL/launcher.so": b""})
-    assert found(nesting) == {"inductor/aa/key": ["aa/key.py"]}
+    fill(inductor.path, {"ey/key.py": b"", "kernels/KERNEL/launcher.so": b""})
+    assert found(nesting) == {"inductor/ey/key": ["ey/key.py"]}
 
 
 @pytest.mark.parametrize(
@@ -106,9 +109,9 @@ def test_nested_root_is_left_to_itself(inductor: CacheRoot, triton: CacheRoot, f
     [
         ({}, False),
         ({"locks/key.lock": b"", "aa/.1.tmp": b"", "precompiled_headers/x.gch": b""}, False),
-        ({".b10-lock": b"", ".b10-staging-0/aa/key.py": b""}, False),
-        ({"aa/key.py": b""}, True),
-        ({"aa/key.main.cpp": b""}, True),
+        ({".b10-lock": b"", ".b10-staging-0/ey/key.py": b""}, False),
+        ({"ey/key.py": b""}, True),
+        ({"ey/key.main.cpp": b""}, False),
     ],
 )
 def test_root_has_artifacts_once_a_compiler_wrote_any(
@@ -123,12 +126,12 @@ def test_folders_alone_are_no_artifacts(inductor: CacheRoot) -> None:
     assert not has_artifacts(inductor)
 
 
-@pytest.mark.parametrize("name", ["ümlaut.py", "back\\slash.py", "new\nline.py", " blank.py"])
+@pytest.mark.parametrize("name", ["ümlaut", "back\\slash"])
 def test_unit_whose_name_packs_do_not_hold_is_left_out_with_a_warning(
     inductor: CacheRoot, fill: FillTree, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
-    fill(inductor.path, {f"aa/{name}": b"", "aa/key.py": b""})
-    assert found(inductor) == {"inductor/aa/key": ["aa/key.py"]}
+    fill(inductor.path, {f"dynamo/code_state_{name}.pkl": b"", "ey/key.py": b""})
+    assert found(inductor) == {"inductor/ey/key": ["ey/key.py"]}
     [record] = caplog.records
     assert record.levelno == logging.WARNING
     assert "is not saved" in record.getMessage()
@@ -140,7 +143,7 @@ def test_root_that_cannot_be_read_is_named_with_the_reason(
     def refuse(_path: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    fill(inductor.path, {"aa/key.py": b""})
+    fill(inductor.path, {"ey/key.py": b""})
     monkeypatch.setattr(os, "scandir", refuse)
     taken = take([inductor], Deadline("save", 60))
     assert taken.units == ()
@@ -170,40 +173,40 @@ def stored(name: str, *paths: str) -> dict[str, PackUnit]:
 def test_store_lacks_a_unit_that_has_all_its_files_and_more(
     inductor: CacheRoot, fill: FillTree, paths: list[str], is_lacking: bool
 ) -> None:
-    fill(inductor.path, {f"aa/key{end}": b"local" for end in (".py", ".main.cpp", ".main.so")})
+    fill(inductor.path, {f"ey/key{end}": b"local" for end in (".py", ".main.cpp", ".main.so")})
     units = take([inductor], Deadline("save", 60)).units
-    assert bool(lacking(units, stored("inductor/aa/key", *paths))) is is_lacking
+    assert bool(lacking(units, stored("inductor/ey/key", *paths))) is is_lacking
 
 
 def test_store_lacks_a_unit_that_it_does_not_know(inductor: CacheRoot, fill: FillTree) -> None:
-    fill(inductor.path, {"aa/key.py": b"", "aa/other.py": b""})
+    fill(inductor.path, {"ey/key.py": b"", "th/other.py": b""})
     units = take([inductor], Deadline("save", 60)).units
-    assert [unit.name for unit in lacking(units, stored("inductor/aa/key", ".py"))] == ["inductor/aa/other"]
+    assert [unit.name for unit in lacking(units, stored("inductor/ey/key", ".py"))] == ["inductor/th/other"]
 
 
 def test_content_does_not_make_a_unit_new(inductor: CacheRoot, fill: FillTree) -> None:
     """Artifacts are named by what went into them; their bytes hold timings."""
-    fill(inductor.path, {"aa/key.py": b"a content of another length"})
-    assert lacking(take([inductor], Deadline("save", 60)).units, stored("inductor/aa/key", ".py")) == []
+    fill(inductor.path, {"ey/key.py": b"a content of another length"})
+    assert lacking(take([inductor], Deadline("save", 60)).units, stored("inductor/ey/key", ".py")) == []
 
 
 # Packing while a compiler writes
 
 
 def test_units_are_packed_as_they_lie(packs: Packs, inductor: CacheRoot, triton: CacheRoot, fill: FillTree) -> None:
-    fill(inductor.path, {"aa/key.py": b"source"})
-    fill(triton.path, {"KERNEL/launcher.so": b"library", "KERNEL/empty": b""})
+    fill(inductor.path, {"ey/key.py": b"source"})
+    fill(triton.path, {"KERNEL/launcher.so": b"library", "KERNEL/empty.so": b""})
     units = take([inductor, triton], Deadline("save", 60)).units
     assert packed(packs, list(units)) == (
-        {"inductor/aa/key.py": b"source", "triton/KERNEL/launcher.so": b"library", "triton/KERNEL/empty": b""},
+        {"inductor/ey/key.py": b"source", "triton/KERNEL/launcher.so": b"library", "triton/KERNEL/empty.so": b""},
         0,
     )
 
 
 def test_modes_and_times_are_kept(packs: Packs, inductor: CacheRoot, fill: FillTree) -> None:
-    fill(inductor.path, {"aa/key.so": b"library"})
-    os.chmod(inductor.path / "aa" / "key.so", 0o4755)
-    os.utime(inductor.path / "aa" / "key.so", ns=(5, 1_700_000_000_123_456_789))
+    fill(inductor.path, {"ey/key.so": b"library"})
+    os.chmod(inductor.path / "ey" / "key.so", 0o4755)
+    os.utime(inductor.path / "ey" / "key.so", ns=(5, 1_700_000_000_123_456_789))
     spool = io.BytesIO()
     with PackWriter(spool, packs.limits, Deadline("save", 60)) as writer:
         snapshot.pack(snapshot.in_order(take([inductor], Deadline("save", 60)).units), writer, Packed())
@@ -236,11 +239,6 @@ def turn_into_link(path: Path) -> None:
     (path / "launcher.so").symlink_to("other.so")
 
 
-def add_folder(path: Path) -> None:
-    (path / "deeper").mkdir()
-    (path / "deeper" / "more.so").write_bytes(b"more")
-
-
 CHANGES: dict[str, Change] = {
     "rewritten": lambda path: (path / "launcher.so").write_bytes(b"rewritten"),
     "rewritten to the same size": lambda path: (path / "launcher.so").write_bytes(b"LIBRARY"),
@@ -251,7 +249,6 @@ CHANGES: dict[str, Change] = {
     "removed": lambda path: os.unlink(path / "launcher.so"),
     "a link": turn_into_link,
     "one more file": lambda path: (path / "more.so").write_bytes(b"more"),
-    "one more folder": add_folder,
 }
 
 

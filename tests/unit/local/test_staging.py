@@ -48,7 +48,7 @@ def test_tree_is_filled_beside_its_root(root: Path) -> None:
 
 def test_tree_is_removed_at_the_end_whatever_happens(root: Path) -> None:
     with pytest.raises(ValueError, match="no luck"), staged_tree(root) as tree:
-        write(tree, "aa/key.py", b"source")
+        write(tree, "ey/key.py", b"source")
         raise ValueError("no luck")
     assert os.listdir(root.parent) == []
 
@@ -65,27 +65,28 @@ def test_file_has_the_mode_it_is_given_whatever_the_umask_says(root: Path, umask
     before = os.umask(umask)
     try:
         with staged_tree(root) as tree:
-            write(tree, "aa/key.py", b"source", mode)
-            assert stat.S_IMODE((tree.path / "aa" / "key.py").stat().st_mode) == mode
+            write(tree, "ey/key.py", b"source", mode)
+            assert stat.S_IMODE((tree.path / "ey" / "key.py").stat().st_mode) == mode
     finally:
         os.umask(before)
 
 
 def test_file_is_created_only_once(root: Path) -> None:
     with staged_tree(root) as tree:
-        write(tree, "aa/key.py", b"first")
+        write(tree, "ey/key.py", b"first")
         with pytest.raises(FileExistsError):
-            write(tree, "aa/key.py", b"second")
-        assert (tree.path / "aa" / "key.py").read_bytes() == b"first"
+            write(tree, "ey/key.py", b"second")
+        assert (tree.path / "ey" / "key.py").read_bytes() == b"first"
 
 
 def test_link_that_is_planted_in_the_tree_is_not_followed(root: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     with staged_tree(root) as tree:
-        write(tree, "aa/key.py", b"source")
+        write(tree, "ey/key.py", b"source")
         (tree.path / "bb").symlink_to(tmp_path / "elsewhere")
-        (tree.path / "aa" / "link.py").symlink_to(tmp_path / "elsewhere" / "file")
-        for path in ("bb/key.py", "aa/link.py"):
+        (tree.path / "in").mkdir()
+        (tree.path / "in" / "link.py").symlink_to(tmp_path / "elsewhere" / "file")
+        for path in ("bb/bbbkey.py", "in/link.py"):
             with pytest.raises(OSError):
                 write(tree, path, b"planted")
     assert os.listdir(tmp_path / "elsewhere") == []
@@ -104,7 +105,7 @@ def test_tree_keeps_none_of_its_folders_open(root: Path) -> None:
 def test_descriptors_are_released(root: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     with staged_tree(root) as tree:
-        write(tree, "aa/bb/key.py", b"")
+        write(tree, "aa/bb/bbbkey.py", b"")
         tree.close()
         tree.close()
     assert len(os.listdir("/proc/self/fd")) == before
@@ -112,16 +113,16 @@ def test_descriptors_are_released(root: Path) -> None:
 
 def test_removing_what_is_not_there_is_no_error(root: Path) -> None:
     with staged_tree(root) as tree:
-        write(tree, "aa/key.py", b"source")
-        for path in ("aa/key.py", "aa/key.py", "bb/key.py", "other"):
+        write(tree, "ey/key.py", b"source")
+        for path in ("ey/key.py", "ey/key.py", "bb/bbbkey.py", "other"):
             tree.remove(path)
-        assert os.listdir(tree.path / "aa") == []
+        assert os.listdir(tree.path / "ey") == []
 
 
 def test_leftovers_of_dead_processes_are_removed(root: Path) -> None:
     leftover = root.parent / ".root.b10-staging-0123"
-    (leftover / "aa").mkdir(parents=True)
-    (leftover / "aa" / "key.py").write_bytes(b"half")
+    (leftover / "ey").mkdir(parents=True)
+    (leftover / "ey" / "key.py").write_bytes(b"half")
     with staged_tree(root):
         assert not leftover.exists()
 
@@ -136,9 +137,9 @@ def test_trees_of_live_processes_are_kept(root: Path) -> None:
 
 def test_tree_in_use_is_no_leftover_to_others(root: Path) -> None:
     with staged_tree(root) as tree, staged_tree(root) as other:
-        write(tree, "aa/key.py", b"source")
+        write(tree, "ey/key.py", b"source")
         assert tree.path != other.path
-        assert (tree.path / "aa" / "key.py").exists()
+        assert (tree.path / "ey" / "key.py").exists()
 
 
 @pytest.mark.parametrize(
@@ -173,8 +174,8 @@ def test_new_tree_is_not_taken_for_a_leftover_before_it_is_locked(root: Path, mo
 
     monkeypatch.setattr(os, "mkdir", mkdir_and_be_overtaken)
     with staged_tree(root) as tree:
-        write(tree, "aa/key.py", b"source")
-        assert (tree.path / "aa" / "key.py").read_bytes() == b"source"
+        write(tree, "ey/key.py", b"source")
+        assert (tree.path / "ey" / "key.py").read_bytes() == b"source"
     assert others
 
 

@@ -32,7 +32,7 @@ def compile_kernel(root: Path, key: str) -> None:
 
 
 def compile_graph(root: Path, key: str) -> None:
-    entry = root / "fxgraph" / key[:2] / key / "entry"
+    entry = root / "fxgraph" / key[1:3] / key / "entry"
     entry.parent.mkdir(parents=True)
     entry.write_text(key)
 

@@ -93,7 +93,7 @@ def test_empty_store_has_nothing_to_load(isolated_env: IsolatedEnv) -> None:
     assert not isolated_env.store.exists()
 
 
-@pytest.mark.parametrize("artifact", ["fxgraph/ab/other/graph", "aa/other.py"])
+@pytest.mark.parametrize("artifact", ["fxgraph/th/other/graph", "th/other.py"])
 def test_pod_with_artifacts_skips_a_load(saved: IsolatedEnv, pod: Pod, read_tree: ReadTree, artifact: str) -> None:
     root = pod("second")
     saved.fill(root, {artifact: b"local"})
@@ -114,7 +114,7 @@ def test_what_is_no_artifact_keeps_no_pod_from_loading(saved: IsolatedEnv, pod: 
 
 def test_merge_adds_what_is_missing_and_replaces_nothing(saved: IsolatedEnv, pod: Pod, read_tree: ReadTree) -> None:
     root = pod("second")
-    local = {"cd/ccdkey.py": b"local", "fxgraph/ab/fabkey/another graph": b"local"}
+    local = {"cd/ccdkey.py": b"local", "fxgraph/ab/fabkey/entry": b"local"}
     saved.fill(root, local)
     report = load(merge=True)
     assert (report.status, report.units, report.already_present) == (OperationStatus.SUCCESS, 2, 2)
@@ -134,7 +134,7 @@ def test_second_save_publishes_only_what_is_new(saved: IsolatedEnv, pod: Pod, re
     assert save().status is OperationStatus.SKIPPED
     assert len(packs(saved)) == 1
     root = pod("first")
-    saved.fill(root, {"fxgraph/ab/late/graph": b"late"})
+    saved.fill(root, {"fxgraph/at/late/graph": b"late"})
     report = save()
     assert (report.status, report.units, report.files, report.bytes) == (OperationStatus.SUCCESS, 1, 1, 4)
     second = pod("second")
@@ -156,7 +156,7 @@ def test_namespaces_do_not_see_each_other(saved: IsolatedEnv, pod: Pod) -> None:
 def test_save_over_the_limit_says_its_size_and_the_variable_and_leaves_nothing(
     isolated_env: IsolatedEnv, pod: Pod, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    isolated_env.fill(pod("first"), {"aa/large.so": os.urandom(3 << 20)})
+    isolated_env.fill(pod("first"), {"ar/large.so": os.urandom(3 << 20)})
     monkeypatch.setenv("MAX_CACHE_SIZE_MB", "1")
     report = save()
     assert report.status is OperationStatus.ERROR
@@ -253,7 +253,7 @@ def test_damage_to_any_other_file_of_the_store_changes_no_load(
         root = pod(f"pod {number}")
         assert load().status is OperationStatus.SUCCESS
         assert read_tree(root).items() >= ARTIFACTS.items()
-        saved.fill(root, {f"fxgraph/ab/late{number}/graph": b"late"})
+        saved.fill(root, {f"fxgraph/at/late{number}/graph": b"late"})
         assert save().status is OperationStatus.SUCCESS
         assert others[0].read_bytes() == sound
         shutil.rmtree(root)
@@ -318,7 +318,7 @@ def test_threads_that_only_tidy_up_are_not_needed(
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    saved.fill(pod("second"), {"aa/late.py": b"late"})
+    saved.fill(pod("second"), {"at/late.py": b"late"})
     assert save().status is OperationStatus.SUCCESS
     assert "b10-transfer-lease" in refused
 
@@ -326,7 +326,7 @@ def test_threads_that_only_tidy_up_are_not_needed(
 def test_load_with_nothing_to_do_removes_what_killed_loaders_left(saved: IsolatedEnv, pod: Pod) -> None:
     """One that is killed between placing its units and tidying up has left a copy of the cache beside it."""
     root = pod("second")
-    saved.fill(root, {"aa/other.py": b"local"})
+    saved.fill(root, {"th/other.py": b"local"})
     saved.fill(root.parent, {f".{root.name}.b10-staging-0123/triton/0/KERNEL/k.cubin": b"left"})
     assert load().status is OperationStatus.SKIPPED
     assert [path.name for path in root.parent.iterdir() if "staging" in path.name] == []
@@ -345,7 +345,7 @@ def test_save_that_failed_removes_what_dead_savers_left(
         raise StoreError("write", "the pack", "No space left on device")
 
     monkeypatch.setattr(DirectoryStore, "create", refuse)
-    saved.fill(pod("second"), {"aa/late.py": b"late"})
+    saved.fill(pod("second"), {"at/late.py": b"late"})
     report = save()
     assert (report.status, report.reason) == (
         OperationStatus.ERROR,
@@ -389,7 +389,7 @@ def test_damage_within_a_large_pack_fails_no_operation(
     """The frame behind the damaged one may be asked for when nobody wants it any more."""
     root = pod("first")
     for number in range(count):
-        isolated_env.fill(root, {f"aa/library{number}.so": os.urandom(20 << 20)})
+        isolated_env.fill(root, {f"ib/library{number}.so": os.urandom(20 << 20)})
         assert save().status is OperationStatus.SUCCESS
     pack = packs(isolated_env)[0]
     data = bytearray(pack.read_bytes())
@@ -411,21 +411,22 @@ def test_one_root_that_cannot_be_read_costs_the_others_nothing(
     saved: IsolatedEnv, pod: Pod, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A container that runs as another user than its image was made for has a HOME that it may not enter."""
+    from b10_transfer.adapters import CacheRoot
     from b10_transfer.errors import LocalCacheError
-    from b10_transfer.local import files, snapshot
+    from b10_transfer.local import ownership, snapshot
     from b10_transfer.local.ownership import OpenRoot
 
-    walk = files.walk
+    open_private = ownership.open_private
 
-    def refuse(opened: OpenRoot) -> object:
-        if opened.root.name == "triton":
-            raise LocalCacheError("look through", str(opened.root.path), "Permission denied")
-        return walk(opened)
+    def refuse(root: CacheRoot, *, to_restore: bool = False) -> OpenRoot | None:
+        if root.name == "triton":
+            raise LocalCacheError("look through", str(root.path), "Permission denied")
+        return open_private(root, to_restore=to_restore)
 
-    monkeypatch.setattr(snapshot, "walk", refuse)
+    monkeypatch.setattr(snapshot, "open_private", refuse)
     root = pod("second")
     assert load().status is OperationStatus.SUCCESS
-    saved.fill(root, {"aa/late.py": b"late"})
+    saved.fill(root, {"at/late.py": b"late"})
     assert save().status is OperationStatus.SUCCESS
 
 
@@ -440,7 +441,7 @@ def test_file_system_without_locks_is_as_good(
     monkeypatch.setenv("B10_LOCKS", locks)
     root = pod("second")
     assert load().status is OperationStatus.SUCCESS
-    saved.fill(root, {"aa/late.py": b"late"})
+    saved.fill(root, {"at/late.py": b"late"})
     assert save().status is OperationStatus.SUCCESS
 
 
@@ -472,9 +473,9 @@ def test_file_whose_name_merely_begins_alike_is_another_unit(
     isolated_env: IsolatedEnv, pod: Pod, read_tree: ReadTree
 ) -> None:
     first = pod("first")
-    isolated_env.fill(first, {"cache/abc": b"one"})
+    isolated_env.fill(first, {"dynamo/code_state_a.pkl": b"one"})
     save()
-    isolated_env.fill(first, {"cache/abc.json": b"another"})
+    isolated_env.fill(first, {"dynamo/code_state_a.pkl.pkl": b"another"})
     save()
     second = pod("second")
     isolated_env.fill(second, {"locks/key.lock": b""})

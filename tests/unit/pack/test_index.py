@@ -17,7 +17,7 @@ INDEX = Index(
     recorded={"hostname": "pod-1"},
     frames=(Frame(1000, 4096, "a" * 64), Frame(10, 512, "b" * 64)),
     units=(
-        PackUnit("inductor/aa/key", "stem", (Member("inductor/aa/key.py", 5, 0o644, -1, 512, "c" * 64),)),
+        PackUnit("inductor/ey/key", "stem", (Member("inductor/ey/key.py", 5, 0o644, -1, 512, "c" * 64),)),
         PackUnit("triton/KEY", "folder", (Member("triton/KEY/d e/f", 0, 0, 1 << 62, 1024, "d" * 64),)),
     ),
     roots=("inductor", "triton"),

@@ -129,8 +129,8 @@ def test_superseded_packs_go_after_the_period_of_grace_and_not_before(full: Stor
 
 def test_files_come_out_of_a_merged_pack_as_they_were_published(packs: Packs, store: Store) -> None:
     units = {
-        "triton/KEY/": {"empty": b"", "k.cubin": secrets.token_bytes(5_000_000), "z": b""},
-        "inductor/aa/akey.": {"py": b"", "main.so": secrets.token_bytes(3000)},
+        "triton/KEY/": {"k.ttir": b"", "k.cubin": secrets.token_bytes(5_000_000), "k.ptx": b""},
+        "inductor/ke/akey.": {"py": b"", "main.so": secrets.token_bytes(3000)},
     }
     store.repository.publish(io.BytesIO(packs.write(units, mode=0o755, mtime_ns=7)))
     for number in range(MOST):

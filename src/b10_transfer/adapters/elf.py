@@ -1,0 +1,77 @@
+"""Whether a library is whole: a linker that is killed leaves a file that begins like one."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+_MAGIC = b"\x7fELF"
+_NO_BITS = 8
+"""Type of a section that takes no room in the file."""
+_LOADED = 1
+"""Type of a segment that is mapped into memory."""
+
+
+def is_whole_library(path: Path) -> bool:
+    """Whether a file is no library that a linker has not finished.
+
+    An unfinished one is empty, begins with zeros (some linkers write the header last), or is an ELF file of which a
+    table, a section or a loaded segment ends behind the file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:  # whoever reads it next finds that out
+        return True
+    except OSError:
+        return False
+    try:
+        return _is_whole(descriptor, os.fstat(descriptor).st_size)
+    except (OSError, struct.error):
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def _is_whole(descriptor: int, size: int) -> bool:
+    header = os.pread(descriptor, 64, 0)
+    if not header.startswith(_MAGIC):
+        return not _MAGIC.startswith(header[:4]) and header[:4] != bytes(4)
+    if len(header) < 52 or header[4] not in (1, 2) or header[5] not in (1, 2):
+        return False
+    is_64, order = header[4] == 2, "<>"[header[5] - 1]
+    # e_phoff, e_shoff, e_flags, e_ehsize, e_phentsize, e_phnum, e_shentsize, e_shnum
+    fields = struct.unpack_from(f"{order}{'QQ' if is_64 else 'II'}I5H", header, 32 if is_64 else 28)
+    segments_at, sections_at, _flags, _size, segment_size, segments, section_size, sections = fields
+    if not sections and not segments:
+        return False
+    section = _Entry(f"{order}IIQQQQ", 1, 4, 5) if is_64 else _Entry(f"{order}6I", 1, 4, 5)
+    segment = _Entry(f"{order}IIQQQQ", 0, 2, 5) if is_64 else _Entry(f"{order}5I", 0, 1, 4)
+    return all(
+        kind == _NO_BITS or end <= size
+        for kind, end in section.read(descriptor, size, sections_at, section_size, sections)
+    ) and all(
+        kind != _LOADED or end <= size
+        for kind, end in segment.read(descriptor, size, segments_at, segment_size, segments)
+    )
+
+
+class _Entry(NamedTuple):
+    """An entry of a table, and which of its fields tell its type and what it stands for."""
+
+    fields: str
+    type: int
+    offset: int
+    size: int
+
+    def read(self, descriptor: int, file_size: int, start: int, each: int, count: int) -> Iterator[tuple[int, int]]:
+        """Of each entry its type, and where what it stands for ends. Raises struct.error if the table is not whole."""
+        entry = struct.Struct(self.fields)
+        if count and (each < entry.size or start + each * count > file_size):
+            raise struct.error("a table ends behind the file")
+        table = os.pread(descriptor, each * count, start)
+        for index in range(count):
+            values = entry.unpack_from(table, index * each)
+            yield values[self.type], values[self.offset] + values[self.size]

@@ -1,0 +1,110 @@
+"""Allow-lists: the paths that a compiler writes below its cache root. Every other path is left alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+from .units import Unit, UnitKind, is_transient
+
+_FOLDERS_REMEMBERED = 4096
+ANY_DEPTH = "**"
+"""Component of a shape: any number of folders, none included."""
+NAME = r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]*"
+"""A name that a person or a program has chosen: an extension, an op, a source file."""
+SHA256 = r"[0-9a-f]{64}"
+
+
+class Shape:
+    """Paths of one kind, as a pattern for each component.
+
+    Args:
+        kind: Whether the first components name a folder that is the unit, or the unit is a stem.
+        unit: Patterns of the components that name the unit, separated by ``/``. No pattern holds a ``/`` itself.
+        rest: FOLDER: patterns of the components below the unit. STEM: the pattern of what follows the unit's name.
+    """
+
+    def __init__(self, kind: UnitKind, unit: str, rest: str) -> None:
+        self.kind = kind
+        if kind is UnitKind.FOLDER:
+            self._depth = unit.count("/") + 1
+            *folders, name = f"{unit}/{rest}".split("/")
+            self._name = re.compile(name, re.ASCII)
+        else:
+            self._depth = 0
+            *folders, name = unit.split("/")
+            self._name = re.compile(f"({name}){rest}", re.ASCII)
+        self._folders = [None if part == ANY_DEPTH else re.compile(part, re.ASCII) for part in folders]
+
+    def may_hold(self, folder: Sequence[str]) -> bool:
+        """Whether files of this shape may lie in a folder or below it."""
+        for part, pattern in zip(folder, self._folders, strict=False):
+            if pattern is None:
+                return True
+            if not pattern.fullmatch(part):
+                return False
+        return len(folder) <= len(self._folders)
+
+    def holds(self, folder: Sequence[str]) -> bool:
+        """Whether files of this shape may lie in a folder itself."""
+        fixed = self._folders.index(None) if None in self._folders else None
+        if fixed is not None:
+            return len(folder) >= fixed and self.may_hold(folder[:fixed])
+        return len(folder) == len(self._folders) and self.may_hold(folder)
+
+    def unit_of(self, folder: str, name: str) -> Unit | None:
+        """The unit of the file ``name`` in a folder that holds files of this shape."""
+        if (found := self._name.fullmatch(name)) is None:
+            return None
+        if self.kind is UnitKind.FOLDER:
+            return Unit("/".join(folder.split("/")[: self._depth]), self.kind)
+        return Unit(f"{folder}/{found.group(1)}" if folder else found.group(1), self.kind)
+
+
+def folder_shape(unit: str, files: str) -> Shape:
+    """Files below a folder that is one unit."""
+    return Shape(UnitKind.FOLDER, unit, files)
+
+
+def stem_shape(unit: str, ends: str = "") -> Shape:
+    """Files whose names begin alike. Without ``ends`` each file is a unit."""
+    return Shape(UnitKind.STEM, unit, ends)
+
+
+class Layout:
+    """What a compiler writes.
+
+    Args:
+        shapes: Of the artifacts.
+        left_here: Patterns of files and folders that the compiler writes and that are of no use elsewhere. A folder
+            stands for all that it holds.
+    """
+
+    def __init__(self, *shapes: Shape, left_here: Sequence[str] = ()) -> None:
+        self._shapes = shapes
+        self._left_here = re.compile("|".join(f"(?:{pattern})(?:/.*)?" for pattern in left_here) or r"(?!)", re.ASCII)
+        self._shapes_in = lru_cache(maxsize=_FOLDERS_REMEMBERED)(self._find_shapes_in)
+
+    def unit_of(self, path: str) -> Unit | None:
+        """The unit that a file belongs to; None if it is no artifact."""
+        folder, _, name = path.rpartition("/")
+        for shape in self._shapes_in(folder):
+            if unit := shape.unit_of(folder, name):
+                return unit
+        return None
+
+    def may_hold(self, folder: str) -> bool:
+        """Whether artifacts may lie in a folder or below it."""
+        parts = folder.split("/")
+        return not is_transient(folder) and any(shape.may_hold(parts) for shape in self._shapes)
+
+    def is_left_here(self, path: str) -> bool:
+        """Whether the compiler writes such a file or folder, which is not an artifact."""
+        return is_transient(path) or self._left_here.fullmatch(path) is not None
+
+    def _find_shapes_in(self, folder: str) -> tuple[Shape, ...]:
+        if is_transient(folder):
+            return ()
+        parts = folder.split("/") if folder else []
+        return tuple(shape for shape in self._shapes if shape.holds(parts))

@@ -1,0 +1,89 @@
+"""What each compiler writes, in its true shape, for tests of all caches at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+SHA256 = "0a1b" * 16
+INDUCTOR_KEY = "cdq7vqhv5vfe4bcrkgejqo5o4m2sxhbvdyxmehbbr4qrmnbjqwup"
+GRAPH = "fgi4kywmxnyl2sgkfr6cnhm3z25hdyfqoh3mfpjxytdmzwu7p6rj"
+KERNEL = "XJFWKQ3VTWVPYS5VZ4ABTYTRMO2QF4D3RU6VLZ4QYV6MRPFVXQ3A"
+HELPER = "YJFWKQ3VTWVPYS5VZ4ABTYTRMO2QF4D3RU6VLZ4QYV6MRPFVXQ3A"
+GROUP = b'{"child_paths": {"kernel.cubin": "/elsewhere/kernel.cubin", "kernel.json": "/elsewhere/kernel.json"}}'
+NINJA_LOG = b"# ninja log v7\n1\t2\t3\tmod.so\tcdcaf21747c84c49\n"
+OP = "0.6.18/90a/cached_ops/mod"
+_NINJA = {".ninja_log": NINJA_LOG, ".ninja_deps": b"# ninjadeps\n", "main.o": b"object", "mod.so": b"library"}
+
+
+def below(folder: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The same files in a folder."""
+    return {f"{folder}/{name}": data for name, data in files.items()}
+
+
+def folders_of(paths: Iterable[str]) -> list[str]:
+    """Every folder on the way to some files, and the one in which all of them lie."""
+    return sorted({"/".join(path.split("/")[:depth]) for path in paths for depth in range(path.count("/") + 1)})
+
+
+TRITON = {
+    **below(KERNEL, {"kernel.cubin": b"binary", "kernel.json": b"{}", "__grp__kernel.json": GROUP}),
+    f"{HELPER}/launcher.so": b"library",
+}
+INDUCTOR = {
+    f"dq/{INDUCTOR_KEY}.py": b"source",
+    f"dq/{INDUCTOR_KEY}.main.cpp": b"source",
+    f"dq/{INDUCTOR_KEY}.main.so": b"library",
+    f"gi/{GRAPH}.best_config": b"{}",
+    f"fxgraph/gi/{GRAPH}/{INDUCTOR_KEY}": b"graph",
+    f"aotautograd/{INDUCTOR_KEY}/{GRAPH}": b"entry",
+    f"dynamo/{SHA256}/entry": b"trace",
+    "dynamo/code_state_job.pkl": b"profile",
+    f"cache/{SHA256}": b'{"system": {}, "cache": {}}',
+    "memoizer_cache.json": b"{}",
+    **below("triton/0", TRITON),
+}
+DEEP_GEMM = below(f"cache/kernel.gemm.{SHA256[:32]}", {"kernel.cu": b"source", "kernel.cubin": b"binary"})
+TILELANG = {
+    **below(f"0.1.13_cu128/linux-x86_64/kernels/{SHA256}", {"kernel_lib.so": b"library", "params.pkl": b"parameters"}),
+    f"0.1.13_cu128/cuda-binaries/{SHA256}.cubin": b"binary",
+}
+FLASHINFER = {
+    **below(OP, _NINJA),
+    "0.6.18/90a/generated/mod/kernel.cu": b"source",
+    "0.6.18/90a/autotune/sparse_mla_sm120_decode.json": b"{}",
+    f"autotune/v2/{SHA256}/entries/{SHA256}.json": b"{}",
+}
+_VLLM_INDEX = b"{(1, 0, 'inductor'): ('k', '/elsewhere/abcd123456/rank_0_0/backbone/artifact_x')}"
+
+ARTIFACTS: dict[str, dict[str, bytes]] = {
+    "vllm": {
+        "abcd123456/rank_0_0/backbone/artifact_x": b"graph",
+        "abcd123456/rank_0_0/backbone/vllm_compile_cache.py": _VLLM_INDEX,
+        f"torch_aot_compile/{SHA256}/rank_0_0/model": b"graphs",
+        **below(f"torch_aot_compile/{SHA256}/inductor_cache", INDUCTOR),
+    },
+    "vllm_modelinfos": {"vllm-models-llama-LlamaForCausalLM.json": b'{"hash": "0a", "modelinfo": {}}'},
+    "vllm_deep_gemm": DEEP_GEMM,
+    "flashinfer_autotune": {"0.6.18/90a/1f2e/autotune_configs.json": b"{}"},
+    "sglang_jit": below("sm_90a/mod/build-0123/deps-4567", {"mod.so": b"library", "sgl_deps.json": b"{}"}),
+    "sglang_cute": {f"{SHA256}/fused_norm/{SHA256}.o": b"object"},
+    "sglang_inductor": INDUCTOR,
+    "sglang_triton": TRITON,
+    "sglang_flashinfer": FLASHINFER,
+    "sglang_deep_gemm": DEEP_GEMM,
+    "sglang_tilelang": TILELANG,
+    "inductor": INDUCTOR,
+    "inductor_headers": {"cabc123.h": b"source", "cabc123.h.gch": b"compiled"},
+    "triton": TRITON,
+    "flashinfer": FLASHINFER,
+    "deep_gemm": DEEP_GEMM,
+    "tilelang": TILELANG,
+    "cute_dsl": {f"cutlass_{SHA256}.mlir": b"module"},
+    "tvm_ffi": {
+        **below("mod_0123456789abcdef", _NINJA),
+        "libtorch_c_dlpack_addon_torch213-cpu-00.so": b"library",
+    },
+    "torch_extensions": below("py311_cpu/mod", {**_NINJA, "main.cpp": b"source"}),
+    "cuda": {"ComputeCache/index": b"index", "ComputeCache/0/a/e0943aa8a566c2": b"binary"},
+}
+"""For each cache the files of finished units, by their paths below its root."""
