@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import stat
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..adapters import CacheRoot, UnitKind
 from ..errors import CacheError, LocalCacheError, explained
 from ..pack import PackUnit
 from ..repository.union import Pack, Union
+from .files import LocalFile
 from .presence import Presence, below_root, known_unit
 from .rights import rights_of
 from .staging import StagedTree, make_folders
@@ -99,14 +101,26 @@ def _place_unit(cache: CacheRoot, tree: StagedTree, unit: PackUnit) -> bool:
     make_folders((root / known.path).parent, tree.folder_mode)
     if known.kind is UnitKind.FOLDER and _rename_folder(staged / known.path, root / known.path):
         return True
-    if Presence(cache).has(known):
+    presence = Presence(cache)
+    if presence.has(known) or cache.adapter.is_held(root, known):
         return False
-    # A stem, or a folder with nothing but leftovers in it. What names the other files comes last.
+    _move_aside(presence.files(known), root, staged)
+    # A stem, or a folder that a killed compiler has left. What names the other files comes last.
     paths = sorted((below_root(member.path) for member in unit.members), key=cache.adapter.is_rewritten)
     for path in paths:
         make_folders((root / path).parent, tree.folder_mode)
         _link(staged / path, root / path)
     return True
+
+
+def _move_aside(leftovers: Sequence[LocalFile], root: Path, staged: Path) -> None:
+    """Take away what a killed compiler has left of a unit: the staged tree goes once the restore is over.
+
+    The folder itself stays, for a compiler that no lock tells of may be about to write to it.
+    """
+    for number, file in enumerate(leftovers):
+        with suppress(FileNotFoundError):
+            os.rename(root / file.path, staged / f".b10-leftover-{number}-{os.urandom(8).hex()}")
 
 
 def _link(staged: Path, target: Path) -> None:
