@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from ..config.reader import EnvReader, Variable
@@ -78,9 +78,16 @@ class Adapter(ABC):
         """Whether a live process holds the lock under which the compiler writes a unit."""
         return False
 
-    def may_be_replaced(self, unit: Unit) -> bool:
-        """Whether the compiler may find a unit out of date and write it anew under the same name."""
+    def may_be_replaced(self, unit: Unit, files: Collection[str] = ()) -> bool:
+        """Whether the compiler may find a unit out of date, or improve it, and write it anew under the same name."""
         return False
+
+    def results_of(self, path: str) -> Sequence[str] | None:
+        """Whether a file, a unit of its own, collects results that are merged (see :mod:`.accumulation`).
+
+        The keys that say for which system they hold; None if the file is another one.
+        """
+        return None
 
     def covers(self, root: str, other: str, adapter: Adapter) -> bool:
         """Whether this adapter, at ``root``, saves and restores all that ``adapter`` would at the path ``other``.

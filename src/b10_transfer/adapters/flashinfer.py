@@ -26,7 +26,7 @@ an image in which the same version was built from other sources *before* the cac
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from ..config.reader import EnvReader, Variable, real_path
@@ -77,7 +77,7 @@ class FlashInferAdapter(Adapter):
         base = env.path("FLASHINFER_WORKSPACE_BASE") or real_path("~")
         return real_path(str(base / ".cache" / "flashinfer"))
 
-    def may_be_replaced(self, unit: Unit) -> bool:
+    def may_be_replaced(self, unit: Unit, files: Collection[str] = ()) -> bool:
         return True  # ninja looks at more than a name says
 
     def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
@@ -92,6 +92,10 @@ class FlashInferAdapter(Adapter):
             return True
         # With an op's source published before the op, another pod's op would come to lie beside it, older than it.
         return not os.path.isdir(ops / name) or os.path.exists(ops / name / f"{name}.so")
+
+    def results_of(self, path: str) -> Sequence[str] | None:
+        parts = path.split("/")
+        return ("_metadata",) if parts[2:3] == ["autotune"] and len(parts) == 4 else None
 
     def is_held(self, root: Path, unit: Unit) -> bool:
         ops, _, name = unit.path.rpartition("/")
@@ -127,3 +131,6 @@ class FlashInferAutotuneAdapter(Adapter):
     def locate(self, env: EnvReader) -> Path:
         default = vllm_cache_root(env) / "flashinfer_autotune_cache"
         return env.path("VLLM_FLASHINFER_AUTOTUNE_CACHE_DIR") or default
+
+    def results_of(self, path: str) -> Sequence[str] | None:
+        return ("_metadata",)

@@ -30,7 +30,7 @@ from __future__ import annotations
 import getpass
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from ..config.reader import EnvReader, Variable, is_below, real_path, resolve, temporary_directory
@@ -50,6 +50,7 @@ _CODE_ENDS = (
     r"|best_config|picked_kernel|load_ok)"
 )
 _KERNELS = "triton"
+_SYSTEM = re.compile(f"cache/{SHA256}")
 _BINARIES = (".so", ".o")
 
 
@@ -134,6 +135,16 @@ class InductorAdapter(Adapter):
         if unit.kind is UnitKind.FOLDER:
             return False
         return is_locked(root / "locks" / f"{unit.path.rpartition('/')[2]}.lock")
+
+    def may_be_replaced(self, unit: Unit, files: Collection[str] = ()) -> bool:
+        """Coordinate descent improves a ``.best_config``; Dynamo's profile, a pickle, grows and cannot be merged."""
+        is_tuning = bool(files) and all(file.endswith(".best_config") for file in files)
+        return is_tuning or unit.path.startswith("dynamo/code_state_")
+
+    def results_of(self, path: str) -> Sequence[str] | None:
+        if path == "memoizer_cache.json":
+            return ()
+        return ("system",) if _SYSTEM.fullmatch(path) else None
 
     def covers(self, root: str, other: str, adapter: Adapter) -> bool:
         """Inductor points ``TRITON_CACHE_DIR`` at ``<its own>/triton/<device>``."""

@@ -59,7 +59,7 @@ class TorchExtensionsAdapter(Adapter):
         # Any build of ninja's has such files; PyTorch's has a library of its folder's name.
         return files if f"{unit.path}/.ninja_log" in files and any(map(library.fullmatch, files)) else ()
 
-    def may_be_replaced(self, unit: Unit) -> bool:
+    def may_be_replaced(self, unit: Unit, files: Collection[str] = ()) -> bool:
         return True  # ninja looks at more than a name says
 
     def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:

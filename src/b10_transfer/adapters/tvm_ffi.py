@@ -51,7 +51,7 @@ class TvmFfiAdapter(Adapter):
     def locate(self, env: EnvReader) -> Path:
         return env.path("TVM_FFI_CACHE_DIR") or real_path("~/.cache/tvm-ffi")
 
-    def may_be_replaced(self, unit: Unit) -> bool:
+    def may_be_replaced(self, unit: Unit, files: Collection[str] = ()) -> bool:
         return True  # ninja looks at more than a name says
 
     def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:

@@ -32,7 +32,7 @@ from __future__ import annotations
 import ast
 import pprint
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path, PurePosixPath
 
 from ..config.reader import EnvReader
@@ -133,7 +133,7 @@ class VllmAdapter(Adapter):
             and _all_complete(self._triton, root, f"{unit.path}/{_TRITON}", files)
         )
 
-    def may_be_replaced(self, unit: Unit) -> bool:
+    def may_be_replaced(self, unit: Unit, files: Collection[str] = ()) -> bool:
         return unit.path.startswith(f"{_AOT}/") and unit.path.count("/") == 2  # sources are no part of its hash
 
     def covers(self, root: str, other: str, adapter: Adapter) -> bool:
@@ -141,6 +141,10 @@ class VllmAdapter(Adapter):
         if not other.startswith(f"{root}/"):
             return super().covers(root, other, adapter)
         return bool(_nested(other[len(root) + 1 :])[1])
+
+    def results_of(self, path: str) -> Sequence[str] | None:
+        folder, adapter, below = self._inside(path)
+        return adapter.results_of(below) if adapter and folder.startswith(f"{_AOT}/") else None
 
     def is_rewritten(self, path: str) -> bool:
         return _is_index(path) or self._triton.is_rewritten(path)

@@ -40,7 +40,7 @@ class VllmModelInfosAdapter(Adapter):
     def locate(self, env: EnvReader) -> Path:
         return vllm_cache_root(env) / "modelinfos"
 
-    def may_be_replaced(self, unit: Unit) -> bool:
+    def may_be_replaced(self, unit: Unit, files: Collection[str] = ()) -> bool:
         return True
 
     def is_rewritten(self, path: str) -> bool:

@@ -36,7 +36,8 @@ def read_stored(repository: ReadRepository) -> Stored:
     """What a store holds for this pod. Raises StoreError."""
     union = repository.union()
     recalled = repository.recalled_content(union)
-    return Stored(union, lambda: recalled)
+    results = {name: repository.results(union, name) for name in union.units}
+    return Stored(union, lambda: recalled, results.get)
 
 
 def of_load(pod: Environment, local: LocalRoots, stored: Stored | CacheError) -> Forecast:

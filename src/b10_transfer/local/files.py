@@ -39,6 +39,8 @@ class LocalUnit:
     opened: OpenRoot
     unit: Unit
     files: tuple[LocalFile, ...]
+    results: bytes | None = None
+    """What is published instead of its file: the results in it, and those that the store has already."""
 
     @property
     def root(self) -> CacheRoot:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..adapters import CacheRoot, UnitKind
+from ..adapters.accumulation import merge_results, read_results
 from ..errors import CacheError, LocalCacheError, explained
 from ..pack import PackUnit
 from ..repository.union import Pack, Union
@@ -102,7 +103,9 @@ def _place_unit(cache: CacheRoot, tree: StagedTree, unit: PackUnit) -> bool:
     if known.kind is UnitKind.FOLDER and _rename_folder(staged / known.path, root / known.path):
         return True
     presence = Presence(cache)
-    if presence.has(known) or cache.adapter.is_held(root, known):
+    if presence.has(known):
+        return cache.adapter.results_of(known.path) is not None and _add_results(cache, staged, known.path)
+    if cache.adapter.is_held(root, known):
         return False
     _move_aside(presence.files(known), root, staged)
     # A stem, or a folder that a killed compiler has left. What names the other files comes last.
@@ -110,6 +113,28 @@ def _place_unit(cache: CacheRoot, tree: StagedTree, unit: PackUnit) -> bool:
     for path in paths:
         make_folders((root / path).parent, tree.folder_mode)
         _link(staged / path, root / path)
+    return True
+
+
+def _add_results(cache: CacheRoot, staged: Path, path: str) -> bool:
+    """Add results to a file that is there, unless its compiler writes to it meanwhile; False if it has all of them."""
+    target, restored = cache.path / path, staged / path
+    before = os.stat(target, follow_symlinks=False)
+    local, same = target.read_bytes(), cache.adapter.results_of(path) or ()
+    try:
+        merged = merge_results(restored.read_bytes(), local, same)
+        if read_results(merged) == read_results(local):
+            return False
+    except ValueError as error:
+        logger.warning("%s is left as it is: %s", target, error)
+        return False
+    restored.unlink()
+    restored.write_bytes(merged)
+    os.chmod(restored, before.st_mode & 0o777)
+    now = os.stat(target, follow_symlinks=False)
+    if (now.st_mtime_ns, now.st_size, now.st_ino) != (before.st_mtime_ns, before.st_size, before.st_ino):
+        return False
+    os.rename(restored, target)
     return True
 
 

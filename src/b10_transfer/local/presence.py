@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 
 from ..adapters import CacheRoot, Unit, UnitKind
+from ..adapters.accumulation import MOST_BYTES
 from ..errors import LocalCacheError
 from ..pack import PackUnit
 from ..repository.union import Pack
@@ -19,8 +21,8 @@ def missing(units: Wanted, roots: Iterable[CacheRoot]) -> list[str]:
     presence = {root.name: Presence(root) for root in roots}
     absent = []
     for name, (_pack, unit) in units.items():
-        root = name.partition("/")[0]
-        if root in presence and not presence[root].has(known_unit(unit)):
+        found = presence.get(name.partition("/")[0])
+        if found is not None and (not found.has(known_unit(unit)) or found.lacks_results(unit)):
             absent.append(name)
     return absent
 
@@ -41,6 +43,17 @@ class Presence:
         """Whether a unit is there and its compiler has finished it."""
         files = [file.path for file in self.files(unit)]
         return bool(files) and self._root.adapter.is_complete(self._root.path, unit, files)
+
+    def lacks_results(self, unit: PackUnit) -> bool:
+        """Whether a file that collects results, and that is there, may lack some of a stored one."""
+        path = below_root(unit.name)
+        if self._root.adapter.results_of(path) is None or unit.size > MOST_BYTES:
+            return False
+        try:
+            local = (self._root.path / path).read_bytes()
+        except OSError:
+            return False
+        return len(local) <= MOST_BYTES and hashlib.sha256(local).hexdigest() != unit.members[0].sha256
 
     def files(self, unit: Unit) -> list[LocalFile]:
         """The files of a unit that are there."""

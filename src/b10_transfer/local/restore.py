@@ -64,6 +64,7 @@ def restore(
                 for name, cause in failed.items():
                     result.fail(_failure(by_name[name], cause))
                     del trees[name]
+        _merge_results(repository, result.union, staged, trees)
         for name, tree in trees.items():
             root = by_name[name]
             deadline.check(f"putting files in place in {root.path}")
@@ -79,6 +80,16 @@ def restore(
 
 def _failure(root: CacheRoot, error: OSError) -> LocalCacheError:
     return LocalCacheError("restore to", str(root.path), explained(error))
+
+
+def _merge_results(
+    repository: ReadRepository, union: Union, staged: Iterable[str], trees: Mapping[str, StagedTree]
+) -> None:
+    """Give staged files that collect results those of every publication."""
+    for name in staged:
+        root, _, path = name.partition("/")
+        if root in trees and len(union.versions(name)) > 1 and (data := repository.results(union, name)) is not None:
+            (trees[root].path / path).write_bytes(data)
 
 
 def _stage_roots(roots: Mapping[str, CacheRoot], result: Restored, cleanup: ExitStack) -> dict[str, StagedTree]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 
 from ..adapters import CacheRoot, Unit
+from ..adapters.accumulation import MOST_BYTES, merge_results, read_results
 from ..concurrency.deadline import Deadline
 from ..errors import CacheError, ConfigurationError, LocalCacheError, PackFullError, SaveTooLargeError
 from ..notices import notices
@@ -24,7 +25,7 @@ from ..pack.rules import DistinctPaths, check_paths
 from ..pack.units import storable_time
 from .files import LocalFile, LocalUnit, RootScan
 from .ownership import OpenRoot, open_private
-from .sources import Sources, UnitChangedError, check_folder
+from .sources import Sources, UnitChangedError, check_folder, read_whole
 
 logger = logging.getLogger(__name__)
 
@@ -157,9 +158,39 @@ def lacking(
         for unit in units
         if not (known := stored.get(unit.name))
         or _extends(unit, known)
-        or (unit.name in settled and unit.root.adapter.may_be_replaced(unit.unit) and _differs(unit, known))
+        or (
+            unit.name in settled
+            and unit.root.adapter.may_be_replaced(unit.unit, [file.path for file in unit.files])
+            and _differs(unit, known)
+        )
     ]
     return new if hold_artifacts(new) else []
+
+
+def with_new_results(
+    units: Iterable[LocalUnit], stored: Mapping[str, PackUnit], read_stored: Callable[[str], bytes | None]
+) -> list[LocalUnit]:
+    """Units in which a compiler collects results, with some that the store lacks, and all that it has.
+
+    A unit whose name the store lacks is none of them. A file that is not as a compiler writes it is left out.
+    """
+    found = []
+    for unit in units:
+        same = unit.root.adapter.results_of(unit.unit.path)
+        known = stored.get(unit.name)
+        if same is None or known is None or unit.size > MOST_BYTES or not _differs(unit, known):
+            continue
+        try:
+            local = read_whole(unit)
+            earlier = read_stored(unit.name)
+            merged = local if earlier is None else merge_results(earlier, local, same)
+            if earlier is None or read_results(merged) != read_results(earlier):
+                found.append(replace(unit, results=merged))
+        except ValueError as error:
+            logger.warning("%s/%s is not saved: %s", unit.root.path, unit.unit.path, error)
+        except UnitChangedError:
+            continue
+    return found
 
 
 def hold_artifacts(units: Iterable[LocalUnit]) -> bool:

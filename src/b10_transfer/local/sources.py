@@ -39,7 +39,10 @@ class Sources:
         for file in unit.files:
             path, size, mode, mtime_ns, _inode = file
             content: LocalFile | bytes = file
-            if is_rewritten(path):
+            if unit.results is not None:
+                content = unit.results
+                size = len(content)
+            elif is_rewritten(path):
                 content = self._portable(file, paths)
                 size = len(content)
             time_ns = storable_time(mtime_ns)
@@ -79,6 +82,16 @@ class Sources:
             return self._unit.root.adapter.to_portable(file.path, bytes(buffer), siblings)
         except ValueError as error:
             raise UnitChangedError(f"{file.path} is not as its compiler writes it ({error})") from error
+
+
+def read_whole(unit: LocalUnit) -> bytes:
+    """The content of a unit that is one file. Raises UnitChangedError if it is being written."""
+    [file] = unit.files
+    data = bytearray(file.size)
+    with _UnchangedFile(unit.opened, file) as content, memoryview(data) as left:
+        while left:
+            left = left[content.readinto(left) :]
+    return bytes(data)
 
 
 class _UnchangedFile:

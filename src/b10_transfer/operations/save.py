@@ -109,6 +109,8 @@ class Stored(NamedTuple):
     union: Union
     read_recalled: Callable[[], Mapping[str, set[Content]]]
     """Reads what the recalled packs hold, by unit."""
+    read_results: Callable[[str], bytes | None]
+    """Reads the results that the packs hold of a unit."""
 
 
 def plan(config: Config, roots: Sequence[CacheRoot], found: Snapshot, read_store: Callable[[], Stored]) -> SavePlan:
@@ -125,9 +127,12 @@ def plan(config: Config, roots: Sequence[CacheRoot], found: Snapshot, read_store
     """
     if planned := _plan_without_store(config, roots, found):
         return planned
-    union, read_recalled = read_store()
+    union, read_recalled, read_results = read_store()
     stored = {name: unit for name, (_pack, unit) in union.units.items()}
-    lacking = snapshot.lacking(found.units, stored, union.settled())
+    lacking = [
+        *snapshot.lacking(found.units, stored, union.settled()),
+        *snapshot.with_new_results(found.units, stored, read_results),
+    ]
     # A pod that restored what was recalled later must not publish it again.
     recalled = read_recalled() if lacking else {}
     new = [unit for unit in lacking if unit.name not in recalled or snapshot.content(unit) not in recalled[unit.name]]
@@ -216,7 +221,13 @@ class _Saver:
     def _survey(self, local: Sequence[LocalUnit]) -> tuple[Union, SavePlan]:
         """What the store holds, without packs that are damaged as far as this pod can know, and what it lacks."""
         union = self._union = self._without_damaged(self._repository.union(), local)
-        planned = self._plan(lambda: Stored(union, lambda: self._repository.recalled_content(union)))
+        planned = self._plan(
+            lambda: Stored(
+                union,
+                lambda: self._repository.recalled_content(union),
+                lambda name: self._repository.results(union, name),
+            )
+        )
         if planned.recalled:
             logger.warning("%d units are not published: they were recalled from the store", planned.recalled)
         return union, planned

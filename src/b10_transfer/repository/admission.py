@@ -57,6 +57,11 @@ def check_rewritten(pack_id: str, index: Index) -> None:
                     )
 
 
+def results_of(root: str, path: str) -> Sequence[str] | None:
+    """The same of a cache by its name as :meth:`Adapter.results_of`."""
+    return _ADAPTERS[root].results_of(path) if root in _ADAPTERS else None
+
+
 def check_content(pack_id: str, reader: PackReader, index: Index) -> None:
     """Read every byte of a pack.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from io import BytesIO
 from itertools import pairwise
 from typing import BinaryIO
 
@@ -76,26 +78,41 @@ def merge(repository: ReadRepository, packs: Sequence[Pack], out: BinaryIO, dead
 
     Every byte is checked on the way. Raises PackError if one of them cannot be used, StoreError, OSError of ``out``.
     """
-    latest = Union(tuple(packs), ()).units
+    union = Union(tuple(packs), ())
+    latest = union.units
+    # Of files that collect results, each publication holds some.
+    several = (name for name in latest if len(union.versions(name)) > 1)
+    results = {name: data for name in several if (data := repository.results(union, name)) is not None}
     with PackWriter(out, repository.limits, deadline) as writer:
         for pack in packs:
-            _add(repository, pack, [unit for held, unit in latest.values() if held.id == pack.id], writer)
+            _add(repository, pack, [unit for held, unit in latest.values() if held.id == pack.id], results, writer)
         index = writer.finish(repository.namespace, repository.environment)
     written = {unit.name: _content(unit) for unit in index.units}
     for pack, unit in latest.values():
-        if written[unit.name] != _content(unit):
+        if unit.name not in results and written[unit.name] != _content(unit):
             raise CorruptPackError(pack.id, f"{unit.name!a:.120} does not have the content that was published")
     return index
 
 
-def _add(repository: ReadRepository, pack: Pack, units: list[PackUnit], writer: PackWriter) -> None:
+def _add(
+    repository: ReadRepository, pack: Pack, units: list[PackUnit], results: Mapping[str, bytes], writer: PackWriter
+) -> None:
     """Append some units of a pack, in the order in which they lie in it: each frame is unpacked once."""
     members = [sorted(unit.members, key=_position) for unit in units]
     with repository.opened(pack) as reader:
-        content = _Content(reader.read_members(pack.index, [m for of_unit in members for m in of_unit]))
+        read = [m for of_unit, unit in zip(members, units, strict=True) if unit.name not in results for m in of_unit]
+        content = _Content(reader.read_members(pack.index, read))
         for of_unit, unit in sorted(zip(members, units, strict=True), key=lambda pair: _position(pair[0][0])):
-            files = [SourceFile(m.path, m.size, m.mode, m.mtime_ns, content.of) for m in of_unit]
+            if unit.name in results:
+                [file], data = of_unit, results[unit.name]
+                files = [SourceFile(file.path, len(data), file.mode, file.mtime_ns, partial(_of_results, data))]
+            else:
+                files = [SourceFile(m.path, m.size, m.mode, m.mtime_ns, content.of) for m in of_unit]
             writer.add_unit(unit.name, unit.kind, files, origin=pack.origin(unit))
+
+
+def _of_results(data: bytes, _file: SourceFile) -> BytesIO:
+    return BytesIO(data)
 
 
 def _position(member: Member) -> tuple[int, int]:

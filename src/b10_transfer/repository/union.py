@@ -87,6 +87,16 @@ class Union:
                     found[unit.name] = (pack, unit)
         return found
 
+    def versions(self, name: str) -> list[tuple[Pack, PackUnit]]:
+        """Every publication of a unit that counts, the oldest first; of packs that hold the same, one."""
+        found = {
+            pack.origin(unit): (pack, unit)
+            for pack in self.packs
+            for unit in pack.index.units
+            if unit.name == name and unit.origin not in self.recalled
+        }
+        return [found[origin] for origin in sorted(found)]
+
     @cached_property
     def superseded(self) -> Mapping[str, Pack]:
         """Packs that add nothing any more, by id, each with a merged pack that holds all of it, as new or newer.

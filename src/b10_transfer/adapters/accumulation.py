@@ -1,0 +1,80 @@
+"""Files in which a compiler collects results over time, and how two of them become one.
+
+A file is a table of tables in JSON, and what stands at one path of keys is one result. Merging keeps every result of
+both files; of two at one path the later stays. A table beats a single value, whichever is later, so that the order in
+which files are merged matters for conflicts alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+MOST_BYTES = 16 * 1024 * 1024
+"""Larger files are not merged: the latest stays."""
+_DEEPEST = 32
+
+
+def merge_results(older: bytes, newer: bytes, same: Sequence[str] = ()) -> bytes:
+    """One file with the results of both.
+
+    Args:
+        older: What was published earlier.
+        newer: What was published later, or lies here.
+        same: Keys at the top that say for which system results hold. Where they differ, the newer file stays alone.
+
+    Raises:
+        ValueError: One of them is not as a compiler writes it, or over a limit.
+    """
+    one, other = read_results(older), read_results(newer)
+    merged = merged_tables(one, other) if all(one.get(key) == other.get(key) for key in same) else other
+    return json.dumps(merged, indent=4).encode()
+
+
+def read_results(data: bytes) -> dict[str, Any]:
+    """The table in a file. Raises ValueError if there is none, or if it is too large or too deep."""
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"{len(data)} bytes are more than {MOST_BYTES}")
+    try:
+        table = json.loads(data)
+    except RecursionError as error:
+        raise ValueError("tables lie too deep in each other") from error
+    if not isinstance(table, dict):
+        raise ValueError("it holds no table")
+    _check_depth(table)
+    return table
+
+
+def merged_tables(older: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
+    """The results of two tables."""
+    merged = dict(older)
+    for key, value in newer.items():
+        known = merged.get(key)
+        if isinstance(known, dict):
+            merged[key] = merged_tables(known, value) if isinstance(value, dict) else known
+        else:
+            merged[key] = value
+    return merged
+
+
+def merged_files(versions: Iterable[bytes], same: Sequence[str] = (), where: str = "") -> bytes | None:
+    """All files, the oldest first, as one. One that is malformed is left out with a message; None if all are."""
+    merged: bytes | None = None
+    for version in versions:
+        try:
+            merged = merge_results(merged if merged is not None else version, version, same)
+        except ValueError as error:
+            logger.warning("results in %s are left out: %s", where, error)
+    return merged
+
+
+def _check_depth(value: Any, depth: int = 0) -> None:
+    if depth > _DEEPEST:
+        raise ValueError(f"tables lie more than {_DEEPEST} deep in each other")
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_depth(item, depth + 1)

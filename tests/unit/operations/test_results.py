@@ -1,0 +1,127 @@
+"""Results of tuning that several pods collected reach every pod that loads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from b10_transfer import OperationStatus, load, save
+from tests.conftest import IsolatedEnv
+from tests.shapes import SHA256
+
+FILE = f"cache/{SHA256}"
+
+
+@pytest.fixture
+def pod(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> Any:
+    def start(name: str) -> Path:
+        root = isolated_env.home / ".cache" / name
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(root))
+        return root
+
+    return start
+
+
+def tune(root: Path, **shapes: int) -> None:
+    path = root / FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table: Any = json.loads(path.read_text()) if path.exists() else {"system": {"hash": SHA256}, "cache": {"mm": {}}}
+    table["cache"]["mm"] |= shapes
+    path.write_text(json.dumps(table, indent=4))
+
+
+def shapes(root: Path) -> dict[str, int]:
+    found: dict[str, int] = json.loads((root / FILE).read_text())["cache"]["mm"]
+    return found
+
+
+def test_pods_that_tuned_different_shapes_give_all_of_them_to_the_next(pod: Any) -> None:
+    tune(pod("first"), a=1)
+    assert save().status is OperationStatus.SUCCESS
+    second = pod("second")
+    assert load().units == 1
+    tune(second, b=2)
+    assert save().status is OperationStatus.SUCCESS
+    tune(pod("third"), c=3, a=9)  # it never loaded
+    assert save().status is OperationStatus.SUCCESS
+    assert save().status is OperationStatus.SKIPPED
+    last = pod("last")
+    assert load().units == 1
+    assert shapes(last) == {"a": 9, "b": 2, "c": 3}
+    assert save().status is OperationStatus.SKIPPED
+
+
+def test_replicas_that_save_at_once_lose_nothing(pod: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each publishes what it has: neither has seen the other's pack."""
+    from b10_transfer.repository.union import Union
+
+    tune(pod("first"), a=1)
+    assert save().status is OperationStatus.SUCCESS
+    with monkeypatch.context() as patch:
+        patch.setattr(Union, "units", property(lambda _union: {}))
+        tune(pod("second"), b=2)
+        assert save().status is OperationStatus.SUCCESS
+    assert load().status is OperationStatus.SKIPPED
+    last = pod("last")
+    assert load().units == 1
+    assert shapes(last) == {"a": 1, "b": 2}
+
+
+def test_merging_packs_keeps_all_results(pod: Any, monkeypatch: pytest.MonkeyPatch, isolated_env: IsolatedEnv) -> None:
+    monkeypatch.setenv("B10_MAX_PACKS", "2")
+    monkeypatch.setenv("B10_GRACE_SECONDS", "0")
+    for number in range(5):
+        tune(pod(f"pod{number}"), **{f"s{number}": number})
+        assert save().status is OperationStatus.SUCCESS
+    assert len(list(isolated_env.store.glob("v1/*/*/packs/*"))) < 5
+    last = pod("last")
+    assert load().units == 1
+    assert shapes(last) == {f"s{number}": number for number in range(5)}
+
+
+def test_load_that_merges_adds_results_to_a_file_that_is_there(pod: Any) -> None:
+    tune(pod("first"), a=1, b=1)
+    save()
+    second = pod("second")
+    tune(second, b=2, c=3)
+    assert load().status is OperationStatus.SKIPPED
+    assert load(merge=True).units == 1
+    assert shapes(second) == {"a": 1, "b": 2, "c": 3}
+    before = (second / FILE).stat()
+    assert load(merge=True).units == 0
+    assert (second / FILE).stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_file_that_its_compiler_changes_meanwhile_is_left_to_it(pod: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from b10_transfer.adapters.accumulation import merge_results
+
+    tune(pod("first"), a=1)
+    save()
+    second = pod("second")
+    tune(second, b=2)
+
+    def merge_slowly(older: bytes, newer: bytes, same: Any) -> bytes:
+        tune(second, late=1)
+        return merge_results(older, newer, same)
+
+    monkeypatch.setattr("b10_transfer.local.placing.merge_results", merge_slowly)
+    load(merge=True)
+    assert shapes(second) == {"b": 2, "late": 1}
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", ""], ids=["half", "a list", "empty"])
+def test_malformed_results_are_not_published_over_sound_ones(
+    pod: Any, caplog: pytest.LogCaptureFixture, content: str
+) -> None:
+    tune(pod("first"), a=1)
+    save()
+    (pod("second") / "cache").mkdir(parents=True)
+    (pod("second") / FILE).write_text(content)
+    assert save().status is OperationStatus.SKIPPED
+    assert "is not saved" in caplog.text
+    last = pod("last")
+    load()
+    assert shapes(last) == {"a": 1}
