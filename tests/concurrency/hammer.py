@@ -86,7 +86,7 @@ class Hammerer:
         while time.monotonic() < ends:
             operate = self._random.choices([self._save, self._load, self._prune], [5, 4, 1])[0]
             self._count += 1
-            operate(f"p{self._number}n{self._count}")
+            operate(f"P{self._number}N{self._count}")
 
     def _save(self, name: str) -> None:
         fill_tree(self._root(name), kernel(name))

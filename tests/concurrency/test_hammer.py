@@ -53,7 +53,7 @@ def test_nothing_is_lost_that_was_published_and_not_pruned(
         for path in isolated_env.store.rglob("*"):
             if path.is_file():
                 os.utime(path, (time.time() - 3600,) * 2)
-        isolated_env.fill(tmp_path / "caches" / "last", kernel(f"after{number}"))
+        isolated_env.fill(tmp_path / "caches" / "last", kernel(f"AFTER{number}"))
         assert save().status is OperationStatus.SUCCESS
     assert len(list(isolated_env.store.glob("v1/default/*/packs/*"))) <= 2 * MOST_PACKS + 2
     assert list(isolated_env.store.glob(".staging/*")) == []

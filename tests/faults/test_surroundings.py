@@ -318,6 +318,7 @@ def test_no_more_threads_are_an_error_that_says_so(pod: Pod, operation: str) -> 
     """However far it gets: each further thread that it is given takes it to the next that it cannot have."""
     assert pod.run("save").status == "SUCCESS"
     late = pod.folder / "source/inductor/fxgraph/la/flate"
+    late.parent.mkdir()
     (pod.folder / "source/inductor" / ARTIFACT).parent.rename(late)
     give_to(UID, pod, "tmp", "store", "source", "target")
     outcomes = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -151,7 +152,7 @@ def published(packs: Packs, root: CacheRoot) -> set[str]:
     """Paths in the pack that a save of one cache makes."""
     spool = io.BytesIO()
     with PackWriter(spool, packs.limits, Deadline("save", 60)) as writer:
-        snapshot.pack(snapshot.take([root], Deadline("save", 60)).units, writer)
+        snapshot.pack(deque(snapshot.take([root], Deadline("save", 60)).units), writer, snapshot.Packed())
         index = writer.finish(packs.namespace, packs.environment)
     return {member.path for unit in index.units for member in unit.members}
 

@@ -53,13 +53,15 @@ class Shape:
             return len(folder) >= fixed and self.may_hold(folder[:fixed])
         return len(folder) == len(self._folders) and self.may_hold(folder)
 
-    def unit_of(self, folder: str, name: str) -> Unit | None:
-        """The unit of the file ``name`` in a folder that holds files of this shape."""
-        if (found := self._name.fullmatch(name)) is None:
+    def unit_in(self, folder: str) -> Unit | None:
+        """The unit of all files of this shape in a folder; None if each file's name decides."""
+        if self.kind is UnitKind.STEM:
             return None
-        if self.kind is UnitKind.FOLDER:
-            return Unit("/".join(folder.split("/")[: self._depth]), self.kind)
-        return Unit(f"{folder}/{found.group(1)}" if folder else found.group(1), self.kind)
+        return Unit("/".join(folder.split("/")[: self._depth]), self.kind)
+
+    def match(self, name: str) -> re.Match[str] | None:
+        """Whether a file has the name of one of this shape."""
+        return self._name.fullmatch(name)
 
 
 def folder_shape(unit: str, files: str) -> Shape:
@@ -89,9 +91,9 @@ class Layout:
     def unit_of(self, path: str) -> Unit | None:
         """The unit that a file belongs to; None if it is no artifact."""
         folder, _, name = path.rpartition("/")
-        for shape in self._shapes_in(folder):
-            if unit := shape.unit_of(folder, name):
-                return unit
+        for shape, unit in self._shapes_in(folder):
+            if found := shape.match(name):
+                return unit or Unit(f"{folder}/{found.group(1)}" if folder else found.group(1), UnitKind.STEM)
         return None
 
     def may_hold(self, folder: str) -> bool:
@@ -103,8 +105,8 @@ class Layout:
         """Whether the compiler writes such a file or folder, which is not an artifact."""
         return is_transient(path) or self._left_here.fullmatch(path) is not None
 
-    def _find_shapes_in(self, folder: str) -> tuple[Shape, ...]:
+    def _find_shapes_in(self, folder: str) -> tuple[tuple[Shape, Unit | None], ...]:
         if is_transient(folder):
             return ()
         parts = folder.split("/") if folder else []
-        return tuple(shape for shape in self._shapes if shape.holds(parts))
+        return tuple((shape, shape.unit_in(folder)) for shape in self._shapes if shape.holds(parts))

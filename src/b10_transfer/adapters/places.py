@@ -13,9 +13,13 @@ _SYSTEM = (
 )
 _OF_THE_USER = "~/.aws ~/.azure ~/.cache ~/.config ~/.docker ~/.gnupg ~/.kube ~/.local ~/.local/share ~/.ssh"
 _HUBS = "~/.cache/huggingface ~/.cache/huggingface/hub ~/.cache/modelscope ~/.cache/torch ~/.cache/torch/hub ~/.ollama"
-_HUB_VARIABLES = (
-    "HF_HOME HF_HUB_CACHE HUGGINGFACE_HUB_CACHE TRANSFORMERS_CACHE HF_DATASETS_CACHE MODELSCOPE_CACHE TORCH_HOME"
+HUB_VARIABLES = (
+    *("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE", "HF_DATASETS_CACHE"),
+    *("MODELSCOPE_CACHE", "TORCH_HOME"),
 )
+"""Variables that say where models are."""
+SHARED_VARIABLES = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")
+"""Variables that name directories of many programs."""
 _HUB_FOLDERS = ("models--", "datasets--", "spaces--")
 """How names of folders in Hugging Face's hub begin."""
 
@@ -23,11 +27,11 @@ _HUB_FOLDERS = ("models--", "datasets--", "spaces--")
 def other_uses(env: EnvReader) -> Mapping[str, str]:
     """What directories are, by their paths with links resolved, that no compiler should have for its cache."""
     uses = {str(real_path(path)): "a directory of the system" for path in _SYSTEM.split()}
-    for variable in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+    for variable in SHARED_VARIABLES:
         uses |= _at(env, variable, "a directory that many programs share")
     uses |= {str(real_path(path)): "a directory that many programs share" for path in _OF_THE_USER.split()}
     uses |= {str(real_path(path)): "a model hub" for path in _HUBS.split()}
-    for variable in _HUB_VARIABLES.split():
+    for variable in HUB_VARIABLES:
         uses |= _at(env, variable, "a model hub")
     home = str(real_path("~"))
     uses[home] = "the home directory"

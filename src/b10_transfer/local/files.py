@@ -151,7 +151,7 @@ class RootScan:
     def _listed(self, folder: _Folder) -> list[tuple[Unit, LocalFile]]:
         """The files in a folder; the folders in it that are worth a look are added to ``folder.names``."""
         files: list[tuple[Unit, LocalFile]] = []
-        claim = self._root.unit_of
+        claim = self._root.unit_of if self._root.neighbours else self._root.adapter.unit_of
         try:
             with os.scandir(folder.descriptor) as entries:
                 for entry in entries:

@@ -62,8 +62,6 @@ def load(config: Config, deadline: Deadline, seen: set[str] | None = None) -> Lo
                 wait_for_restore(path, patience, may_be_shared=config.shared_roots)
         local = survey(caches.roots, config, caches.refused)
         snapshot.log_left_out(local.failed)
-        for path in sorted({root.outermost for root in local.used}):
-            remove_leftovers(path, may_be_shared=config.shared_roots)  # here nothing will be staged, which would do it
         limits = Limits.of(config)
         repository = Repository(store, config.namespace, environment, limits, deadline, trusted)
 
@@ -78,8 +76,12 @@ def load(config: Config, deadline: Deadline, seen: set[str] | None = None) -> Lo
 
         planned = plan(local, read_union)
         if planned.status is OperationStatus.SUCCESS:
-            return _restore(repository, planned, config, deadline, patience, report)
-        return _told(planned, report)
+            report = _restore(repository, planned, config, deadline, patience, report)
+        else:
+            report = _told(planned, report)
+        for path in sorted({root.outermost for root in (*local.used, *local.open)}):
+            remove_leftovers(path, may_be_shared=config.shared_roots)  # where nothing was staged, which does it, too
+        return report
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from b10_transfer import OperationStatus, config, load, save
-from b10_transfer.adapters import ADAPTERS, cache_roots, locate_caches
+from b10_transfer.adapters import ADAPTERS, cache_roots, locate_caches, places
 from b10_transfer.adapters.inductor import InductorAdapter, default_inductor_dir
 from b10_transfer.adapters.triton import TritonAdapter
 from b10_transfer.config import BucketUrl, Config, read_deadline, read_instant, read_wait
@@ -509,7 +509,8 @@ def test_every_variable_that_is_read_is_documented_and_none_else() -> None:
     read_instant(environ=environ)
     variables = [*config.VARIABLES, *(variable for adapter in ADAPTERS for variable in adapter.variables)]
     documented = " ".join(f"{variable.name} {variable.default}" for variable in variables)
-    of_the_system = {"TMPDIR", "USER", "USERNAME"}
+    # They say which directories are no caches.
+    of_the_system = {"TMPDIR", "USER", "USERNAME", *places.HUB_VARIABLES, *places.SHARED_VARIABLES}
     assert {name for name in environ.asked - of_the_system if name not in documented} == set()
     assert {variable.name for variable in variables} - environ.asked == set()
 

@@ -109,7 +109,7 @@ def test_root_that_exists_is_never_replaced_and_new_folders_follow_the_umask(
         os.umask(previous)
     after = inductor.stat()
     assert (after.st_ino, after.st_mode, after.st_gid) == (before.st_ino, before.st_mode, before.st_gid)
-    folder = (inductor / "aa").stat()
+    folder = (inductor / "ey").stat()
     assert (stat.S_IMODE(folder.st_mode), folder.st_gid) == (groups, before.st_gid)
     assert stat.S_IMODE(roots[1].path.stat().st_mode) == new
 
@@ -135,7 +135,7 @@ def test_file_that_a_compiler_writes_meanwhile_is_not_replaced(
     monkeypatch.setattr(os, "link", compile_first)
     inductor.mkdir(parents=True)
     load(repository, roots)
-    assert read_tree(inductor) == {**INDUCTOR_FILES, "aa/key.py": b"compiled here"}
+    assert read_tree(inductor) == {**INDUCTOR_FILES, "ey/key.py": b"compiled here"}
 
 
 def test_missing_root_is_filled_at_one_moment(
