@@ -17,6 +17,7 @@ from ..operations.load import LocalRoots
 from ..operations.save import Stored
 from ..repository.catalogue import Amount
 from ..repository.repository import ReadRepository
+from ..repository.results import collected_results
 from ..repository.union import Union
 from ..status import OperationStatus
 
@@ -36,7 +37,7 @@ def read_stored(repository: ReadRepository) -> Stored:
     """What a store holds for this pod. Raises StoreError."""
     union = repository.union()
     recalled = repository.recalled_content(union)
-    results = {name: repository.results(union, name) for name in union.units}
+    results = {name: collected_results(repository, union, name) for name in union.units}
     return Stored(union, lambda: recalled, results.get)
 
 

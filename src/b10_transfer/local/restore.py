@@ -18,6 +18,7 @@ from ..concurrency.deadline import Deadline
 from ..errors import CacheError, LocalCacheError, NoSpaceError, PackError, explained
 from ..pack import PackUnit
 from ..repository.repository import ReadRepository
+from ..repository.results import collected_results
 from ..repository.union import Pack, Union
 from .ownership import user_to_restore_as
 from .placing import Restored, place
@@ -88,7 +89,11 @@ def _merge_results(
     """Give staged files that collect results those of every publication."""
     for name in staged:
         root, _, path = name.partition("/")
-        if root in trees and len(union.versions(name)) > 1 and (data := repository.results(union, name)) is not None:
+        if (
+            root in trees
+            and len(union.versions(name)) > 1
+            and (data := collected_results(repository, union, name)) is not None
+        ):
             (trees[root].path / path).write_bytes(data)
 
 

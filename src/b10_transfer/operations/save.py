@@ -26,6 +26,7 @@ from ..repository import compaction
 from ..repository.ignored import few, lines_about
 from ..repository.layout import SHARED_LEASES
 from ..repository.repository import Content, Repository
+from ..repository.results import collected_results
 from ..repository.signing import signing_key, trusted_keys
 from ..repository.union import Rejected, Union, published_ms
 from ..status import OperationStatus, SaveReport
@@ -225,7 +226,7 @@ class _Saver:
             lambda: Stored(
                 union,
                 lambda: self._repository.recalled_content(union),
-                lambda name: self._repository.results(union, name),
+                lambda name: collected_results(self._repository, union, name),
             )
         )
         if planned.recalled:

@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import BinaryIO
 
-from ..adapters.accumulation import MOST_BYTES, merged_files
 from ..concurrency.deadline import Deadline
 from ..environment import Environment
 from ..errors import (
@@ -29,7 +28,7 @@ from ..errors import (
 )
 from ..pack import Budget, Limits, PackReader
 from ..stores.base import ObjectInfo, ReadStore, Store
-from .admission import admit, check_content, results_of
+from .admission import admit, check_content
 from .layout import Place, packs_by_id
 from .listing import Listed
 from .signing import SigningKey, Trust
@@ -146,26 +145,6 @@ class ReadRepository:
             content = frozenset((member.path, member.sha256) for member in unit.members)
             found.setdefault(unit.name, set()).add(content)
         return found
-
-    def results(self, union: Union, name: str) -> bytes | None:
-        """All that the packs hold of a unit whose results are merged; None if it is no such unit, or nothing is sound.
-
-        Every byte is verified. A pack that cannot be read is passed over.
-        """
-        root, _, path = name.partition("/")
-        same = results_of(root, path)
-        if same is None:
-            return None
-        found = []
-        for pack, unit in union.versions(name):
-            if unit.size > MOST_BYTES:
-                continue
-            try:
-                with self.opened(pack) as reader:
-                    found.append(b"".join(bytes(piece.data) for piece in reader.read_members(pack.index, unit.members)))
-            except PackError as error:
-                logger.debug("%s; its results are left out", error)
-        return merged_files(found, same, name)
 
     def origins(self) -> dict[str, frozenset[str]]:
         """For every pack there is, set aside or not, the ids of the packs that published what it holds.
