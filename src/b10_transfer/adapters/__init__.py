@@ -28,6 +28,7 @@ from .sglang import (
     SglangJitAdapter,
     SglangTileLangAdapter,
     SglangTritonAdapter,
+    name_other_caches,
 )
 from .tilelang import TileLangAdapter
 from .torch_extensions import TorchExtensionsAdapter
@@ -171,6 +172,7 @@ def locate_caches(config: Config) -> LocatedCaches:
     found: list[CacheRoot] = []
     refused: dict[str, ConfigurationError] = {}
     uses = other_uses(config.reader)
+    name_other_caches(config.reader)
     for adapter in ADAPTERS:
         if adapter.name not in config.caches:
             continue

@@ -15,13 +15,17 @@ The unit must have one name everywhere: its folder's. So the root is ``.nv``, th
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection
 from pathlib import Path
 
 from ..config.reader import EnvReader, Variable, resolve
+from ..notices import notices
 from .base import Adapter, Unit
 from .layout import Layout, folder_shape
+
+logger = logging.getLogger(__name__)
 
 _UNIT = "ComputeCache"
 _INDEX = f"{_UNIT}/index"
@@ -51,8 +55,16 @@ class CudaAdapter(Adapter):
 
     def locate(self, env: EnvReader) -> Path | None:
         name = "CUDA_CACHE_PATH"
-        folder, last = os.path.split(os.path.normpath(env.text(name) or os.path.join("~", ".nv", _UNIT)))
-        return resolve(name, folder) if last == _UNIT and os.path.basename(folder) == ".nv" else None
+        text = env.text(name)
+        folder, last = os.path.split(os.path.normpath(text or os.path.join("~", ".nv", _UNIT)))
+        if last == _UNIT and os.path.basename(folder) == ".nv":
+            return resolve(name, folder)
+        notices.log(
+            logger,
+            logging.WARNING,
+            f"{name}={text}: the CUDA driver's cache is not saved there. Give it a path that ends in .nv/{_UNIT}",
+        )
+        return None
 
     def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
         return _INDEX in files and len(files) > 1

@@ -39,7 +39,7 @@ class CuteDslAdapter(Adapter):
     layout = Layout(stem_shape(r"[A-Za-z][A-Za-z0-9_]*_[0-9a-f]{32,64}\.mlir"))
 
     def locate(self, env: EnvReader) -> Path:
-        if path := env.path("CUTE_DSL_CACHE_DIR"):
+        if path := env.literal_path("CUTE_DSL_CACHE_DIR"):
             return path
         temporary = env.text("TMPDIR") or temporary_directory()
         return resolve("CUTE_DSL_CACHE_DIR", os.path.join(temporary, _user(env), "cutlass_python_cache"))

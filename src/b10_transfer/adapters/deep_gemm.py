@@ -42,7 +42,7 @@ class DeepGemmAdapter(Adapter):
     layout = Layout(folder_shape(r"cache/kernel\.[\w.-]+", r"kernel\.(?:cu|cubin|sass|ptx)"), left_here=("tmp",))
 
     def locate(self, env: EnvReader) -> Path:
-        return env.path(_CACHE_DIR) or real_path("~/.deep_gemm")
+        return env.literal_path(_CACHE_DIR) or real_path("~/.deep_gemm")
 
     def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
         return {f"{unit.path}/kernel.cu", f"{unit.path}/kernel.cubin"} <= set(files)

@@ -74,7 +74,7 @@ class FlashInferAdapter(Adapter):
 
     def locate(self, env: EnvReader) -> Path:
         # Resolved once more, because what lies below the base may be links too.
-        base = env.path("FLASHINFER_WORKSPACE_BASE") or real_path("~")
+        base = env.literal_path("FLASHINFER_WORKSPACE_BASE") or real_path("~")
         return real_path(str(base / ".cache" / "flashinfer"))
 
     def may_be_replaced(self, unit: Unit, files: Collection[str] = ()) -> bool:

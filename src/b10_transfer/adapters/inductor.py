@@ -90,7 +90,7 @@ class InductorAdapter(Adapter):
     _triton = TritonAdapter()
 
     def locate(self, env: EnvReader) -> Path:
-        return env.path("TORCHINDUCTOR_CACHE_DIR") or default_inductor_dir()
+        return env.literal_path("TORCHINDUCTOR_CACHE_DIR") or default_inductor_dir()
 
     def check_place(self, env: EnvReader, path: Path) -> None:
         allowed = [real_path("/tmp"), real_path("/cache"), real_path("~/.cache")]

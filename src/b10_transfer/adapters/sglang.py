@@ -20,10 +20,13 @@ By its source both go by content alone, wherever things lie. (Not tried: both wa
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Collection
 from pathlib import Path
 
 from ..config.reader import EnvReader, Variable, real_path
+from ..notices import notices
 from .base import Adapter, Unit
 from .deep_gemm import DeepGemmAdapter
 from .flashinfer import FlashInferAdapter
@@ -32,6 +35,8 @@ from .layout import NAME, SHA256, Layout, folder_shape, stem_shape
 from .ninja import BUILD_FILES
 from .tilelang import TileLangAdapter
 from .triton import TritonAdapter
+
+logger = logging.getLogger(__name__)
 
 _CACHE_DIR = Variable("SGLANG_CACHE_DIR", "`~/.cache/sglang`", "a path, `~` and links resolved", "SGLang's caches.")
 
@@ -147,3 +152,19 @@ class SglangFlashInferAdapter(FlashInferAdapter):
 
     def locate(self, env: EnvReader) -> Path:
         return _cache_dir(env) / ".cache" / "flashinfer"
+
+
+def name_other_caches(env: EnvReader) -> None:
+    """Log which of SGLang's other caches are there: they are not saved. Once for each.
+
+    Their names hold what differs between pods (a process's number), or belong to versions before 0.5.23.
+    """
+    cache = _cache_dir(env)
+    for path in (
+        cache / "torch_compile_cache",
+        env.path("SGLANG_DIFFUSION_CACHE_ROOT") or real_path("~/.cache/sgl_diffusion"),
+        real_path("~/.cache/deep_gemm"),
+        *sorted((cache / "deep_gemm").glob("proc_*")),
+    ):
+        if os.path.isdir(path) and str(path) != env.text("SGLANG_DG_CACHE_DIR"):
+            notices.log(logger, logging.WARNING, f"{path} is a cache of SGLang's that is not saved or restored")

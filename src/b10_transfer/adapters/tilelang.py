@@ -58,7 +58,7 @@ class TileLangAdapter(Adapter):
     )
 
     def locate(self, env: EnvReader) -> Path:
-        return env.path("TILELANG_CACHE_DIR") or real_path("~/.tilelang/cache")
+        return env.literal_path("TILELANG_CACHE_DIR") or real_path("~/.tilelang/cache")
 
     def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
         return bool(files) if unit.kind is UnitKind.STEM else f"{unit.path}/{_LAST}" in files

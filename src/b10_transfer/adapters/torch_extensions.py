@@ -51,7 +51,7 @@ class TorchExtensionsAdapter(Adapter):
     def locate(self, env: EnvReader) -> Path:
         caches = env.text("XDG_CACHE_HOME") or os.path.join("~", ".cache")
         default = os.path.join(caches, "torch_extensions")
-        return env.path("TORCH_EXTENSIONS_DIR") or resolve("XDG_CACHE_HOME", default)
+        return env.literal_path("TORCH_EXTENSIONS_DIR") or resolve("XDG_CACHE_HOME", default)
 
     def written(self, unit: Unit, files: Collection[str], *, is_mixed: bool = False) -> Collection[str]:
         name = unit.path.rpartition("/")[2]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigurationError
+from ..notices import notices
 
 logger = logging.getLogger(__name__)
 
@@ -91,12 +92,25 @@ class EnvReader:
         text = self.text(name)
         return None if text is None else resolve(name, text)
 
+    def literal_path(self, name: str) -> Path | None:
+        """Likewise, of a variable whose reader does not expand ``~``: it stands for a folder of that name."""
+        text = self.text(name)
+        if text is None or not text.startswith("~"):
+            return self.path(name)
+        notices.log(
+            logger,
+            logging.WARNING,
+            f"{name}={text}: its reader does not expand '~', and so uses the folder {text} in the working directory. "
+            "Give the variable an absolute path",
+        )
+        return resolve(name, os.path.join(os.curdir, text))
+
     def absolute_path(self, name: str) -> Path | None:
         """Likewise, of a variable that would mean another folder to a server that runs in another place if relative."""
         text = self.text(name)
         if text is not None and not os.path.isabs(os.path.expanduser(text)):
             raise ConfigurationError(name, text, "it must be an absolute path")
-        return self.path(name)
+        return self.literal_path(name)
 
 
 def parse_seconds(name: str, text: str) -> float:
