@@ -22,7 +22,7 @@ from .files import Frame, Trace, TraceFile
 from .guards import Expected
 from .process import STRICT, configuration, custom_passes, home_of, process_state
 from .recording import recording
-from .values import Describer
+from .values import Describer, is_file_of_a_release
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,8 @@ class Package(CompilePackage):
             try:
                 self._bound[CodeName.of(code)] = digest_of(code)
             except UnresolvableError as error:
-                self._unnamed[id(code)] = str(error)
+                if not is_file_of_a_release(code.co_filename):
+                    self._unnamed[id(code)] = str(error)
 
     def refuse(self, reason: str) -> None:
         if not self._refused:

@@ -30,6 +30,7 @@ _MAX_VALUES = 20_000
 _HEAP_TYPE = 1 << 9
 _SLOT = type(type("_", (), {"__slots__": ("x",)}).__dict__["x"])
 _CELL = type((lambda x: lambda: x)(0).__closure__[0])  # type: ignore[index]
+_FIELD: Any = type(collections.namedtuple("_", "x").x)  # type: ignore[attr-defined]
 _BY_TEXT = (
     torch.dtype,
     torch.device,
@@ -282,6 +283,7 @@ _BY_KIND: dict[type, Callable[[Describer, Any], Description]] = {
     staticmethod: _wrapper,
     classmethod: _wrapper,
     types.SimpleNamespace: _namespace,
+    _FIELD: lambda _d, v: ("field number", str(v.__reduce__()[1][0])),
     functools.cached_property: lambda d, v: ("cached property", d.describe(v.func)),
     functools._lru_cache_wrapper: lambda d, v: ("cached", *d.describe_all((v.__wrapped__, v.cache_parameters()))),
     **dict.fromkeys(_BY_TEXT, _by_text),
@@ -310,7 +312,7 @@ def is_of_a_release(module: str | None) -> bool:
 
 
 def is_file_of_a_release(file: str) -> bool:
-    return file.startswith(_RELEASES) and not (file.startswith(_RELEASES[1]) and "-packages" in file)
+    return file.startswith((*_RELEASES, "<frozen ")) and not (file.startswith(_RELEASES[1]) and "-packages" in file)
 
 
 def difference(was: Description, now: Description) -> str:
