@@ -188,7 +188,10 @@ class Package(CompilePackage):
             for trace in traces:
                 artifacts = {name: PrecompileContext.serialize_artifact_by_key(name) for name in trace.backends}
                 if None in artifacts.values():
-                    self.refuse("torch's compiler did not hand a graph over")
+                    self.refusals.append(
+                        f"{code.co_name}: torch compiled a graph to nothing that can be saved (a graph that computes "
+                        "nothing, or one with a backward pass)"
+                    )
                     continue
                 backends.update(artifacts)
                 kept.setdefault(code, []).append(trace)

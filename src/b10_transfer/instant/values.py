@@ -128,9 +128,9 @@ class Describer:
     def _instance(self, value: Any) -> Description:
         """An instance of a Python class: its state is in its attributes, and in its items if it is a container."""
         kind = type(value)
-        bases = [base for base in kind.__mro__[:-1] if not base.__flags__ & _HEAP_TYPE]
+        bases = [base for base in kind.__mro__[:-1] if not _is_python_class(base)]
         is_known = not bases or (len(bases) == 1 and bases[0] in _BASES_WITH_ITEMS)
-        overrides = {name for base in kind.__mro__[:-1] if base.__flags__ & _HEAP_TYPE for name in vars(base)}
+        overrides = {name for base in kind.__mro__[:-1] if _is_python_class(base) for name in vars(base)}
         if kind is _Missing or not is_known or "__getattribute__" in overrides:
             raise UnrecordableError(f"a {kind.__module__}.{kind.__qualname__}")
         items = self.describe(_BASES_WITH_ITEMS[bases[0]](value)) if bases else ()
@@ -152,6 +152,22 @@ _BASES_WITH_ITEMS: dict[type, Callable[[Any], Any]] = {
     str: lambda value: str.__str__(value)[:],
 }
 """The classes in C that an instance's class may derive from, and how its own items are read."""
+
+
+def _is_python_class(kind: type) -> bool:
+    """Whether the state of an instance is in its attributes and slots alone: no class in C adds memory of its own."""
+    if not kind.__flags__ & _HEAP_TYPE or not any(
+        {"__dict__", "__slots__"} & vars(base).keys() for base in kind.__mro__
+    ):
+        return False
+    if kind.__base__ in _BASES_WITH_ITEMS or kind.__base__ is None:
+        return True
+    slots = sum(type(slot) is _SLOT for slot in vars(kind).values())
+    added = kind.__basicsize__ - kind.__base__.__basicsize__
+    return added <= _POINTER * (slots + 2)  # two more for __dict__ and __weakref__
+
+
+_POINTER = 8
 
 
 def _float(_describer: Describer, value: float) -> Description:

@@ -6,12 +6,13 @@ import importlib.util
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from b10_transfer import OperationStatus, instant, load
+from b10_transfer import OperationStatus, instant, load, save
 from b10_transfer.cli import run
 
 
@@ -42,6 +43,22 @@ print(b10_transfer.load(store={str(tmp_path)!r}, instant=True).instant)
     environment = os.environ | {"HOME": str(tmp_path)}
     said = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert "this torch's AOTAutograd makes or names its cache entries in another way" in said.stdout
+
+
+def test_preparing_ends_at_the_deadline_and_counts_in_the_report(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(instant, "prepare", lambda _files, _deadline: threading.Event().wait(60) and "")
+    report = load(store=tmp_path, instant=True, deadline_s=0.5)
+    assert "preparing instant starts" in report.instant
+    assert report.seconds >= 0.5
+
+
+def test_a_save_that_waits_for_traces_ends_at_the_deadline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(instant, "flush", lambda: threading.Event().wait(60) and 0)
+    report = save(store=tmp_path, deadline_s=0.5)
+    assert report.status is OperationStatus.ERROR
+    assert "writing traces" in report.reason
 
 
 def test_a_wrong_value_of_the_variable_is_said_and_the_load_goes_on(
