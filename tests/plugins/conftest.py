@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -15,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from b10_transfer.adapters.plugins import plugin_adapters
 from b10_transfer.config.plugins import ADAPTERS, STORES, installed
 
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
@@ -83,7 +86,19 @@ class Packages:
         (metadata / "entry_points.txt").write_text("\n".join(lines))
         for module, source in (modules or {}).items():
             (self._folder / f"{module}.py").write_text(source)
-        installed.forget()
+        importlib.invalidate_caches()
+        forget()
+
+    def remove(self, name: str) -> None:
+        """Uninstall a package, if it is there. Its modules stay."""
+        shutil.rmtree(self._folder / f"{name}-1.0.dist-info", ignore_errors=True)
+        forget()
+
+
+def forget() -> None:
+    """Have this process look for plugins again."""
+    installed.forget()
+    plugin_adapters.forget()
 
 
 @pytest.fixture
@@ -92,9 +107,9 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Packag
     folder.mkdir()
     monkeypatch.syspath_prepend(str(folder))
     before = set(sys.modules)
-    installed.forget()
+    forget()
     yield Packages(folder)
-    installed.forget()
+    forget()
     for name in set(sys.modules) - before:
         if str(getattr(sys.modules[name], "__file__", "")).startswith(str(folder)):
             del sys.modules[name]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
+from b10_transfer import OperationStatus, load
 from tests.conftest import IsolatedEnv, read_tree_of
 
 from .conftest import Installed
@@ -63,8 +65,44 @@ def test_store_of_another_package_behind_a_cache_of_the_node(
 
 
 def test_store_without_the_package_is_refused_with_advice(isolated_env: IsolatedEnv, tmp_path: Path) -> None:
-    from b10_transfer import OperationStatus, load
-
     report = load(store=f"sqlite://{tmp_path}/store.db")
     assert report.status is OperationStatus.ERROR
     assert "install the package that adds sqlite:// stores" in report.reason
+
+
+ACME = {"0123456789abcdef/kernel.bin": b"code", "0123456789abcdef/done": b""}
+LEFT_ALONE = {"0123456789abcdee/kernel.bin": b"half", "locks/0123456789abcdef": b"", "notes.txt": b"mine"}
+
+
+def test_save_and_load_of_a_cache_of_another_package(example: Installed, isolated_env: IsolatedEnv) -> None:
+    acme = isolated_env.home / ".cache" / "acme"
+    isolated_env.fill(acme, ACME | LEFT_ALONE)
+    fill_triton(isolated_env)
+    roots = [str(acme), str(isolated_env.triton)]
+    saved, _, loaded, _, restored = example.program(ROUND_TRIP.replace("sys.argv[1:]", repr(roots)))
+    assert (saved, loaded, restored) == ("SUCCESS", "SUCCESS", ["acme_v1_0/0123456789abcdef", "triton/KERNEL"])
+    assert read_tree_of(acme) == ACME
+
+
+def test_pod_without_the_package_loads_the_other_caches_of_a_pack(
+    example: Installed, isolated_env: IsolatedEnv
+) -> None:
+    isolated_env.fill(isolated_env.home / ".cache" / "acme", ACME)
+    before = fill_triton(isolated_env)
+    assert example.program(ROUND_TRIP.replace("sys.argv[1:]", "[]"))[0] == "SUCCESS"
+    shutil.rmtree(isolated_env.triton)
+    report = load()
+    assert (report.status, report.restored) == (OperationStatus.SUCCESS, ("triton/KERNEL",))
+    assert read_tree_of(isolated_env.triton) == before
+
+
+def test_info_lists_what_the_example_adds(example: Installed, isolated_env: IsolatedEnv) -> None:
+    source = "import sys; sys.argv = ['x', 'info', '--json']; from b10_transfer.__main__ import main; main()"
+    found = json.loads(example.run("-c", source).stdout)
+    assert [(one["kind"], one["name"], one["package"], one["problem"]) for one in found["additions"]] == [
+        ("cache", "acme", "acme_b10 1.0", ""),
+        ("store", "sqlite", "acme_b10 1.0", ""),
+    ]
+    assert [cache["path"] for cache in found["caches"] if cache["name"] == "acme_v1_0"] == [
+        str(isolated_env.home / ".cache" / "acme")
+    ]

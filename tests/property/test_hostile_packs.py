@@ -446,12 +446,25 @@ def test_unit_outside_the_roots_is_refused(refused: Refused, roots: list[str]) -
     refused(lambda document: document.update(roots=roots))
 
 
-def test_pack_with_a_root_that_this_version_does_not_know_is_left_alone(
+def test_units_of_a_cache_that_this_version_does_not_know_are_ignored(
+    packs: Packs, sound: bytes, tmp_path: Path
+) -> None:
+    document = json.loads(packs.index_of(sound))
+    units = {unit["name"] for unit in document["units"]}
+    document["roots"].append("jitless")
+    document["units"].append(stem("jitless/cache"))
+    repository = repository_with(packs, packs.with_index(sound, json.dumps(document).encode()))
+    restored = load(repository, tmp_path / "roots")
+    assert set(restored.names) == units
+    assert restored.union.rejected == ()
+    assert not (tmp_path / "roots" / "jitless").exists()
+
+
+def test_pack_of_caches_that_this_version_does_not_know_is_left_alone(
     packs: Packs, sound: bytes, harmless: Harmless
 ) -> None:
     document = json.loads(packs.index_of(sound))
-    document["roots"].append("jitless")
-    document["units"].append(stem("jitless/cache"))
+    document.update(roots=["jitless"], units=[stem("jitless/cache")])
     error = harmless(json.dumps(document).encode(), UnsupportedPackError)
     assert "jitless" in str(error)
 

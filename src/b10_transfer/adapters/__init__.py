@@ -5,12 +5,12 @@ One file adds one: write a subclass of :class:`Adapter` in a module of its own a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import Config
-from ..config.reader import is_below, resolve
+from ..config import Config, plugins
+from ..config.reader import EnvReader, Variable, is_below, resolve
 from ..errors import ConfigurationError
 from .base import Adapter, Unit, UnitKind
 from .cuda import CudaAdapter
@@ -19,6 +19,7 @@ from .deep_gemm import DeepGemmAdapter, VllmDeepGemmAdapter
 from .flashinfer import FlashInferAdapter, FlashInferAutotuneAdapter
 from .headers import HeadersAdapter
 from .inductor import InductorAdapter
+from .layout import Layout, folder_shape, stem_shape
 from .places import lies_in_a_hub, other_uses
 from .sglang import (
     SglangCuteAdapter,
@@ -64,8 +65,34 @@ ADAPTERS: tuple[Adapter, ...] = (
 )
 
 
+_BY_NAME = {adapter.name: adapter for adapter in ADAPTERS}
 _NO_CACHE = "/dev/null/"
 """A cache whose path leads there is switched off."""
+
+
+def all_adapters(wanted: Callable[[str], bool] = bool) -> list[Adapter]:
+    """The adapters of this package, and those of other packages.
+
+    Args:
+        wanted: Whether the cache of a name is used. Default: each one. Another package's adapter is not imported
+            otherwise.
+    """
+    return [*(adapter for adapter in ADAPTERS if wanted(adapter.name)), *_of_plugins(wanted)]
+
+
+def find_adapter(root: str) -> Adapter | None:
+    """The adapter whose units a pack holds under a name; None if there is none that works."""
+    if root in _BY_NAME:
+        return _BY_NAME[root]
+    return next((adapter for adapter in _of_plugins(root.startswith) if adapter.name == root), None)
+
+
+def _of_plugins(wanted: Callable[[str], bool]) -> Sequence[Adapter]:
+    if not plugins.installed.of(plugins.ADAPTERS):  # the usual case: nothing more is imported
+        return ()
+    from .plugins import plugin_adapters
+
+    return plugin_adapters.usable(_BY_NAME, wanted)
 
 
 @dataclass(frozen=True)
@@ -166,16 +193,14 @@ def locate_caches(config: Config) -> LocatedCaches:
     A variable that puts a cache where it must not be affects that cache alone. Raises ConfigurationError if B10_CACHES
     is wrong.
     """
-    if unknown := config.caches.named - {adapter.name for adapter in ADAPTERS}:
-        known = ", ".join(adapter.name for adapter in ADAPTERS)
-        raise ConfigurationError("B10_CACHES", ", ".join(sorted(unknown)), f"the caches are {known}")
+    known = [*_BY_NAME, *(plugin.name for plugin in plugins.installed.of(plugins.ADAPTERS))]
+    if unknown := config.caches.named - set(known):
+        raise ConfigurationError("B10_CACHES", ", ".join(sorted(unknown)), f"the caches are {', '.join(known)}")
     found: list[CacheRoot] = []
     refused: dict[str, ConfigurationError] = {}
     uses = other_uses(config.reader)
     name_other_caches(config.reader)
-    for adapter in ADAPTERS:
-        if adapter.name not in config.caches:
-            continue
+    for adapter in all_adapters(config.caches.__contains__):
         try:
             path = adapter.locate(config.reader)
             if path is None or f"{path}/".startswith(_NO_CACHE):
@@ -260,10 +285,17 @@ __all__ = [
     "ADAPTERS",
     "Adapter",
     "CacheRoot",
+    "EnvReader",
+    "Layout",
     "LocatedCaches",
     "Unit",
     "UnitKind",
+    "Variable",
+    "all_adapters",
     "cache_roots",
+    "find_adapter",
+    "folder_shape",
     "locate_caches",
     "named",
+    "stem_shape",
 ]

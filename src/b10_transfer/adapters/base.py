@@ -31,6 +31,17 @@ class Adapter(ABC):
     """What the compiler writes."""
     variables: tuple[Variable, ...] = ()
     """The environment variables that say where the root is, for docs/configuration.md."""
+    version: str = ""
+    """Of another package's adapter: the version that its units are bound to. A pod with another version does not load
+    them. Empty if the names of the units, or the environment key, hold all that they depend on."""
+
+    is_plugin = False
+    """Whether another package adds it."""
+
+    @property
+    def cache(self) -> str:
+        """The name of the cache in B10_CACHES."""
+        return self.name
 
     @abstractmethod
     def locate(self, env: EnvReader) -> Path | None:

@@ -12,17 +12,16 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import reduce
+from typing import NamedTuple
 
 ADAPTERS = "b10_transfer.adapters"
 STORES = "b10_transfer.stores"
 _GROUPS = (ADAPTERS, STORES)
-_VALUE = re.compile(r"(?P<module>[\w.]+)\s*:\s*(?P<attribute>[\w.]+)(?:\s*\[.*\])?", re.ASCII)
+_VALUE = r"(?P<module>[\w.]+)\s*:\s*(?P<attribute>[\w.]+)(?:\s*\[.*\])?"
 
 
-@dataclass(frozen=True)
-class Plugin:
+class Plugin(NamedTuple):
     """One entry point."""
 
     name: str
@@ -34,7 +33,7 @@ class Plugin:
 
     def load(self) -> object:
         """Import the module, and return the attribute. Raises what the import raises, and ValueError."""
-        if (match := _VALUE.fullmatch(self.value)) is None:
+        if (match := re.fullmatch(_VALUE, self.value, re.ASCII)) is None:
             raise ValueError(f"{self.value!r} is not module:attribute")
         module = importlib.import_module(match["module"])
         return reduce(getattr, match["attribute"].split("."), module)

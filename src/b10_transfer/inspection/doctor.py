@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from ..adapters import ADAPTERS, CacheRoot
+from ..adapters import CacheRoot, all_adapters
 from ..concurrency.deadline import Deadline, run_within
 from ..config import MB, Config, read_deadline
 from ..config import store as store_location
@@ -142,7 +142,7 @@ def _check_caches(local: LocalState) -> Iterator[Check]:
             yield check
     if empty:
         yield ok("caches", f"empty, and can be restored to: {', '.join(empty)}")
-    left_out = [adapter.name for adapter in ADAPTERS if adapter.name not in local.config.caches]
+    left_out = [adapter.cache for adapter in all_adapters() if adapter.cache not in local.config.caches]
     if left_out:
         yield ok("caches", f"B10_CACHES leaves out {', '.join(left_out)}")
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ..adapters import ADAPTERS, CacheRoot, locate_caches
+from ..adapters import CacheRoot, all_adapters, locate_caches
 from ..concurrency.deadline import Deadline, run_within
 from ..config import Config, read_deadline
 from ..config import store as store_location
@@ -149,7 +149,7 @@ def look_around(config: Config, deadline: Deadline) -> LocalState:
 
 
 def _refused_cache(name: str, error: ConfigurationError) -> LocalCache:
-    [title] = [adapter.title for adapter in ADAPTERS if adapter.name == name]
+    [title] = [adapter.title for adapter in all_adapters() if adapter.name == name]
     return LocalCache(name, title, error.value, False, 0, 0, 0, 0, 0, in_use=False, error=str(error))
 
 

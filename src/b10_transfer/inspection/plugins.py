@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..adapters import ADAPTERS
+from ..adapters.plugins import plugin_adapters
 from ..config.store import store_plugins
 
 
@@ -23,4 +25,10 @@ class Addition:
 
 def list_additions() -> tuple[Addition, ...]:
     """List the caches and stores that other packages add. Stores are not imported."""
-    return tuple(Addition("store", plugin.name, plugin.package, problem) for plugin, problem in store_plugins())
+    names = [adapter.name for adapter in ADAPTERS]
+    caches = [
+        Addition("cache", plugin.name, plugin.package, plugin_adapters.problem(plugin, names))
+        for plugin in plugin_adapters.declared
+    ]
+    stores = [Addition("store", plugin.name, plugin.package, problem) for plugin, problem in store_plugins()]
+    return (*caches, *stores)

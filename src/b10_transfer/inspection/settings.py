@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from ..adapters import ADAPTERS, locate_caches
+from ..adapters import all_adapters, locate_caches
 from ..config import VARIABLES, Config, read_deadline
 from ..config.launcher import LAUNCHER_VARIABLES, LauncherConfig, read_log_level
 from ..errors import ConfigurationError
@@ -65,7 +65,11 @@ def _correction(error: ConfigurationError, environ: Mapping[str, str]) -> str:
 
 def _misspelt(environ: Mapping[str, str]) -> Iterator[Check]:
     """Variables that look like ours and are none: they would be ignored in silence."""
-    variables = [*VARIABLES, *LAUNCHER_VARIABLES, *(variable for adapter in ADAPTERS for variable in adapter.variables)]
+    variables = [
+        *VARIABLES,
+        *LAUNCHER_VARIABLES,
+        *(variable for adapter in all_adapters() for variable in adapter.variables),
+    ]
     known = {variable.name for variable in variables}
     for name in sorted(environ):
         if name.startswith(_OURS) and name not in known and (meant := difflib.get_close_matches(name, known, 1, 0.8)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
-from ..adapters import ADAPTERS, CacheRoot, named
+from ..adapters import CacheRoot, all_adapters, named
 from ..config.per_pod import per_pod_variables
 from ..environment.frameworks import torch_build
 from ..environment.graph_caching import reason_off
@@ -65,7 +65,7 @@ def places_that_differ(server: Mapping[str, str]) -> list[str]:
     """Where this process and the server disagree on where caches are, variable by variable."""
     if not server:
         return []
-    names = [*_PLACES, *(variable.name for adapter in ADAPTERS for variable in adapter.variables)]
+    names = [*_PLACES, *(variable.name for adapter in all_adapters() for variable in adapter.variables)]
     return [
         f"{name} is {_value(os.environ, name)} here and {_value(server, name)} there"
         for name in dict.fromkeys(names)

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..adapters import ADAPTERS, Adapter, Unit, UnitKind
+from ..adapters import Adapter, Unit, UnitKind, find_adapter
 from ..errors import CorruptPackError, PackTooLargeError, UnsupportedPackError
 from ..pack import Index, Member, PackReader
 from ..pack.limits import MAX_REWRITTEN_BYTES
 
 logger = logging.getLogger(__name__)
 
-_ADAPTERS = {adapter.name: adapter for adapter in ADAPTERS}
+
+@dataclass(frozen=True)
+class Admitted:
+    """What of a pack counts."""
+
+    index: Index
+    """The index of the units that count."""
+    is_partial: bool
+    """Whether the pack holds units that another pod may know: of a cache, or a version of it, that is not here."""
 
 
-def admit(pack_id: str, index: Index, namespace: str, environment_id: str) -> Index:
+def admit(pack_id: str, index: Index, namespace: str, environment_id: str) -> Admitted:
     """The index without the units that hold files no compiler writes: these are neither restored nor merged.
 
     Raises PackError unless a pack belongs to an environment and namespace, and its units are those that adapters make.
@@ -28,21 +36,30 @@ def admit(pack_id: str, index: Index, namespace: str, environment_id: str) -> In
             pack_id,
             f"it was published for environment {index.environment_id!a:.80}, namespace {index.namespace!a:.120}",
         )
-    if unknown := [root for root in index.roots if root not in _ADAPTERS]:
-        raise UnsupportedPackError(pack_id, f"holds caches this version does not know: {', '.join(unknown)!a:.120}")
+    adapters = {root: find_adapter(root) for root in index.roots}
+    unknown = ", ".join(root for root, adapter in adapters.items() if adapter is None)
+    if unknown and not any(adapters.values()):
+        raise UnsupportedPackError(pack_id, f"holds caches this version does not know: {unknown!a:.120}")
+    if unknown:
+        logger.info("pack %s: this pod does not know the caches %s; their units are ignored", pack_id, ascii(unknown))
     check_rewritten(pack_id, index)
-    admitted = []
+    admitted, is_partial = [], bool(unknown)
     for unit in index.units:
         if unit.origin >= pack_id:
             raise CorruptPackError(pack_id, f"{unit.name!a:.120} is said to come from a later pack, {unit.origin}")
         root, _, path = unit.name.partition("/")
-        if _is_unit(_ADAPTERS[root], Unit(path, UnitKind(unit.kind)), unit.members, pack_id):
+        adapter = adapters[root]
+        if adapter is None:
+            continue
+        if _is_unit(adapter, Unit(path, UnitKind(unit.kind)), unit.members, pack_id):
             admitted.append(unit)
+        elif adapter.is_plugin:
+            is_partial = True
         else:
             logger.info(
                 "pack %s: unit %s holds files that no compiler writes; it is ignored", pack_id, ascii(unit.name)
             )
-    return index if len(admitted) == len(index.units) else replace(index, units=tuple(admitted))
+    return Admitted(replace(index, units=tuple(admitted)) if len(admitted) < len(index.units) else index, is_partial)
 
 
 def check_rewritten(pack_id: str, index: Index) -> None:
@@ -51,7 +68,8 @@ def check_rewritten(pack_id: str, index: Index) -> None:
         for member in unit.members:
             if member.size > MAX_REWRITTEN_BYTES:
                 root, _, path = member.path.partition("/")
-                if _ADAPTERS[root].is_rewritten(path):
+                adapter = find_adapter(root)
+                if adapter is not None and adapter.is_rewritten(path):
                     raise PackTooLargeError(
                         pack_id, f"{member.path} has {member.size} bytes, the most allowed is {MAX_REWRITTEN_BYTES}"
                     )
@@ -59,7 +77,8 @@ def check_rewritten(pack_id: str, index: Index) -> None:
 
 def results_of(root: str, path: str) -> Sequence[str] | None:
     """The same of a cache by its name as :meth:`Adapter.results_of`."""
-    return _ADAPTERS[root].results_of(path) if root in _ADAPTERS else None
+    adapter = find_adapter(root)
+    return adapter.results_of(path) if adapter is not None else None
 
 
 def check_content(pack_id: str, reader: PackReader, index: Index) -> None:
@@ -67,10 +86,12 @@ def check_content(pack_id: str, reader: PackReader, index: Index) -> None:
 
     Raises PackError if one is wrong, or if a restore could not put this machine's paths into a file that needs them.
     """
+    adapters = {root: find_adapter(root) for root in index.roots}
 
     def is_rewritten(member: Member) -> bool:
         root, _, path = member.path.partition("/")
-        return _ADAPTERS[root].is_rewritten(path)
+        adapter = adapters[root]
+        return adapter is not None and adapter.is_rewritten(path)
 
     members = [member for unit in index.units for member in unit.members if is_rewritten(member)]
     gathered = bytearray()
@@ -78,8 +99,10 @@ def check_content(pack_id: str, reader: PackReader, index: Index) -> None:
         gathered += data
         if is_last:
             root, _, path = member.path.partition("/")
+            adapter = adapters[root]
+            assert adapter is not None, "only files of a known cache are rewritten"
             try:
-                _ADAPTERS[root].to_local(Path("/"), path, bytes(gathered))
+                adapter.to_local(Path("/"), path, bytes(gathered))
             except ValueError as error:
                 raise CorruptPackError(pack_id, f"{member.path}: {error}") from error
             gathered.clear()
@@ -93,6 +116,6 @@ def _is_unit(adapter: Adapter, expected: Unit, members: Sequence[Member], pack_i
     """
     paths = [member.path.partition("/")[2] for member in members]
     found = set(map(adapter.unit_of, paths))
-    if found - {expected, None}:
+    if found - {expected, None} and not adapter.is_plugin:  # another version may group otherwise
         raise CorruptPackError(pack_id, f"{expected.path!a:.120} is no unit of the {adapter.name} cache")
     return found == {expected} and len(adapter.written(expected, paths)) == len(paths)

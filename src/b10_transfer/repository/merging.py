@@ -32,6 +32,7 @@ def mergeable(union: Union, limits: Limits) -> list[Pack]:
         if not _is_large(pack, limits)
         and pack.id not in union.superseded
         and not union.holds_recalled(pack)
+        and not pack.is_partial
         and _lies_in_order(pack)
     ]
 

@@ -204,11 +204,11 @@ class ReadRepository:
             with source:
                 approve = partial(self._trusted.check, pack_id) if self._trusted is not None else None
                 reader = PackReader(pack_id, source, self.limits, self._deadline, approve)
-                index = admit(pack_id, reader.read_index(budget), self.namespace, self.environment.id)
+                admitted = admit(pack_id, reader.read_index(budget), self.namespace, self.environment.id)
                 if verify_frames:
-                    check_content(pack_id, reader, index)
-                budget.take(pack_id, index.memory, index.room_bytes)
-                return Pack(pack_id, name, index, source.size_bytes)
+                    check_content(pack_id, reader, admitted.index)
+                budget.take(pack_id, admitted.index.memory, admitted.index.room_bytes)
+                return Pack(pack_id, name, admitted.index, source.size_bytes, admitted.is_partial)
         except StoreError as error:
             raise UnreadablePackError(pack_id, str(error)) from error
 

@@ -31,6 +31,8 @@ class Pack:
     """The object's name in the store."""
     index: Index
     packed_bytes: int
+    is_partial: bool = False
+    """Whether the object also holds units that are not in ``index``, and that another pod may know."""
 
     def origin(self, unit: PackUnit) -> str:
         """The id of the pack that published a unit of this one."""
@@ -113,7 +115,8 @@ class Union:
         for pack in self.packs:
             for other, held in merged:
                 if (
-                    pack.id < other.id
+                    not pack.is_partial
+                    and pack.id < other.id
                     and not self.holds_recalled(pack)
                     and all(pack.origin(unit) <= held.get(unit.name, "") for unit in pack.index.units)
                 ):
