@@ -23,11 +23,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from b10_transfer import OperationStatus, load, save
-from b10_transfer.notices import notices
 from b10_transfer.errors import CacheError
 from b10_transfer.local import files, placing, restore, staging
 from b10_transfer.local.ownership import User, is_private
 from b10_transfer.local.rights import rights_of
+from b10_transfer.notices import notices
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 ATTACKER = User(54321, 54321)

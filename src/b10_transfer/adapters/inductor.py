@@ -64,7 +64,8 @@ class InductorAdapter(Adapter):
         Variable(
             "TORCHINDUCTOR_CACHE_DIR",
             "`<temporary directory>/torchinductor_<username>`, as torch computes it",
-            "a folder under `/tmp/`, `/cache/` or `~/.cache` (or torch's own default), links and `..` resolved",
+            "a folder under `/tmp/`, `/cache/` or `~/.cache` (or torch's own default, or where vLLM or SGLang put it), "
+            "links and `..` resolved; elsewhere, this cache alone is left out",
             "Inductor's cache directory: what is saved from, and restored to.",
         ),
     )
