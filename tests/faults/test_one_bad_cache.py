@@ -116,11 +116,13 @@ class Pod:
     def __init__(self, adapter: Adapter, folder: Path, packs: Packs) -> None:
         other = InductorAdapter() if adapter.name == "triton" else TritonAdapter()
         self.good_unit = f"aotautograd/a{'0f' * 25}" if adapter.name == "triton" else KEY
+        self.good_file = f"{self.good_unit}/{'entry' if adapter.name == 'triton' else 'a.so'}"
         (folder / "own").mkdir()
         self.bad = CacheRoot(adapter, folder / "own" / "bad")
         self.good = CacheRoot(other, folder / "good")
         self.repository = packs.repository()
-        units = {f"{adapter.name}/KEY/": {"a.so": CONTENT}, f"{other.name}/{self.good_unit}/": {"a.so": CONTENT}}
+        good_unit, _, name = f"{other.name}/{self.good_file}".rpartition("/")
+        units = {f"{adapter.name}/KEY/": {"a.so": CONTENT}, f"{good_unit}/": {name: CONTENT}}
         self.repository.publish(io.BytesIO(packs.write(units)))
 
     def restore(self) -> Restored:
@@ -138,7 +140,7 @@ def test_fault_of_one_cache_does_not_affect_another(
         fault(pod.bad.path, stack)
         restored = pod.restore()
         assert restored.names == [f"{pod.good.name}/{pod.good_unit}"]
-        assert read_tree(pod.good.path) == {f"{pod.good_unit}/a.so": CONTENT}
+        assert read_tree(pod.good.path) == {pod.good_file: CONTENT}
         [failure] = restored.failures
         assert str(pod.bad.path) in str(failure)
         if isinstance(failure, NoSpaceError):
@@ -165,7 +167,7 @@ def test_cache_that_is_removed_while_a_load_writes_does_not_affect_another(
     monkeypatch.setattr(staging, "write_files", remove_first)
     restored = pod.restore()
     assert restored.names == [f"{pod.good.name}/{pod.good_unit}"]
-    assert read_tree(pod.good.path) == {f"{pod.good_unit}/a.so": CONTENT}
+    assert read_tree(pod.good.path) == {pod.good_file: CONTENT}
     assert str(pod.bad.path) in str(restored.failures[0])
 
 

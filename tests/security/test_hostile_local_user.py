@@ -42,7 +42,7 @@ ARTIFACTS = [
     f"aside/{KEY}/launcher.so",
     f"aside/cache/{KEY}/launcher.so",
     f"{INDUCTOR}/ab/cabevil.py",
-    f"{INDUCTOR}/{GRAPH}/evil",
+    f"{INDUCTOR}/{GRAPH}/graph",
     f".{INDUCTOR}.b10-staging-00/ab/cabevil.py",
 ]
 CACHES = ["victim", TRITON, INDUCTOR]
@@ -91,14 +91,14 @@ class HostileLocalUser(RuleBasedStateMachine):
             self.patch.setenv(name, str(value))
         self.patch.delenv("B10_SHARED_ROOTS", raising=False)
         # Where an operation has looked at something and is about to use it.
-        for module, name in (
-            (files, "_entered"),
+        for owner, name in (
+            (files.RootScan, "_entered"),
             (placing, "_place_unit"),
             (placing, "_become_root"),
             (restore, "place"),
             (restore, "stage"),
         ):
-            self.patch.setattr(module, name, self.interrupted(getattr(module, name)))
+            self.patch.setattr(owner, name, self.interrupted(getattr(owner, name)))
         self.patch.setattr(staging.logger, "warning", lambda *arguments: self.waited_for.append(arguments))
         notices.forget()
 
@@ -167,7 +167,7 @@ class HostileLocalUser(RuleBasedStateMachine):
     @rule(key=st.sampled_from([KEY, OTHER_KEY]), is_careless=st.booleans())
     def compile(self, key: str, is_careless: bool) -> None:
         """Write artifacts where the victim's caches are its own; a careless compiler lets every user write beside."""
-        for path in (self.shared / TRITON / key / "launcher.so", self.shared / INDUCTOR / GRAPH / key[:5]):
+        for path in (self.shared / TRITON / key / "launcher.so", self.shared / INDUCTOR / GRAPH / "entry"):
             with suppress(OSError):
                 if is_private(path.parent):
                     path.parent.mkdir(parents=True, exist_ok=True)
@@ -179,6 +179,12 @@ class HostileLocalUser(RuleBasedStateMachine):
     def compile_where_the_attacker_may_write(self, path: str) -> None:
         self.compile(KEY, is_careless=True)
         self.attack(("file", path, ""))
+
+    @rule(path=st.sampled_from(ARTIFACTS))
+    def be_preceded_by_the_attacker(self, path: str) -> None:
+        self.lose_caches()
+        self.attack(("file", path, ""))
+        self.save()
 
     @rule()
     def lose_caches(self) -> None:
