@@ -80,11 +80,12 @@ sanitize: $(VENV)/test-ready
 
 hammer: $(VENV)/test-ready
 	B10_HAMMER_SECONDS=60 $(VENV)/bin/python -m pytest -s tests/concurrency/test_hammer.py
+	B10_HOSTILE_STEPS=10000 $(VENV)/bin/python -m pytest tests/security/test_hostile_writer.py
 
 # What is found new is kept in $(VENV)/fuzz from run to run; what breaks something is written there as crash-….
 INPUTS := 100000
 fuzz: $(VENV)/fuzz-ready
-	for target in pack signature settings; do mkdir -p $(VENV)/fuzz/$$target && $(VENV)/bin/python -m tests.fuzz.engine \
+	for target in pack signature settings commands; do mkdir -p $(VENV)/fuzz/$$target && $(VENV)/bin/python -m tests.fuzz.engine \
 		$$target $(VENV)/fuzz/$$target tests/fuzz/corpus/$$target -runs=$(INPUTS) -artifact_prefix=$(VENV)/fuzz/ \
 		|| exit 1; done
 

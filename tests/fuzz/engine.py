@@ -17,7 +17,7 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["b10_transfer"]):
-    from . import mutator, seeds, targets
+    from . import hostile_stores, mutator, seeds, targets
 
 _MOST_MEMORY_BYTES = 1 << 30
 """Of address space, on top of what the interpreter has at first: no input has more to ask for."""
@@ -27,7 +27,12 @@ def main() -> None:
     name, *rest = sys.argv[1:]
     options = [argument for argument in rest if argument.startswith("-")]
     folders = [argument for argument in rest if not argument.startswith("-")]
-    inputs = {"pack": seeds.packs, "signature": seeds.signatures, "settings": seeds.settings}[name]()
+    inputs = {
+        "pack": seeds.packs,
+        "signature": seeds.signatures,
+        "settings": seeds.settings,
+        "commands": hostile_stores.inputs,
+    }[name]()
     started_with = Path(tempfile.mkdtemp(prefix="seeds-"))
     for number, data in enumerate(inputs):
         (started_with / f"seed-{number}").write_bytes(data)
@@ -35,6 +40,7 @@ def main() -> None:
         "pack": {"custom_mutator": _mutator(mutator.mutate), "custom_crossover": _cross},
         "signature": {"custom_mutator": _mutator(mutator.mutate_signature)},
         "settings": {},
+        "commands": {},
     }
     options = ["-timeout=20", f"-max_len={mutator.MOST_BYTES}", "-rss_limit_mb=2048", *options]
     logging.disable()

@@ -1,7 +1,7 @@
 """What is fuzzed, and what must hold of any input: each target takes bytes and raises only if something is wrong.
 
 ``pack``: an object that lies in a store under a pack's name. ``signature``: a pack's id, packed index and extension, as
-the check of signatures gets them. ``settings``: environment variables.
+the check of signatures gets them. ``settings``: environment variables. ``commands``: the content of a store.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from b10_transfer.repository.signing import SigningKey, TrustedKeys, key_id, sig
 from b10_transfer.repository.union import Union
 from b10_transfer.testing.memory import MemoryStore
 
+from . import hostile_stores
 from .mutator import SEPARATOR
 
 if TYPE_CHECKING:
@@ -209,4 +210,9 @@ def _read_config(environ: dict[str, str]) -> None:
             assert "b10-private:" not in str(error)
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {"pack": pack, "signature": signature, "settings": settings}
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "pack": pack,
+    "signature": signature,
+    "settings": settings,
+    "commands": hostile_stores.commands,
+}

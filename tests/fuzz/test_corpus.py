@@ -19,7 +19,7 @@ from b10_transfer.pack import trailer
 from b10_transfer.repository.repository import ReadRepository
 from b10_transfer.testing.memory import MemoryStore
 
-from . import mutator, seeds, targets
+from . import hostile_stores, mutator, seeds, targets
 from .anatomy import Anatomy
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -39,6 +39,22 @@ def test_kept_inputs_do_no_harm(name: str) -> None:
 def test_seeds_do_no_harm(name: str) -> None:
     for data in {"signature": seeds.signatures, "settings": seeds.settings}[name]():
         targets.TARGETS[name](data)
+
+
+@pytest.mark.parametrize("number", range(len(hostile_stores.inputs())))
+def test_no_command_ends_in_a_traceback_for_a_hostile_store(number: int) -> None:
+    hostile_stores.commands(hostile_stores.inputs()[number])
+
+
+def test_commands_withstand_random_stores() -> None:
+    rng = random.Random(20261129)
+    contents = [b"", b"{}", b"\xff" * 50, hostile_stores.hostile_pack({"a": "b"}), *seeds.packs()[:3]]
+    for _ in range(12):
+        data = b"".join(
+            hostile_stores.entry(rng.randrange(256), rng.randrange(256), rng.randrange(256), rng.choice(contents))
+            for _ in range(rng.randrange(1, 12))
+        )
+        hostile_stores.commands(data)
 
 
 def test_seeds_are_sound_packs_that_are_restored() -> None:

@@ -49,6 +49,24 @@ def test_signals_that_we_were_started_to_ignore_are_still_passed_on(pod: Pod) ->
     assert pod.signals() == [signal.SIGINT]
 
 
+def test_server_dies_with_a_run_that_is_killed_if_that_is_asked_for(pod: Pod) -> None:
+    started = pod.run(B10_SERVER_DIES_WITH_RUN="1")
+    pod.waits_for("serves")
+    started.send(signal.SIGKILL)
+    started.wait()
+    pod.waits_for("signal")
+    assert pod.signals() == [signal.SIGTERM]
+    pod.is_deserted()
+
+
+def test_server_that_dies_with_run_is_otherwise_started_as_any_other(pod: Pod) -> None:
+    started = pod.run(B10_SERVER_DIES_WITH_RUN="1", FAKE_EXIT="7")
+    pod.waits_for("serves")
+    started.send(signal.SIGTERM)
+    assert started.wait() == 7
+    pod.is_deserted()
+
+
 class Terminal:
     """``run`` in the foreground of a terminal of its own."""
 

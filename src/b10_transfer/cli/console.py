@@ -142,10 +142,10 @@ def print_more(left_out: int, what: str, *, err: bool = False) -> None:
 def print_carried(carried: Sequence[Carried], where: str) -> None:
     """Print the result of copying packs: a total, and a line for each pack that was not copied."""
     copied = [one for one in carried if one.state == "copied"]
-    there = sum(one.state == "there already" for one in carried)
-    also = f", {there} there already" if there else ""
+    others = {state: sum(one.state == state for one in carried) for state in ("replaced", "there already")}
+    also = "".join(f", {number} {state}" for state, number in others.items() if number)
     click.echo(f"{len(copied)} packs, {size(sum(one.packed_bytes for one in copied))}, copied {where}{also}")
-    behind = [one for one in carried if one.state not in ("copied", "there already")]
+    behind = [one for one in carried if not one.is_done]
     for one in behind[:MOST_ROWS]:
         click.echo(f"{one.pack} of namespace {one.namespace} was not copied: {printable(one.state)}", err=True)
     print_more(len(behind) - MOST_ROWS, "were not copied", err=True)

@@ -25,14 +25,23 @@ from .console import (
 @click.command("import")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--store", metavar="DIR", help="Where packs live. [B10_STORE]")
+@click.option("--replace-damaged", is_flag=True, help="Replace packs that are damaged in the store.")
 @deadline_option
 @json_option
 @click.pass_context
-def command(context: click.Context, file: Path, store: str | None, deadline_s: float | None, as_json: bool) -> None:
+def command(
+    context: click.Context,
+    file: Path,
+    store: str | None,
+    replace_damaged: bool,
+    deadline_s: float | None,
+    as_json: bool,
+) -> None:
     """Publish what FILE holds, which `export` has written, in the store.
 
     Packs keep their namespace, environment and id, and so their signatures. Each is checked as a load checks it
-    (B10_TRUSTED_KEYS); one that fails stays out, and the exit code is 1. What is there already stays.
+    (B10_TRUSTED_KEYS). A pack of which the store holds a valid copy is there already. One that fails the check, or that
+    is damaged, recalled or pruned in the store, is named, and the exit code is 1.
     """
     set_up_logging()
     with report_errors(as_json=as_json), progress() as observe:
@@ -40,12 +49,11 @@ def command(context: click.Context, file: Path, store: str | None, deadline_s: f
         def work(deadline: Deadline) -> list[Carried]:
             config = Config.from_environment(store=store)
             with open_store(config, deadline) as opened:
-                return import_(file.absolute(), opened, config, deadline)
+                return import_(file.absolute(), opened, config, deadline, replace_damaged=replace_damaged)
 
         carried = bounded("import", work, deadline_s=deadline_s, observe=observe)
     if as_json:
         print_json(carried)
     else:
         print_carried(carried, "to the store")
-    failed = any(one.state not in ("copied", "there already") for one in carried)
-    context.exit(ExitCode.ERROR if failed else ExitCode.OK)
+    context.exit(ExitCode.OK if all(one.is_done for one in carried) else ExitCode.ERROR)

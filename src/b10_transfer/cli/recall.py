@@ -62,8 +62,7 @@ def command(
         def work(deadline: Deadline) -> list[Marked]:
             config = Config.from_environment(store=store, namespace=namespace)
             with open_store(config, deadline) as opened:
-                when = since.astimezone() if since is not None else None
-                return recall(opened, config, deadline, packs=packs, since=when, why=why)
+                return recall(opened, config, deadline, packs=packs, since=since, why=why)
 
         marked = bounded("recall", work, deadline_s=deadline_s, observe=observe)
     if as_json:

@@ -104,8 +104,8 @@ VARIABLES: tuple[Variable, ...] = (
         "B10_TRUSTED_KEYS",
         "unset",
         "files or `b10-public:…` keys, separated by commas or blanks; several while keys are being changed",
-        "Packs that none of these keys has signed count as absent. Unset, every sound pack is used. Set but empty is "
-        "an error: a manifest whose own variable is missing must not switch verification off.",
+        "A load ignores packs and recalls that none of these keys has signed. Unset, every sound pack is used. Set but "
+        "empty is an error: a manifest whose own variable is missing must not switch verification off.",
     ),
     Variable(
         "B10_READ_ONLY",

@@ -58,6 +58,13 @@ LAUNCHER_VARIABLES: tuple[Variable, ...] = (
         "A file that is made once the load is over, whatever came of it: a sidecar container's probe can look for it.",
     ),
     Variable(
+        "B10_SERVER_DIES_WITH_RUN",
+        "`0`",
+        "`0` or `1`",
+        "With `1` the kernel sends the server of `run` SIGTERM when `run` dies, by SIGKILL too (Linux, "
+        "`PR_SET_PDEATHSIG`). With `0` a server outlives a `run` that SIGKILL ended.",
+    ),
+    Variable(
         "B10_LAST_SAVE_SECONDS",
         "`10`",
         "a positive number of seconds",
@@ -81,6 +88,7 @@ class LauncherConfig:
     start_within_s: float
     last_save_s: float
     loaded_file: str | None = None
+    server_dies_with_run: bool = False
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> LauncherConfig:
@@ -95,7 +103,16 @@ class LauncherConfig:
             start_within_s=_seconds(env, "B10_START_WITHIN_SECONDS", 15) + _wait(env),
             last_save_s=_seconds(env, "B10_LAST_SAVE_SECONDS", 10),
             loaded_file=env.text("B10_LOADED_FILE"),
+            server_dies_with_run=_flag(env, "B10_SERVER_DIES_WITH_RUN"),
         )
+
+
+def _flag(env: EnvReader, name: str) -> bool:
+    try:
+        return env.flag(name, default=False)
+    except ConfigurationError as error:
+        _say(error, "0")
+        return False
 
 
 def read_log_level(environ: Mapping[str, str] | None = None) -> str:

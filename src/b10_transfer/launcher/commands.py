@@ -38,7 +38,7 @@ def run(arguments: Sequence[str], *, namespace: str | None = None, store: str | 
         if not supervisor.loaded.is_set():
             logger.warning("the load takes longer than %g s: starting the server meanwhile", config.start_within_s)
         try:
-            pid = signals.spawn(arguments)
+            pid = signals.spawn(arguments, dies_with_this=config.server_dies_with_run)
         except OSError as error:
             logger.error("%s cannot be started: %s", arguments[0], error.strerror)
             return exit_code_of(error)

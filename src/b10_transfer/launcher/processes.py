@@ -33,6 +33,8 @@ _PASSED_ON = STOPPING | {signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.
 _REAL_TIME = range(signal.SIGRTMIN, signal.SIGRTMAX + 1)
 """Passed on as well: any of these would end this process, and leave the server to nobody."""
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+_PR_SET_PDEATHSIG = 1
+"""``prctl``'s request for a signal when the parent dies (``linux/prctl.h``)."""
 _WORKER = "b10_transfer.stores.worker.server"
 """What the command line of a store's worker process holds."""
 
@@ -81,8 +83,13 @@ class Signals:
                 reap_orphans()
         return None
 
-    def spawn(self, arguments: Sequence[str]) -> int:
-        """Start a program as if this process had not been there; returns its process id. Raises OSError."""
+    def spawn(self, arguments: Sequence[str], *, dies_with_this: bool = False) -> int:
+        """Start a program as if this process had not been there; returns its process id. Raises OSError.
+
+        With ``dies_with_this`` the kernel sends it SIGTERM when this process dies, by SIGKILL too (Linux).
+        """
+        if dies_with_this:
+            return self._fork(arguments)
         if self._children_ignored:
             # Until it runs: by the time a program could have ended, they are heeded again.
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -97,6 +104,38 @@ class Signals:
         finally:
             if self._children_ignored:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+    def _fork(self, arguments: Sequence[str]) -> int:
+        """Start a program that dies with this process. ``posix_spawn`` cannot ask for that, hence a fork."""
+        import ctypes
+
+        prctl = ctypes.CDLL(None, use_errno=True).prctl
+        environ, parent = original_environment(), os.getpid()
+        # The child tells an error through a pipe that closes when the program starts.
+        receiving, sending = os.pipe2(os.O_CLOEXEC)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+                if os.getppid() != parent:  # it died before the request
+                    os._exit(128 + signal.SIGTERM)
+                for number in _IGNORED_BY_PYTHON:
+                    signal.signal(number, signal.SIG_DFL)
+                if self._children_ignored:
+                    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+                signal.pthread_sigmask(signal.SIG_SETMASK, self._original)
+                os.execvpe(arguments[0], list(arguments), environ)
+            except OSError as error:
+                os.write(sending, b"%d" % (error.errno or errno.EIO))
+            finally:
+                os._exit(127)
+        os.close(sending)
+        with open(receiving, "rb") as answer:
+            failed = answer.read()
+        if failed:
+            os.waitpid(pid, 0)
+            raise OSError(int(failed), os.strerror(int(failed)), arguments[0])
+        return pid
 
     def supervise(self, pid: int) -> int:
         """Pass signals on to a child until it ends; returns its exit code, 128 + n if signal n ended it."""

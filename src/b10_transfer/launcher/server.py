@@ -5,12 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import re
+import socket
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..config.launcher import LauncherConfig
 from .processtable import Process, environment_of, processes, read
+
+if TYPE_CHECKING:
+    import http.client
 
 logger = logging.getLogger(__name__)
 
@@ -176,8 +183,28 @@ def _same_port(url: str, other: str | None) -> bool:
 def serves(url: str) -> bool:
     """Whether a server answers at ``url`` as one that is ready. Takes 2 s at most; never raises.
 
-    A refusal for want of a key (401, 403) is an answer too.
+    A refusal for want of a key (401, 403) is an answer too. The limit is for all of it: a server that answers byte by
+    byte, a name with many addresses or a slow resolver does not take longer.
     """
+    answers: list[bool] = []
+    connections: list[http.client.HTTPConnection] = []
+    thread = threading.Thread(
+        target=lambda: answers.append(_answers(url, connections)), name="b10-transfer-probe", daemon=True
+    )
+    try:
+        thread.start()
+    except RuntimeError:  # the system starts no more threads
+        return False
+    thread.join(_PROBE_TIMEOUT_S)
+    if not thread.is_alive():
+        return answers == [True]
+    for connection in connections:
+        with suppress(OSError, AttributeError):  # the thread's read ends at once; or there is no connection yet
+            connection.sock.shutdown(socket.SHUT_RDWR)
+    return False
+
+
+def _answers(url: str, connections: list[http.client.HTTPConnection]) -> bool:
     # Imported here: an idle command needs none of it.
     import http.client
 
@@ -193,11 +220,12 @@ def serves(url: str) -> bool:
             )
         else:
             connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_PROBE_TIMEOUT_S)
+        connections.append(connection)
         try:
             connection.request("GET", re.sub(r"^$", "/", parts.path) + (f"?{parts.query}" if parts.query else ""))
             status = connection.getresponse().status
         finally:
             connection.close()
-    except (OSError, http.client.HTTPException, ValueError):
+    except (OSError, http.client.HTTPException, ValueError, AttributeError):
         return False
     return status < 300 or status in (401, 403)

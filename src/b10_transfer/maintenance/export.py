@@ -20,15 +20,18 @@ from typing import BinaryIO
 from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..environment import Environment
-from ..errors import ImportFileError, LocalCacheError
+from ..errors import CorruptPackError, LocalCacheError
 from ..repository import layout
 from ..repository.catalogue import Catalogue
-from ..repository.union import Rejected
-from ..stores.base import ObjectReader, Store
+from ..repository.repository import ReadRepository
+from ..repository.union import Pack, Rejected
+from ..stores.base import ObjectReader, ReadStore, Store
 from ..stores.directory import DirectoryStore
+from .archive import ArchiveStore
 from .oci import write_layout
 
-_MOST_MEMBERS = 100_000
+COPIED, REPLACED, THERE = "copied", "replaced", "there already"
+DAMAGED_THERE = "damaged in the store; `import --replace-damaged` replaces it"
 _PART_BYTES = 4 * 1024 * 1024
 
 
@@ -41,7 +44,12 @@ class Carried:
     pack: str
     packed_bytes: int
     state: str
-    """``copied``, ``there already``, or why it was left out."""
+    """``copied``, ``replaced`` (the store's copy was damaged), ``there already``, or why it was left out."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the target holds a valid copy."""
+        return self.state in (COPIED, REPLACED, THERE)
 
 
 Choice = Callable[[str, str], bool]
@@ -74,16 +82,40 @@ def export(
     return carried
 
 
-def import_(path: Path, store: Store, config: Config, deadline: Deadline) -> list[Carried]:
-    """Publish what a file holds and a store lacks. Raises CacheError; what was published until then stays."""
-    with _directory(config) as folder:
-        source = DirectoryStore(folder)
-        with _local_errors("read", path), open(path, "rb") as file:
-            _unpack(file, source, path, config, deadline)
-        return copy(source, store, config, deadline, lambda _namespace, _environment: True)
+def import_(
+    path: Path, store: Store, config: Config, deadline: Deadline, *, replace_damaged: bool = False
+) -> list[Carried]:
+    """Publish what a file holds and a store lacks.
+
+    Args:
+        path: of a file that :func:`export` has written.
+        store: the target.
+        config: of the pod: trusted keys and limits decide which packs are valid.
+        deadline: of the operation.
+        replace_damaged: whether a pack that is damaged in the store is replaced by the file's.
+
+    Returns:
+        One entry for each pack of the file.
+
+    Raises:
+        CacheError: the file or the store cannot be read or written. What was published until then stays.
+    """
+    with _local_errors("read", path), open(path, "rb") as file:
+        source = ArchiveStore(file, path, deadline)
+        return copy(
+            source, store, config, deadline, lambda _namespace, _environment: True, replace_damaged=replace_damaged
+        )
 
 
-def copy(source: Store, target: Store, config: Config, deadline: Deadline, wanted: Choice) -> list[Carried]:
+def copy(
+    source: ReadStore,
+    target: Store,
+    config: Config,
+    deadline: Deadline,
+    wanted: Choice,
+    *,
+    replace_damaged: bool = False,
+) -> list[Carried]:
     """Publish in ``target`` every usable pack of ``source`` that it lacks, under the same name. Raises CacheError.
 
     Those that were merged into another, too: what counts here may not count there, by trust, limits or marks.
@@ -93,25 +125,59 @@ def copy(source: Store, target: Store, config: Config, deadline: Deadline, wante
     for namespace in catalogue.namespaces():
         for environment_id in filter(lambda found: wanted(namespace, found), catalogue.environments(namespace)):
             repository = catalogue.repository(namespace, environment_id)
+            receiver = _Receiver(target, there.repository(namespace, environment_id), replace_damaged)
             parts: Mapping[str, str] = {}
-            present = there.repository(namespace, environment_id).listing()
             for pack in repository.each():
                 if isinstance(pack, Rejected):
                     carried.append(Carried(namespace, environment_id, pack.id, 0, pack.error.detail))
                     continue
-                state = "there already"
-                if pack.id not in present:
-                    reader = source.open(pack.name)
-                    if reader is None:
-                        continue
-                    with reader:
-                        state = "copied" if target.create(pack.name, _Source(reader, deadline)) else state
+                if (reader := source.open(pack.name)) is None:
+                    continue
+                with reader:
+                    state = receiver.take(pack, _Source(reader, deadline))
                 carried.append(Carried(namespace, environment_id, pack.id, pack.packed_bytes, state))
                 parts = parts or catalogue.parts(namespace, environment_id, [pack])
             if parts:
                 description = io.BytesIO(Environment(parts).to_json())
                 target.create(layout.Place(namespace, environment_id).description, description)
     return carried
+
+
+class _Receiver:
+    """One environment of a store that takes in packs of another."""
+
+    def __init__(self, store: Store, repository: ReadRepository, replace_damaged: bool) -> None:
+        self._store = store
+        self._repository = repository
+        self._replace_damaged = replace_damaged
+        self._listed = repository.look()
+        self._place = layout.Place(repository.namespace, repository.environment.id)
+
+    def take(self, pack: Pack, content: _Source) -> str:
+        """Publish a pack unless a valid one of its id is there; what :attr:`Carried.state` is then."""
+        if pack.id in self._listed.recalls:
+            return "it is recalled in the store; `reinstate` undoes that"
+        if pack.id in self._listed.pruned:
+            return "it is marked for deletion in the store (`prune`); `reinstate` undoes that"
+        there = self._repository.read(pack.id) if pack.id in self._listed.packs else None
+        is_damaged = pack.id in self._listed.damaged or (
+            isinstance(there, Rejected) and isinstance(there.error, CorruptPackError)
+        )
+        if is_damaged:
+            return self._replace(pack, content) if self._replace_damaged else f"it is {DAMAGED_THERE}"
+        if isinstance(there, Rejected):
+            return f"the store's copy cannot be used: {there.error.detail}"
+        if there is not None:
+            return THERE if there.index.units == pack.index.units else "the store holds another pack of that id"
+        return COPIED if self._store.create(pack.name, content) else THERE
+
+    def _replace(self, pack: Pack, content: _Source) -> str:
+        """Put a sound copy in the place of a damaged one. The mark goes last: until then nobody reads either."""
+        self._store.delete(pack.name)
+        if not self._store.create(pack.name, content):
+            return "somebody else has published a pack of that id just now; import again"
+        self._store.delete(self._place.damaged(pack.id))
+        return REPLACED
 
 
 class _Source:
@@ -140,39 +206,6 @@ def _pack(folder: Path, out: BinaryIO, deadline: Deadline) -> None:
                 member.mode, member.uid, member.gid, member.uname, member.gname = 0o644, 0, 0, "", ""
                 with open(path, "rb") as content:
                     archive.addfile(member, content)
-
-
-def _unpack(file: BinaryIO, store: DirectoryStore, path: Path, config: Config, deadline: Deadline) -> None:
-    """Put the objects of an export into a store. Every member is checked before it is read.
-
-    Raises:
-        ImportFileError: The file is no export, or holds what none holds.
-    """
-    left_bytes = path.stat().st_size
-    try:
-        with tarfile.open(fileobj=file, mode="r:") as archive:
-            for number, member in enumerate(archive):
-                deadline.check("reading the file")
-                left_bytes -= member.size
-                if (reason := _refusal(member, config)) or number >= _MOST_MEMBERS or left_bytes < 0:
-                    raise ImportFileError(str(path), f"it is no export: it holds {reason or 'more than any export'}")
-                content = archive.extractfile(member)
-                assert content is not None  # it is a regular file
-                store.create(member.name, content)
-    except (tarfile.TarError, ValueError, OverflowError) as error:
-        raise ImportFileError(str(path), f"it is no export ({error})") from error
-
-
-def _refusal(member: tarfile.TarInfo, config: Config) -> str:
-    """Why a member of a file is none of an export; empty if it may be one."""
-    # A sparse file has the type of a regular one, and a size of which the file holds nothing.
-    if not member.isreg() or member.issparse() or member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
-        return f"{member.name!a:.200}, which is not a plain file"
-    if not layout.is_carried(member.name):
-        return f"{member.name!a:.200}, which is no object of a store"
-    if not 0 <= member.size <= config.max_pack_bytes:
-        return f"{member.name!a:.200} of {member.size} bytes, over the limit of MAX_CACHE_SIZE_MB"
-    return ""
 
 
 @contextmanager

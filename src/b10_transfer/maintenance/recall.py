@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,10 +10,12 @@ from datetime import datetime
 from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..environment import Environment
-from ..errors import CorruptPackError, StoreError
+from ..errors import ConfigurationError, CorruptPackError, StoreError
 from ..pack import Limits
 from ..repository.catalogue import Catalogue, Inventory, KnownById
+from ..repository.order import published_ms
 from ..repository.repository import Repository
+from ..repository.signing import signing_key, trusted_keys
 from ..repository.union import Rejected
 from ..stores.base import Store
 
@@ -38,14 +41,19 @@ def recall(
     """Have packs count as absent: those named, and all of the configured namespace that were published ``since`` then.
 
     Named packs may lie in any namespace. One that has been merged into another is recalled there; a merged pack is
-    recalled with all that was merged into it. Raises StoreError if one of them is not there, and then none is recalled.
+    recalled with all that was merged into it. With a signing key the recalls are signed.
+
+    Raises StoreError if one of the packs is not there (then none is recalled); ConfigurationError if B10_TRUSTED_KEYS
+    is set, so that pods would ignore the recall, and this pod has no key to sign it.
     """
+    _require_key(config)
     chosen = _find(store, config, deadline, packs)
     if since is not None:
         for environment_id in Catalogue(store, config, deadline).environments(config.namespace):
             repository = _repository(store, config, deadline, config.namespace, environment_id)
             published_ids = sorted(frozenset().union(*repository.origins().values()))
-            chosen += [(repository, pack_id) for pack_id in published_ids if published(pack_id) >= since]
+            since_ms = _milliseconds(since)
+            chosen += [(repository, pack_id) for pack_id in published_ids if published_ms(pack_id) >= since_ms]
     return [_marked(repository, pack_id) for repository, pack_id in chosen if repository.recall(pack_id, why)]
 
 
@@ -61,11 +69,6 @@ def mark_damaged(store: Store, config: Config, deadline: Deadline, inventory: In
         damaged = [Rejected(pack.id, CorruptPackError(pack.id, pack.why)) for pack in found.packs if pack.is_damaged]
         if damaged:
             _repository(store, config, deadline, found.namespace, found.id).suspect(damaged)
-
-
-def published(pack_id: str) -> datetime:
-    """When a pack was published, as its id tells: by its saver's clock, or just behind the pack before it."""
-    return datetime.fromtimestamp(int(pack_id[:12], 16) / 1000).astimezone()
 
 
 def _find(store: Store, config: Config, deadline: Deadline, packs: Collection[str]) -> list[tuple[Repository, str]]:
@@ -88,9 +91,25 @@ def _find(store: Store, config: Config, deadline: Deadline, packs: Collection[st
     return found
 
 
+def _milliseconds(when: datetime) -> float:
+    """Milliseconds since 1970 of a time, of the local time zone if it names none."""
+    try:
+        return when.timestamp() * 1000
+    except (OverflowError, ValueError):  # in the first or last year that a datetime can hold
+        return math.inf if when.year > 1970 else 0.0
+
+
 def _repository(store: Store, config: Config, deadline: Deadline, namespace: str, environment_id: str) -> Repository:
     environment: Environment = KnownById({}, known_id=environment_id)
-    return Repository(store, namespace, environment, Limits.of(config), deadline)
+    return Repository(store, namespace, environment, Limits.of(config), deadline, signer=signing_key(config))
+
+
+def _require_key(config: Config) -> None:
+    """Where keys are trusted a recall counts only if one of them has signed it."""
+    trusted, signer = trusted_keys(config), signing_key(config)
+    if trusted is not None and (signer is None or signer not in trusted):
+        rule = "a recall counts only if a trusted key signs it; set it to a private key of B10_TRUSTED_KEYS"
+        raise ConfigurationError("B10_SIGNING_KEY", "" if signer is None else "(not shown)", rule)
 
 
 def _marked(repository: Repository, pack_id: str) -> Marked:

@@ -25,10 +25,11 @@ from ..pack import Limits
 from ..repository import compaction
 from ..repository.ignored import few, lines_about
 from ..repository.layout import SHARED_LEASES
+from ..repository.order import published_ms
 from ..repository.repository import Content, Repository
 from ..repository.results import collected_results
 from ..repository.signing import signing_key, trusted_keys
-from ..repository.union import Rejected, Union, published_ms
+from ..repository.union import Rejected, Union
 from ..status import OperationStatus, SaveReport
 from ..stores import leases
 from ..stores.base import Store

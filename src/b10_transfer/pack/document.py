@@ -119,7 +119,10 @@ def text_of(value: Any) -> str:
 
 
 def texts_of(value: Any) -> dict[str, str]:
-    return {text_of(key): text_of(item) for key, item in value.items()}
+    found = {text_of(key): text_of(item) for key, item in value.items()}
+    for text in (*found, *found.values()):
+        text.encode()  # raises ValueError for half of a surrogate pair, which JSON can hold
+    return found
 
 
 def matching(pattern: re.Pattern[str], value: Any) -> str:

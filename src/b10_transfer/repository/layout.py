@@ -9,6 +9,7 @@
     v1/<namespace>/<environment>/quarantine/<id>.pruned      the pack will be deleted
     v1/<namespace>/<environment>/quarantine/<id>.suspect     a load or ``verify`` found damage; the next save checks it
     v1/<namespace>/<environment>/recalled/<id>               an operator recalled the pack
+    v1/<namespace>/<environment>/recalled/<id>.<key>.<…>     the same, signed
     v1/<namespace>/<environment>/leases/<name>.00000001
 
 Anybody may put other names there. They are ignored, and nothing of another form is ever deleted.
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from ..config import is_namespace
 from ..pack import PACK_ID
@@ -33,6 +35,7 @@ PRUNED = ".pruned"
 SUSPECT = ".suspect"
 """The end of the name of a mark in ``quarantine`` for a pack that the next save checks."""
 _PACK_NAME = re.compile(rf"(?P<id>{PACK_ID.pattern})\.tar\.zst", re.ASCII)
+_RECALL_NAME = re.compile(rf"(?P<id>{PACK_ID.pattern})(?:\.(?P<signature>[0-9a-f]{{16}}\.[0-9a-f]{{128}}))?", re.ASCII)
 _ENVIRONMENT_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
@@ -73,8 +76,16 @@ class Place:
     def suspected(self, pack_id: str) -> str:
         return f"{self.folder}/{QUARANTINE}/{pack_id}{SUSPECT}"
 
-    def recalled(self, pack_id: str) -> str:
-        return f"{self.folder}/{RECALLED}/{pack_id}"
+    def recalled(self, pack_id: str, signature: str = "") -> str:
+        return f"{self.folder}/{RECALLED}/{pack_id}" + (f".{signature}" if signature else "")
+
+
+class Recall(NamedTuple):
+    """The mark of a recalled pack. Its signature is a part of its name, so that a listing is enough to check it."""
+
+    info: ObjectInfo
+    signature: str
+    """Id of a key and its signature; empty if the mark is not signed."""
 
 
 def last(name: str) -> str:
@@ -111,3 +122,13 @@ def marks_by_id(listed: Iterable[ObjectInfo], ending: str = "") -> dict[str, Obj
         for name, info in found.items()
         if name.endswith(ending) and PACK_ID.fullmatch(name.removesuffix(ending))
     }
+
+
+def recalls_by_id(listed: Iterable[ObjectInfo]) -> dict[str, tuple[Recall, ...]]:
+    """The marks in a listing of ``recalled``, by the id of the pack."""
+    found: dict[str, tuple[Recall, ...]] = {}
+    for info in listed:
+        if match := _RECALL_NAME.fullmatch(last(info.name)):
+            recall = Recall(info, match.group("signature") or "")
+            found[match.group("id")] = (*found.get(match.group("id"), ()), recall)
+    return found

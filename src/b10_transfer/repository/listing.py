@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from ..stores.base import ObjectInfo
-from .layout import PRUNED, SUSPECT, marks_by_id, packs_by_id
+from .layout import PRUNED, SUSPECT, Recall, marks_by_id, packs_by_id, recalls_by_id
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -19,8 +22,8 @@ class Listed:
     """The marks of packs that a saver found damaged."""
     pruned: Mapping[str, ObjectInfo]
     """The marks of packs that will be deleted."""
-    recalls: Mapping[str, ObjectInfo]
-    """The marks of packs that an operator recalled."""
+    recalls: Mapping[str, tuple[Recall, ...]]
+    """The marks of packs that an operator recalled. Several operators may have recalled one."""
     suspected: Mapping[str, ObjectInfo]
     """The marks of packs in which a load or ``verify`` found damage. They count until a save has checked them."""
 
@@ -33,7 +36,7 @@ class Listed:
             packs_by_id(packs),
             marks_by_id(quarantine),
             marks_by_id(quarantine, PRUNED),
-            marks_by_id(recalled),
+            recalls_by_id(recalled),
             marks_by_id(quarantine, SUSPECT),
         )
 
@@ -41,10 +44,17 @@ class Listed:
         """Of the packs these alone, without the marks of the others."""
         others = self.packs.keys() - pack_ids
 
-        def kept(objects: Mapping[str, ObjectInfo]) -> dict[str, ObjectInfo]:
+        def kept(objects: Mapping[str, T]) -> dict[str, T]:
             return {pack_id: info for pack_id, info in objects.items() if pack_id not in others}
 
         return Listed(kept(self.packs), kept(self.damaged), kept(self.pruned), kept(self.recalls), kept(self.suspected))
+
+    def with_recalls(self, approves: Callable[[str, Recall], bool]) -> Listed:
+        """With those recalls alone of which a mark is approved."""
+        approved = {
+            pack_id: marks for pack_id, marks in self.recalls.items() if any(approves(pack_id, mark) for mark in marks)
+        }
+        return replace(self, recalls=approved)
 
     @property
     def recalled(self) -> frozenset[str]:
@@ -65,5 +75,5 @@ class Listed:
     @property
     def marks(self) -> list[ObjectInfo]:
         """The marks of all kinds."""
-        found = (self.damaged, self.pruned, self.recalls, self.suspected)
-        return [mark for marks in found for mark in marks.values()]
+        recalls = (recall.info for recalls in self.recalls.values() for recall in recalls)
+        return [*self.damaged.values(), *self.pruned.values(), *self.suspected.values(), *recalls]

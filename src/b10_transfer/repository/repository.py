@@ -10,8 +10,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import secrets
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -26,23 +24,21 @@ from ..errors import (
     StoreError,
     UnreadablePackError,
 )
+from ..notices import notices
 from ..pack import Budget, Limits, PackReader
 from ..stores.base import ObjectInfo, ReadStore, Store
 from .admission import admit, check_content
 from .layout import Place, packs_by_id
 from .listing import Listed
+from .order import id_behind, named, new_id
 from .signing import SigningKey, Trust
-from .union import Pack, Rejected, Union, published_ms
+from .union import Pack, Rejected, Union
 
 logger = logging.getLogger(__name__)
 
 _MOST_DESCRIBED_BYTES = 64 * 1024
 Content = frozenset[tuple[str, str]]
 """What a unit holds: path in the pack and SHA-256 of each file."""
-_BEHIND = 1 << 32
-"""A merged pack's id follows that of its last input by at most so much: another pack of the same millisecond will
-hardly lie in between, and two compactors will hardly choose the same."""
-_MOST_ID = (1 << 112) - 1
 
 
 class ReadRepository:
@@ -64,6 +60,8 @@ class ReadRepository:
         self._deadline = deadline
         self._trusted = trusted
         self._place = Place(namespace, environment.id)
+        self._judged: dict[str, bool] = {}
+        """Whether the packs that were read are valid."""
 
     def union(self, *, verify_frames: bool = False, listed: Listed | None = None) -> Union:
         """Read the packs' indexes, newest first, and with ``verify_frames`` check every byte of these packs as well.
@@ -123,7 +121,18 @@ class ReadRepository:
 
     def look(self) -> Listed:
         """Every pack's object, and what sets packs aside, in one listing where the store can do that; none is read."""
-        return Listed.of(*self._store.list_each(self._place.listed))
+        listed = Listed.of(*self._store.list_each(self._place.listed))
+        trusted = self._trusted
+        if trusted is None or not listed.recalls:
+            return listed
+        folder = self._place.folder
+        approved = listed.with_recalls(lambda pack_id, mark: trusted.approves_recall(folder, pack_id, mark.signature))
+        if ignored := sorted(listed.recalled - approved.recalled):
+            message = (
+                f"recalls that no trusted key has signed are ignored: {named(ignored)}; recall with B10_SIGNING_KEY"
+            )
+            notices.log(logger, logging.WARNING, message)
+        return approved
 
     def listing(self) -> dict[str, ObjectInfo]:
         """Every pack's object by the pack's id, oldest first: those that are set aside as well, and none is read."""
@@ -185,15 +194,22 @@ class ReadRepository:
         """Ids of the packs, oldest first."""
         return list(self.listing())
 
+    def read(self, pack_id: str) -> Pack | Rejected | None:
+        """Read one pack, and check every byte of it; None if there is no such pack."""
+        return self._read(pack_id, Budget(self.limits), verify_frames=True)
+
     def _read(self, pack_id: str, budget: Budget, *, verify_frames: bool = False) -> Pack | Rejected | None:
         try:
             try:
-                return self._read_once(pack_id, budget, verify_frames)
+                found = self._read_once(pack_id, budget, verify_frames)
             except CorruptPackError:
                 # What a client of NFS has cached of a file may be stale until it opens it again.
-                return self._read_once(pack_id, budget, verify_frames)
+                found = self._read_once(pack_id, budget, verify_frames)
         except PackError as error:
+            self._judged[pack_id] = False
             return Rejected(pack_id, error.with_traceback(None))  # which would keep an index in memory
+        self._judged[pack_id] = found is not None
+        return found
 
     def _read_once(self, pack_id: str, budget: Budget, verify_frames: bool) -> Pack | None:
         name = self._place.pack(pack_id)
@@ -243,11 +259,12 @@ class Repository(ReadRepository):
         self._describe()
         while True:
             self._deadline.check(f"publishing to {self._store.location}")
-            pack_id = self._new_id() if behind is None else _id_behind(behind)
+            pack_id = self._new_id() if behind is None else id_behind(behind)
             if self._signer is not None:
                 self._signer.sign(pack, pack_id)
             pack.seek(0)
             if self._writable.create(self._place.pack(pack_id), pack):
+                self._judged[pack_id] = True
                 return pack_id
 
     def quarantine(self, rejected: Rejected) -> None:
@@ -272,12 +289,18 @@ class Repository(ReadRepository):
         self._writable.delete(self._place.suspected(pack_id))
 
     def recall(self, pack_id: str, why: str) -> bool:
-        """Have loads ignore a pack, and saves publish nothing like it; False if it was recalled already."""
-        return self._mark(self._place.recalled(pack_id), pack_id, why)
+        """Have loads ignore a pack, and saves publish nothing like it; False if it was recalled already.
+
+        With a signing key the recall is signed.
+        """
+        signature = self._signer.sign_recall(self._place.folder, pack_id) if self._signer is not None else ""
+        return self._mark(self._place.recalled(pack_id, signature), pack_id, why)
 
     def reinstate(self, pack_id: str) -> bool:
         """Remove whatever mark sets a pack aside; False if there was none."""
-        marks = (self._place.damaged(pack_id), self._place.pruned(pack_id), self._place.recalled(pack_id))
+        listed = Listed.of(*self._store.list_each(self._place.listed))
+        marks = [self._place.damaged(pack_id), self._place.pruned(pack_id)]
+        marks += [recall.info.name for recall in listed.recalls.get(pack_id, ())]
         removed = [self._writable.delete(mark) for mark in marks]
         return any(removed)
 
@@ -329,13 +352,13 @@ class Repository(ReadRepository):
         return source is not None
 
     def _new_id(self) -> str:
-        """A unique id that sorts behind every pack there is, whatever this machine's clock says.
+        def is_valid(pack_id: str) -> bool:
+            if pack_id not in self._judged:
+                self._read(pack_id, Budget(self.limits))
+            return self._judged.get(pack_id, False)
 
-        Were ids plain times, a pod whose clock is behind could not supersede a unit, and would try again for ever.
-        """
-        latest = max(map(published_ms, self._ids()), default=-1)
-        now = min(max(time.time_ns() // 1_000_000, latest + 1), 0xFFFFFFFFFFFF)
-        return f"{now:012x}-{secrets.token_hex(8)}"
+        valid = {pack_id for pack_id, is_sound in self._judged.items() if is_sound}
+        return new_id(self.listing(), valid, is_valid, self._writable.now)
 
     def _describe(self) -> None:
         """Leave the environment's parts beside its packs, for people and for explanations of a miss."""
@@ -350,10 +373,3 @@ class Repository(ReadRepository):
             self._writable.create(name, io.BytesIO(expected))
         except CacheError as error:
             logger.warning("could not describe the environment in %s: %s", self._store.location, error)
-
-
-def _id_behind(pack_id: str) -> str:
-    """A unique id that sorts right behind another."""
-    following = int(pack_id.replace("-", ""), 16) + 1 + secrets.randbelow(_BEHIND)
-    digits = f"{min(following, _MOST_ID):028x}"
-    return f"{digits[:12]}-{digits[12:]}"

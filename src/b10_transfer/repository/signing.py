@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 _NEEDS_CRYPTOGRAPHY = "signatures need the package cryptography: pip install 'b10-transfer[signing]'"
 _CONTEXT = b"b10-transfer signed pack 1\n"
+_RECALL_CONTEXT = b"b10-transfer signed recall 1\n"
 _PRIVATE = "b10-private:"
 _PUBLIC = "b10-public:"
 _KEY_BYTES = 32
@@ -43,6 +44,9 @@ class Trust(Protocol):
 
     def check(self, pack_id: str, index: bytes | memoryview, extension: bytes) -> None:
         """Raise UntrustedPackError unless a pack with this packed index and extension counts under this id."""
+
+    def approves_recall(self, folder: str, pack_id: str, signature: str) -> bool:
+        """Whether a recall with this signature of a pack in this folder of the store counts."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,14 @@ class SigningKey:
 
         trailer.extend(pack, extension)
 
+    def sign_recall(self, folder: str, pack_id: str) -> str:
+        """The signature of a recall, as a part of an object's name."""
+        return f"{self.id}.{self._private.sign(_recall_message(folder, pack_id)).hex()}"
+
+    @property
+    def id(self) -> str:
+        return key_id(self._public_bytes())
+
     @property
     def public(self) -> TrustedKeys:
         """Trust in this key alone."""
@@ -97,6 +109,22 @@ class TrustedKeys:
 
     def __str__(self) -> str:
         return ", ".join(sorted(self._keys))
+
+    def approves_recall(self, folder: str, pack_id: str, signature: str) -> bool:
+        """Whether one of the keys has signed a recall."""
+        from cryptography.exceptions import InvalidSignature
+
+        name, _, digits = signature.partition(".")
+        if name not in self._keys:
+            return False
+        try:
+            self._keys[name].verify(bytes.fromhex(digits), _recall_message(folder, pack_id))
+        except InvalidSignature:
+            return False
+        return True
+
+    def __contains__(self, key: SigningKey) -> bool:
+        return key.id in self._keys
 
     def check(self, pack_id: str, index: bytes | memoryview, extension: bytes) -> None:
         """Raise UntrustedPackError unless one of the keys has signed this packed index under this id."""
@@ -122,6 +150,10 @@ class OwnPacks:
     """Trust in what a pod could have published itself: what its key alone has signed, or unsigned packs without one."""
 
     signer: SigningKey | None
+
+    def approves_recall(self, folder: str, pack_id: str, signature: str) -> bool:
+        """Every recall counts, signed or not: nothing of a pack that anybody recalled is merged or deleted."""
+        return True
 
     def check(self, pack_id: str, index: bytes | memoryview, extension: bytes) -> None:
         if self.signer is None:
@@ -183,6 +215,10 @@ def trusted_keys(config: Config) -> TrustedKeys | None:
 
 def _message(pack_id: str, index: bytes | memoryview) -> bytes:
     return _CONTEXT + pack_id.encode() + b"\n" + hashlib.sha256(index).digest()
+
+
+def _recall_message(folder: str, pack_id: str) -> bytes:
+    return _RECALL_CONTEXT + f"{folder}\n{pack_id}\n".encode()
 
 
 def _signatures(pack_id: str, extension: bytes) -> dict[str, bytes]:

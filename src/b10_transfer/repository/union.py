@@ -13,13 +13,9 @@ from functools import cached_property
 
 from ..errors import PackError
 from ..pack import Index, PackUnit
+from .order import published_ms
 
 _SETTLED_MS = 3_600_000
-
-
-def published_ms(pack_id: str) -> int:
-    """When a pack was published, in milliseconds since 1970, as its id tells."""
-    return int(pack_id[:12], 16)
 
 
 @dataclass(frozen=True)

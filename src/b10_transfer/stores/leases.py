@@ -35,6 +35,8 @@ _POLL_MOST_S = 0.5
 _LEASE = re.compile(r"(?P<name>[a-z]+(?:-[0-9a-z]+)?)\.(?P<generation>\d{8})", re.ASCII)
 _PROBE = re.compile(r"doctor-[0-9a-f]{16}", re.ASCII)
 """What ``doctor`` creates in a folder of leases, and may leave behind."""
+_MOST_DELETED = 100
+"""Others are deleted by later claimants. On a bucket each takes two requests."""
 _MOST_GENERATION = 99_999_999
 _WAITING = 0.25
 """The part of the remaining deadline for which :func:`held` waits at most. A lease only saves work; what waits for it
@@ -137,18 +139,27 @@ def try_acquire(
                 # So slow a store that somebody has held the lease meanwhile, renewed it, and deleted this generation.
                 _delete(store, f"{folder}/{name}.{latest + 1:08d}")
                 continue
-            for dead in {info.name for info in forgotten} | {info.name for _generation, info in generations[name]}:
-                _delete(store, dead)
+            dead = {info.name for _generation, info in generations[name]}
+            _delete_some(store, [*dead, *({info.name for info in forgotten} - dead)])
             return Lease(store, f"{folder}/{name}", latest + 1, timeout_s, renewing or (lambda: nullcontext(store)))
     return None
 
 
-def _delete(store: Store, name: str) -> None:
+def _delete(store: Store, name: str) -> bool:
     """Delete a lease. If that fails, the lease expires."""
     try:
         store.delete(name)
     except CacheError as error:
         logger.debug("could not delete the lease %s: %s", name, error)
+        return False
+    return True
+
+
+def _delete_some(store: Store, names: Sequence[str]) -> None:
+    """Delete leases of dead holders, as many as take little time, unless this process must not delete."""
+    for name in names[:_MOST_DELETED]:
+        if not _delete(store, name):
+            return
 
 
 def _is_ours(info: ObjectInfo) -> bool:

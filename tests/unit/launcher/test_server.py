@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import http.server
 import os
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -181,6 +183,28 @@ def test_server_serves_once_it_answers(answering: tuple[str, list[int]], status:
 )
 def test_what_does_not_answer_does_not_serve(url: str) -> None:
     assert serves(url) is False
+
+
+@pytest.mark.parametrize("drop", [b"HTTP/1.1 200 OK\r\nX-", b"H", b"x" * 1000, b""])
+def test_server_that_answers_byte_by_byte_takes_no_longer_than_one_that_is_silent(drop: bytes) -> None:
+    """Each byte comes in time, and the answer never ends."""
+    over = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            connection.sendall(drop)
+            while not over.wait(0.3):
+                connection.sendall(b"a")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip, args=(listener,))
+        thread.start()
+        started = time.monotonic()
+        assert serves(f"http://127.0.0.1:{listener.getsockname()[1]}/") is False
+        assert time.monotonic() - started < 10, "it would take for ever"
+        over.set()
+        thread.join()
 
 
 def test_server_found_by_its_url_is_gone_after_three_silences(

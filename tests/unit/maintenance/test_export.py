@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import platform
+import random
 import shutil
 import subprocess
 import tarfile
@@ -243,3 +244,141 @@ def test_forged_pack_in_an_export_stays_out(isolated_env: IsolatedEnv, tmp_path:
 def test_file_that_is_not_there_is_an_error_that_names_it(tmp_path: Path) -> None:
     result = command("import", tmp_path / "none.tar")
     assert (result.exit_code, "none.tar" in result.stderr) == (1, True)
+
+
+def damage(store: Path, content: bytes) -> Path:
+    [pack] = store.rglob("*.tar.zst")
+    pack.chmod(0o644)
+    pack.write_bytes(content)
+    return pack
+
+
+@pytest.mark.parametrize("content", [b"", b"rubbish" * 1000], ids=["empty", "rubbish"])
+@pytest.mark.parametrize("is_marked", [False, True])
+def test_backup_replaces_a_damaged_pack_on_request(
+    isolated_env: IsolatedEnv, warm: str, tmp_path: Path, content: bytes, is_marked: bool
+) -> None:
+    command("export", tmp_path / "backup.tar")
+    pack = damage(isolated_env.store, content)
+    shutil.rmtree(isolated_env.triton)
+    if is_marked:
+        (pack.parents[1] / "quarantine").mkdir()
+        (pack.parents[1] / "quarantine" / warm).write_text("{}")
+    result = command("import", tmp_path / "backup.tar")
+    assert (result.exit_code, "there already" in result.output) == (1, False)
+    assert "damaged in the store; `import --replace-damaged` replaces it" in result.stderr
+    assert pack.read_bytes() == content
+    result = command("import", "--replace-damaged", tmp_path / "backup.tar")
+    assert (result.exit_code, "1 replaced" in result.output) == (0, True)
+    assert load().status is OperationStatus.SUCCESS
+
+
+def test_pack_that_was_marked_as_damaged_and_is_gone_is_replaced_too(
+    isolated_env: IsolatedEnv, warm: str, tmp_path: Path
+) -> None:
+    command("export", tmp_path / "backup.tar")
+    pack = damage(isolated_env.store, b"")
+    (pack.parents[1] / "quarantine").mkdir()
+    (pack.parents[1] / "quarantine" / warm).write_text("{}")
+    pack.unlink()
+    shutil.rmtree(isolated_env.triton)
+    assert command("import", tmp_path / "backup.tar").exit_code == 1
+    assert command("import", "--replace-damaged", tmp_path / "backup.tar").exit_code == 0
+    assert load().status is OperationStatus.SUCCESS
+
+
+def test_recalled_pack_stays_recalled(isolated_env: IsolatedEnv, warm: str, tmp_path: Path) -> None:
+    command("export", tmp_path / "backup.tar")
+    command("recall", warm)
+    for options in ((), ("--replace-damaged",)):
+        result = command("import", *options, tmp_path / "backup.tar")
+        assert (result.exit_code, "it is recalled in the store; `reinstate` undoes that" in result.stderr) == (1, True)
+    shutil.rmtree(isolated_env.triton)
+    assert load().status is OperationStatus.DOES_NOT_EXIST
+
+
+def test_pruned_pack_is_named(isolated_env: IsolatedEnv, warm: str, tmp_path: Path) -> None:
+    command("export", tmp_path / "backup.tar")
+    command("prune", "--keep", "0", "--yes")
+    result = command("import", tmp_path / "backup.tar")
+    assert (result.exit_code, "marked for deletion in the store" in result.stderr) == (1, True)
+
+
+def test_pack_of_the_same_id_and_other_content_is_named(
+    isolated_env: IsolatedEnv, warm: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    command("export", tmp_path / "backup.tar")
+    monkeypatch.delenv("B10_SIGNING_KEY")
+    isolated_env.fill(isolated_env.triton, {"EVIL/a.so": b"evil"})
+    other = save(store=tmp_path / "other").pack
+    [forged] = (tmp_path / "other").rglob(f"{other}.tar.zst")
+    damage(isolated_env.store, forged.read_bytes())
+    result = command("import", tmp_path / "backup.tar")
+    assert (result.exit_code, "another pack of that id" in result.stderr) == (1, True)
+
+
+NAME = f"v1/default/{'a' * 32}/packs/01a228e00000-0000000000000001.tar.zst"
+
+
+def hostile(path: Path, member: tarfile.TarInfo, content: bytes = b"") -> Path:
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def sparse_member(version: str, size: int) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(NAME)
+    records = {"GNU.sparse.name": NAME, "GNU.sparse.realsize": str(size), "GNU.sparse.size": str(size)}
+    if version == "1.0":
+        records |= {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+    else:
+        records |= {"GNU.sparse.map": f"{size},0"}
+    member.pax_headers = records
+    return member
+
+
+@pytest.mark.parametrize("version", ["0.1", "1.0"])
+def test_sparse_member_is_refused_and_takes_no_room(isolated_env: IsolatedEnv, tmp_path: Path, version: str) -> None:
+    content = b"1\n3221225472\n0\n".ljust(512, b"\0") if version == "1.0" else b""
+    member = sparse_member(version, 3 << 30)
+    member.size = len(content)
+    path = hostile(tmp_path / "evil.tar", member, content)
+    result = command("import", path)
+    assert result.exit_code == 1
+    assert f"could not import {path}: it is no export" in result.stderr
+    assert sum(file.stat().st_blocks for file in isolated_env.work.rglob("*")) == 0
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE,
+                                  tarfile.CONTTYPE, tarfile.GNUTYPE_SPARSE])  # fmt: skip
+def test_member_that_is_no_plain_file_is_refused(tmp_path: Path, kind: bytes) -> None:
+    member = tarfile.TarInfo(NAME)
+    member.type, member.linkname = kind, "/etc/passwd"
+    result = command("import", hostile(tmp_path / "evil.tar", member), "--store", tmp_path / "image")
+    assert (result.exit_code, "it is no export" in result.stderr) == (1, True)
+    assert not (tmp_path / "image").exists()
+
+
+def test_huge_header_in_a_sparse_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    member = tarfile.TarInfo("././@PaxHeader")
+    member.type, member.size = tarfile.XHDTYPE, 3 << 30
+    with open(tmp_path / "evil.tar", "wb") as file:
+        file.write(member.tobuf(tarfile.USTAR_FORMAT))
+        file.truncate(4 << 30)
+    result = command("import", tmp_path / "evil.tar")
+    assert (result.exit_code, "a header of 3221225472 bytes" in result.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("number", range(200))
+def test_no_damaged_export_is_a_traceback(warm: str, tmp_path: Path, number: int) -> None:
+    command("export", tmp_path / "warm.tar")
+    data = bytearray((tmp_path / "warm.tar").read_bytes())
+    chance = random.Random(number)
+    for _ in range(chance.randint(1, 8)):
+        data[chance.randrange(1024 if chance.random() < 0.7 else len(data))] = chance.randrange(256)
+    if chance.random() < 0.2:
+        del data[chance.randrange(len(data)) :]
+    (tmp_path / "damaged.tar").write_bytes(data)
+    result = command("import", tmp_path / "damaged.tar", "--store", tmp_path / "image")
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code in (0, 1)

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from b10_transfer import OperationStatus, load, save
 from b10_transfer.cli.main import main
-from b10_transfer.maintenance.recall import published
+from b10_transfer.repository.order import published_ms
 
 if TYPE_CHECKING:
     from tests.conftest import IsolatedEnv, ReadTree
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 def command(*arguments: str) -> Result:
     return CliRunner().invoke(main, list(arguments))
+
+
+def published(pack_id: str) -> datetime:
+    return datetime.fromtimestamp(published_ms(pack_id) / 1000)
 
 
 @pytest.fixture
@@ -198,10 +202,10 @@ def test_of_a_merged_pack_only_what_was_published_since_a_time_is_recalled(
 ) -> None:
     when = published(merged[2])
 
-    def years_apart(pack_id: str) -> datetime:
-        return when if pack_id >= merged[2] else published(pack_id).replace(year=2000)
+    def years_apart(pack_id: str) -> int:
+        return published_ms(pack_id) if pack_id >= merged[2] else 0
 
-    monkeypatch.setattr("b10_transfer.maintenance.recall.published", years_apart)
+    monkeypatch.setattr("b10_transfer.maintenance.recall.published_ms", years_apart)
     answer = command("recall", "--since", when.replace(microsecond=0).strftime("%Y-%m-%dT%H:%M:%S"))
     assert {merged[2] in answer.output, merged[4] in answer.output} == {True}
     assert not any(pack in answer.output for pack in (merged[0], merged[1]))
@@ -215,3 +219,14 @@ def test_old_name_of_a_command_works_and_names_the_new_one(two_saves: tuple[str,
     assert result.exit_code == 0
     assert f"`{old}` is now `{new}`" in result.stderr
     assert old not in {line.split(" ")[2] for line in command("--help").output.splitlines() if line.startswith("  ")}
+
+
+@pytest.mark.parametrize("since", ["0001-01-01", "9999-12-31", "1970-01-01"])
+def test_any_time_can_be_named_and_ids_may_be_of_any_time(
+    two_saves: tuple[str, str], isolated_env: IsolatedEnv, since: str
+) -> None:
+    [packs] = isolated_env.store.glob("v1/*/*/packs")
+    (packs / "ffffffffffff-ffffffffffffffff.tar.zst").write_bytes(b"")
+    answer = command("recall", "--since", since)
+    assert answer.exit_code == 0
+    assert "ffffffffffff" in answer.stdout, "its id says the year 10889"

@@ -88,28 +88,72 @@ def test_each_pack_sorts_behind_those_before_it_whatever_the_clock_says(packs: P
     assert [pack.id for pack in repository.union().packs] == ids
 
 
-def test_pack_from_the_future_is_superseded(
+def id_at(seconds: float, tail: str = "0123456789abcdef") -> str:
+    return f"{int(seconds * 1000):012x}-{tail}"
+
+
+def test_pack_of_a_pod_whose_clock_is_hours_ahead_is_superseded(
     packs: Packs, store: MemoryStore, repository: Repository, folder: str
 ) -> None:
-    future = "0fffffffffff-0123456789abcdef"
+    future = id_at(time.time() + 11 * 3600)
     store.create(f"{folder}/packs/{future}.tar.zst", io.BytesIO(packs.write(UNIT)))
     pack_id = publish(packs, repository, b"newer")
-    assert pack_id.startswith("100000000000-")
+    assert int(pack_id[:12], 16) == int(future[:12], 16) + 1
     assert packs.read(repository) == {"triton/KERNEL/launcher.so": b"newer"}
 
 
-def test_damaged_pack_from_the_future_is_superseded_too(
-    packs: Packs, store: MemoryStore, repository: Repository, folder: str
+@pytest.mark.parametrize("ahead_s", [3600, 23 * 3600])
+@pytest.mark.parametrize("content", [b"", b"rubbish"])
+def test_id_of_a_pack_that_is_not_valid_does_not_move_the_order(
+    packs: Packs, store: MemoryStore, repository: Repository, folder: str, content: bytes, ahead_s: float
 ) -> None:
-    store.create(f"{folder}/packs/0fffffffffff-0123456789abcdef.tar.zst", io.BytesIO(b"rubbish"))
-    assert publish(packs, repository) > "0fffffffffff-0123456789abcdef"
+    for number in range(3):
+        name = id_at(time.time() + ahead_s, f"{number:016x}")
+        store.create(f"{folder}/packs/{name}.tar.zst", io.BytesIO(content))
+    before = id_at(time.time() - 1)
+    assert before < publish(packs, repository) < id_at(time.time() + 60)
 
 
-def test_last_possible_time_is_no_obstacle(
-    packs: Packs, store: MemoryStore, repository: Repository, folder: str
+@pytest.mark.parametrize("first", ["ffffffffffff", "0fffffffffff", id_at(time.time() + 3 * 86400)[:12]], ids=range(3))
+@pytest.mark.parametrize("is_sound", [True, False])
+def test_id_more_than_a_day_ahead_does_not_move_the_order_and_is_named(
+    packs: Packs,
+    store: MemoryStore,
+    repository: Repository,
+    folder: str,
+    first: str,
+    is_sound: bool,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    store.create(f"{folder}/packs/ffffffffffff-0000000000000000.tar.zst", io.BytesIO(packs.write(UNIT)))
-    assert publish(packs, repository).startswith("ffffffffffff-")
+    bogus = f"{first}-0123456789abcdef"
+    store.create(f"{folder}/packs/{bogus}.tar.zst", io.BytesIO(packs.write(UNIT) if is_sound else b""))
+    ids = [publish(packs, repository, b"%d" % number) for number in range(4)]
+    assert ids == sorted(ids)
+    assert ids[-1] < id_at(time.time() + 60)
+    assert f"ignores those dated more than a day ahead of the store's clock: {bogus}" in caplog.text
+    store.delete(f"{folder}/packs/{bogus}.tar.zst")
+    assert packs.read(repository) == {"triton/KERNEL/launcher.so": b"3"}
+
+
+@pytest.mark.parametrize("skew_s", [-10 * 365 * 86400, -2 * 86400, 2 * 86400, 50 * 365 * 86400])
+def test_pod_whose_clock_is_days_off_publishes_by_the_stores(
+    packs: Packs, repository: Repository, monkeypatch: pytest.MonkeyPatch, skew_s: int
+) -> None:
+    publish(packs, repository, b"before")
+    now_ns = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns + skew_s * 10**9)
+    pack_id = publish(packs, repository, b"by the store's clock")
+    assert id_at(time.time() - 60) < pack_id < id_at(time.time() + 60)
+    assert packs.read(repository) == {"triton/KERNEL/launcher.so": b"by the store's clock"}
+
+
+def test_save_after_another_does_not_ask_for_the_stores_clock(
+    packs: Packs, store: MemoryStore, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a bucket that takes three requests."""
+    publish(packs, repository)
+    monkeypatch.setattr(store, "now", lambda: pytest.fail("it was asked"))
+    publish(packs, repository)
 
 
 def test_ids_of_equal_times_differ(packs: Packs, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,11 +44,18 @@ _DROPPED = re.compile(r"Error\(\s*Connect,\s*(?:TimedOut|ConnectError\(.*?TimedO
 _NOBODY = ("ConnectionRefused", "dns error")
 _UNTRUSTED = re.compile(r"InvalidCertificate\(\s*(?:Other\(\s*OtherError\(\s*)?(\w+)")
 """What is wrong with a certificate, in the structure that obstore prints."""
+_UNUSABLE = re.compile(
+    r'object with invalid path: (?:Error parsing )?Path "(.*?)"(?: contained|: Encountered)', re.DOTALL
+)
 _NOT_TLS = re.compile(r"InvalidMessage\(\s*InvalidContentType")
 
 
 class MissingError(StoreError):
     """There is no such object, or no such bucket."""
+
+
+class UnusableNameError(StoreError):
+    """A listing holds a key that is no path, and the client refuses the whole listing."""
 
 
 class EmptyObjectError(StoreError):
@@ -72,60 +79,78 @@ class Translation:
         raise kind(self._operation, self._target, detail) from error
 
 
-def is_lost(error: BaseException) -> bool:
-    """Whether a connection failed, so that it is not known what became of the request."""
-    line = _first_line(error)
-    return _LOST in line and _UNSENT not in line
+class Failure:
+    """What is known of a failed request: read from the text of obstore's error, and nowhere else."""
+
+    __slots__ = ("_error", "_line", "_status", "_text")
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+        self._text = str(error)
+        self._line = _first_line(error)
+        self._status = _status(error)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether a connection failed, so that the outcome of the request is unknown."""
+        return _LOST in self._line and _UNSENT not in self._line
+
+    @property
+    def was_reached(self) -> bool:
+        """Whether a server answered, even if the connection failed afterwards."""
+        if self.is_identity or _UNSENT in self._line:
+            return False
+        return not (self.is_lost and _CONNECTING.search(self._text))
+
+    @property
+    def is_unreached(self) -> bool:
+        """Whether nothing accepts connections there: the port is closed, or the name of the host unknown."""
+        return self.is_lost and any(mark in self._text for mark in _NOBODY)
+
+    @property
+    def is_dropped(self) -> bool:
+        """Whether a connection attempt got no answer, as when a firewall drops its packets."""
+        return self.is_lost and _DROPPED.search(self._text) is not None
+
+    @property
+    def is_mistrusted(self) -> bool:
+        """Whether the server's certificate is not trusted, or the server does not speak TLS."""
+        return self.is_lost and any(mark.search(self._text) for mark in (_UNTRUSTED, _NOT_TLS))
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether the request went to the metadata service, not to the bucket."""
+        return _IDENTITY.search(self._line) is not None
+
+    @property
+    def is_throttled(self) -> bool:
+        """Whether the bucket asks for fewer requests."""
+        return self._status.startswith(("503", "429"))
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether the same request may succeed later: no answer, or that of a server in trouble or under load."""
+        return self.is_lost or self._status[:1] == "5" or self._status.startswith(("429", "408", "409"))
+
+    @property
+    def is_unsupported(self) -> bool:
+        """Whether the bucket does not know a condition of the request."""
+        return _code(self._error) == "NotImplemented"
 
 
-def was_reached(error: BaseException) -> bool:
-    """Whether somebody was there, be it that the connection failed afterwards."""
-    if is_identity(error) or _UNSENT in _first_line(error):
-        return False
-    return not (is_lost(error) and _CONNECTING.search(str(error)))
-
-
-def is_unreached(error: BaseException) -> bool:
-    """Whether there was nobody to connect to: the port is closed, or the name of the host unknown."""
-    return is_lost(error) and any(mark in str(error) for mark in _NOBODY)
-
-
-def is_dropped(error: BaseException) -> bool:
-    """Whether nothing came back of a connection that was asked for, as where a firewall drops it."""
-    return is_lost(error) and _DROPPED.search(str(error)) is not None
-
-
-def is_mistrusted(error: BaseException) -> bool:
-    """Whether somebody was there who is not trusted, or does not speak TLS."""
-    return is_lost(error) and any(mark.search(str(error)) for mark in (_UNTRUSTED, _NOT_TLS))
-
-
-def is_identity(error: BaseException) -> bool:
-    """Whether it was not the bucket that failed, but whoever tells this machine who it is."""
-    return _IDENTITY.search(_first_line(error)) is not None
-
-
-def is_refused(error: BaseException) -> bool:
-    """Whether the bucket asks for fewer requests."""
-    return _status(error).startswith(("503", "429"))
-
-
-def is_repeatable(error: BaseException) -> bool:
-    """Whether the same request may succeed later: nobody answered, or somebody who is in trouble or in demand."""
-    status = _status(error)
-    return is_lost(error) or status[:1] == "5" or status.startswith(("429", "408", "409"))
-
-
-def is_unsupported(error: BaseException) -> bool:
-    """Whether the bucket does not know a request's condition."""
-    return _code(error) == "NotImplemented"
+def classify(error: BaseException) -> Failure:
+    """Read what there is to know from an error of obstore."""
+    return Failure(error)
 
 
 def _meaning(error: BaseException) -> tuple[type[StoreError], str]:
     code = _code(error)
+    if found := _UNUSABLE.search(str(error)):
+        advice = "delete this object: no name in a store has an empty component, '.', '..' or a control character"
+        return UnusableNameError, f"the bucket holds an object named {found[1]!a:.300}; {advice}"
     if code in _ADVICE:
         return StoreError, f"{_ADVICE[code]} ({code})"
-    if is_identity(error):
+    if classify(error).is_identity:
         return StoreError, "there are no credentials: neither in the environment nor as this machine's identity"
     if isinstance(error, FileNotFoundError):
         return MissingError, "there is no such object"

@@ -22,20 +22,7 @@ from obstore.store import from_url
 
 from ...errors import StoreError
 from ..base import ObjectInfo, StoreFacts, is_name
-from .errors import (
-    EmptyObjectError,
-    MissingError,
-    Translation,
-    is_dropped,
-    is_identity,
-    is_lost,
-    is_mistrusted,
-    is_refused,
-    is_repeatable,
-    is_unreached,
-    is_unsupported,
-    was_reached,
-)
+from .errors import EmptyObjectError, MissingError, Translation, UnusableNameError, classify
 from .ranges import MB, PARTS_AHEAD, TAIL_BYTES, End, RangedStore
 from .retry import FIRST_PAUSE_S, REPEATING, Attempts, Pace, most_pause_s
 from .settings import check_variables, is_plain_http
@@ -67,6 +54,10 @@ _SILENT_S = 15.0
 """The same where connections vanish, because a firewall drops them, and where whoever should tell this machine's
 identity says nothing, because pods are kept from asking. Longer, because either may be busy when a fleet starts."""
 _CLOCK = ".clock"
+_CLOCK_TRIES = 5
+_MOST_ABANDONED = 100
+"""So many objects are removed by one clean-up: each takes a request."""
+_HEXADECIMAL = frozenset("0123456789abcdef")
 _WITHOUT_SUFFIXES = ("az://", "abfs://", "abfss://")
 """Azure gives no range that is counted from an object's end: its size must be asked for first."""
 
@@ -90,17 +81,36 @@ class BucketStore(RangedStore):
         return sorted(prefix.rstrip("/") for prefix in self._listing(folder)["common_prefixes"])
 
     def list(self, folder: str) -> list[ObjectInfo]:
-        return sorted(map(_info, self._listing(folder)["objects"]), key=_name_of)
+        try:
+            return sorted(map(_info, self._listing(folder)["objects"]), key=_name_of)
+        except UnusableNameError:
+            return [*self._list_around(folder)]
 
     def list_each(self, folders: Sequence[str]) -> Sequence[Sequence[ObjectInfo]]:
         [parent] = {folder.rpartition("/")[0] for folder in folders}
         found: dict[str, list[ObjectInfo]] = {folder: [] for folder in folders}
-        with self._translated("list", parent):
-            # One request for each thousand of objects, and what else lies there is little.
-            for listed in self._repeated(lambda: obstore.list(self._store, parent, chunk_size=1000).collect()):
-                if (folder := listed["path"].rpartition("/")[0]) in found:
-                    found[folder].append(_info(listed))
+        try:
+            with self._translated("list", parent):
+                # One request for each thousand of objects, and what else lies there is little.
+                for listed in self._repeated(lambda: obstore.list(self._store, parent, chunk_size=1000).collect()):
+                    if (folder := listed["path"].rpartition("/")[0]) in found:
+                        found[folder].append(_info(listed))
+        except UnusableNameError:  # somewhere below the parent, perhaps in none of the folders
+            return tuple(map(self._list_around, folders))
         return [sorted(objects, key=_name_of) for objects in found.values()]
+
+    def _list_around(self, folder: str) -> Sequence[ObjectInfo]:
+        """List a folder, and skip keys that begin with a slash or a dot behind its name.
+
+        The client refuses a whole page of keys for one that is no path: with an empty component, ``..`` or a control
+        character. Such keys mostly sort before every name that this package gives.
+        """
+        with self._translated("list", folder):
+            found = self._repeated(
+                lambda: obstore.list(self._store, folder, offset=f"{folder}/0", chunk_size=1000).collect()
+            )
+        infos = (_info(listed) for listed in found if listed["path"].rpartition("/")[0] == folder)
+        return sorted(infos, key=_name_of)
 
     def facts(self) -> StoreFacts:
         self._listing(_CLOCK)
@@ -134,26 +144,48 @@ class BucketStore(RangedStore):
         return True
 
     def now(self) -> float:
-        folder = f"{_CLOCK}/{os.urandom(8).hex()}"
+        for _ in range(_CLOCK_TRIES):
+            found = self._now()
+            if found is not None:
+                return found
+        raise StoreError("read the clock of", self.location, "an object just made is not listed")
+
+    def _now(self) -> float | None:
+        """The time at which an object appears that this process makes; None if another process deletes it at once."""
+        # One of a few names: without the permission to delete, the objects stay.
+        folder = f"{_CLOCK}/{os.urandom(1).hex()}"
         name = f"{folder}/now"
         with self._translated("write", name):
             self._repeated(lambda: obstore.put(self._store, name, b"", use_multipart=False))
             # From a listing, as the times that it is compared with: the object's own header knows whole seconds only.
-            found = self.list(folder)
-            self._repeated(lambda: obstore.delete(self._store, name))
-        if not found:
-            raise StoreError("read the clock of", self.location, "an object just made is not listed")
-        return found[0].modified_s
+            found = [info.modified_s for info in self.list(folder) if info.name == name]
+        self._delete_if_allowed(name)
+        return found[0] if found else None
 
     def remove_abandoned(self, older_than_s: float) -> int:
-        """Remove what a dead process left of reading the clock.
+        """Remove what a dead process left of reading the clock. Without the permission to delete it stays.
 
         Uploads that were never completed are no objects; the bucket's own lifecycle rule removes them.
         """
         oldest = datetime.now(timezone.utc) - timedelta(seconds=max(older_than_s, 3600))
-        found = [info for folder in self.folders(_CLOCK) for info in self.list(folder)]
-        names = [info.name for info in found if info.modified_s < oldest.timestamp()]
-        return sum(self.delete(name) for name in names)
+        with self._translated("clean up", _CLOCK):
+            page: Any = self._repeated(lambda: next(iter(obstore.list(self._store, _CLOCK, chunk_size=1000)), []))
+        names = [info["path"] for info in page if _is_clock(info["path"]) and info["last_modified"] < oldest]
+        removed = 0
+        for name in names[:_MOST_ABANDONED]:
+            if not self._delete_if_allowed(name):
+                break
+            removed += 1
+        return removed
+
+    def _delete_if_allowed(self, name: str) -> bool:
+        """Delete an object that nobody needs; False if that fails, as without the permission."""
+        try:
+            with self._translated("delete", name):
+                self._repeated(lambda: obstore.delete(self._store, name))
+        except StoreError:
+            return False
+        return True
 
     def _connected(self, retry_config: RetryConfig) -> ObjectStore:
         silence_s = min(_SILENCE_S, self._timeout_s / _TRIES)
@@ -183,19 +215,20 @@ class BucketStore(RangedStore):
 
     def _repeat(self, attempts: Attempts, error: BaseException) -> None:
         """Pause before the next attempt; raises ``error`` if there shall be none."""
-        if was_reached(error):
+        failure = classify(error)
+        if failure.was_reached:
             self._was_met = True
-        if not is_repeatable(error):
-            if not is_lost(error):
+        if not failure.is_repeatable:
+            if not failure.is_lost:
                 attempts.succeeded()
             raise error
         most_s = None
         if not self._was_met:
-            if is_mistrusted(error):
+            if failure.is_mistrusted:
                 raise error
-            is_silent = is_dropped(error) or is_identity(error)
-            most_s = _ABSENT_S if is_unreached(error) else _SILENT_S if is_silent else None
-        attempts.failed(error, is_refused=is_refused(error), most_s=most_s)
+            is_silent = failure.is_dropped or failure.is_identity
+            most_s = _ABSENT_S if failure.is_unreached else _SILENT_S if is_silent else None
+        attempts.failed(error, is_refused=failure.is_throttled, most_s=most_s)
 
     def _create_at_once(self, name: str, data: bytes) -> bool:
         """Create an object by one request. It cannot be repeated blindly: one may have been heard, though not its
@@ -218,10 +251,10 @@ class BucketStore(RangedStore):
             except (NotSupportedError, NotImplementedError):
                 self._conditional = False
             except BaseError as error:
-                if self._conditional and is_unsupported(error):
+                if self._conditional and classify(error).is_unsupported:
                     self._conditional = False
                     continue
-                was_lost = was_lost or is_lost(error)
+                was_lost = was_lost or classify(error).is_lost
                 self._repeat(attempts, error)
 
     def _holds(self, name: str, data: bytes) -> bool:
@@ -275,6 +308,12 @@ class BucketStore(RangedStore):
         if name != self.location and not is_name(name):
             raise StoreError("use", f"the object name {name!r}", "it is not a relative name of plain characters")
         return Translation(operation, name if name == self.location else f"{self.location}/{name}")
+
+
+def _is_clock(name: str) -> bool:
+    """Whether an object was made by reading the clock, by this version or an earlier one."""
+    parts = name.split("/")
+    return len(parts) == 3 and parts[2] == "now" and set(parts[1]) <= _HEXADECIMAL
 
 
 def _info(listed: Any) -> ObjectInfo:

@@ -45,7 +45,7 @@ _starting = threading.Lock()
 the connection and the pipe on which ``subprocess`` waits for it, and this process would wait for that one's end."""
 os.register_at_fork(before=_starting.acquire, after_in_parent=_starting.release, after_in_child=_starting.release)
 _PROGRAM = (
-    "import sys; sys.path[:0] = sys.argv.pop(1).split(':'); from b10_transfer.stores.worker.server import main; main()"
+    "import sys; sys.path += sys.argv.pop(1).split(':'); from b10_transfer.stores.worker.server import main; main()"
 )
 
 

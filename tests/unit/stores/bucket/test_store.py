@@ -22,14 +22,7 @@ from cryptography.x509.oid import NameOID
 
 from b10_transfer.concurrency.deadline import Deadline
 from b10_transfer.errors import StoreError
-from b10_transfer.stores.bucket.errors import (
-    is_dropped,
-    is_identity,
-    is_mistrusted,
-    is_repeatable,
-    is_unreached,
-    was_reached,
-)
+from b10_transfer.stores.bucket.errors import classify
 from b10_transfer.stores.worker.client import bucket_store
 
 # In a process of its own: obstore's threads do not survive forks of this one.
@@ -155,8 +148,12 @@ def test_request_that_is_not_even_sent_is_told_at_once(
     account = {"gcs_base_url": f"http://{host}", "disable_oauth": True, "client_email": "", "private_key": ""}
     variables = {"GOOGLE_SERVICE_ACCOUNT_KEY": json.dumps(account | {"private_key_id": ""})}
     assert "no request can be made" in refused(monkeypatch, deadline, "gs://bucket/prefix", variables)
-    assert not is_repeatable(OSError(f"Error performing GET http://{host}/bucket in 9 µs - HTTP error: builder error"))
-    assert is_repeatable(OSError(f"Error performing GET http://{host}/bucket in 9 µs - HTTP error: error sending"))
+    assert not classify(
+        OSError(f"Error performing GET http://{host}/bucket in 9 µs - HTTP error: builder error")
+    ).is_repeatable
+    assert classify(
+        OSError(f"Error performing GET http://{host}/bucket in 9 µs - HTTP error: error sending")
+    ).is_repeatable
 
 
 @pytest.mark.timeout(60)
@@ -216,8 +213,9 @@ def lost(structure: str, address: str = BUCKET) -> OSError:
     ],
 )
 def test_what_a_failure_means(error: OSError, meanings: set[str]) -> None:
-    kinds = (is_dropped, is_mistrusted, is_unreached, is_identity, was_reached)
-    assert {kind.__name__ for kind in kinds if kind(error)} == meanings
+    kinds = ("is_dropped", "is_mistrusted", "is_unreached", "is_identity", "was_reached")
+    failure = classify(error)
+    assert {kind for kind in kinds if getattr(failure, kind)} == meanings
 
 
 _FAILURES = """
@@ -322,7 +320,7 @@ def test_google_key_in_a_wrong_place_is_not_repeated(
 )
 def test_whose_failure_it_was_is_told_by_the_address(address: str, expected: bool) -> None:
     error = OSError(f"Generic error: Error performing GET {address} in 1.0s - HTTP error: error sending request")
-    assert is_identity(error) is expected
+    assert classify(error).is_identity is expected
 
 
 @pytest.mark.timeout(60)

@@ -1,0 +1,102 @@
+"""The file that ``export`` writes, read as a store. Nothing of it is unpacked to disk."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from ..concurrency.deadline import Deadline
+from ..errors import ImportFileError, StoreError
+from ..repository.layout import is_carried
+from ..stores.base import ObjectInfo, ObjectReader, ReadStore, StoreFacts
+
+_MOST_MEMBERS = 100_000
+_MOST_HEADER_BYTES = 64 * 1024
+"""Of one header, a long name or PAX records. The headers of an export have 512 bytes."""
+_REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
+
+
+class ArchiveStore(ReadStore):
+    """The objects in an open export.
+
+    Raises ImportFileError if the file is no export: a tar of plain regular files whose names are those of packs and
+    descriptions in a store. A sparse member is refused, because its size says nothing about the file's.
+    """
+
+    def __init__(self, file: BinaryIO, path: Path, deadline: Deadline) -> None:
+        self.location = str(path)
+        self._file = file
+        self._modified_s = os.fstat(file.fileno()).st_mtime
+        self._objects: dict[str, tuple[int, int]] = {}
+        """Where in the file an object lies, and its size."""
+        try:
+            with tarfile.open(fileobj=cast("BinaryIO", _Headers(file)), mode="r:") as archive:
+                for number, member in enumerate(archive):
+                    deadline.check(f"reading {path}")
+                    if number >= _MOST_MEMBERS or not _is_plain(member):
+                        raise ImportFileError(str(path), f"it is no export: it holds {member.name!a:.200}")
+                    self._objects.setdefault(member.name, (member.offset_data, member.size))
+        except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
+            raise ImportFileError(str(path), f"it is no export ({error!s:.200})") from error
+
+    def folders(self, folder: str) -> list[str]:
+        depth = folder.count("/") + 2
+        below = (name for name in self._objects if name.startswith(f"{folder}/") and name.count("/") >= depth)
+        return sorted({"/".join(name.split("/")[:depth]) for name in below})
+
+    def list(self, folder: str) -> list[ObjectInfo]:
+        return [
+            ObjectInfo(name, size_bytes, self._modified_s)
+            for name, (_offset, size_bytes) in sorted(self._objects.items())
+            if name.rpartition("/")[0] == folder
+        ]
+
+    def facts(self) -> StoreFacts:
+        return StoreFacts(exists=True)
+
+    def open(self, name: str) -> ObjectReader | None:
+        found = self._objects.get(name)
+        return None if found is None else _Part(self._file, f"{self.location}:{name}", *found)
+
+
+class _Headers:
+    """The file as the tar module sees it, which reads a header of any size into memory."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1, /) -> bytes:
+        if not 0 <= size <= _MOST_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return self._file.read(size)
+
+
+def _is_plain(member: tarfile.TarInfo) -> bool:
+    return member.type in _REGULAR and not member.issparse() and member.size >= 0 and is_carried(member.name)
+
+
+class _Part(ObjectReader):
+    waits = False
+
+    def __init__(self, file: BinaryIO, name: str, offset: int, size_bytes: int) -> None:
+        self._file = file
+        self._name = name
+        self._offset = offset
+        self.size_bytes = size_bytes
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        if not 0 <= offset <= offset + length <= self.size_bytes:
+            raise StoreError("read", self._name, f"it ends at byte {self.size_bytes}")
+        data = bytearray()
+        while len(data) < length:
+            part = os.pread(self._file.fileno(), length - len(data), self._offset + offset + len(data))
+            if not part:
+                raise StoreError("read", self._name, "the file is truncated")
+            data += part
+        return bytes(data)
+
+    def close(self) -> None:
+        """Nothing: the file belongs to the store."""
