@@ -10,9 +10,7 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Iterable, Sequence
 from typing import BinaryIO
 
 from ..concurrency.deadline import Deadline
@@ -20,213 +18,21 @@ from ..environment import Environment
 from ..errors import (
     CacheError,
     CorruptPackError,
-    PackError,
     StoreError,
-    UnreadablePackError,
 )
-from ..notices import notices
-from ..pack import Budget, Limits, PackReader
-from ..stores.base import ObjectInfo, ReadStore, Store
-from .admission import admit, check_content
-from .layout import Place, packs_by_id
+from ..pack import Budget, Limits
+from ..stores.base import ObjectInfo, Store
 from .listing import Listed
-from .order import id_behind, named, new_id
+from .order import id_behind, new_id
+from .reader import Content, ReadRepository
 from .signing import SigningKey, Trust
-from .union import Pack, Rejected, Union
+from .union import Rejected
+
+__all__ = ["Content", "ReadRepository", "Repository"]
 
 logger = logging.getLogger(__name__)
 
 _MOST_DESCRIBED_BYTES = 64 * 1024
-Content = frozenset[tuple[str, str]]
-"""What a unit holds: path in the pack and SHA-256 of each file."""
-
-
-class ReadRepository:
-    """Reads the packs of one environment and namespace; with ``trusted`` keys, only those that one of them signed."""
-
-    def __init__(
-        self,
-        store: ReadStore,
-        namespace: str,
-        environment: Environment,
-        limits: Limits,
-        deadline: Deadline,
-        trusted: Trust | None = None,
-    ) -> None:
-        self.environment = environment
-        self.namespace = namespace
-        self.limits = limits
-        self._store = store
-        self._deadline = deadline
-        self._trusted = trusted
-        self._place = Place(namespace, environment.id)
-        self._judged: dict[str, bool] = {}
-        """Whether the packs that were read are valid."""
-
-    def union(self, *, verify_frames: bool = False, listed: Listed | None = None) -> Union:
-        """Read the packs' indexes, newest first, and with ``verify_frames`` check every byte of these packs as well.
-
-        The packs are those of ``listed``, or of a new listing. A pack that cannot be used is in ``rejected``, and so is
-        one that a load has no room for beside newer ones. Raises StoreError if the store cannot be read.
-        """
-        self._deadline.check(f"listing the packs in {self._store.location}")
-        listed = self.look() if listed is None else listed
-        newest_first = sorted(listed.usable, reverse=True)
-        ids, unread = newest_first[: self.limits.load_packs], newest_first[self.limits.load_packs :]
-        budget = Budget(self.limits)
-        packs: list[Pack] = []
-        rejected: list[Rejected] = []
-        # A store in which opening takes a while opens them ahead, in this order.
-        self._store.expect([self._place.pack(pack_id) for pack_id in ids])
-        for pack_id in ids:
-            self._deadline.check(f"reading the packs in {self._store.location}")
-            found = self._read(pack_id, budget, verify_frames=verify_frames)
-            if isinstance(found, Pack):
-                packs.append(found)
-            elif found is not None:
-                rejected.append(found)
-        return Union(
-            tuple(reversed(packs)),
-            tuple(reversed(rejected)),
-            listed.recalled,
-            tuple(reversed(unread)),
-            frozenset(listed.suspected),
-        )
-
-    def each(self) -> Iterator[Pack | Rejected]:
-        """Every pack, oldest first and one at a time, every byte of it checked; a whole load's limits do not apply."""
-        for pack_id in self.look().usable:
-            self._deadline.check(f"reading the packs in {self._store.location}")
-            found = self._read(pack_id, Budget(self.limits), verify_frames=True)
-            if found is not None:
-                yield found
-
-    def is_current(self, union: Union) -> bool:
-        """Whether no pack has come or gone since a union was read."""
-        known = {pack.id for pack in union.packs} | {pack.id for pack in union.rejected} | set(union.unread)
-        return self.look().usable.keys() == known
-
-    @contextmanager
-    def opened(self, pack: Pack) -> Iterator[PackReader]:
-        """A reader of a pack's files. Raises PackError if the pack has been deleted since its index was read, which on
-        NFS is an error of any read."""
-        try:
-            source = self._store.open(pack.name)
-            if source is None:
-                raise UnreadablePackError(pack.id, "it was deleted while it was being read")
-            with source:
-                yield PackReader(pack.id, source, self.limits, self._deadline)
-        except StoreError as error:
-            raise UnreadablePackError(pack.id, str(error)) from error
-
-    def look(self) -> Listed:
-        """Every pack's object, and what sets packs aside, in one listing where the store can do that; none is read."""
-        listed = Listed.of(*self._store.list_each(self._place.listed))
-        trusted = self._trusted
-        if trusted is None or not listed.recalls:
-            return listed
-        folder = self._place.folder
-        approved = listed.with_recalls(lambda pack_id, mark: trusted.approves_recall(folder, pack_id, mark.signature))
-        if ignored := sorted(listed.recalled - approved.recalled):
-            message = (
-                f"recalls that no trusted key has signed are ignored: {named(ignored)}; recall with B10_SIGNING_KEY"
-            )
-            notices.log(logger, logging.WARNING, message)
-        return approved
-
-    def listing(self) -> dict[str, ObjectInfo]:
-        """Every pack's object by the pack's id, oldest first: those that are set aside as well, and none is read."""
-        return packs_by_id(self._store.list(self._place.listed[-1]))
-
-    def recalled_content(self, union: Union) -> dict[str, set[Content]]:
-        """What the recalled packs hold, by unit: it must not be published again by pods that have restored it.
-
-        A recalled pack that cannot be read says nothing, nor does one that there is no memory for.
-        """
-        budget = Budget(self.limits)
-        found: dict[str, set[Content]] = {}
-        withheld = [unit for pack in union.packs for unit in pack.index.units if unit.origin in union.recalled]
-        for pack_id in sorted(union.recalled, reverse=True)[: self.limits.load_packs]:
-            pack = self._read(pack_id, budget)
-            if isinstance(pack, Pack):
-                withheld += pack.index.units
-        for unit in withheld:
-            content = frozenset((member.path, member.sha256) for member in unit.members)
-            found.setdefault(unit.name, set()).add(content)
-        return found
-
-    def origins(self) -> dict[str, frozenset[str]]:
-        """For every pack there is, set aside or not, the ids of the packs that published what it holds.
-
-        One that cannot be read counts as holding what it published itself.
-        """
-        found: dict[str, frozenset[str]] = {}
-        for pack_id in self._ids():
-            pack = self._read(pack_id, Budget(self.limits))
-            found[pack_id] = pack.origins if isinstance(pack, Pack) else frozenset({pack_id})
-        return found
-
-    def is_whole(self, pack: Pack) -> bool:
-        """Whether every byte of a pack is still there, and as it was published."""
-        return isinstance(self.checked(pack), Pack)
-
-    def checked(self, pack: Pack) -> Pack | Rejected | None:
-        """Read every byte of a pack: the pack, why it cannot be used, or None if it was deleted."""
-        return self._read(pack.id, Budget(self.limits), verify_frames=True)
-
-    def described_parts(self) -> dict[str, str] | None:
-        """The environment's parts as its ``environment.json`` names them; None if that is missing or not as written."""
-        source = self._store.open(self._place.description)
-        if source is None:
-            return None
-        with source:
-            data = bytes(source.read_at(0, source.size_bytes)) if source.size_bytes <= _MOST_DESCRIBED_BYTES else b""
-        try:
-            parts = json.loads(data)["parts"]
-            environment = Environment({str(name): str(value) for name, value in parts.items()})
-            # Only the very bytes that a saver writes for this environment count.
-            is_sound = environment.id == self.environment.id and environment.to_json() == data
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            return None
-        return dict(environment.parts) if is_sound else None
-
-    def _ids(self) -> list[str]:
-        """Ids of the packs, oldest first."""
-        return list(self.listing())
-
-    def read(self, pack_id: str) -> Pack | Rejected | None:
-        """Read one pack, and check every byte of it; None if there is no such pack."""
-        return self._read(pack_id, Budget(self.limits), verify_frames=True)
-
-    def _read(self, pack_id: str, budget: Budget, *, verify_frames: bool = False) -> Pack | Rejected | None:
-        try:
-            try:
-                found = self._read_once(pack_id, budget, verify_frames)
-            except CorruptPackError:
-                # What a client of NFS has cached of a file may be stale until it opens it again.
-                found = self._read_once(pack_id, budget, verify_frames)
-        except PackError as error:
-            self._judged[pack_id] = False
-            return Rejected(pack_id, error.with_traceback(None))  # which would keep an index in memory
-        self._judged[pack_id] = found is not None
-        return found
-
-    def _read_once(self, pack_id: str, budget: Budget, verify_frames: bool) -> Pack | None:
-        name = self._place.pack(pack_id)
-        try:
-            source = self._store.open(name)
-            if source is None:  # deleted since it was listed: superseded or pruned, hence nothing is missing
-                return None
-            with source:
-                approve = partial(self._trusted.check, pack_id) if self._trusted is not None else None
-                reader = PackReader(pack_id, source, self.limits, self._deadline, approve)
-                admitted = admit(pack_id, reader.read_index(budget), self.namespace, self.environment.id)
-                if verify_frames:
-                    check_content(pack_id, reader, admitted.index)
-                budget.take(pack_id, admitted.index.memory, admitted.index.room_bytes)
-                return Pack(pack_id, name, admitted.index, source.size_bytes, admitted.is_partial)
-        except StoreError as error:
-            raise UnreadablePackError(pack_id, str(error)) from error
 
 
 class Repository(ReadRepository):
@@ -355,7 +161,7 @@ class Repository(ReadRepository):
         def is_valid(pack_id: str) -> bool:
             if pack_id not in self._judged:
                 self._read(pack_id, Budget(self.limits))
-            return self._judged.get(pack_id, False)
+            return self._judged.get(pack_id, True)  # one that cannot be read now may be valid
 
         valid = {pack_id for pack_id, is_sound in self._judged.items() if is_sound}
         return new_id(self.listing(), valid, is_valid, self._writable.now)

@@ -135,6 +135,22 @@ def test_id_more_than_a_day_ahead_does_not_move_the_order_and_is_named(
     assert packs.read(repository) == {"triton/KERNEL/launcher.so": b"3"}
 
 
+def test_pack_that_cannot_be_read_just_now_may_be_valid_and_counts(
+    packs: Packs, store: MemoryStore, repository: Repository, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    future = id_at(time.time() + 3600)
+    store.create(f"{folder}/packs/{future}.tar.zst", io.BytesIO(packs.write(UNIT)))
+    opened = store.open
+
+    def fail(name: str) -> ObjectReader | None:
+        if future in name:
+            raise StoreError("open", name, "Input/output error")
+        return opened(name)
+
+    monkeypatch.setattr(store, "open", fail)
+    assert publish(packs, repository) > future
+
+
 @pytest.mark.parametrize("skew_s", [-10 * 365 * 86400, -2 * 86400, 2 * 86400, 50 * 365 * 86400])
 def test_pod_whose_clock_is_days_off_publishes_by_the_stores(
     packs: Packs, repository: Repository, monkeypatch: pytest.MonkeyPatch, skew_s: int
