@@ -239,15 +239,15 @@ def test_save_does_what_info_and_doctor_predict(pod: Pod) -> None:
 def test_units_already_present_are_those_that_are_in_place(
     isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Publisher(isolated_env.store, detect()).publish({**{f"triton/K{n}/": {"a.cubin": b"x"} for n in range(3)}})
-    isolated_env.fill(isolated_env.triton, {"K1/a.cubin": b"x"})
+    Publisher(isolated_env.store, detect()).publish({**{f"triton/K{n}/": {"a.so": b"x"} for n in range(3)}})
+    isolated_env.fill(isolated_env.triton, {"K1/a.so": b"x"})
     assert load(merge=True).already_present == 1
     monkeypatch.setenv("B10_CACHES", "tilelang")
     assert load().already_present == 0
 
 
 def test_only_directories_that_something_was_restored_to_are_named(isolated_env: IsolatedEnv) -> None:
-    Publisher(isolated_env.store, detect()).publish({"triton/K/": {"a.cubin": b"x"}})
-    Publisher(isolated_env.store, detect()).publish({"inductor/fxgraph/ab/key/": {"graph": b"x"}})
-    isolated_env.fill(isolated_env.triton, {"K/a.cubin": b"x"})
+    Publisher(isolated_env.store, detect()).publish({"triton/K/": {"a.so": b"x"}})
+    Publisher(isolated_env.store, detect()).publish({"inductor/fxgraph/ey/key/": {"graph": b"x"}})
+    isolated_env.fill(isolated_env.triton, {"K/a.so": b"x"})
     assert load(merge=True).reason == f"restored to {isolated_env.inductor}"

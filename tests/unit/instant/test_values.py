@@ -132,7 +132,9 @@ def test_a_value_that_holds_itself_has_a_description() -> None:
     assert Describer().describe(knot) == Describer().describe(knot)
 
 
-@pytest.mark.parametrize("value", [threading.Lock(), iter([1]), memoryview(b"")], ids=["lock", "iterator", "memory view"])
+@pytest.mark.parametrize(
+    "value", [threading.Lock(), iter([1]), memoryview(b"")], ids=["lock", "iterator", "memory view"]
+)
 def test_a_value_of_another_kind_in_c_has_none(value: Any) -> None:
     with pytest.raises(UnrecordableError):
         Describer().describe(value)
