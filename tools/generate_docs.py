@@ -35,16 +35,19 @@ CACHES = """
 
 Where each compiler's cache is found; the compiler reads the same variables. `B10_CACHES` chooses among them by name.
 
-Only files whose names and places a compiler uses are saved, restored and removed. A directory that clearly has another use
-(the home directory, `/tmp`, `~/.cache`, a model hub, the store) is refused, and the log names its variable.
+Only files whose names and places a compiler uses are saved, restored and removed. A directory that clearly has
+another use (the home directory, `/tmp`, `~/.cache`, a model hub, the store) is refused, and the log names its variable.
 
 Several pods may publish a unit of one name:
 
-| units | what a load restores |
-|---|---|
-| Inductor's `cache/<hash of the system>` and `memoizer_cache.json`; FlashInfer's `autotune/*.json` and `autotune_configs*.json` | **merged**: the results of all pods; of two for one key the later. With `B10_MERGE=1`, results are added to a file that is there |
-| Inductor's `.best_config` (coordinate descent improves it) and `dynamo/code_state_*.pkl`; vLLM's ahead-of-time artifact; what ninja builds | **replaced**: the latest, once the one before is an hour old |
-| everything else, TileLang's and Triton's tuning included | **first come**: the first, unless a later one has all of its files and more |
+- **Merged**: Inductor's `cache/<hash of the system>` and `memoizer_cache.json`; FlashInfer's `autotune/*.json` and
+  `autotune_configs*.json`. A load restores the results of all pods; of two for one key the later. With `B10_MERGE=1`
+  it adds results to a file that is there.
+- **Replaced**: Inductor's `.best_config` (coordinate descent improves it) and `dynamo/code_state_*.pkl`; vLLM's
+  ahead-of-time artifact; what ninja builds. A load restores the latest; a save publishes another one once the one
+  before is an hour old.
+- **First come**: everything else, TileLang's and Triton's tuning included. A load restores the first, unless a later
+  one has all of its files and more.
 
 | cache | what | units |
 |---|---|---|
