@@ -28,12 +28,12 @@ from b10_transfer.config import Config
 from b10_transfer.environment import detect
 from b10_transfer.local import restore
 from b10_transfer.local.placing import Restored
-from b10_transfer.operations import compile_once
+from b10_transfer.operations import compile_once, waiting
 from b10_transfer.operations import load as loading
-from b10_transfer.operations import public as operations
 from b10_transfer.operations import save as saving
+from b10_transfer.operations.edge import attempt
 from b10_transfer.pack import reader, zstd
-from b10_transfer.repository import repository
+from b10_transfer.repository import order, union
 from b10_transfer.repository.repository import ReadRepository
 from b10_transfer.repository.union import Union
 from b10_transfer.status import LoadReport, OperationStatus, SaveReport
@@ -104,7 +104,7 @@ class Replica:
         """Load. If there is no pack, wait for one or compile."""
         report = self._attempt()
         if report.status is OperationStatus.DOES_NOT_EXIST and self._fleet.scenario.waits:
-            report = operations._wait_for_compile(report, WAIT_S, lambda: self._config, self._attempt, self._waiter)
+            report = waiting.wait_for_compile(report, WAIT_S, lambda: self._config, self._attempt, self._waiter)
         if report.status is OperationStatus.ERROR:
             self._fleet.outcome.failed += 1
         elif report.status is OperationStatus.DOES_NOT_EXIST:
@@ -131,7 +131,7 @@ class Replica:
             finally:
                 compile_once.release(self._config, deadline, self._waiter.session)
 
-        report = operations._attempt("save", DEADLINE_S, operate, SaveReport, None)
+        report = attempt("save", DEADLINE_S, operate, SaveReport, None)
         if report.status not in (OperationStatus.SUCCESS, OperationStatus.SKIPPED):
             raise RuntimeError(f"a save failed: {report.reason}")
 
@@ -139,7 +139,7 @@ class Replica:
         def operate(deadline: Deadline) -> LoadReport:
             return loading.load(self._config, deadline, self._waiter.known)
 
-        return operations._attempt("load", DEADLINE_S, operate, LoadReport, None)
+        return attempt("load", DEADLINE_S, operate, LoadReport, None)
 
 
 class Fleet:
@@ -199,7 +199,7 @@ def _simulated(scheduler: Scheduler, opened: Callable[[Config, Deadline], Any]) 
     replaced: list[tuple[ModuleType, str, Any]] = [
         *(
             (module, "time", modules["time"])
-            for module in (deadline, repository, compile_once, leases, operations, patience)
+            for module in (deadline, order, union, compile_once, leases, waiting, patience)
         ),
         (patience, "chance", random.random),
         (patience, "allocate_lock", modules["threading"].Lock),
@@ -208,7 +208,13 @@ def _simulated(scheduler: Scheduler, opened: Callable[[Config, Deadline], Any]) 
         *((module, "opened", opened) for module in (loading, saving, compile_once)),
         *((module, "identify", lambda: environment) for module in (loading, saving)),
         (compile_once, "detect", lambda: environment),
-        (repository, "secrets", SimpleNamespace(token_hex=lambda size: f"{random.getrandbits(8 * size):0{2 * size}x}")),
+        (
+            order,
+            "secrets",
+            SimpleNamespace(
+                token_hex=lambda size: f"{random.getrandbits(8 * size):0{2 * size}x}", randbelow=random.randrange
+            ),
+        ),
         (loading, "restore", _read),
         (reader, "hashlib", SimpleNamespace(sha256=_remembered(hashlib.sha256))),
         (reader, "unpack_into", _once(zstd.unpack_into)),

@@ -489,7 +489,7 @@ def test_exception_in_a_programs_logging_handler_stays_inside(saved: IsolatedEnv
             raise ValueError("boom")
 
     pod("second")
-    logger = logging.getLogger("b10_transfer.operations.public")
+    logger = logging.getLogger("b10_transfer.operations.edge")
     broken = Broken()
     logger.setLevel(logging.INFO)
     logger.addFilter(broken)

@@ -1,0 +1,61 @@
+"""Runs an operation within its deadline, turns every error into a report, and logs one line."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import TypeVar
+
+from ..concurrency.deadline import Deadline, run_within
+from ..config import read_deadline
+from ..errors import CacheError
+from ..status import OperationStatus, Report
+
+logger = logging.getLogger(__name__)
+
+R = TypeVar("R", bound=Report)
+Observer = Callable[[Deadline], object]
+
+
+def attempt(
+    operation: str,
+    deadline_s: float | None,
+    operate: Callable[[Deadline], R],
+    report_type: type[R],
+    observe: Observer | None,
+) -> R:
+    """Run an operation within its deadline. An error is in the report; none is raised."""
+    try:
+        deadline = Deadline(operation, read_deadline(deadline_s))
+        if observe is not None:
+            observe(deadline)
+        return run_within(deadline, lambda: operate(deadline))
+    except Exception as error:  # noqa: BLE001 - errors become a status here
+        return report_type(status=OperationStatus.ERROR, reason=str(error) or type(error).__name__, error=error)
+
+
+def finish(operation: str, report: R, started: float) -> R:
+    """Add the seconds to a report, and log it."""
+    report = replace(report, seconds=time.perf_counter() - started)
+    with suppress(Exception):  # a logging handler of the program may raise
+        _log(operation, report)
+    return report
+
+
+def _log(operation: str, report: Report) -> None:
+    """Log one line."""
+    if report.status is OperationStatus.ERROR:
+        # Only an unexpected error gets a traceback: messages of our own errors are complete.
+        unexpected = report.error if not isinstance(report.error, CacheError) else None
+        logger.error("%s failed after %.2f s: %s", operation, report.seconds, report.reason, exc_info=unexpected)
+        return
+    amount = ""
+    if report.units:
+        amount = f", {report.units} units, {report.files} files, {report.bytes / 1e6:.1f} MB"
+        if not getattr(report, "instant", ""):  # the seconds would include the import of torch
+            rate = report.bytes / 1e6 / max(report.seconds, 1e-9)
+            amount += f" at {rate:.{0 if rate >= 10 else 1}f} MB/s"
+    logger.info("%s: %s in %.2f s%s (%s)", operation, report.status.name, report.seconds, amount, report.reason)
