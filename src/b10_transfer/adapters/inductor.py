@@ -12,7 +12,7 @@ Layout (torch 2.13; ``torch/_inductor/codecache.py``, ``runtime/autotune_cache.p
 ``cache/<hash of the system>``   results of max-autotune
 ``memoizer_cache.json``          the same of what Inductor memoizes
 ``dynamo/code_state_….pkl``      which shapes Dynamo takes for dynamic
-``dynamo/<key>/entry``           what precompilation has traced
+``dynamo/<key>/entry``           what precompilation has traced; a digest as the name if instant starts have
 ``cutedsl_compile_cache/<key>.o``  kernels of CuTe DSL (torch 2.14)
 ``flydsl_compile_cache/<kernel>_<key>/<key>.pkl``  kernels of FlyDSL (torch 2.15)
 ``locks/``                       lock files
@@ -79,7 +79,7 @@ class InductorAdapter(Adapter):
         stem_shape(f"cache/inductor_on_disk_cache/{SHA256}"),
         stem_shape(r"memoizer_cache\.json"),
         stem_shape(r"dynamo/code_state_.+\.pkl"),
-        stem_shape(rf"dynamo/{SHA256}/entry"),
+        stem_shape(rf"dynamo/{SHA256}/(?:entry|[0-9a-f]{{32}})"),
         stem_shape(rf"cutedsl_compile_cache/{SHA256}\.o"),
         stem_shape(r"flydsl_compile_cache/[\w.-]+_[0-9a-f]{8,64}/[0-9a-f]{16}\.pkl"),
         left_here=(

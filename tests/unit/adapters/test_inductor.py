@@ -57,6 +57,7 @@ def folder(path: str) -> Unit:
         (f"flydsl_compile_cache/{FLYDSL}", stem(f"flydsl_compile_cache/{FLYDSL}")),
         (f"triton/mine/{KERNEL}/kernel.cubin", folder(f"triton/mine/{KERNEL}")),
         ("dynamo/code_state_job_1.pkl", stem("dynamo/code_state_job_1.pkl")),
+        (f"dynamo/{'0a' * 32}/{'1b' * 16}", stem(f"dynamo/{'0a' * 32}/{'1b' * 16}")),  # of an instant start
         (f"dynamo/{SYSTEM}/entry", stem(f"dynamo/{SYSTEM}/entry")),
     ],
 )
