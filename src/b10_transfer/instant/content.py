@@ -21,6 +21,7 @@ _NOT_COMPARED = {
     *("__dict__", "__weakref__", "__doc__", "__module__", "__qualname__", "__annotations__", "__annotate__"),
     *("__firstlineno__", "__static_attributes__", "__orig_bases__", "__parameters__", "__type_params__"),
     *("__abstractmethods__", "_abc_impl", "__annotations_cache__", "__annotate_func__", "__classdictcell__"),
+    "__slotnames__",  # where pickling remembers the names of slots
 }
 _DYNAMIC = {
     *("__dict__", "vars", "dir", "getmembers", "getattr", "hasattr", "getattr_static", "__getattribute__"),

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from .checks import compare_checks, named_checks
 from .code import CodeName, UnresolvableError, digest_of
 from .content import ChangedError, Names, compare, describe_classes, free_names, object_named
 from .process import configuration
@@ -31,6 +32,8 @@ class Dependencies:
     """Functions, classes and enumeration members that tracing read without a guard, by module and name."""
     free: dict[str, tuple[str, ...]]
     """By module, the names of builtins that no global of it hides."""
+    checks: dict[tuple[tuple[str, str], tuple[str, str]], bool]
+    """Whether one class was a subclass of another that decides so itself, both by module and name."""
 
     @classmethod
     def record(
@@ -41,6 +44,7 @@ class Dependencies:
         noted: Iterable[object],
         traced: list[types.CodeType],
         scope: dict[str, Any],
+        checks: dict[tuple[type, type], bool],
     ) -> Dependencies:
         """Raises UnrecordableError.
 
@@ -51,7 +55,7 @@ class Dependencies:
         classes = describe_classes(describer, names)
         free = {name.module: free_names(vars(sys.modules[name.module]), names.names) for name in bound}
         free[""] = free_names(scope, names.names)
-        return cls(bound, state, configuration(), names, classes, objects, free)
+        return cls(bound, state, configuration(), names, classes, objects, free, named_checks(checks))
 
     def check(self, met: Iterable[type], scope: dict[str, Any]) -> None:
         """Raise ChangedError if anything but torch's state differs in this process.
@@ -61,6 +65,7 @@ class Dependencies:
         self._check_code()
         if configuration() != self.configuration:
             raise ChangedError("the configuration of torch's compilers has changed")
+        compare_checks(self.checks)
         describer = Describer(met)
         try:
             for name, was in self.objects.items():

@@ -16,6 +16,7 @@ import torch._dynamo
 from torch._dynamo.package import CompilePackage, SerializedCode, _DynamoCodeCacheEntry, _FunctionId
 from torch._dynamo.precompile_context import PrecompileContext
 
+from .checks import asked
 from .code import CodeName, UnresolvableError, digest_of
 from .dependencies import Dependencies, of_interest
 from .files import Frame, Trace, TraceFile
@@ -52,6 +53,7 @@ class Package(CompilePackage):
         self._bound: dict[CodeName, str] = {}
         self._unnamed: dict[int, str] = {}
         self._noted: dict[int, object] = {}
+        self._checks: dict[tuple[type, type], bool] = {}
         self._resumed: list[types.CodeType] = []
         self._guards: tuple[Expected, Describer, Any] | None = None
         self._guarded: tuple[bytes, SerializedCode] | None = None
@@ -93,6 +95,9 @@ class Package(CompilePackage):
             self.note(value.__self__)
         elif of_interest(value):
             self._noted[id(value)] = value
+
+    def note_check(self, kind: Any, classes: Any) -> None:
+        self._checks.update(asked(kind, classes))
 
     def bind(self, value: object) -> None:
         code = value if isinstance(value, types.CodeType) else getattr(value, "__code__", None)
@@ -140,10 +145,15 @@ class Package(CompilePackage):
         self._settle(code, scope)
         for source in sources:
             self.bind(source)
-        depends = Dependencies.record(describer, self._bound, self._state, self._noted.values(), sources, scope)
+        depends = Dependencies.record(
+            describer, self._bound, self._state, self._noted.values(), sources, scope, self._checks
+        )
         for unnamed in self._unnamed.keys() - describer.codes:
             raise UnresolvableError(self._unnamed[unnamed])
         used = names_in(dynamo_code)
+        own = set().union(*map(names_in, (code, *sources)))
+        if strange := [name for name in sorted(used - own) if name in scope and not name.startswith(OURS)]:
+            raise UnresolvableError(f"torch has put {strange[0]} among the globals, which only this process has")
         backends = tuple(name for name in self._codes[code].backend_ids if name in used)
         what = (self.key, code.co_name, expected, depends, [_graph_key(backend) for backend in backends])
         name = hashlib.sha256(_UNIQUE.sub("", repr(what)).encode("utf-8", "surrogatepass")).hexdigest()
@@ -210,6 +220,8 @@ class Package(CompilePackage):
             self._new[code] = [trace for trace in traces if trace.name not in names]
 
 
+OURS = ("__compiled_fn_", "__resume_at_", "__import_", "__builtins_dict__")
+"""How the names begin that torch puts among the globals of a frame and that are restored."""
 _UNIQUE = re.compile(r"(?<=__builtins_dict__)\w+")
 
 

@@ -108,7 +108,7 @@ def key_of(function: Callable[..., Any], owner: object, how: object) -> str:
     """Names what may be exchanged for one another: one function, compiled in one way under one configuration."""
     code: types.CodeType = function.__code__
     parts: list[object] = [
-        2,  # the key's own version
+        3,  # the key's own version
         (function.__module__, function.__qualname__, digest_of(code), home_of(function.__globals__, {})),
         _shape_of(owner),
         how,

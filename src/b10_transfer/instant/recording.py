@@ -18,6 +18,9 @@ class Recorder(Protocol):
     def note(self, value: object) -> None:
         """Remember an object that tracing read without a guard."""
 
+    def note_check(self, kind: Any, classes: Any) -> None:
+        """Remember that tracing asked whether a class is a subclass of others. Raises whatever they raise."""
+
     def accept_guards(self, expected: Any, describer: Any, output_graph: Any) -> None:
         """Take what the guards of the frame compare with, the describer that met it, and Dynamo's graph."""
 

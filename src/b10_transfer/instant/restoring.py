@@ -27,7 +27,7 @@ from .content import ChangedError
 from .files import Trace, read
 from .graphs import probing_in_this_process
 from .guards import restored_manager
-from .package import Package, names_in
+from .package import OURS, Package, names_in
 from .process import STRICT, custom_passes, process_state, raw_state
 from .values import Describer
 
@@ -158,13 +158,10 @@ class _Watch:
         if self._is_checked:
             return
         self._depends.check(self.met, self._scope)
-        missing = [name for name in self._needed if name.startswith(_OURS) and name not in self._scope]
+        missing = [name for name in self._needed if name.startswith(OURS) and name not in self._scope]
         if missing:
             raise ChangedError(f"{missing[0]} is no longer among the globals")
         self._is_checked = True
-
-
-_OURS = ("__compiled_fn_", "__resume_at_", "__import_", "__builtins_dict__")
 
 
 def _scope(package: Package, home: str) -> dict[str, Any]:
