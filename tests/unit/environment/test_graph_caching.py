@@ -17,6 +17,12 @@ from tests.conftest import IsolatedEnv
 VARIABLES = ("TORCHINDUCTOR_FX_GRAPH_CACHE", "TORCHINDUCTOR_FORCE_DISABLE_CACHES")
 
 
+@pytest.fixture(autouse=True)
+def _torch_is_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide a torch that another test of this process has imported."""
+    monkeypatch.delitem(sys.modules, "torch._inductor.config", raising=False)
+
+
 @pytest.mark.parametrize(
     ("torch", "environ", "is_off"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,6 +24,7 @@ REPORT = CacheReport((CacheUse("triton", "/c", 2, 0, 0),), warning="what the rep
 @pytest.fixture(autouse=True)
 def here(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
     """No variable of a cache is set: an imported torch, for one, sets TORCHINDUCTOR_CACHE_DIR."""
+    monkeypatch.delitem(sys.modules, "torch._inductor.config", raising=False)
     for name in ("TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", "/root")
