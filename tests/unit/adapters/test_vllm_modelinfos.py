@@ -120,7 +120,7 @@ def test_to_another_version_it_travels_as_one_that_is_out_of_date(machine: Machi
 def test_what_another_version_has_made_of_it_is_saved_with_what_that_compiles(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("b10_transfer.repository.repository.Union.settled", lambda union: set(union.units))
+    monkeypatch.setattr("b10_transfer.repository.union.Union.settled", lambda union: set(union.units))
     machine.holds(MODEL, llama=info())
     save()
     machine.installs("0.33.0")
