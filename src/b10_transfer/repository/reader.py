@@ -191,16 +191,17 @@ class ReadRepository:
         return self._read(pack_id, Budget(self.limits), verify_frames=True)
 
     def _read(self, pack_id: str, budget: Budget, *, verify_frames: bool = False) -> Pack | Rejected | None:
-        try:
+        # What a client of NFS has cached of a file may be stale until it opens it again: it is read twice.
+        for is_last in (False, True):
             try:
                 found = self._read_once(pack_id, budget, verify_frames)
-            except CorruptPackError:
-                # What a client of NFS has cached of a file may be stale until it opens it again.
-                found = self._read_once(pack_id, budget, verify_frames)
-        except PackError as error:
-            if not isinstance(error, UnreadablePackError):
-                self._judged[pack_id] = False
-            return Rejected(pack_id, error.with_traceback(None))  # which would keep an index in memory
+                break
+            except PackError as error:
+                if isinstance(error, UnreadablePackError):
+                    return Rejected(pack_id, error.with_traceback(None))
+                if is_last or not isinstance(error, CorruptPackError):
+                    self._judged[pack_id] = False
+                    return Rejected(pack_id, _without_memory(error))
         self._judged[pack_id] = found is not None
         return found
 
@@ -220,3 +221,9 @@ class ReadRepository:
                 return Pack(pack_id, name, admitted.index, source.size_bytes, admitted.is_partial)
         except StoreError as error:
             raise UnreadablePackError(pack_id, str(error)) from error
+
+
+def _without_memory(error: PackError) -> PackError:
+    """An error without the frames that raised it and its cause: those hold an index, and rejected packs may be many."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)

@@ -1,0 +1,168 @@
+"""No content of a store makes a load take more than 400 MB of memory, or more of the disk than is configured."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from b10_transfer import OperationStatus, load, save
+from b10_transfer.environment import detect
+from tests.command import command
+from tests.security.hostile_packs import EMPTY, HostileStore, files, kernels, unit
+
+if TYPE_CHECKING:
+    from tests.conftest import IsolatedEnv
+
+MOST_MB = 400
+GOOD = {"good/kernel.so": b"good"}
+
+
+class Outcome(NamedTuple):
+    """What a process reported."""
+
+    status: str
+    peak_mb: int
+    units: int
+    lines: list[str]
+
+
+def in_a_process(operation: str) -> Outcome:
+    program = Path(__file__).with_name("loading.py")
+    ran = subprocess.run([sys.executable, program, operation], capture_output=True, text=True, check=True)
+    return Outcome(*json.loads(ran.stdout))
+
+
+@pytest.fixture
+def hostile(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> HostileStore:
+    """A store with one good pack, older than all that are hostile."""
+    hostile = HostileStore(isolated_env.store, detect())
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "saver"))
+    isolated_env.fill(tmp_path / "saver", GOOD)
+    assert save().status is OperationStatus.SUCCESS
+    [pack] = hostile.folder.iterdir()
+    pack.rename(hostile.folder / "018bcfe56800-0000000000000000.tar.zst")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(isolated_env.triton))
+    return hostile
+
+
+def deep(hostile: HostileStore) -> None:
+    """Every path names 500 folders."""
+    hostile.add(files(20_000, depth=490, name_bytes=10))
+
+
+def values(element: str) -> Callable[[HostileStore], None]:
+    """An index that is one long list."""
+
+    def add(hostile: HostileStore) -> None:
+        sound = hostile.index([], []).decode()
+        listed = (element + ",") * ((60 << 20) // (len(element) + 1)) + element
+        for _ in range(3):
+            hostile.add_index(sound.replace('"units":[]', f'"units":[[{listed}]]').encode())
+            hostile.add_index(sound.replace('"recorded":{}', f'"recorded":[{listed}]').encode())
+
+    return add
+
+
+def wide_text(hostile: HostileStore) -> None:
+    """One character beyond Latin-1 makes a text four times as large."""
+    sound = hostile.index([], []).decode()
+    long = "x" * (60 << 20)
+    for _ in range(3):
+        hostile.add_index(sound.replace('"recorded":{}', f'"recorded":{{"a":"\\ud83d\\ude00{long}"}}').encode())
+        hostile.add_index(sound.replace('"recorded":{}', f'"recorded":{{"a":"\U0001f600{long}"}}').encode())
+
+
+SHAPES: dict[str, Callable[[HostileStore], object]] = {
+    "huge signatures in sparse files": lambda hostile: [hostile.add_extension(200 << 20) for _ in range(20)],
+    "one index of 200,000 files": lambda hostile: hostile.add(files(200_000, size=0)),
+    "many indexes of 200,000 files": lambda hostile: [hostile.add(files(200_000, f"p{n}/")) for n in range(3)],
+    "many indexes of 90,000 files in kernels": lambda hostile: [
+        hostile.add(list(kernels(11_000, f"p{n}x"))) for n in range(12)
+    ],
+    "2,000 packs of 300 files": lambda hostile: [hostile.add(files(300, f"p{n}/")) for n in range(2000)],
+    "paths of 490 folders": deep,
+    "lists in an index": values("[]"),
+    "objects in an index": values("{}"),
+    "numbers in an index": values("1234"),
+    "texts in an index": values('"ab"'),
+    "wide texts in an index": wide_text,
+    "65,000 frames of one byte": lambda hostile: hostile.add(files(65_000, size=1), frames=65_000),
+    "long equal names": lambda hostile: [
+        hostile.add(files(40_000, f"p{n}/" + "d" * 200 + "/", name_bytes=200)) for n in range(4)
+    ],
+    "a group file of 1 GiB": lambda hostile: hostile.add(
+        [unit("triton/K", "folder", [["triton/K/__grp__k.json", 1 << 30, 0o644, 0, 0, EMPTY]])], 1 << 30
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_load_takes_less_than_400_mb_of_memory(hostile: HostileStore, isolated_env: IsolatedEnv, shape: str) -> None:
+    SHAPES[shape](hostile)
+    found = in_a_process("load")
+    assert found.peak_mb < MOST_MB, found
+    assert found.status == "SUCCESS", found
+    assert (isolated_env.triton / "good/kernel.so").exists(), "the good pack was not used"
+    assert len(found.lines) <= 8, found.lines
+
+
+def test_save_takes_less_than_400_mb_of_memory(hostile: HostileStore, isolated_env: IsolatedEnv) -> None:
+    for number in range(3):
+        hostile.add(files(200_000, f"p{number}/"))
+    isolated_env.fill(isolated_env.triton, {"mine/kernel.so": b"mine"})
+    found = in_a_process("save")
+    assert found.peak_mb < MOST_MB, found
+    assert found.status == "SUCCESS", found
+
+
+def test_load_takes_no_more_of_the_disk_than_is_configured(
+    hostile: HostileStore, isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each pack is a few kilobytes in the store, and fits by itself."""
+    monkeypatch.setenv("B10_MAX_RESTORE_MB", "100")
+    for number in range(10):
+        path = f"inductor/big{number}/zeros"
+        hostile.add([unit(path, "stem", [[path, 30 << 20, 0o644, 0, 0, EMPTY]])], 30 << 20)
+    report = load()
+    restored = sum(path.stat().st_blocks * 512 for path in isolated_env.inductor.rglob("*"))
+    assert restored <= 100 << 20
+    assert report.status is OperationStatus.SUCCESS
+    assert {name for name in report.restored if "big" in name} == {f"inductor/big{n}/zeros" for n in (7, 8, 9)}
+    assert "triton/good" in report.restored, "older packs that fit are still taken"
+    assert "B10_MAX_RESTORE_MB" in report.rejected_packs[0]
+
+
+def test_files_and_folders_without_content_count_as_what_they_take(
+    hostile: HostileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("B10_MAX_RESTORE_MB", "10")
+    hostile.add(files(1000, "wide/"))
+    hostile.add(files(300, "deep/", depth=20))
+    report = load()
+    assert {name.split("/")[1] for name in report.restored} == {"wide", "good"}
+
+
+def test_50000_bad_packs_make_one_line_everywhere(hostile: HostileStore, isolated_env: IsolatedEnv) -> None:
+    first = hostile.path()
+    first.write_bytes(b"no pack" * 100)
+    for _ in range(50_000):
+        os.link(first, hostile.path())
+    report = load(deadline_s=300)
+    assert report.ignored_packs == 50_002
+    assert len(report.rejected_packs) == 1
+    assert "50002 packs (45906 not read, 4096 damaged)" in report.rejected_packs[0]
+    isolated_env.fill(isolated_env.triton, {"mine/kernel.so": b"mine"})
+    for operation in ("load", "save"):
+        found = in_a_process(operation)
+        assert found.peak_mb < MOST_MB
+        assert len(found.lines) <= 4, found.lines
+    for arguments in (("explain",), ("ls",), ("ls", "--packs"), ("verify", "--deadline", "300")):
+        answer = command(*arguments)
+        assert len((answer.stdout + answer.stderr).splitlines()) < 40, arguments
