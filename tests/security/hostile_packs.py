@@ -75,21 +75,23 @@ class HostileStore:
         return path
 
 
-def files(count: int, prefix: str = "", size: int = 0, depth: int = 1, name_bytes: int = 40) -> list[dict[str, Any]]:
-    """Units of one file each, one behind the other."""
+def files(
+    count: int, prefix: str = "F", size: int = 0, folders: int = 0, folder: str = "d", suffix: str = ".so"
+) -> list[dict[str, Any]]:
+    """Kernels of one file each, one behind the other; ``folders`` lie between a kernel's folder and its file."""
     found = []
     for number in range(count):
-        folders = "/".join(f"{number:x}" if level == 0 else "d" for level in range(depth))
-        path = f"inductor/{prefix}{folders}/k" + f"{number:0{name_bytes}d}"
-        found.append(unit(path, "stem", [[path, size, 0o644, number, number * size, EMPTY]]))
+        name = f"triton/{prefix}X{number:040d}"
+        path = f"{name}/{f'{folder}/' * folders}k{suffix}"
+        found.append(unit(name, "folder", [[path, size, 0o644, number, number * size, EMPTY]]))
     return found
 
 
 def kernels(count: int, prefix: str = "", each: int = 8) -> Iterator[dict[str, Any]]:
     """Units of several files each."""
     for number in range(count):
-        name = f"triton/{prefix}K{number:050d}"
-        yield unit(name, "folder", [[f"{name}/f{i}", 0, 0o644, number * each + i, 0, EMPTY] for i in range(each)])
+        name = f"triton/{prefix}K{number:040d}"
+        yield unit(name, "folder", [[f"{name}/f{i}.so", 0, 0o644, number * each + i, 0, EMPTY] for i in range(each)])
 
 
 def unit(name: str, kind: str, members: list[list[Any]]) -> dict[str, Any]:

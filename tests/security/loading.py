@@ -25,7 +25,7 @@ if __name__ == "__main__":
     import b10_transfer
 
     operation = getattr(b10_transfer, sys.argv[1])
-    report = operation(deadline_s=300)
+    report = operation(deadline_s=100)
     # Not getrusage: that counts the parent's memory at the fork, too.
     peak_kb = re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())
     assert peak_kb is not None

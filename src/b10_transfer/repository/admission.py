@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +10,7 @@ from ..adapters import Adapter, Unit, UnitKind, find_adapter
 from ..errors import CorruptPackError, PackTooLargeError, UnsupportedPackError
 from ..pack import Index, Member, PackReader
 from ..pack.limits import MAX_REWRITTEN_BYTES
-
-logger = logging.getLogger(__name__)
+from .ignored import few
 
 
 @dataclass(frozen=True)
@@ -23,6 +21,8 @@ class Admitted:
     """The index of the units that count."""
     is_partial: bool
     """Whether the pack holds units that another pod may know: of a cache, or a version of it, that is not here."""
+    ignored: tuple[str, ...] = ()
+    """Why units of it are ignored: a line for each cause."""
 
 
 def admit(pack_id: str, index: Index, namespace: str, environment_id: str) -> Admitted:
@@ -40,10 +40,9 @@ def admit(pack_id: str, index: Index, namespace: str, environment_id: str) -> Ad
     unknown = ", ".join(root for root, adapter in adapters.items() if adapter is None)
     if unknown and not any(adapters.values()):
         raise UnsupportedPackError(pack_id, f"holds caches this version does not know: {unknown!a:.120}")
-    if unknown:
-        logger.info("pack %s: this pod does not know the caches %s; their units are ignored", pack_id, ascii(unknown))
+    ignored = [f"this pod does not know the caches {unknown!a:.120}; their units are ignored"] if unknown else []
     check_rewritten(pack_id, index)
-    admitted, is_partial = [], bool(unknown)
+    admitted, foreign, is_partial = [], [], bool(unknown)
     for unit in index.units:
         if unit.origin >= pack_id:
             raise CorruptPackError(pack_id, f"{unit.name!a:.120} is said to come from a later pack, {unit.origin}")
@@ -56,10 +55,13 @@ def admit(pack_id: str, index: Index, namespace: str, environment_id: str) -> Ad
         elif adapter.is_plugin:
             is_partial = True
         else:
-            logger.info(
-                "pack %s: unit %s holds files that no compiler writes; it is ignored", pack_id, ascii(unit.name)
-            )
-    return Admitted(replace(index, units=tuple(admitted)) if len(admitted) < len(index.units) else index, is_partial)
+            foreign.append(unit.name)
+    if foreign:
+        ignored.append(
+            f"{len(foreign)} units hold files that no compiler writes, and are ignored: {few(foreign)!a:.300}"
+        )
+    kept = replace(index, units=tuple(admitted)) if len(admitted) < len(index.units) else index
+    return Admitted(kept, is_partial, tuple(ignored))
 
 
 def check_rewritten(pack_id: str, index: Index) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -77,6 +77,7 @@ class ReadRepository:
                 packs.append(found)
             elif found is not None:
                 rejected.append(found)
+        _log_ignored_units(packs)
         return Union(
             tuple(reversed(packs)),
             tuple(reversed(rejected)),
@@ -218,7 +219,7 @@ class ReadRepository:
                 if verify_frames:
                     check_content(pack_id, reader, admitted.index)
                 budget.take(pack_id, admitted.index.memory, admitted.index.room_bytes)
-                return Pack(pack_id, name, admitted.index, source.size_bytes, admitted.is_partial)
+                return Pack(pack_id, name, admitted.index, source.size_bytes, admitted.is_partial, admitted.ignored)
         except StoreError as error:
             raise UnreadablePackError(pack_id, str(error)) from error
 
@@ -227,3 +228,11 @@ def _without_memory(error: PackError) -> PackError:
     """An error without the frames that raised it and its cause: those hold an index, and rejected packs may be many."""
     error.__cause__ = error.__context__ = None
     return error.with_traceback(None)
+
+
+def _log_ignored_units(packs: Sequence[Pack]) -> None:
+    """Log which units of usable packs are ignored, in one line however many packs they are in."""
+    found = [pack for pack in packs if pack.ignored]
+    if found:
+        others = f" (and units of {len(found) - 1} more packs)" if len(found) > 1 else ""
+        logger.info("pack %s: %s%s", found[0].id, "; ".join(found[0].ignored), others)

@@ -29,6 +29,8 @@ class Pack:
     packed_bytes: int
     is_partial: bool = False
     """Whether the object also holds units that are not in ``index``, and that another pod may know."""
+    ignored: tuple[str, ...] = ()
+    """Why units of it are ignored."""
 
     def origin(self, unit: PackUnit) -> str:
         """The id of the pack that published a unit of this one."""
