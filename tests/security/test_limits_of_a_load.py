@@ -110,7 +110,12 @@ SLOW = {shape for shape in SHAPES if "00,000 files" in shape or "90,000" in shap
 """The shapes of which a load restores a hundred thousand files or more."""
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+def shapes() -> list[object]:
+    slow = pytest.mark.skipif("B10_HAMMER_SECONDS" not in os.environ, reason="takes a minute: make hammer")
+    return [pytest.param(shape, marks=slow) if shape in SLOW else shape for shape in SHAPES]
+
+
+@pytest.mark.parametrize("shape", shapes())
 def test_load_takes_less_than_400_mb_of_memory(hostile: HostileStore, isolated_env: IsolatedEnv, shape: str) -> None:
     SHAPES[shape](hostile)
     found = in_a_process("load")
