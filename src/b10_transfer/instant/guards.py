@@ -143,15 +143,15 @@ def _compare(expected: Expected, describer: Describer, builder: Any, guards: Any
     if len(keys := {_key(guard): guard for guard in guards}) != len(expected):
         raise ChangedError("its guards are not those that were saved")
     for key, guard in keys.items():
-        source = _readable(key[1]) or key[0]
         if key not in expected:
-            raise ChangedError(f"its guards are not those that were saved: {source}")
+            raise ChangedError(f"its guards are not those that were saved: {_readable(key[1]) or key[0]}")
         try:
             now = _described(describer, builder, guard)
         except Exception as error:
-            raise ChangedError(f"{source} was {shown(expected[key])}, cannot be read now: {error}") from error
+            was = f"{_readable(key[1]) or key[0]} was {shown(expected[key])}"
+            raise ChangedError(f"{was}, cannot be read now: {error}") from error
         if now != expected[key]:
-            raise ChangedError(f"{source} {difference(expected[key], now)}")
+            raise ChangedError(f"{_readable(key[1]) or key[0]} {difference(expected[key], now)}")
 
 
 def _key(guard: Any) -> tuple[str, ...]:
