@@ -81,7 +81,6 @@ sanitize: $(VENV)/test-ready
 hammer: $(VENV)/test-ready
 	B10_HAMMER_SECONDS=60 B10_HOSTILE_STEPS=10000 $(VENV)/bin/python -m pytest -s --timeout 3600 tests/concurrency/test_hammer.py \
 		tests/security/test_hostile_writer.py tests/security/test_limits_of_a_load.py
-	B10_HOSTILE_STEPS=10000 $(VENV)/bin/python -m pytest tests/security/test_hostile_writer.py
 
 # What is found new is kept in $(VENV)/fuzz from run to run; what breaks something is written there as crash-….
 INPUTS := 100000

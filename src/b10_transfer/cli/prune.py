@@ -73,19 +73,19 @@ def command(
     deadline_s: float | None,
     as_json: bool,
 ) -> None:
-    """Remove packs from the store: by age, by number, by the room they take.
+    """Delete packs from the store by age, number or total size.
 
     \b
         b10-compile-cache prune --older-than 30d --dry-run
         b10-compile-cache prune --older-than 30d --max-size 20GB
 
-    In two steps: what a rule names counts as absent at once, for new loads and saves, and is deleted after a period of
-    grace by the next prune or save, so that a pod that is reading it can finish. Until then `restore` takes it back.
-    Also deletes what earlier prunes have marked, what was merged into other packs, and what dead savers left; without a
-    rule it does that alone. Age is the time since a pack appeared: nothing records when one was last used.
+    A pack that a rule selects is marked first: loads and saves ignore it at once. A later prune or save deletes it,
+    after a grace period, so that a load that is reading it can complete. Until then `reinstate` undoes it. Prune also
+    deletes packs that earlier prunes marked, packs that were merged, and leftovers of killed saves; without a rule it
+    does only that. The age of a pack is the time since it was published.
 
-    What goes is shown first, and asked about on a terminal; elsewhere it needs --yes. Exits with 0 when it is done (or
-    there was nothing), 1 if something could not be removed, 2 if --yes is missing.
+    Prune shows what it will delete and asks on a terminal; elsewhere it needs --yes. Exits with 0 if it is done or
+    nothing was to do, 1 if something could not be deleted, and 2 if --yes is missing.
     """
     set_up_logging()
     rules = Rules(older_than_s, keep, max_size)

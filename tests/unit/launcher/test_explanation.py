@@ -27,12 +27,12 @@ def here(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "torch._inductor.config", raising=False)
     for name in ("TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", "/root")
+    monkeypatch.setenv("HOME", "/home/this")
 
 
 def test_variable_that_differs_is_named_with_both_values() -> None:
     reason = why_unused(REPORT, {"HOME": "/home/user", "TMPDIR": "/t"})
-    assert "HOME is /root here and /home/user there; TMPDIR is not set here and /t there" in reason
+    assert "HOME is /home/this here and /home/user there; TMPDIR is not set here and /t there" in reason
 
 
 def test_without_the_servers_environment_the_report_speaks() -> None:
@@ -46,7 +46,7 @@ def test_server_that_compiled_where_we_look_keeps_its_caches_there() -> None:
 
 def test_variables_that_say_nothing_of_places_may_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", "/t")
-    server = {"HOME": "/root", "TRITON_CACHE_DIR": "/t", "ANYTHING": "else"}
+    server = {"HOME": "/home/this", "TRITON_CACHE_DIR": "/t", "ANYTHING": "else"}
     assert places_that_differ(server) == []
 
 
@@ -57,9 +57,9 @@ def test_variables_that_say_nothing_of_places_may_differ(monkeypatch: pytest.Mon
     ("torch", "server", "words"),
     [
         ("2.13.0", {}, "vLLM: --enforce-eager"),
-        ("2.13.0", {"HOME": "/home/user"}, "HOME is /root here and /home/user there"),
+        ("2.13.0", {"HOME": "/home/user"}, "HOME is /home/this here and /home/user there"),
         ("2.4.1", {}, "Set TORCHINDUCTOR_FX_GRAPH_CACHE=1"),
-        ("2.13.0", {"HOME": "/root", "TORCHINDUCTOR_FX_GRAPH_CACHE": "0"}, "TORCHINDUCTOR_FX_GRAPH_CACHE=0"),
+        ("2.13.0", {"HOME": "/home/this", "TORCHINDUCTOR_FX_GRAPH_CACHE": "0"}, "TORCHINDUCTOR_FX_GRAPH_CACHE=0"),
     ],
 )
 def test_cold_server_that_saved_nothing_gets_a_reason(
