@@ -19,8 +19,14 @@ def explained(error: OSError) -> str:
     return f"{text}; {MORE_FILES}" if error.errno == errno.EMFILE else text
 
 
+def encodable(text: str) -> str:
+    """Escape bytes of a path or variable that are not UTF-8, because log handlers cannot write them."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def without_secrets(text: str) -> str:
     """A text for a message, without the credentials and the query of any URL in it: both may hold secrets."""
+    text = encodable(text)
     if "://" not in text or text.startswith("file://"):
         return text
     return re.sub(r"\?\S*", "?…", re.sub(r"//.*@", "//…@", text))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from .errors import encodable
+
 _MOST_REMEMBERED = 1000
 """A process that meets more causes than this logs the later ones each time."""
 
@@ -16,6 +18,7 @@ class Notices:
 
     def log(self, logger: logging.Logger, level: int, message: str) -> None:
         """Log a message at ``level`` the first time, and at DEBUG every other time."""
+        message = encodable(message)
         key = (logger.name, message)
         is_new = key not in self._logged
         if is_new and len(self._logged) < _MOST_REMEMBERED:

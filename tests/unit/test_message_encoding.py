@@ -1,0 +1,21 @@
+"""Messages can be written by every log handler, whatever bytes a path or a variable holds."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from b10_transfer.errors import ConfigurationError
+from b10_transfer.notices import Notices
+
+PATH = "/cache/\udcff"
+
+
+def test_notice_escapes_bytes_that_are_not_utf_8(caplog: pytest.LogCaptureFixture) -> None:
+    Notices().log(logging.getLogger("b10_transfer"), logging.WARNING, f"{PATH} is left out")
+    assert caplog.messages == ["/cache/\\udcff is left out"]
+
+
+def test_rule_of_a_setting_escapes_bytes_that_are_not_utf_8() -> None:
+    assert str(ConfigurationError("B10_STORE", PATH, f"{PATH} is no store")).isascii()
