@@ -78,13 +78,20 @@ def process_state() -> dict[str, str]:
     return dict(zip(names, map(repr, raw_state()), strict=True))
 
 
+_digests: dict[tuple[bytes, ...], str] = {}
+"""By torch's own hashes of its settings, which are fast and leave out what changes nothing that is compiled."""
+
+
 def configuration() -> str:
     """A digest of Dynamo's, AOTAutograd's and Inductor's settings, without those that are paths."""
-    parts = []
-    for config in _CONFIGS:
-        settings = config.save_config_portable().items()
-        parts.append(sorted((name, value) for name, value in settings if name not in _NOT_COMPARED))
-    return digest_of_all(parts)
+    hashes = tuple(config.get_hash() for config in _CONFIGS)
+    if hashes not in _digests:
+        parts = []
+        for config in _CONFIGS:
+            settings = config.save_config_portable().items()
+            parts.append(sorted((name, value) for name, value in settings if name not in _NOT_COMPARED))
+        _digests[hashes] = digest_of_all(parts)
+    return _digests[hashes]
 
 
 def custom_passes() -> list[str]:
