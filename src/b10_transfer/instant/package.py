@@ -55,7 +55,7 @@ class Package(CompilePackage):
         self._noted: dict[int, object] = {}
         self._checks: dict[tuple[type, type], bool] = {}
         self._resumed: list[types.CodeType] = []
-        self._guards: tuple[Expected, Describer, Any] | None = None
+        self._guards: tuple[Expected, Describer, dict[str, Any], frozenset[str]] | None = None
         self._guarded: tuple[bytes, SerializedCode] | None = None
 
     # Torch calls these while it compiles a frame, in this order.
@@ -119,7 +119,7 @@ class Package(CompilePackage):
         self.refuse("torch cannot serialize it")
 
     def accept_guards(self, expected: Expected, describer: Describer, output_graph: Any) -> None:
-        self._guards = (expected, describer, output_graph.global_scope)
+        self._guards = (expected, describer, output_graph.global_scope, frozenset(output_graph.installed_globals))
 
     def add_guarded_code(self, guards_state: bytes, dynamo_code: types.CodeType) -> None:
         if not self._refused and guards_state:
@@ -137,7 +137,7 @@ class Package(CompilePackage):
     def _keep(self, code: types.CodeType, sources: list[types.CodeType]) -> None:
         assert self._guarded is not None
         assert self._guards is not None
-        (state, dynamo_code), (expected, describer, scope) = self._guarded, self._guards
+        (state, dynamo_code), (expected, describer, scope, installed) = self._guarded, self._guards
         if self._configuration != configuration():
             raise UnresolvableError("the configuration has changed since torch.compile was called")
         if passes := custom_passes():
@@ -151,8 +151,7 @@ class Package(CompilePackage):
         for unnamed in self._unnamed.keys() - describer.codes:
             raise UnresolvableError(self._unnamed[unnamed])
         used = names_in(dynamo_code)
-        own = set().union(*map(names_in, (code, *sources)))
-        if strange := [name for name in sorted(used - own) if name in scope and not name.startswith(OURS)]:
+        if strange := [name for name in sorted(used & installed) if not name.startswith(OURS)]:
             raise UnresolvableError(f"torch has put {strange[0]} among the globals, which only this process has")
         backends = tuple(name for name in self._codes[code].backend_ids if name in used)
         what = (self.key, code.co_name, expected, depends, [_graph_key(backend) for backend in backends])

@@ -258,9 +258,12 @@ def _enum(describer: Describer, value: enum.Enum) -> Description:
 
 def _c_function(describer: Describer, value: Any) -> Description:
     owner = getattr(value, "__objclass__", getattr(value, "__self__", None))
+    module = sys.modules.get(str(value.__module__)) if hasattr(value, "__module__") else None
     if owner is None or isinstance(owner, (type, types.ModuleType)):
         place = getattr(owner, "__qualname__", getattr(owner, "__name__", str(getattr(value, "__module__", ""))))
         return ("C function", type(value).__name__, place, value.__name__)
+    if module is not None and getattr(module, str(value.__name__), None) is value:  # made by pybind11
+        return ("C function", type(value).__name__, str(value.__module__), str(value.__name__))
     return ("C method", value.__name__, describer.describe(owner))
 
 
