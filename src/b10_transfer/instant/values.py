@@ -258,13 +258,14 @@ def _enum(describer: Describer, value: enum.Enum) -> Description:
 
 def _c_function(describer: Describer, value: Any) -> Description:
     owner = getattr(value, "__objclass__", getattr(value, "__self__", None))
+    name = str(value.__name__)
     module = sys.modules.get(str(value.__module__)) if hasattr(value, "__module__") else None
     if owner is None or isinstance(owner, (type, types.ModuleType)):
         place = getattr(owner, "__qualname__", getattr(owner, "__name__", str(getattr(value, "__module__", ""))))
-        return ("C function", type(value).__name__, place, value.__name__)
-    if module is not None and getattr(module, str(value.__name__), None) is value:  # made by pybind11
-        return ("C function", type(value).__name__, str(value.__module__), str(value.__name__))
-    return ("C method", value.__name__, describer.describe(owner))
+        return ("C function", type(value).__name__, place, name)
+    if module is not None and getattr(module, name, None) is value:  # made by pybind11
+        return ("C function", type(value).__name__, module.__name__, name)
+    return ("C method", name, describer.describe(owner))
 
 
 def _operator(_describer: Describer, value: Any) -> Description:
