@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+_asking = threading.Lock()
+"""Held while NVML is imported and asked. A fork waits for it: a child would inherit NVML's lock, or that of its import,
+from a thread that it does not have, and wait for ever."""
+_fork = threading.local()
+_FORK_WAITS_S = 5.0
+"""A driver that hangs must not keep a program from forking."""
 _NO_PERMISSION = 4
 """``NVML_ERROR_NO_PERMISSION``: a device of the node that this container may not use. CUDA does not show it either."""
 
@@ -32,6 +40,18 @@ class Found:
     """Why there are no devices at all, independent of CUDA_VISIBLE_DEVICES; empty if that decided it."""
 
 
+def _before_fork() -> None:
+    _fork.holds = _asking.acquire(timeout=_FORK_WAITS_S)
+
+
+def _after_fork() -> None:
+    if _fork.holds:
+        _asking.release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+
+
 def hides_every_device(environ: Mapping[str, str]) -> bool:
     """Whether CUDA_VISIBLE_DEVICES is set to a list whose first entry means nothing, which hides every device."""
     entry = environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0].strip()
@@ -40,6 +60,11 @@ def hides_every_device(environ: Mapping[str, str]) -> bool:
 
 def find(environ: Mapping[str, str]) -> Found:
     """Ask NVML for the devices that CUDA shows to this process. Devices that are not visible are not reported."""
+    with _asking:
+        return _find(environ)
+
+
+def _find(environ: Mapping[str, str]) -> Found:
     import pynvml
 
     try:
