@@ -55,7 +55,7 @@ def test_server_dies_with_a_run_that_is_killed_if_that_is_asked_for(pod: Pod) ->
     started.send(signal.SIGKILL)
     started.wait()
     pod.waits_for("signal")
-    # The kernel sends it when the thread that started the server ends, and again for each thread that inherits the server.
+    # The kernel sends it when the thread that started the server ends, and again for each thread that inherits it.
     assert set(pod.signals()) == {signal.SIGTERM}
     pod.is_deserted()
 
