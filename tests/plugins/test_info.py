@@ -15,11 +15,11 @@ def test_stores_are_listed_with_their_packages(isolated_env: IsolatedEnv, packag
     assert found == {
         ("acme", "acme 1.0"): "",
         ("s3", "acme 1.0"): "b10-transfer itself has such stores",
-        ("acme", "zebra 1.0"): "acme 1.0 adds them, too",
+        ("acme", "zebra 1.0"): "acme 1.0 adds them as well",
     }
     shown = command("info").stdout
     assert "Added by other packages:" in shown
-    assert "ignored: acme 1.0 adds them, too" in shown
+    assert "ignored: acme 1.0 adds them as well" in shown
 
 
 def test_without_packages_nothing_is_said_of_them(isolated_env: IsolatedEnv) -> None:

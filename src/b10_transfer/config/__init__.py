@@ -1,8 +1,7 @@
-"""Configuration: the one place where environment variables are read, checked and explained.
+"""Settings: the only place that reads and checks environment variables.
 
-``VARIABLES`` is the documentation (docs/configuration.md is generated from it); :meth:`Config.from_environment` is
-the reader. A value that breaks its rule raises :class:`ConfigurationError` and nothing is touched; a number above its
-cap is clamped with a warning.
+``VARIABLES`` documents them, :meth:`Config.from_environment` reads them. A value that breaks its rule raises
+:class:`ConfigurationError` before anything is touched. A number above its cap is lowered to the cap, with a warning.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from ..errors import ConfigurationError
 from . import store as store_location
 from .reader import EnvReader, Variable, is_below, parse_seconds, real_path, temporary_directory
 from .store import BucketUrl, PluginUrl
+from .variables import VARIABLES
 
 __all__ = [
     "VARIABLES",
@@ -32,181 +32,31 @@ __all__ = [
 
 MB = 1024 * 1024
 
-VARIABLES: tuple[Variable, ...] = (
-    Variable(
-        "B10_STORE",
-        "unset",
-        "a directory or a `file://` URL, whose parent must exist; or `s3://bucket/prefix`, `gs://…`, `az://…`; or the "
-        "URL of a store that another package adds ([extending.md](extending.md))",
-        "Where packs live. Overrides `B10FS_CACHE_DIR`. Buckets need `pip install 'b10-transfer[cloud]'`; credentials, "
-        "region and endpoint come from the provider's usual variables.",
-    ),
-    Variable(
-        "B10FS_CACHE_DIR",
-        "`/cache/model/compile_cache`; without `/cache/model`, `~/.cache/b10-transfer/store` (not shared)",
-        "a directory; its parent must exist, unless it lies under `/cache/model`",
-        "Where packs live.",
-    ),
-    Variable(
-        "B10_NODE_CACHE",
-        "unset",
-        "a directory on a local file system",
-        "A directory of the node (a hostPath volume) in front of the store: a node fetches each pack once, however "
-        "many pods it runs. It need not be trusted: the store's own digests decide.",
-    ),
-    Variable(
-        "B10_NAMESPACE",
-        "`default`",
-        "letters, digits, `.`, `_`, `-`, not beginning with a sign; at most 100",
-        "Separates workloads in one store.",
-    ),
-    Variable(
-        "B10_DEADLINE_SECONDS",
-        "`60`",
-        "a positive number of seconds",
-        "Bounds a load or a save, hung mounts included. A full-size archive (1 GiB) needs 18 MB/s to arrive in 60 s, "
-        "slower than a busy NFS mount; a compilation worth caching costs about as long, so waiting longer seldom pays.",
-    ),
-    Variable(
-        "B10_WAIT_FOR_COMPILE_SECONDS",
-        "`0`",
-        "a number of seconds, at most 86400",
-        "How long a load waits, when nothing is saved yet, for another replica that compiles already: one compiles, "
-        "the others load what it saves. With `0` nobody waits. Comes on top of the deadline.",
-    ),
-    Variable(
-        "B10_MERGE",
-        "`0`",
-        "`0` or `1`",
-        "Whether a load adds the units that are missing locally instead of skipping when artifacts are there already.",
-    ),
-    Variable(
-        "B10_INSTANT",
-        "`0`",
-        "`0` or `1`",
-        "Whether a program that calls `load` and `save` skips Dynamo's tracing as well ([instant.md](instant.md)). "
-        "Its load then imports torch.",
-    ),
-    Variable(
-        "B10_CACHES",
-        "`all`",
-        "`all`, or names of caches (below) with commas between them, either all with a minus before them or none",
-        "Which caches are saved and restored: `inductor,triton` is these two, `-cuda` all but that one.",
-    ),
-    Variable(
-        "B10_SIGNING_KEY",
-        "unset",
-        "a file, or `b10-private:…` itself (`b10-compile-cache keygen` makes one)",
-        "Signs what is published. For the pods that save, and for nobody else. Set but empty is an error: a pod whose "
-        "secret is missing would publish unsigned packs.",
-    ),
-    Variable(
-        "B10_TRUSTED_KEYS",
-        "unset",
-        "files or `b10-public:…` keys, separated by commas or blanks; several while keys are being changed",
-        "A load ignores packs and recalls that none of these keys has signed. Unset, every sound pack is used. Set but "
-        "empty is an error: a manifest whose own variable is missing must not switch verification off.",
-    ),
-    Variable(
-        "B10_READ_ONLY",
-        "`0`",
-        "`0` or `1`",
-        "With `1` nothing is ever written to the store, not even a lock: a save is SKIPPED. Set but empty is an error.",
-    ),
-    Variable(
-        "B10_SHARED_ROOTS",
-        "`0`",
-        "`0` or `1`",
-        "Whether caches are used that belong to another user, or that every user of the machine could have written to. "
-        "Compilers run what lies there.",
-    ),
-    Variable(
-        "LOCAL_WORK_DIR",
-        "`/app`; the temporary directory if `/app` is missing or not writable",
-        "a folder in `/app/`, `/tmp/` or `/cache/`, links and `..` resolved",
-        "Where a pack is built before it is published.",
-    ),
-    Variable(
-        "MAX_CACHE_SIZE_MB",
-        "`1024`, capped by `MAX_CACHE_SIZE_CAP_MB` (`1024`)",
-        "a whole number of MiB, at least 1",
-        "Largest single pack. A larger save becomes several packs; a load ignores a larger pack.",
-    ),
-    Variable(
-        "B10_MAX_RESTORE_MB",
-        "`8192`",
-        "a whole number of MiB, at least 1",
-        "Most room that one load takes on local disks, 4 KiB for each file and folder included. If "
-        "packs hold more together, a load takes the newest.",
-    ),
-    Variable(
-        "B10_MAX_FILES",
-        "`200000`",
-        "a whole number, at least 1",
-        "Most files in one pack. A save of more becomes several packs; a load takes the indexes of some 350,000 files, "
-        "and more in proportion if this is higher. The memory of a load grows with it: 400 MB at most by default. Set "
-        "it alike in all pods.",
-    ),
-    Variable(
-        "B10_MAX_PACKS",
-        "`32`",
-        "a whole number; `0` for no limit",
-        "When one environment has more packs than this, a save merges them: each costs every load a request.",
-    ),
-    Variable(
-        "B10_GRACE_SECONDS",
-        "`3600`",
-        "a whole number of seconds",
-        "How long packs that were merged or pruned stay before they are deleted. Longer than the longest "
-        "`B10_DEADLINE_SECONDS` of any pod, so that nobody loses what it is reading.",
-    ),
-    Variable(
-        "MAX_CONCURRENT_SAVES",
-        "`50`, capped by `MAX_CONCURRENT_SAVES_CAP` (`100`)",
-        "a whole number, at least 1",
-        "Savers at work on one store at once; the rest wait within their deadline.",
-    ),
-    Variable(
-        "CLEANUP_LOCK_TIMEOUT_SECONDS",
-        "`30`, capped by `LOCK_TIMEOUT_CAP_SECONDS` (`3600`)",
-        "a whole number of seconds",
-        "Age at which a dead replica's lock is broken. A live holder renews its own.",
-    ),
-    Variable(
-        "CLEANUP_INCOMPLETE_TIMEOUT_SECONDS",
-        "`60`, capped by `INCOMPLETE_TIMEOUT_CAP_SECONDS` (`7200`)",
-        "a whole number of seconds",
-        "Age at which an abandoned staging file is removed. One that is still growing is not.",
-    ),
-    Variable(
-        "B10_LOCKS",
-        "`1`",
-        "`0` or `1`",
-        "Locks and leases, which only save work: with `0` ranks and replicas may do the same work twice, no more.",
-    ),
-)
-
 
 @dataclass(frozen=True)
 class CacheSelection:
-    """Which caches are taken: those that are named, or all but those that are named with a minus."""
+    """Which caches are saved and restored: the named ones, or all but the named ones."""
 
     named: frozenset[str] = frozenset()
     excluded: bool = True
-    """Whether the names are left out, rather than the only ones taken."""
+    """Whether the names are those to leave out."""
 
     def __contains__(self, name: str) -> bool:
         return (name in self.named) != self.excluded
 
     @classmethod
     def parse(cls, variable: str, text: str) -> CacheSelection:
-        """Read ``all``, ``inductor,triton`` or ``-cuda,-flashinfer``. Raises :class:`ConfigurationError`."""
+        """Parse ``all``, ``inductor,triton`` or ``-cuda,-flashinfer``.
+
+        Raises:
+            ConfigurationError: The text is none of these.
+        """
         names = [name.strip() for name in text.split(",")]
         if names == ["all"]:
             return cls()
         excluded = [name.startswith("-") for name in names]
         if any(excluded) != all(excluded) or not all(re.fullmatch(r"-?[a-z][a-z0-9_]*", name) for name in names):
-            rule = "it must be all, or names of caches with commas between them, either all with a minus or none"
+            rule = "it must be all, a list of caches to include (a,b), or a list to exclude (-a,-b)"
             raise ConfigurationError(variable, text, rule)
         return cls(frozenset(name.removeprefix("-") for name in names), excluded[0])
 
@@ -217,9 +67,10 @@ class Config:
 
     store: Path | BucketUrl | PluginUrl
     store_parents_may_be_made: bool
-    """Whether missing parents of the store are made: only below a mount that is known to be one."""
+    """Whether the first save creates missing parents of the store. Only below ``/cache/model``, a known mount, and for
+    the store in ``~/.cache``."""
     node_cache: Path | None
-    """A directory of the node in front of the store."""
+    """A cache of packs on the node."""
     namespace: str
     merge: bool
     work_dir: Path
@@ -227,7 +78,7 @@ class Config:
     max_restore_bytes: int
     max_files: int
     max_packs: int
-    """More of them in one environment are merged; 0 for never."""
+    """A save merges the packs of an environment if it has more; 0 for never."""
     grace_s: int
     max_concurrent_saves: int
     lock_timeout_s: int
@@ -238,9 +89,9 @@ class Config:
     read_only: bool
     shared_roots: bool
     caches: CacheSelection
-    """Which compilers' caches are taken."""
+    """Which compilers' caches are saved and restored."""
     reader: EnvReader = field(repr=False, compare=False)
-    """For the adapters, each of which has variables of its own."""
+    """For the adapters, which have variables of their own."""
 
     @classmethod
     def from_environment(
@@ -251,11 +102,21 @@ class Config:
         store: str | os.PathLike[str] | None = None,
         merge: bool | None = None,
     ) -> Config:
-        """Read and check every setting; keyword arguments override their variables.
+        """Read and check every setting.
 
-        Paths are resolved, which touches file systems that may hang: call it under a deadline.
+        Call it under a deadline: it resolves paths, and a file system may hang.
 
-        Raises :class:`ConfigurationError` naming the variable, its value and the rule it breaks.
+        Args:
+            environ: The variables. Default: those of this process.
+            namespace: Overrides ``B10_NAMESPACE``.
+            store: Overrides ``B10_STORE``.
+            merge: Overrides ``B10_MERGE``.
+
+        Returns:
+            The checked settings.
+
+        Raises:
+            ConfigurationError: A value breaks its rule. The message names the variable, the value and the rule.
         """
         env = EnvReader(os.environ if environ is None else environ)
         store_dir, parents_may_be_made = store_location.locate(env, store)
@@ -287,7 +148,7 @@ class Config:
 
 
 def is_namespace(text: str) -> bool:
-    """Whether a namespace may be called so."""
+    """Whether a text can be the name of a namespace."""
     return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", text) is not None
 
 
@@ -304,21 +165,53 @@ def _namespace(env: EnvReader, override: str | None) -> str:
 
 
 def read_wait(override: float | None = None, environ: Mapping[str, str] | None = None) -> float:
-    """Seconds that a load may wait for another replica to compile."""
+    """Read how long a load may wait for another replica to compile.
+
+    Args:
+        override: Seconds, instead of ``B10_WAIT_FOR_COMPILE_SECONDS``.
+        environ: The variables. Default: those of this process.
+
+    Returns:
+        Seconds; 0 if it may not wait.
+
+    Raises:
+        ConfigurationError: The value is not a number of seconds, 0 or at most 86400.
+    """
     if override is not None:
         return 0.0 if override == 0 else parse_seconds("wait_for_compile_s", str(override))
     return EnvReader(os.environ if environ is None else environ).seconds_or_zero("B10_WAIT_FOR_COMPILE_SECONDS")
 
 
 def read_instant(override: bool | None = None, environ: Mapping[str, str] | None = None) -> bool:
-    """Whether instant starts were asked for. Raises ConfigurationError."""
+    """Read whether instant starts are on.
+
+    Args:
+        override: Overrides ``B10_INSTANT``.
+        environ: The variables. Default: those of this process.
+
+    Raises:
+        ConfigurationError: The value is neither 0 nor 1.
+    """
     if override is not None:
         return override
     return EnvReader(os.environ if environ is None else environ).flag("B10_INSTANT", default=False)
 
 
 def read_deadline(override: float | None = None, environ: Mapping[str, str] | None = None) -> float:
-    """Seconds an operation may take. Touches no file system, so that it can be read before anything may hang."""
+    """Read how long an operation may take.
+
+    It touches no file system, so that it can run before there is a deadline.
+
+    Args:
+        override: Seconds, instead of ``B10_DEADLINE_SECONDS``.
+        environ: The variables. Default: those of this process.
+
+    Returns:
+        Seconds, above 0.
+
+    Raises:
+        ConfigurationError: The value is not a number of seconds above 0 and at most 86400.
+    """
     if override is not None:
         return parse_seconds("deadline_s", str(override))
     return EnvReader(os.environ if environ is None else environ).seconds("B10_DEADLINE_SECONDS", 60)
@@ -332,5 +225,5 @@ def _work_dir(env: EnvReader) -> Path:
         return default if os.access(default, os.W_OK | os.X_OK) else Path(temporary_directory())
     allowed = [real_path("/app"), real_path("/tmp"), real_path("/cache")]
     if path not in allowed and not is_below(path, allowed):
-        raise ConfigurationError(name, str(env.text(name)), f"it must lie in /app/, /tmp/ or /cache/, but is {path}")
+        raise ConfigurationError(name, str(env.text(name)), f"it must be in /app/, /tmp/ or /cache/, but is {path}")
     return path

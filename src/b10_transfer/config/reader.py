@@ -17,12 +17,12 @@ from ..notices import notices
 logger = logging.getLogger(__name__)
 
 _MOST_COMPONENTS = 10_000
-"""More than any path has that the kernel resolves: links that lead in a circle end here."""
+"""More components than any path that the kernel resolves. It ends the walk along links that form a circle."""
 
 
 @dataclass(frozen=True)
 class Variable:
-    """One environment variable, as documented."""
+    """One environment variable, as docs/configuration.md shows it."""
 
     name: str
     default: str
@@ -31,7 +31,7 @@ class Variable:
 
 
 class EnvReader:
-    """Typed access to environment variables. An empty value counts as unset, but for variables that protect."""
+    """Typed access to environment variables. An empty value counts as unset, except in variables that protect."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
@@ -40,7 +40,7 @@ class EnvReader:
         return self._environ.get(name) or None
 
     def protecting_text(self, name: str) -> str | None:
-        """The value of a variable that protects something: empty is refused, because it would lift the protection.
+        """The value of a variable that protects something. Empty is refused, because it would remove the protection.
 
         Raises:
             ConfigurationError: The variable is set and holds nothing but blanks.
@@ -83,7 +83,7 @@ class EnvReader:
         return default if text is None else parse_seconds(name, text)
 
     def seconds_or_zero(self, name: str) -> float:
-        """Likewise, 0 if it is unset or says so."""
+        """A number of seconds; 0 if the variable is not set or 0."""
         text = self.text(name)
         return 0.0 if text in (None, "0", "0.0") else self.seconds(name, 0.0)
 
@@ -93,20 +93,20 @@ class EnvReader:
         return None if text is None else resolve(name, text)
 
     def literal_path(self, name: str) -> Path | None:
-        """Likewise, of a variable whose reader does not expand ``~``: it stands for a folder of that name."""
+        """A path from a variable whose other reader, a compiler, does not expand ``~`` but takes it as a name."""
         text = self.text(name)
         if text is None or not text.startswith("~"):
             return self.path(name)
         notices.log(
             logger,
             logging.WARNING,
-            f"{name}={text}: its reader does not expand '~', and so uses the folder {text} in the working directory. "
-            "Give the variable an absolute path",
+            f"{name}={text}: the program that reads this variable does not expand '~', so it uses the folder {text} in "
+            "the working directory. Set it to an absolute path",
         )
         return resolve(name, os.path.join(os.curdir, text))
 
     def absolute_path(self, name: str) -> Path | None:
-        """Likewise, of a variable that would mean another folder to a server that runs in another place if relative."""
+        """A path that must be absolute, because a server in another working directory would resolve it differently."""
         text = self.text(name)
         if text is not None and not os.path.isabs(os.path.expanduser(text)):
             raise ConfigurationError(name, text, "it must be an absolute path")
@@ -114,6 +114,7 @@ class EnvReader:
 
 
 def parse_seconds(name: str, text: str) -> float:
+    """Parse a number of seconds, above 0 and at most 86400. Raises ConfigurationError."""
     rule = "it must be a number of seconds above 0 and at most 86400"
     try:
         seconds = float(text)
@@ -127,7 +128,7 @@ def parse_seconds(name: str, text: str) -> float:
 def resolve(name: str, text: str) -> Path:
     """An absolute path without links or ``..``.
 
-    Raises :class:`ConfigurationError` if it cannot be had, or leads through a link that another user has put there.
+    Raises :class:`ConfigurationError` if it cannot be resolved, or leads through a link of another user.
     """
     if "\0" in text:
         raise ConfigurationError(name, text, "it must not hold a NUL character")
@@ -143,7 +144,11 @@ def resolve(name: str, text: str) -> Path:
 
 
 def from_working_directory(name: str, path: str) -> str:
-    """The path, below the working directory if it is relative. Raises ConfigurationError if that is gone."""
+    """An absolute path: a relative one is joined to the working directory.
+
+    Raises:
+        ConfigurationError: The path is relative and the working directory was deleted.
+    """
     if os.path.isabs(path):
         return path
     try:
@@ -154,7 +159,7 @@ def from_working_directory(name: str, path: str) -> str:
 
 
 def temporary_directory() -> str:
-    """Where temporary files go. If they can go nowhere, where they would: whoever needs the place then says so."""
+    """The directory for temporary files. If none is usable: the default, so that its user reports the error."""
     try:
         return tempfile.gettempdir()
     except FileNotFoundError:
@@ -162,7 +167,7 @@ def temporary_directory() -> str:
 
 
 def _foreign_link(path: str) -> str | None:
-    """The first link on the way that belongs neither to this user nor to root, who may do anything anyway."""
+    """The first link in a path that belongs neither to this user nor to root."""
     resolved, pending = "", path.split("/")
     for _component in range(_MOST_COMPONENTS):
         if not pending:
@@ -190,12 +195,12 @@ def _foreign_link(path: str) -> str | None:
 
 
 def real_path(path: str) -> Path:
-    """The absolute path without links or ``..`` of one that no user has chosen."""
+    """The absolute path without links or ``..`` of a path that no user chose."""
     return Path(os.path.realpath(os.path.expanduser(path)))
 
 
 def is_below(path: Path, parents: Iterable[Path]) -> bool:
-    """Whether a path lies below one of some others; all are absolute and without links."""
-    # As text: with ``Path.parents`` comparing the places of all caches takes 8 ms.
+    """Whether a path is below one of some others. All must be absolute and without links."""
+    # As text: ``Path.parents`` would take 8 ms for the places of all caches.
     text = os.fspath(path)
     return any(text.startswith(f"{parent}/".replace("//", "/")) and text != "/" for parent in parents)

@@ -1,4 +1,4 @@
-"""Where the store is."""
+"""The setting that says where the store is."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ MOUNT = Path("/cache/model")
 
 
 _BUCKETS = ("s3", "s3a", "gs", "az", "abfs", "abfss")
-"""Schemes that obstore knows."""
+"""Schemes that obstore handles."""
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*", re.ASCII)
 
 
 class BucketUrl(str):
-    """Where a store in a bucket is: ``s3://bucket/prefix``."""
+    """The URL of a store in a bucket: ``s3://bucket/prefix``."""
 
     __slots__ = ()
 
 
 class PluginUrl(str):
-    """Where a store of another package is: ``myscheme://…``."""
+    """The URL of a store that another package adds: ``myscheme://…``."""
 
     plugin: Plugin
 
@@ -43,9 +43,17 @@ class PluginUrl(str):
 
 
 def locate(env: EnvReader, override: str | os.PathLike[str] | None) -> tuple[Path | BucketUrl | PluginUrl, bool]:
-    """The store's path, made absolute without looking at it, for its mount may hang; or its URL.
+    """Find the store that the settings choose. Touches no mount, because it may hang.
 
-    And whether missing parents of it may be made.
+    Args:
+        env: The variables.
+        override: A directory or URL, instead of the variables.
+
+    Returns:
+        The store's absolute path or its URL, and whether the first save may create missing parents of the path.
+
+    Raises:
+        ConfigurationError: The setting is not usable.
     """
     text = os.fspath(override) if override is not None else env.text("B10_STORE")
     if text is not None:
@@ -66,24 +74,24 @@ def locate(env: EnvReader, override: str | os.PathLike[str] | None) -> tuple[Pat
 
 
 def origin(env: EnvReader, override: str | os.PathLike[str] | None) -> str:
-    """What decided where the store is, for people."""
+    """The setting that chose the store, in words."""
     if override is not None:
         return "given to this command"
     for name in ("B10_STORE", "B10FS_CACHE_DIR"):
         if env.text(name) is not None:
             return name
-    return f"the volume at {MOUNT}" if _has_mount() else "nothing is configured; it is not shared between machines"
+    return f"the volume at {MOUNT}" if _has_mount() else "the default; it is not shared between machines"
 
 
 def _store_path(name: str, text: str) -> Path:
     path = _path_of_url(name, text) if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) else text
     if not path or re.search(r"[\0-\x1f]", path):  # a value from a file that ends in a line break, say
-        raise ConfigurationError(name, text, "it must be a directory or a file:// URL, without line breaks or the like")
+        raise ConfigurationError(name, text, "it must be a directory or a file:// URL, without control characters")
     return Path(os.path.normpath(from_working_directory(name, os.path.expanduser(path))))
 
 
 def _bucket_url(name: str, text: str) -> BucketUrl | None:
-    """The URL of a bucket; None if it is none. Raises ConfigurationError if it is not a usable one."""
+    """Parse the URL of a bucket; None if the text is not one. Raises ConfigurationError for an unusable bucket URL."""
     scheme, separator, rest = text.partition("://")
     scheme = scheme.lower()
     if not separator or scheme not in _BUCKETS:
@@ -99,7 +107,7 @@ def _bucket_url(name: str, text: str) -> BucketUrl | None:
 
 
 def _plugin_url(name: str, text: str) -> PluginUrl | None:
-    """The URL of a plugin's store; None if no plugin has its scheme. Raises ConfigurationError if it is not usable."""
+    """Parse the URL of a plugin's store; None if no plugin has its scheme. Raises ConfigurationError if unusable."""
     scheme, separator, rest = text.partition("://")
     scheme = scheme.lower()
     if not separator or scheme == "file" or not _SCHEME.fullmatch(scheme):
@@ -132,18 +140,18 @@ def store_plugins() -> list[tuple[Plugin, str]]:
         elif plugin.name in (*_BUCKETS, "file"):
             problem = "b10-transfer itself has such stores"
         else:
-            problem = f"{owner.package} adds them, too" if owner else ""
+            problem = f"{owner.package} adds them as well" if owner else ""
         found.append((plugin, problem))
     return found
 
 
 def _without_secret(url: str) -> str:
-    """A URL for a message: some write credentials before the host."""
+    """A URL for a message, without credentials before the host."""
     return re.sub(r"//.*@", "//…@", url)
 
 
 def _path_of_url(name: str, text: str) -> str:
-    from urllib.parse import unquote, urlsplit  # takes 3 ms, and hardly anybody needs it
+    from urllib.parse import unquote, urlsplit  # takes 3 ms, and few programs need it
 
     try:
         url = urlsplit(text)
@@ -159,12 +167,12 @@ def _path_of_url(name: str, text: str) -> str:
     if url.netloc not in ("", "localhost"):
         raise ConfigurationError(name, text, "a file:// URL must not name a host (three slashes: file:///mnt/store)")
     if url.query or url.fragment or text.endswith(("?", "#")):
-        raise ConfigurationError(name, text, "'?' and '#' mean nothing here; in a folder's name write %3F and %23")
+        raise ConfigurationError(name, text, "it must have no query or fragment; in a folder's name write %3F and %23")
     return unquote(url.path)
 
 
 def _has_mount() -> bool:
-    """Whether there is a shared volume where one is expected. Listing its parent does not touch the volume itself."""
+    """Whether a volume is mounted at ``/cache/model``. It lists the parent, so that a hung volume is not touched."""
     try:
         return MOUNT.name in os.listdir(MOUNT.parent)
     except OSError:

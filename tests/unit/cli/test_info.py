@@ -34,7 +34,7 @@ def test_what_is_recorded_is_told_from_what_is_compared(isolated_env: IsolatedEn
     [
         (["--store", "elsewhere"], {}, "given to this command"),
         ([], {}, "B10_STORE"),
-        ([], {"B10_STORE": ""}, "nothing is configured; it is not shared between machines"),
+        ([], {"B10_STORE": ""}, "the default; it is not shared between machines"),
     ],
 )
 def test_where_the_store_comes_from_is_said(
