@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 import stat
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,6 +59,18 @@ def photograph(folder: Path) -> Mapping[str, tuple[object, ...]]:
         kind = (status.st_mode, status.st_uid, status.st_gid, status.st_nlink, status.st_ino)
         found[str(path)] = (*kind, status.st_mtime_ns, content)
     return found
+
+
+@functools.cache
+def scratch() -> Path:
+    """A folder in ``/tmp`` for the examples of this process. It is removed when the process ends, also by SIGKILL."""
+    folder = tempfile.mkdtemp(prefix="hostile-", dir="/tmp")
+    Path(folder).chmod(0o755)
+    # The end of its input is the end of this process. Its own session keeps signals to a group away from it.
+    program = "import shutil, sys; sys.stdin.read(); shutil.rmtree(sys.argv[1], ignore_errors=True)"
+    remover = subprocess.Popen([sys.executable, "-c", program, folder], stdin=subprocess.PIPE, start_new_session=True)
+    atexit.register(remover.communicate)
+    return Path(folder)
 
 
 COMMANDS: tuple[tuple[str, ...], ...] = (

@@ -28,6 +28,7 @@ from b10_transfer.local import files, placing, restore, staging
 from b10_transfer.local.ownership import User, is_private
 from b10_transfer.local.rights import rights_of
 from b10_transfer.notices import notices
+from tests.security.pods import scratch
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 ATTACKER = User(54321, 54321)
@@ -66,7 +67,7 @@ class HostileLocalUser(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.base = Path(tempfile.mkdtemp(prefix="hostile-", dir="/tmp"))
+        self.base = Path(tempfile.mkdtemp(dir=scratch()))
         self.base.chmod(0o755)
         self.shared = self.base / "shared"
         self.shared.mkdir()
