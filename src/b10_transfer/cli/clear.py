@@ -21,7 +21,7 @@ from .console import (
 )
 
 _CONFIGURED = ""
-"""What ``--store`` means without a directory."""
+"""The value of ``--store`` without a directory."""
 
 
 @click.command("clear")
@@ -31,10 +31,10 @@ _CONFIGURED = ""
     metavar="[DIR]",
     is_flag=False,
     flag_value=_CONFIGURED,
-    help="Clear the store instead: the packs of this pod's environment. [B10_STORE]",
+    help="Remove packs of this pod's environment from the store, not local artifacts. [B10_STORE]",
 )
-@click.option("--namespace", metavar="NAME", help="With --store: which workload. [B10_NAMESPACE, default]")
-@click.option("--all-environments", is_flag=True, help="With --store: every environment of the namespace.")
+@click.option("--namespace", metavar="NAME", help="With --store: the workload. [B10_NAMESPACE, default]")
+@click.option("--all-environments", is_flag=True, help="With --store: all environments of the namespace.")
 @click.option("--yes", is_flag=True, help="With --store: do not ask.")
 @deadline_option
 @json_option
@@ -51,13 +51,14 @@ def command(
 ) -> None:
     """Remove compile artifacts from this pod's caches, or with --store packs from the store.
 
-    Locally only artifacts are removed, and folders that are empty after that: no other file, nothing behind a link.
-    Stop the server first, or it may compile again what it has.
+    From the caches it removes only artifacts, and folders that are then empty. It follows no link. Stop the server
+    first: it may compile again otherwise.
 
-    In the store the packs of one environment are removed, for every pod that shares it. That is asked about on a
+    From the store it removes the packs of one environment, for every pod that shares the store. It asks first on a
     terminal; elsewhere it needs --yes.
 
-    Exits with 0 when it is done (or there was nothing), 1 if something could not be removed, 2 if --yes is missing.
+    Exits with 0 if it is done or nothing was to do, with 1 if something could not be removed, and with 2 if --yes is
+    missing.
     """
     set_up_logging()
     if store is None:
@@ -65,7 +66,7 @@ def command(
             raise click.UsageError("--namespace, --all-environments and --yes go with --store")
         context.exit(_clear_local(caches, deadline_s, as_json))
     if caches:
-        raise click.UsageError("--cache is about this pod's caches, --store about the store: give one of them")
+        raise click.UsageError("use either --cache (this pod's caches) or --store (the store), not both")
     context.exit(_clear_store(store or None, namespace, all_environments, yes, deadline_s, as_json))
 
 
@@ -81,7 +82,7 @@ def _clear_local(caches: tuple[str, ...], deadline_s: float | None, as_json: boo
                     f"{cache.name}: removed {count(cache.files, 'file')}, {size(cache.bytes)} ({printable(cache.path)})"
                 )
         if not any(cache.files or cache.errors for cache in cleared):
-            click.echo(f"there is nothing to remove in {', '.join(cache.name for cache in cleared)}")
+            click.echo(f"nothing to remove in {', '.join(cache.name for cache in cleared)}")
     for error in (error for cache in cleared for error in cache.errors):
         click.echo(f"error: could not remove {printable(error)}", err=True)
     return ExitCode.ERROR if any(cache.errors for cache in cleared) else ExitCode.OK
@@ -124,16 +125,16 @@ def _clear_store(
         for environment in removed:
             click.echo(f"removed {_in_words(environment)}")
         if not removed:
-            click.echo("the store holds no such packs")
+            click.echo("nothing to remove: the store has no such packs")
     return ExitCode.OK
 
 
 def _confirm(found: tuple[ClearedEnvironment, ...]) -> None:
-    """Ask, where there is somebody to answer."""
+    """Ask on a terminal. Elsewhere, raise UsageError."""
     for environment in found:
         click.echo(f"to be removed: {_in_words(environment)}", err=True)
     if not sys.stdin.isatty():
-        raise click.UsageError("removing packs from the store needs --yes where nobody can be asked")
+        raise click.UsageError("without a terminal, removing packs from the store needs --yes")
     click.confirm("Remove them, for every pod that shares the store?", abort=True, err=True)
 
 

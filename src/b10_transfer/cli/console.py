@@ -130,7 +130,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: s
 
 
 MOST_ROWS = 20
-"""So many packs that cannot be used are listed; more are counted."""
+"""At most this many unusable packs are listed; the others are counted."""
 
 
 def print_more(left_out: int, what: str, *, err: bool = False) -> None:

@@ -29,13 +29,13 @@ _COLOURS = {State.OK: "green", State.WARNING: "yellow", State.PROBLEM: "red"}
 def command(
     context: click.Context, store: str | None, namespace: str | None, deadline_s: float | None, as_json: bool
 ) -> None:
-    """Check settings, store, local directories and key, and say what to do about each.
+    """Check settings, store, local directories and key, and say what to do.
 
-    The store is tried out with some small objects, which are removed again: creating, reading back, listing, two
-    creators of one name, time taken, room, clock. A store that is read-only for this pod is a warning, for a pod that
-    only loads it is right.
+    To check the store, it creates some small objects, reads and lists them, and deletes them. It also measures latency,
+    free space and the store's clock. A store that this pod may not write is only a warning: a pod that only loads does
+    not need to.
 
-    Each line is `ok`, `warning` (it works, but perhaps not as it should) or `problem`. Exits with 1 if there is a
+    Each line is `ok`, `warning` (loads and saves work, but perhaps not well) or `problem`. Exits with 1 if there is a
     problem, else with 0.
     """
     set_up_logging()

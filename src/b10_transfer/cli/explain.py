@@ -34,13 +34,13 @@ from .console import (
 def command(
     context: click.Context, store: str | None, namespace: str | None, deadline_s: float | None, as_json: bool
 ) -> None:
-    """Say why a load finds something for this pod, or does not.
+    """Say why a load finds something for this pod, or why not.
 
-    Compares this pod's key, part by part, with the environments in the store that come nearest, and shows the parts
-    that differ. Also: other namespaces that have what this pod needs, damaged packs, and variables that make vLLM look
-    elsewhere.
+    It compares this pod's key, part by part, with the most similar environments in the store, and shows the parts that
+    differ. It also names other namespaces that have artifacts for this pod, packs that a load ignores, and variables
+    that make vLLM look for another cache.
 
-    Exits with 0 if a load would find something, 3 if not, 1 if the store could not be read.
+    Exits with 0 if a load would find something, with 3 if not, and with 1 if the store could not be read.
     """
     set_up_logging()
     with report_errors(as_json=as_json):
@@ -61,7 +61,7 @@ def _print(found: Explanation) -> None:
         _say(f"  {found.advice}")
     if found.local_caches:
         names = ", ".join(found.local_caches)
-        _say(f"  {names}: artifacts are there already, so a load leaves them alone (--merge adds what is missing)")
+        _say(f"  {names}: already in use, so a load leaves them alone (--merge adds missing units)")
     for reason in found.refused_caches:
         _say(f"  left out: {reason}")
     _say(f"  store {found.store}, namespace {found.namespace}, environment {found.environment_id}")
@@ -70,18 +70,18 @@ def _print(found: Explanation) -> None:
     for neighbour in found.nearest:
         _print_neighbour(found, neighbour)
     if found.more:
-        _say(f"\n{count(found.more, 'other environment')} more unlike this pod; `b10-compile-cache ls` lists all")
+        _say(f"\n{count(found.more, 'other environment')} with more differences; `b10-compile-cache ls` lists all")
     for note in _notes(found):
         _say(f"\n{note}")
 
 
 def _notes(found: Explanation) -> Iterator[str]:
-    """What else matters, each in a paragraph of its own."""
+    """Everything else that matters, a paragraph each."""
     others = [name for name in found.elsewhere if not found.advice.startswith(f"set B10_NAMESPACE={name},")]
     if others:
-        yield f"also for this pod: namespace {', '.join(others)} (B10_NAMESPACE)"
+        yield f"other namespaces with artifacts for this pod: {', '.join(others)} (B10_NAMESPACE)"
     for reason in found.rejected_packs:
-        yield f"counts as absent: {reason}"
+        yield f"ignored: {reason}"
     if found.set_aside_packs:
         yield f"set aside as damaged: {few(found.set_aside_packs)}"
     if found.recalled_packs:
@@ -90,8 +90,8 @@ def _notes(found: Explanation) -> Iterator[str]:
         yield f"warning: not compared, {error}"
     if found.per_pod_variables:
         yield (
-            f"warning: vLLM hashes {', '.join(found.per_pod_variables)} into its cache's name. Where their values "
-            "differ between pods, no restored cache is used: unset them, or give them one value in all pods"
+            f"warning: vLLM hashes {', '.join(found.per_pod_variables)} into the name of its cache. If their values "
+            "differ between pods, vLLM uses no restored cache: unset them, or give them the same value in all pods"
         )
 
 
@@ -99,7 +99,7 @@ def _print_neighbour(found: Explanation, neighbour: Neighbour) -> None:
     where = "" if neighbour.namespace == found.namespace else f"namespace {neighbour.namespace}, "
     published = f"{count(neighbour.packs, 'pack')}, newest {age(time.time() - neighbour.newest_s)} ago"
     if neighbour.differences is None:
-        _say(f"\n{where}{neighbour.id[:12]} ({published}): nothing in the store says what it is")
+        _say(f"\n{where}{neighbour.id[:12]} ({published}): the store has no description of it")
         return
     differ, whole = len(neighbour.differences), len(found.parts)
     _say(f"\n{where}{neighbour.id[:12]} ({published}): {differ} of {whole} parts differ")

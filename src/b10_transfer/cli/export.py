@@ -26,8 +26,8 @@ from .console import (
 
 @click.command("export")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--oci", is_flag=True, help="FILE is a new folder: an image for registries, of the OCI's layout.")
-@click.option("--all-environments", is_flag=True, help="Not only what this pod could load.")
+@click.option("--oci", is_flag=True, help="FILE is a new folder: an OCI image layout, for registries.")
+@click.option("--all-environments", is_flag=True, help="All environments of the namespace, not only this pod's.")
 @store_options
 @deadline_option
 @json_option
@@ -42,7 +42,7 @@ def command(
     deadline_s: float | None,
     as_json: bool,
 ) -> None:
-    """Write what the store holds for this pod to one FILE, to bake into an image or to carry across an air gap.
+    """Write the store's packs for this pod to one FILE, for an image or for a network without the store.
 
     \b
         b10-compile-cache export warm.tar
@@ -57,7 +57,7 @@ def command(
         b10-compile-cache export --oci warm
         skopeo copy oci:warm docker://registry.example.com/warm:1
 
-    Every byte is checked on the way; packs that are damaged, not trusted or recalled stay behind. The file is a tar of
+    It checks every byte, and leaves out packs that are damaged, untrusted, recalled or pruned. The file is a tar with
     the store's own layout. Exits with 3 if there was nothing to write.
     """
     set_up_logging()

@@ -24,7 +24,7 @@ from .console import (
 
 @click.command("import")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--store", metavar="DIR", help="Where packs live. [B10_STORE]")
+@click.option("--store", metavar="DIR", help="Where packs are stored. [B10_STORE]")
 @click.option("--replace-damaged", is_flag=True, help="Replace packs that are damaged in the store.")
 @deadline_option
 @json_option
@@ -37,11 +37,11 @@ def command(
     deadline_s: float | None,
     as_json: bool,
 ) -> None:
-    """Publish what FILE holds, which `export` has written, in the store.
+    """Publish the packs in FILE, which `export` wrote.
 
-    Packs keep their namespace, environment and id, and so their signatures. Each is checked as a load checks it
-    (B10_TRUSTED_KEYS). A pack of which the store holds a valid copy is there already. One that fails the check, or that
-    is damaged, recalled or pruned in the store, is named, and the exit code is 1.
+    Packs keep their namespace, environment and id, and so their signatures. Each pack is verified as in a load
+    (B10_TRUSTED_KEYS). If the store already has a valid copy, nothing is done. If a pack fails verification, or is
+    damaged, recalled or pruned in the store, it is named and the exit code is 1.
     """
     set_up_logging()
     with report_errors(as_json=as_json), progress() as observe:

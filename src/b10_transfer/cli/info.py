@@ -36,9 +36,9 @@ def command(
 ) -> None:
     """Show this pod: its key, its caches, its store, and what a load and a save would do now.
 
-    Run it in the container and the Python environment of the server, with the server's variables: both the key and the
-    caches' places depend on them. Changes nothing. Exits with 0, or 1 if the store could not be read (what is known of
-    the pod is printed all the same).
+    Run it in the container and the Python environment of the server, with the server's variables: the key and the
+    places of the caches depend on them. It changes nothing. Exits with 0, or with 1 if the store could not be read; the
+    rest is printed in any case.
     """
     set_up_logging()
     with report_errors(as_json=as_json):
@@ -82,8 +82,8 @@ def _print(info: PodInfo) -> None:
         print_table(("KIND", "NAME", "PACKAGE", "STATE"), rows)
     if info.per_pod_variables:
         click.echo(
-            f"\nwarning: vLLM hashes {', '.join(info.per_pod_variables)} into its cache's name: where their values "
-            "differ between pods, no restored cache is used"
+            f"\nwarning: vLLM hashes {', '.join(info.per_pod_variables)} into the name of its cache: if their values "
+            "differ between pods, vLLM uses no restored cache"
         )
 
 
@@ -92,7 +92,7 @@ def _state(addition: Addition) -> str:
 
 
 def _row(cache: LocalCache) -> tuple[str, ...]:
-    note = f" ({cache.error})" if cache.error else "" if cache.exists else " (not there yet)"
+    note = f" ({cache.error})" if cache.error else "" if cache.exists else " (does not exist yet)"
     if cache.unrecognised:
         note += f" ({cache.unrecognised} {'entry' if cache.unrecognised == 1 else 'entries'} not recognised)"
     unfinished = f" (+{cache.unfinished} unfinished)" if cache.unfinished else ""

@@ -16,15 +16,15 @@ from .console import ExitCode
 @click.argument("path", type=click.Path(path_type=Path))
 @click.pass_context
 def command(context: click.Context, path: Path) -> None:
-    """Make a pair of keys: PATH for the pods that save, PATH.pub for all others.
+    """Make a key pair: PATH for the pods that save, PATH.pub for all others.
 
     \b
         b10-compile-cache keygen builder.key
         on pods that save       B10_SIGNING_KEY=/keys/builder.key
         on pods that load       B10_TRUSTED_KEYS=/keys/builder.key.pub
 
-    Loads then ignore packs that no trusted key has signed. To change keys, trust both for a while. The private key lets
-    its owner run code in every pod that trusts it: keep it with your secrets.
+    Loads then ignore packs that no trusted key signed. To change keys, trust both for a while. Anyone who has the
+    private key can run code in every pod that trusts it: keep it with your secrets.
     """
     public_path = path.with_name(f"{path.name}.pub")
     try:

@@ -26,9 +26,9 @@ def command(
 ) -> None:
     """Restore saved compile artifacts, before anything compiles.
 
-    Exits with 0 if artifacts were restored (or the pod already has some), 3 if the store has none for this pod
-    (`explain` says why), and 1 on failure. In an init container, ignore the exit code so that the pod starts in any
-    case:
+    Exits with 0 if artifacts were restored, or if this pod already has some; with 3 if the store has none for this pod
+    (`explain` says why); and with 1 on failure. In an init container, ignore the exit code so that the pod always
+    starts:
 
     \b
         b10-compile-cache load || true

@@ -28,13 +28,13 @@ from .console import (
 )
 
 _SHORT = 12
-"""Digits of an environment's id that are shown: as many as tell a thousand environments apart."""
+"""Digits of an environment id that are shown: enough for a thousand environments."""
 
 
 @click.command("ls")
-@click.option("--store", metavar="DIR", help="Where packs live. [B10_STORE]")
-@click.option("--namespace", metavar="NAME", help="Only this one. [all]")
-@click.option("--packs", "by_pack", is_flag=True, help="A line for each pack.")
+@click.option("--store", metavar="DIR", help="Where packs are stored. [B10_STORE]")
+@click.option("--namespace", metavar="NAME", help="Only this namespace. [all]")
+@click.option("--packs", "by_pack", is_flag=True, help="Print a line for each pack.")
 @deadline_option
 @json_option
 @click.pass_context
@@ -46,14 +46,14 @@ def command(
     deadline_s: float | None,
     as_json: bool,
 ) -> None:
-    """List what the store holds: its environments, or with --packs each pack.
+    """List the environments in the store, or with --packs each pack.
 
-    An environment is what must be equal for artifacts to be reusable: torch, Triton, Python, the CPU's features, the
-    device. A pod loads from its own, which is marked `this pod`, in its own namespace. SIZE is what the packs take in
-    the store; FILES are what they unpack to.
+    An environment is everything that must be equal for artifacts to be reusable: torch, Triton, Python, the CPU's
+    features, the device. A pod loads only from its own environment, which is marked `this pod`, and from its own
+    namespace. SIZE is the size of the packs; FILES counts the files in them.
 
-    Reads the index of every pack; whether every byte is sound only a load or a save finds out. Exits with 0, also if
-    the store is empty, and 1 if it, or an environment in it, could not be read.
+    This reads only the index of each pack. `verify` reads every byte. Exits with 0, also if the store is empty, and
+    with 1 if the store or an environment in it could not be read.
     """
     set_up_logging()
     with report_errors(as_json=as_json), progress() as observe:
@@ -84,7 +84,7 @@ def _print_environments(inventory: Inventory) -> None:
         (
             found.namespace,
             found.id[:_SHORT],
-            _telling_parts(found),
+            _main_parts(found),
             _packs(found),
             str(found.units),
             str(found.files),
@@ -129,13 +129,13 @@ def _is_sound(pack: StoredPack) -> bool:
 
 def _packs(found: StoredEnvironment) -> str:
     leaving = sum(pack.state in LEAVING for pack in found.packs)
-    absent = sum(pack.state not in (USABLE, *LEAVING) for pack in found.packs)
-    notes = [f"{number} {what}" for number, what in ((absent, "unusable"), (leaving, "leaving")) if number]
+    unusable = sum(pack.state not in (USABLE, *LEAVING) for pack in found.packs)
+    notes = [f"{number} {what}" for number, what in ((unusable, "unusable"), (leaving, "leaving")) if number]
     return f"{len(found.packs)} ({', '.join(notes)})" if notes else str(len(found.packs))
 
 
-def _telling_parts(found: StoredEnvironment) -> str:
-    """What people tell environments apart by; `explain` compares all of it."""
+def _main_parts(found: StoredEnvironment) -> str:
+    """The parts that distinguish environments best. `explain` compares all parts."""
     parts = found.parts
     device = parts.get("device") or parts.get("accelerator", "")
     toolkit = " ".join(filter(None, (parts.get("accelerator"), parts.get("toolkit"))))

@@ -30,7 +30,7 @@ COMMANDS = (
 _MODULES = {"import": "import_"}
 """Modules whose command has a name that is a keyword in Python."""
 _OLD_NAMES = {"quarantine": "recall", "restore": "reinstate"}
-"""Names of the release before. They work and are not listed."""
+"""Names of the previous release. They work, but ``--help`` does not list them."""
 
 
 class _LazyGroup(click.Group):
@@ -41,7 +41,7 @@ class _LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if new_name := _OLD_NAMES.get(cmd_name):
-            click.echo(f"`{cmd_name}` is now `{new_name}`; the old name goes away with the next release", err=True)
+            click.echo(f"`{cmd_name}` is now `{new_name}`; the next release removes the old name", err=True)
             cmd_name = new_name
         if cmd_name not in COMMANDS:
             return None
@@ -61,8 +61,8 @@ def main(context: click.Context) -> None:
         b10-compile-cache run -- vllm serve MODEL
 
     \b
-    If something else starts the server, run this command without a subcommand beside it.
-    It restores, waits until the server serves, saves what is new, and ends with the server.
+    If something else starts the server, run this command in the background, without a subcommand.
+    It restores, waits until the server is ready, saves new artifacts, and ends with the server.
         b10-compile-cache &
         vllm serve MODEL
 

@@ -38,7 +38,7 @@ class _Amount(click.ParamType):  # type: ignore[type-arg]
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int:
         found = re.fullmatch(r"(\d{1,9})\s*([A-Za-z]+)", value, re.ASCII)
         if found is None or found[2] not in self._units:
-            self.fail(f"{value!r} is no number with one of the units {', '.join(self._units)}", param, ctx)
+            self.fail(f"{value!r} is not a whole number with one of the units {', '.join(self._units)}", param, ctx)
         return int(found[1]) * self._units[found[2]]
 
 
@@ -47,15 +47,15 @@ _SIZE = _Amount("size", {"MB": 10**6, "GB": 10**9, "TB": 10**12, "MiB": 2**20, "
 
 
 @click.command("prune")
-@click.option("--older-than", "older_than_s", type=_AGE, metavar="AGE", help="What appeared longer ago: 30d, 12h.")
-@click.option("--keep", type=click.IntRange(0), metavar="N", help="In each environment all packs but the latest N.")
+@click.option("--older-than", "older_than_s", type=_AGE, metavar="AGE", help="Packs that are older: 30d, 12h.")
+@click.option("--keep", type=click.IntRange(0), metavar="N", help="In each environment all packs except the latest N.")
 @click.option("--max-size", type=_SIZE, metavar="SIZE", help="The oldest packs, until the rest fits: 500MB, 20GB.")
 @click.option(
-    "--grace", type=click.IntRange(0), metavar="SECONDS", help="Until what is marked is deleted. [B10_GRACE_SECONDS]"
+    "--grace", type=click.IntRange(0), metavar="SECONDS", help="How long marked packs stay. [B10_GRACE_SECONDS]"
 )
-@click.option("--store", metavar="DIR", help="Where packs live. [B10_STORE]")
-@click.option("--namespace", metavar="NAME", help="Only this one. [all]")
-@click.option("-n", "--dry-run", is_flag=True, help="Only say what would go, and why.")
+@click.option("--store", metavar="DIR", help="Where packs are stored. [B10_STORE]")
+@click.option("--namespace", metavar="NAME", help="Only this namespace. [all]")
+@click.option("-n", "--dry-run", is_flag=True, help="Only show the packs and the reasons.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @deadline_option
 @json_option
@@ -121,9 +121,9 @@ def command(
 
 
 def _confirm(packs: int) -> None:
-    """Ask, where there is somebody to answer."""
+    """Ask on a terminal. Elsewhere, raise UsageError."""
     if not sys.stdin.isatty():
-        raise click.UsageError("removing packs from the store needs --yes where nobody can be asked")
+        raise click.UsageError("without a terminal, removing packs from the store needs --yes")
     click.confirm(f"Remove {count(packs, 'pack')}, for every pod that shares the store?", abort=True, err=True)
 
 

@@ -15,7 +15,7 @@ from .console import set_up_logging, store_options
 @click.option(
     "--instant/--no-instant",
     default=None,
-    help="Let a program that calls load and save itself also skip tracing. [B10_INSTANT]",
+    help="Skip tracing in a program that itself calls load and save. [B10_INSTANT]",
 )
 @click.argument("server", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND [ARGUMENT]...")
 def command(store: str | None, namespace: str | None, instant: bool | None, server: tuple[str, ...]) -> None:
@@ -24,8 +24,8 @@ def command(store: str | None, namespace: str | None, instant: bool | None, serv
     \b
         b10-compile-cache run -- vllm serve MODEL --port 8000
 
-    The server has the terminal, stdin and every signal. Its exit code is the exit code of this command (128 + n if
-    signal n ended it). This command saves what the server compiled: when the server serves, later when it compiled new
+    The server gets the terminal, stdin and every signal. Its exit code is the exit code of this command (128 + n if
+    signal n ended it). This command saves what the server compiled: when the server is ready, after it compiled new
     shapes, and after it has ended. It can be process 1 of a container. The server starts even if the caches fail.
     """
     if instant is not None:

@@ -26,12 +26,12 @@ from .console import (
 )
 
 _SOUND = (USABLE, SET_ASIDE, RECALLED, "newer", *LEAVING)
-"""States that are no news: set aside and recalled packs count as absent already."""
+"""States that are not failures: loads ignore set aside and recalled packs already."""
 
 
 @click.command("verify")
-@click.option("--store", metavar="DIR", help="Where packs live. [B10_STORE]")
-@click.option("--namespace", metavar="NAME", help="Only this one. [all]")
+@click.option("--store", metavar="DIR", help="Where packs are stored. [B10_STORE]")
+@click.option("--namespace", metavar="NAME", help="Only this namespace. [all]")
 @deadline_option
 @json_option
 @click.pass_context
@@ -40,9 +40,9 @@ def command(
 ) -> None:
     """Read every byte of every pack in the store, and check it against its index and signature.
 
-    With B10_TRUSTED_KEYS set, a pack that none of them signed is a failure too. A damaged pack is marked, unless
-    B10_READ_ONLY=1: the next save of a pod that has its units publishes them again. A large store needs a longer
-    --deadline. Exits with 1 if a pack fails.
+    If B10_TRUSTED_KEYS is set, a pack that no trusted key signed fails, too. Damaged packs are marked, unless
+    B10_READ_ONLY=1: loads ignore them, and the next save of a pod that has their units publishes them again. A large
+    store needs a longer --deadline. Exits with 1 if a pack fails.
     """
     set_up_logging()
     with report_errors(as_json=as_json), progress() as observe:

@@ -1,1 +1,1 @@
-"""Reads a store and a pod for people, and changes nothing: explain, doctor, info."""
+"""Shows a store and a pod, and changes nothing: explain, doctor, info."""

@@ -1,4 +1,4 @@
-"""What every look at a pod or a store has in common: it ends in time, and raises what went wrong."""
+"""Runs an inspection within its deadline."""
 
 from __future__ import annotations
 
@@ -22,9 +22,19 @@ def bounded(
     deadline_s: float | None = None,
     observe: Observer | None = None,
 ) -> T:
-    """Do ``work`` within a deadline, by default B10_DEADLINE_SECONDS, whatever a file system does meanwhile.
+    """Run ``work`` within a deadline, even if a file system hangs.
 
-    ``observe`` is given the :class:`Deadline` when it begins. Raises CacheError: DeadlineExceededError if time is up.
+    Args:
+        operation: Name of the operation, for messages.
+        work: Receives the deadline.
+        deadline_s: Seconds. Default: ``B10_DEADLINE_SECONDS``.
+        observe: Receives the deadline when the work begins.
+
+    Returns:
+        The result of ``work``.
+
+    Raises:
+        CacheError: The error of ``work``; DeadlineExceededError if the time is up.
     """
     deadline = Deadline(operation, read_deadline(deadline_s))
     if observe is not None:
@@ -33,5 +43,5 @@ def bounded(
 
 
 def open_store(config: Config, deadline: Deadline) -> AbstractContextManager[Store]:
-    """The configured store."""
+    """Open the configured store."""
     return opened(config, deadline)

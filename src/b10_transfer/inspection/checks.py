@@ -1,4 +1,4 @@
-"""How a check of ``doctor`` comes out."""
+"""The result of ``doctor``: checks, each with a state."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from enum import Enum
 
 
 class State(Enum):
-    """How a check came out."""
+    """The result of one check."""
 
     OK = "ok"
     WARNING = "warning"
-    """Loads and saves work, but perhaps not as they should."""
+    """Loads and saves work, but perhaps not well."""
     PROBLEM = "problem"
     """Something does not work."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at."""
+    """One check."""
 
     name: str
     state: State
     seen: str
     advice: str = ""
-    """What to do about it; empty if nothing is to be done."""
+    """What to do; empty if nothing is to be done."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Everything that was looked at."""
+    """All checks."""
 
     healthy: bool
-    """Whether there is no problem; warnings do not count."""
+    """Whether no check found a problem. Warnings do not count."""
     checks: tuple[Check, ...]
 
 

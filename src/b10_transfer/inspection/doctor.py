@@ -1,4 +1,4 @@
-"""Check what a load and a save depend on: the settings, the store, this pod's directories, its key."""
+"""Checks everything that a load and a save depend on: settings, store, directories, key."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from .probing import probe_store
 from .settings import check_settings
 
 _FALLBACK_DEADLINE_S = 60.0
+_REST_UNCHECKED = "correct this first: the later checks of this group could not run"
 
 
 def diagnose(
@@ -36,30 +37,40 @@ def diagnose(
     deadline_s: float | None = None,
     observe: Observer | None = None,
 ) -> Diagnosis:
-    """Check everything. What goes wrong is told in the result.
+    """Check everything.
 
-    It ends in time: if the store takes all of the deadline, what is local is given as much again.
+    It writes a few small objects to the store and deletes them; the folders that it creates stay. If the store uses up
+    the deadline, the local checks get the same time again.
 
-    Writes a few small objects to the store, where savers keep theirs, and removes them again; the store's own folders
-    stay. Raises ConfigurationError for an argument that cannot be one.
+    Args:
+        namespace: Overrides ``B10_NAMESPACE``.
+        store: Overrides ``B10_STORE``.
+        deadline_s: Overrides ``B10_DEADLINE_SECONDS``.
+        observe: Receives the deadline when the checks begin.
+
+    Returns:
+        All checks. Errors that they meet are problems in it.
+
+    Raises:
+        ConfigurationError: An argument is not usable.
     """
     try:
         seconds = read_deadline(deadline_s)
     except ConfigurationError:
         if deadline_s is not None:
             raise
-        seconds = _FALLBACK_DEADLINE_S  # the settings' check tells
+        seconds = _FALLBACK_DEADLINE_S  # the check of the settings reports it
     deadline = Deadline("doctor", seconds)
     if observe is not None:
         observe(deadline)
     config, checks = run_within(deadline, lambda: check_settings(os.environ, namespace, store))
     if config is None:
-        checks.append(problem("store", "was not looked at", "correct its settings first"))
+        checks.append(problem("store", "not checked", "correct its settings first"))
     else:
         found: Config = config
         origin = store_location.origin(found.reader, store)
         _collect(checks, "store", deadline, lambda: _check_store(found, origin, deadline))
-        # What follows is local, and must not go unsaid because the store hung.
+        # The rest is local, and is checked even if the store hung.
         local = Deadline("doctor", seconds) if deadline.remaining_s <= 0 else deadline
         _collect(checks, "work directory", local, lambda: _check_work_dir(found))
         _collect(checks, "caches", local, lambda: _check_pod(found, local, store_answers=deadline.remaining_s > 0))
@@ -70,7 +81,7 @@ def diagnose(
 
 
 def _collect(checks: list[Check], name: str, deadline: Deadline, look: Callable[[], Iterable[Check]]) -> None:
-    """Add the checks of one group, as far as it gets."""
+    """Add the checks of one group, up to the first error."""
 
     def work() -> None:
         for check in look():
@@ -79,10 +90,10 @@ def _collect(checks: list[Check], name: str, deadline: Deadline, look: Callable[
     try:
         run_within(deadline, work)
     except CacheError as error:
-        checks.append(problem(name, str(error), "what follows of it could not be checked"))
+        checks.append(problem(name, str(error), _REST_UNCHECKED))
     except OSError as error:
         where = error.filename or "a file"
-        checks.append(problem(name, f"{where}: {error.strerror}", "what follows of it could not be checked"))
+        checks.append(problem(name, f"{where}: {error.strerror}", _REST_UNCHECKED))
 
 
 def _check_store(config: Config, origin: str, deadline: Deadline) -> Iterator[Check]:
@@ -99,17 +110,17 @@ def _check_work_dir(config: Config) -> Iterator[Check]:
             pass
     except OSError as error:
         yield problem(
-            name, f"{path} cannot be written ({error.strerror})", "saves fail: make it writable, or set LOCAL_WORK_DIR"
+            name, f"{path} is not writable ({error.strerror})", "saves fail: make it writable, or set LOCAL_WORK_DIR"
         )
         return
     volume = os.statvfs(place)
     free = volume.f_bavail * volume.f_frsize
-    seen = f"{path} can be written, {free / MB:.0f} MiB are free"
+    seen = f"{path} is writable, {free / MB:.0f} MiB are free"
     if free < config.max_pack_bytes:
         yield warning(
             name,
             f"{seen}, and one save may take {config.max_pack_bytes / MB:.0f} MiB (MAX_CACHE_SIZE_MB)",
-            "point LOCAL_WORK_DIR at a larger file system",
+            "set LOCAL_WORK_DIR to a folder on a larger file system",
         )
     else:
         yield ok(name, seen)
@@ -127,7 +138,7 @@ def _check_pod(config: Config, deadline: Deadline, *, store_answers: bool) -> It
 def _check_operation(name: str, expected: Forecast) -> Check:
     """Whether an operation would work now."""
     if expected.status is OperationStatus.ERROR:
-        return problem(name, f"would fail now: {expected.reason}", f"correct this: until then each {name} fails")
+        return problem(name, f"would fail now: {expected.reason}", f"correct this: until then every {name} fails")
     amount = f" {expected.units} units" if expected.units else ""
     return ok(name, f"would be {expected.status.name} now: {expected.reason}{amount}")
 
@@ -141,14 +152,14 @@ def _check_caches(local: LocalState) -> Iterator[Check]:
         else:
             yield check
     if empty:
-        yield ok("caches", f"empty, and can be restored to: {', '.join(empty)}")
+        yield ok("caches", f"empty and writable: {', '.join(empty)}")
     left_out = [adapter.cache for adapter in all_adapters() if adapter.cache not in local.config.caches]
     if left_out:
         yield ok("caches", f"B10_CACHES leaves out {', '.join(left_out)}")
 
 
 def _check_cache(root: CacheRoot, cache: LocalCache) -> Check | None:
-    """One cache; None if all is well and it is empty."""
+    """Check one cache; None if it is sound and empty."""
     name, place = f"cache {root.name}", _nearest_folder(root.path)
     variables = " or ".join(variable.name for variable in root.adapter.variables) or "TMPDIR"
     owner = os.stat(place).st_uid
@@ -156,12 +167,12 @@ def _check_cache(root: CacheRoot, cache: LocalCache) -> Check | None:
         return warning(
             name,
             f"{root.path} belongs to user {owner}, this command runs as user {os.geteuid()}",
-            "run both as one user: compilers do not always let others read what they write",
+            "run the server and this command as one user: other users cannot read all files of compilers",
         )
     if not os.access(place, os.W_OK | os.X_OK):
         return problem(
             name,
-            f"{place} cannot be written by user {os.geteuid()}, so nothing can be restored to {root.path}",
+            f"{place} is not writable for user {os.geteuid()}, so nothing can be restored to {root.path}",
             f"make it writable, or point {variables} elsewhere",
         )
     if cache.error:
@@ -176,7 +187,7 @@ def _check_key() -> Iterator[Check]:
     if not torch.version:
         yield problem(
             "key",
-            f"there is no torch for {sys.executable}, so its version is not in the key",
+            f"{sys.executable} has no torch, so torch's version is not in the key",
             "run b10-compile-cache from the Python environment that the server runs in",
         )
     remarks = [remark for remark in environment.remarks if remark.level != logging.INFO and torch.version]
@@ -187,14 +198,14 @@ def _check_key() -> Iterator[Check]:
         built_for = f"CUDA {torch.cuda}" if torch.cuda else f"ROCm {torch.hip}" if torch.hip else f"XPU {torch.xpu}"
         yield warning(
             "key",
-            f"torch is built for {built_for}, and no device was found: artifacts are filed under cpu",
+            f"torch is built for {built_for}, but no device was found: the key says cpu",
             "if this pod has a device, check its driver and which devices the container may see",
         )
     if not environment.parts["cpu features"]:
         yield warning(
             "key",
-            "the kernel does not tell the CPU's features, so they are not in the key",
-            "share a store only among nodes of one CPU type, or keep them apart with B10_NAMESPACE",
+            "the kernel does not list the CPU's features, so they are not in the key",
+            "use one store only for nodes of one CPU type, or a B10_NAMESPACE for each type",
         )
     device = environment.parts["device"] or environment.parts["accelerator"]
     yield ok("key", f"environment {environment.id}: torch {environment.parts['torch'] or 'none'}, {device}")
@@ -204,11 +215,11 @@ def _check_per_pod_variables() -> Iterator[Check]:
     if found := per_pod_variables(os.environ):
         yield warning(
             "per-pod variables",
-            f"vLLM hashes {', '.join(found)} into its cache's name",
-            "unset them, or give them one value in all pods: where they differ, no restored cache is used",
+            f"vLLM hashes {', '.join(found)} into the name of its cache",
+            "unset them, or give them the same value in all pods: if they differ, vLLM uses no restored cache",
         )
 
 
 def _nearest_folder(path: Path) -> Path:
-    """A folder, or the nearest above it that exists."""
+    """A folder, or its nearest parent that exists."""
     return next((folder for folder in (path, *path.parents) if os.path.isdir(folder)), Path("/"))

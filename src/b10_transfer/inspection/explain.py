@@ -1,9 +1,9 @@
-"""Why a load would find something for this pod, or would not: its key against what the store holds, part by part."""
+"""Explains why a load would find something for this pod, or why not: compares its key with those in the store."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..adapters import locate_caches
@@ -20,8 +20,10 @@ from ..errors import (
     UntrustedPackError,
 )
 from ..operations import load as loading
+from ..pack import PackUnit
 from ..repository.catalogue import Amount, Catalogue, collect_errors
 from ..repository.ignored import reasons
+from ..repository.repository import ReadRepository
 from ..repository.union import Union
 from ..status import OperationStatus
 from . import forecast
@@ -29,7 +31,7 @@ from .bounded import Observer, bounded, open_store
 from .forecast import Forecast
 
 _NEAREST = 3
-"""Environments that are shown: an explanation fits one screen."""
+"""At most this many environments are shown, so that an explanation fits one screen."""
 
 
 @dataclass(frozen=True)
@@ -45,20 +47,20 @@ class Difference:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """An environment of the store that is not this pod's."""
+    """Another environment in the store."""
 
     namespace: str
     id: str
     packs: int
     newest_s: float
-    """When its latest pack appeared, in seconds since 1970 on the store's clock."""
+    """When its latest pack was published, in seconds since 1970 on the store's clock."""
     differences: tuple[Difference, ...] | None
-    """None if nothing in the store says what its parts are."""
+    """None if the store has no readable description of its parts."""
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a load would find now, and why."""
+    """What a load would find now, and the reasons."""
 
     would_hit: bool
     verdict: str
@@ -72,20 +74,20 @@ class Explanation:
     remarks: tuple[str, ...]
     """One line for each reason why the key may not be right."""
     packs: int
-    """Usable packs for this pod; the three below are what they hold together."""
+    """Usable packs for this pod. ``units``, ``files`` and ``bytes`` are those of their union."""
     units: int
     files: int
     bytes: int
     rejected_packs: tuple[str, ...]
     """Why packs of this pod's environment are ignored: a line for each if they are few, else one line."""
     set_aside_packs: tuple[str, ...]
-    """Ids of those that a saver found damaged before."""
+    """Ids of packs that a save or ``verify`` found damaged."""
     recalled_packs: tuple[str, ...]
-    """Ids of those that an operator recalled."""
+    """Ids of packs that an operator recalled."""
     nearest: tuple[Neighbour, ...]
-    """Other environments, fewest differences first; only if there is nothing for this pod."""
+    """The most similar other environments, fewest differences first. Empty if there is something for this pod."""
     more: int
-    """How many environments are further away than these."""
+    """How many environments differ more than these."""
     elsewhere: tuple[str, ...]
     """Other namespaces that hold packs for this pod's environment."""
     errors: tuple[str, ...]
@@ -93,11 +95,11 @@ class Explanation:
     load: Forecast
     """What a load would return now."""
     local_caches: tuple[str, ...]
-    """Caches of this pod that hold artifacts already, so that a load without merging leaves them alone."""
+    """Caches of this pod that already have artifacts, so that a load without merging leaves them alone."""
     refused_caches: tuple[str, ...]
-    """One line for each cache of this pod that a load leaves out: its path and why."""
+    """One line for each cache of this pod that a load leaves out: its path and the reason."""
     per_pod_variables: tuple[str, ...]
-    """Variables in this process's environment that enter vLLM's hash, often with another value in each pod."""
+    """Variables of this process that vLLM hashes and whose values often differ between pods."""
 
 
 def explain(
@@ -107,12 +109,39 @@ def explain(
     deadline_s: float | None = None,
     observe: Observer | None = None,
 ) -> Explanation:
-    """Explain what a load would do now. Changes nothing. Raises CacheError."""
+    """Explain what a load would do now. Changes nothing.
+
+    Args:
+        namespace: Overrides ``B10_NAMESPACE``.
+        store: Overrides ``B10_STORE``.
+        deadline_s: Overrides ``B10_DEADLINE_SECONDS``.
+        observe: Receives the deadline when the work begins.
+
+    Raises:
+        CacheError: A setting is wrong, the store could not be read, or the time is up.
+    """
 
     def work(deadline: Deadline) -> Explanation:
         return _explain(Config.from_environment(namespace=namespace, store=store), deadline)
 
     return bounded("explain", work, deadline_s=deadline_s, observe=observe)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Everything in the store that a verdict depends on."""
+
+    namespace: str
+    exists: bool
+    union: Union
+    usable: tuple[PackUnit, ...]
+    """Units of the caches that B10_CACHES selects."""
+    set_aside: frozenset[str]
+    recalled: frozenset[str]
+    nearest: tuple[Neighbour, ...]
+    more: int
+    elsewhere: tuple[str, ...]
+    errors: tuple[str, ...]
 
 
 def _explain(config: Config, deadline: Deadline) -> Explanation:
@@ -123,26 +152,15 @@ def _explain(config: Config, deadline: Deadline) -> Explanation:
         catalogue = Catalogue(store, config, deadline)
         repository = catalogue.repository(config.namespace, pod.id)
         stored = forecast.read_stored(repository)
-        union = stored.union
-        listed = repository.look()
-        recalled, set_aside = listed.recalled, listed.set_aside - listed.recalled
-        errors: list[str] = []
         selected = {root.name for root in caches.roots}
-        usable = [unit for name, (_pack, unit) in union.units.items() if name.partition("/")[0] in selected]
-        nearest, more = ([], 0) if usable else _nearest(catalogue, config.namespace, pod, errors)
-        elsewhere = []
-        for name in catalogue.namespaces():
-            with collect_errors(errors):
-                if name != config.namespace and _live_packs(catalogue, name, pod.id):
-                    elsewhere.append(name)
-        exists = store.facts().exists
-    together = Amount.of(usable)
-    verdict, advice = _verdict(config, union, together, set_aside, recalled, nearest, elsewhere, exists)
+        found = _search(catalogue, repository, stored.union, selected, pod, exists=store.facts().exists)
+    verdict, advice = _verdict(found)
     expected = forecast.of_load(pod, local, stored)
-    if usable and expected.status is OperationStatus.ERROR:
+    if found.usable and expected.status is OperationStatus.ERROR:
         verdict, advice = f"{verdict}, but would fail: {expected.reason}", ""
+    amount = Amount.of(found.usable)
     return Explanation(
-        would_hit=bool(usable) and expected.status is not OperationStatus.ERROR,
+        would_hit=bool(found.usable) and expected.status is not OperationStatus.ERROR,
         verdict=verdict,
         advice=advice,
         store=str(config.store),
@@ -150,17 +168,17 @@ def _explain(config: Config, deadline: Deadline) -> Explanation:
         environment_id=pod.id,
         parts=pod.parts,
         remarks=tuple(map(str, pod.remarks)),
-        packs=len(union.packs),
-        units=together.units,
-        files=together.files,
-        bytes=together.bytes,
-        rejected_packs=reasons(union),
-        set_aside_packs=tuple(sorted(set_aside)),
-        recalled_packs=tuple(sorted(recalled)),
-        nearest=tuple(nearest),
-        more=more,
-        elsewhere=tuple(elsewhere),
-        errors=tuple(errors),
+        packs=len(found.union.packs),
+        units=amount.units,
+        files=amount.files,
+        bytes=amount.bytes,
+        rejected_packs=reasons(found.union),
+        set_aside_packs=tuple(sorted(found.set_aside)),
+        recalled_packs=tuple(sorted(found.recalled)),
+        nearest=found.nearest,
+        more=found.more,
+        elsewhere=found.elsewhere,
+        errors=found.errors,
         load=expected,
         local_caches=tuple(root.name for root in local.used),
         refused_caches=tuple(str(error) for error in local.failed.values()),
@@ -168,12 +186,45 @@ def _explain(config: Config, deadline: Deadline) -> Explanation:
     )
 
 
+def _search(
+    catalogue: Catalogue,
+    repository: ReadRepository,
+    union: Union,
+    selected: Collection[str],
+    pod: Environment,
+    *,
+    exists: bool,
+) -> _Found:
+    """Search the store for packs of this pod, and for similar environments if there are none."""
+    listed = repository.look()
+    errors: list[str] = []
+    usable = tuple(unit for name, (_pack, unit) in union.units.items() if name.partition("/")[0] in selected)
+    nearest, more = ([], 0) if usable else _nearest(catalogue, repository.namespace, pod, errors)
+    elsewhere = []
+    for name in catalogue.namespaces():
+        with collect_errors(errors):
+            if name != repository.namespace and _live_packs(catalogue, name, pod.id):
+                elsewhere.append(name)
+    return _Found(
+        namespace=repository.namespace,
+        exists=exists,
+        union=union,
+        usable=usable,
+        set_aside=listed.set_aside - listed.recalled,
+        recalled=listed.recalled,
+        nearest=tuple(nearest),
+        more=more,
+        elsewhere=tuple(elsewhere),
+        errors=tuple(errors),
+    )
+
+
 def _nearest(catalogue: Catalogue, namespace: str, pod: Environment, errors: list[str]) -> tuple[list[Neighbour], int]:
-    """The environments that differ least, of this namespace or, if it has none, of all."""
+    """The environments with the fewest differences, of this namespace or, if it has none, of all."""
     found = _neighbours(catalogue, [namespace], pod, errors)
     if not found:
         found = _neighbours(catalogue, catalogue.namespaces(), pod, errors)
-    # The newest of equals: it is what pods like this one are likely to have been.
+    # Among equals the newest first: pods like this one are more likely to have saved it.
     found.sort(key=lambda other: (len(other.differences or ()) or len(pod.parts) + 1, -other.newest_s))
     return found[:_NEAREST], len(found[_NEAREST:])
 
@@ -191,7 +242,7 @@ def _neighbours(
 
 
 def _neighbour(catalogue: Catalogue, namespace: str, environment_id: str, pod: Environment) -> list[Neighbour]:
-    """One environment, unless it is the pod's own or has no packs that count."""
+    """One environment; none if it is the pod's own or has no usable packs."""
     published = _live_packs(catalogue, namespace, environment_id)
     if environment_id == pod.id or not published:
         return []
@@ -201,7 +252,7 @@ def _neighbour(catalogue: Catalogue, namespace: str, environment_id: str, pod: E
 
 
 def _live_packs(catalogue: Catalogue, namespace: str, environment_id: str) -> list[float]:
-    """When each pack of an environment appeared that is not set aside. None of them is read."""
+    """When each pack was published that no mark excludes. It reads no pack."""
     repository = catalogue.repository(namespace, environment_id)
     return [info.modified_s for info in repository.look().usable.values()]
 
@@ -229,61 +280,49 @@ def _in_words(part: str, store: str | None, pod: str | None) -> str:
 
 
 def _shown(value: str | None) -> str:
-    """A part's value; one that a version of this package does not know is not there at all."""
+    """A part's value in words. Another version of this package may lack a part."""
     return "no such part" if value is None else value or "none"
 
 
-_HEALS = "the next save from a pod that has compiled makes the store whole again"
+_NEXT_SAVE = "nothing is to be done: the next save from a pod that has compiled publishes the units again"
 _ADVICE: tuple[tuple[type[PackError], str], ...] = (
-    (CorruptPackError, _HEALS),
+    (CorruptPackError, _NEXT_SAVE),
     (UntrustedPackError, "let a pod with B10_SIGNING_KEY save, or add its public key to B10_TRUSTED_KEYS"),
-    (UnsupportedPackError, "they are of a later version of b10-transfer: run the same version here"),
-    (PackTooLargeError, "raise the variable named below, or prune the packs that nobody needs"),
-    (UnreadablePackError, "the store did not deliver them: `b10-compile-cache doctor` tries it out"),
+    (UnsupportedPackError, "a later version of b10-transfer wrote them: use the same version here"),
+    (PackTooLargeError, "raise the variable named below, or prune packs"),
+    (UnreadablePackError, "the store did not deliver them: `b10-compile-cache doctor` checks it"),
 )
 
 
-def _verdict(
-    config: Config,
-    union: Union,
-    usable: Amount,
-    set_aside: frozenset[str],
-    recalled: frozenset[str],
-    nearest: Sequence[Neighbour],
-    elsewhere: Sequence[str],
-    exists: bool,
-) -> tuple[str, str]:
-    """What a load would find, and what to do if that is nothing."""
-    if usable.units:
-        return f"a load finds {usable.units} {'unit' if usable.units == 1 else 'units'} for this pod", ""
-    if union.units:
-        names = ", ".join(sorted({name.partition("/")[0] for name in union.units}))
+def _verdict(found: _Found) -> tuple[str, str]:
+    """What a load would find; and what to do if that is nothing."""
+    if found.usable:
+        number = len(found.usable)
+        return f"a load finds {number} {'unit' if number == 1 else 'units'} for this pod", ""
+    if found.union.units:
+        names = ", ".join(sorted({name.partition("/")[0] for name in found.union.units}))
         return f"the store has only caches that B10_CACHES leaves out: {names}", "name them in B10_CACHES, or unset it"
-    if union.rejected:
-        # Why, is told pack by pack; what to do depends on it.
-        kinds = {type(pack.error) for pack in union.rejected}
-        advice = next((advice for kind, advice in _ADVICE if kinds <= {kind}), "see below, pack by pack")
-        return f"every pack for this pod is unusable ({union.ignored})", advice
-    if elsewhere:
+    if found.union.rejected:
+        kinds = {type(pack.error) for pack in found.union.rejected}
+        advice = next((advice for kind, advice in _ADVICE if kinds <= {kind}), "see the reason of each pack below")
+        return f"every pack for this pod is unusable ({found.union.ignored})", advice
+    if found.elsewhere:
         return (
-            f"namespace {config.namespace!r} has nothing for this pod, namespace {elsewhere[0]!r} has",
-            f"set B10_NAMESPACE={elsewhere[0]}, if that is the same workload",
+            f"namespace {found.namespace!r} has nothing for this pod, but namespace {found.elsewhere[0]!r} has",
+            f"set B10_NAMESPACE={found.elsewhere[0]}, if that is the same workload",
         )
-    if set_aside:
+    if found.set_aside:
+        return f"every pack for this pod was found damaged and set aside ({len(found.set_aside)})", _NEXT_SAVE
+    if found.recalled:
         return (
-            f"every pack for this pod was found damaged and set aside ({len(set_aside)})",
-            _HEALS,
+            f"every pack for this pod was recalled ({len(found.recalled)})",
+            "if they are good after all, undo that with `b10-compile-cache reinstate`; new compilations are saved",
         )
-    if recalled:
-        return (
-            f"every pack for this pod was recalled ({len(recalled)})",
-            "`b10-compile-cache restore` has one count again; what is compiled anew is saved",
-        )
-    if nearest:
+    if found.nearest:
         return (
             "no environment in the store equals this pod's",
-            "let one pod like this one compile and save; or run the image and the kind of node that saved",
+            "let one pod like this one compile and save, or use the image and the kind of node of a pod that saved",
         )
-    if exists:
+    if found.exists:
         return "the store is empty", "nothing was saved there yet; if something should have been, check B10_STORE"
-    return "the store does not exist yet", "the first save makes it; if there should be one, check B10_STORE"
+    return "the store does not exist yet", "the first save creates it; if it should exist, check B10_STORE"

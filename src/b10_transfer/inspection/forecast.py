@@ -1,4 +1,4 @@
-"""What a load and a save would do now: their own plans, as ``info``, ``explain`` and ``doctor`` show them."""
+"""Forecasts of a load and a save for ``info``, ``explain`` and ``doctor``. They are the operations' own plans."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ..status import OperationStatus
 
 @dataclass(frozen=True)
 class Forecast:
-    """What an operation would return now."""
+    """The result that an operation would return now."""
 
     status: OperationStatus
     reason: str
@@ -34,7 +34,7 @@ class Forecast:
 
 
 def read_stored(repository: ReadRepository) -> Stored:
-    """What a store holds for this pod. Raises StoreError."""
+    """Read what a store holds for this pod. Raises StoreError."""
     union = repository.union()
     recalled = repository.recalled_content(union)
     results = {name: collected_results(repository, union, name) for name in union.units}
@@ -42,7 +42,7 @@ def read_stored(repository: ReadRepository) -> Stored:
 
 
 def of_load(pod: Environment, local: LocalRoots, stored: Stored | CacheError) -> Forecast:
-    """What a load would return. ``stored`` is the store's content, or why it cannot be read."""
+    """Forecast a load. ``stored`` is the store's content, or the error that reading it raised."""
     if unidentified := _unidentified(pod):
         return unidentified
 
@@ -61,7 +61,7 @@ def of_load(pod: Environment, local: LocalRoots, stored: Stored | CacheError) ->
 def of_save(
     config: Config, pod: Environment, roots: Sequence[CacheRoot], found: Snapshot, stored: Stored | CacheError
 ) -> Forecast:
-    """What a save would return. It reads the indexes of packs only; a save verifies every byte of them."""
+    """Forecast a save. It knows only the indexes of packs; the save itself verifies every byte of them."""
     if not config.read_only and (unidentified := _unidentified(pod)):
         return unidentified
     try:
@@ -73,7 +73,7 @@ def of_save(
 
 
 def _unidentified(pod: Environment) -> Forecast | None:
-    """The forecast for a pod that has a device which its key does not name."""
+    """The forecast for a pod whose device could not be identified; None if it was."""
     errors = [remark for remark in pod.remarks if remark.level >= logging.ERROR]
     return Forecast(OperationStatus.ERROR, str(errors[0])) if errors else None
 

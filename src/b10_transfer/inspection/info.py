@@ -1,4 +1,4 @@
-"""This pod: its key, its caches, its store, and what a load and a save would do now."""
+"""Describes this pod: its key, its caches, its store, and what a load and a save would do now."""
 
 from __future__ import annotations
 
@@ -30,62 +30,62 @@ from .plugins import Addition, list_additions
 
 @dataclass(frozen=True)
 class LocalCache:
-    """One cache of this pod, and what the store holds for it. Counts of the store are None if it could not be read."""
+    """One cache of this pod, and what the store holds for it."""
 
     name: str
     title: str
     path: str
     exists: bool
     units: int
-    """Finished ones: what a save would look at."""
+    """Number of complete units."""
     files: int
     bytes: int
     unfinished: int
-    """Units that a compiler is still writing, or never finished."""
+    """Number of incomplete units: a compiler is writing them, or was stopped."""
     unrecognised: int
-    """Files and folders that no compiler writes there: they are neither saved nor removed."""
+    """Number of files and folders that no compiler writes there. They are neither saved nor removed."""
     in_use: bool
-    """Whether it holds artifacts, so that a load without merging leaves it alone."""
+    """Whether it has artifacts, so that a load without merging leaves it alone."""
     error: str
-    """Why it could not be looked through; empty if it could."""
+    """Why it could not be read; empty if it could."""
     stored: Amount | None = None
-    """What the store holds for it."""
+    """What the store holds for it; None if the store could not be read."""
     lacks: Amount | None = None
-    """What of that is not here."""
+    """The part of ``stored`` that is missing here; None if the store could not be read."""
 
 
 @dataclass(frozen=True)
 class PodInfo:
-    """What there is to know of this pod."""
+    """Everything that ``info`` shows."""
 
     version: str
     store: str
     store_from: str
-    """What decided where the store is."""
+    """The setting that chose the store."""
     store_error: str
     """Why the store could not be read; empty if it could."""
     namespace: str
     environment_id: str
     parts: Mapping[str, str]
-    """What is compared: artifacts are shared by pods in which all of it is equal."""
+    """The environment key. Pods share artifacts if all parts are equal."""
     recorded: Mapping[str, str]
-    """What is written beside the artifacts and not compared."""
+    """Facts that are stored with packs and not compared."""
     remarks: tuple[str, ...]
     """One line for each reason why the key may not be right."""
     caches: tuple[LocalCache, ...]
     packs: int | None
-    """Usable packs for this pod, None if the store could not be read."""
+    """Number of usable packs for this pod; None if the store could not be read."""
     load: Forecast
     save: Forecast
     per_pod_variables: tuple[str, ...]
-    """Variables in this process's environment that enter vLLM's hash, often with another value in each pod."""
+    """Variables of this process that vLLM hashes and whose values often differ between pods."""
     additions: tuple[Addition, ...] = ()
     """Caches and stores that other packages add."""
 
 
 @dataclass(frozen=True)
 class LocalState:
-    """What was found without the store."""
+    """What is known of the pod without the store."""
 
     config: Config
     environment: Environment
@@ -94,7 +94,7 @@ class LocalState:
     found: Snapshot
     survey: LocalRoots
     refused: Mapping[str, ConfigurationError]
-    """Why other caches are not used where they are, by name."""
+    """Why other caches are refused, by name."""
 
 
 def inspect_pod(
@@ -104,9 +104,19 @@ def inspect_pod(
     deadline_s: float | None = None,
     observe: Observer | None = None,
 ) -> PodInfo:
-    """Look at this pod and its store; changes nothing. A store that cannot be read is told in the result.
+    """Describe this pod and its store. Changes nothing.
 
-    Raises CacheError if the pod itself cannot be looked at.
+    Args:
+        namespace: Overrides ``B10_NAMESPACE``.
+        store: Overrides ``B10_STORE``.
+        deadline_s: Overrides ``B10_DEADLINE_SECONDS``.
+        observe: Receives the deadline when the work begins.
+
+    Returns:
+        The description. ``store_error`` says why the store could not be read.
+
+    Raises:
+        CacheError: A setting is wrong, or the pod's own caches could not be read in time.
     """
     deadline = Deadline("info", read_deadline(deadline_s))
     if observe is not None:
@@ -139,7 +149,7 @@ def inspect_pod(
 
 
 def look_around(config: Config, deadline: Deadline) -> LocalState:
-    """Look at this pod's caches. Raises ConfigurationError."""
+    """Read this pod's caches. Raises ConfigurationError."""
     located = locate_caches(config)
     roots = tuple(located.roots)
     survey = loading.survey(roots, config, located.refused)
@@ -173,12 +183,12 @@ def _local_cache(root: CacheRoot, survey: LocalRoots, found: Snapshot) -> LocalC
 def _is_in_use(root: CacheRoot) -> bool:
     try:
         return snapshot.has_artifacts(root)
-    except LocalCacheError:  # the survey has the reason
+    except LocalCacheError:  # the survey reports the reason
         return False
 
 
 def read_store(local: LocalState, deadline: Deadline) -> Stored | CacheError:
-    """What the store holds for this pod, or why it cannot be read."""
+    """Read what the store holds for this pod; returns the error if it cannot be read."""
 
     def read() -> Stored:
         with open_store(local.config, deadline) as store:

@@ -1,4 +1,4 @@
-"""What installed packages add."""
+"""Caches and stores that installed packages add."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Addition:
     kind: str
     """``cache`` or ``store``."""
     name: str
-    """Name of the cache, or scheme of the store's URLs."""
+    """Name of the cache, or scheme of the URLs of the store."""
     package: str
     """Name and version of the package."""
     problem: str

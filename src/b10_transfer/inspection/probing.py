@@ -1,4 +1,4 @@
-"""Try out a store: what a load and a save ask of it, with small objects that are removed again."""
+"""Checks a store with every operation that a load and a save need. The objects are small and deleted afterwards."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..stores.base import Store
 from .checks import Check, ok, problem, warning
 
 PROBES = SHARED_LEASES
-"""Where savers keep short-lived objects and remove what dead ones left: of a doctor that was killed, too."""
+"""A folder of short-lived objects. Saves delete what a killed process left there, also a killed doctor."""
 _RACES = 5
 _SAMPLES = 5
 _SLOW_CREATE_S = 1.0
@@ -32,18 +32,29 @@ _READ_ONLY = {os.strerror(number) for number in (errno.EROFS, errno.EACCES, errn
 def probe_store(
     store: Store, same_store: Store, max_pack_bytes: int, deadline: Deadline, *, read_only: bool = False
 ) -> Iterator[Check]:
-    """Check a store, which is opened twice as if by two pods. With ``read_only`` nothing is written.
+    """Check a store.
 
-    Yields each check when it is done. Raises CacheError if the store does not answer, or not in time.
+    Args:
+        store: The store.
+        same_store: The same store, opened a second time, in place of a second pod.
+        max_pack_bytes: Largest size of a pack.
+        deadline: Of the doctor.
+        read_only: Whether to write nothing. Default: false.
+
+    Yields:
+        Each check when it is done.
+
+    Raises:
+        CacheError: The store failed, or did not answer in time.
     """
-    deadline.check(f"looking at {store.location}")
+    deadline.check(f"listing {store.location}")
     facts = store.facts()
     store.folders(VERSION)
-    yield ok("store", "it answers" if facts.exists else "it does not exist yet; the first save makes it")
+    yield ok("store", "it answers" if facts.exists else "it does not exist yet; the first save creates it")
     if facts.free_bytes is not None:
         yield _space(facts.free_bytes, max_pack_bytes)
     if read_only:
-        yield ok("write", "B10_READ_ONLY=1: was not tried")
+        yield ok("write", "B10_READ_ONLY=1: not tested")
         return
     probe = _Probe(store, same_store, deadline)
     try:
@@ -51,7 +62,7 @@ def probe_store(
     finally:
         left = probe.clean_up()
     if left:
-        yield warning("cleaning up", f"{left[0]} could not be removed", "savers remove it after some minutes")
+        yield warning("cleaning up", f"{left[0]} could not be deleted", "a later save deletes it")
 
 
 def _space(free_bytes: int, max_pack_bytes: int) -> Check:
@@ -61,7 +72,7 @@ def _space(free_bytes: int, max_pack_bytes: int) -> Check:
     return warning(
         "space",
         f"{seen}, and one save may take {max_pack_bytes / MB:.0f} MiB (MAX_CACHE_SIZE_MB)",
-        "make room: `b10-compile-cache ls` shows what takes it, `clear --store` removes an environment's packs",
+        "free some space: `b10-compile-cache ls` shows the sizes, `b10-compile-cache prune` deletes packs",
     )
 
 
@@ -69,7 +80,8 @@ def _not_exclusive(seen: str) -> Check:
     return problem(
         "exclusive create",
         seen,
-        "packs have unique names and are safe, but locks are not; another kind of volume or bucket is better",
+        "packs are safe, because their names are unique; locks do not work, so pods may repeat work. Consider another "
+        "kind of volume or bucket",
     )
 
 
@@ -85,7 +97,7 @@ class _Probe:
     def run(self) -> Iterator[Check]:
         self._deadline.check(f"writing to {self._store.location}")
         content = secrets.token_bytes(4096)
-        self._same_store.list(PROBES)  # so that a client that keeps listings has an old one
+        self._same_store.list(PROBES)  # a client that caches listings now has an old one
         name = self._name()
         try:
             self._store.create(name, io.BytesIO(content))
@@ -100,7 +112,7 @@ class _Probe:
         yield self._clock()
 
     def clean_up(self) -> list[str]:
-        """Remove every probe; those that could not be removed and are there."""
+        """Delete every probe; returns those that could not be deleted and still exist."""
         kept = []
         for name in self._created:
             try:
@@ -111,12 +123,12 @@ class _Probe:
             return []
         try:
             there = {info.name for info in self._store.list(PROBES)}
-        except CacheError:  # the store no longer answers, which is a finding of its own
+        except CacheError:  # the store no longer answers, which another check reports
             return []
         return [f"{self._store.location}/{name}" for name in kept if name in there]
 
     def _name(self) -> str:
-        """A new name, which is remembered for cleaning up: an object may be there even if creating it failed."""
+        """A new name, noted for the clean-up: an object may exist even if its creation failed."""
         self._created.append(f"{PROBES}/doctor-{secrets.token_hex(8)}")
         return self._created[-1]
 
@@ -128,19 +140,21 @@ class _Probe:
         if error.detail in _READ_ONLY:
             return warning(
                 "write",
-                f"the store is read-only for this pod ({error.detail}): it can load and not save",
-                f"nothing, if others save; else mount it writable, for user {os.geteuid()}",
+                f"the store is read-only for this pod ({error.detail}): it can load but not save",
+                f"nothing is to be done if other pods save; otherwise mount it writable for user {os.geteuid()}",
             )
-        return problem("write", str(error), "saves will fail likewise: check the volume, its quota and its free space")
+        return problem("write", str(error), "saves will fail, too: check the volume, its quota and its free space")
 
     def _read_back(self, name: str, content: bytes) -> Check:
         reader = self._same_store.open(name)
         if reader is None:
-            return problem("read", "an object that was just created is not there", "this is no store: check the mount")
+            return problem(
+                "read", "an object that was just created is missing", "check the mount: it cannot hold a store"
+            )
         with reader:
             if bytes(reader.read_at(0, reader.size_bytes)) != content:
-                return problem("read", "an object reads back with other bytes", "check the volume: it damages data")
-        return ok("read", "an object reads back as it was written")
+                return problem("read", "an object was read back with other bytes", "check the volume: it damages data")
+        return ok("read", "an object is read back as it was written")
 
     def _listed(self, name: str) -> Check:
         if name in (info.name for info in self._same_store.list(PROBES)):
@@ -148,21 +162,21 @@ class _Probe:
         return warning(
             "listing",
             "a new object is not listed at once",
-            "harmless: a load may miss what was published some seconds ago. On NFS, see acdirmax and lookupcache",
+            "harmless: a load may miss packs of the last few seconds. On NFS, see the options acdirmax and lookupcache",
         )
 
     def _exclusive(self) -> Check:
-        self._deadline.check(f"creating objects twice at once in {self._store.location}")
+        self._deadline.check(f"creating one name twice at once in {self._store.location}")
         for _ in range(_RACES):
             winners = self._race()
             if len(winners) != 1:
-                return _not_exclusive(f"{len(winners)} of two creators of one name were told that they created it")
+                return _not_exclusive(f"{len(winners)} of two clients that created one name at once succeeded")
         if self._store.facts().exclusive is False:
-            return _not_exclusive("the bucket refuses to create on condition that there is nothing (If-None-Match: *)")
-        return ok("exclusive create", f"of two creators of one name one wins ({_RACES} rounds)")
+            return _not_exclusive("the bucket refuses conditional creates (If-None-Match: *)")
+        return ok("exclusive create", f"of two clients that create one name, one succeeds ({_RACES} rounds)")
 
     def _race(self) -> list[int]:
-        """Let two create one name at once; the numbers of those who were told that they did."""
+        """Let two clients create one name at once; returns the numbers of those that succeeded."""
         name, start = self._name(), threading.Barrier(2)
         winners: list[int] = []
         failures: list[Exception] = []
@@ -173,7 +187,7 @@ class _Probe:
                     start.wait(self._deadline.remaining_s)
                 if store.create(name, io.BytesIO(b"%d" % number)):
                     winners.append(number)
-            except Exception as error:  # noqa: BLE001 - raised below, in the thread that asked
+            except Exception as error:  # noqa: BLE001 - raised below, in the caller's thread
                 failures.append(error)
 
         creators = [
@@ -194,7 +208,7 @@ class _Probe:
         read_s = median(self._timed(self._read_one))
         seen = f"a small object takes {1000 * create_s:.1f} ms to create and {1000 * read_s:.1f} ms to read"
         if create_s > _SLOW_CREATE_S or read_s > _SLOW_READ_S:
-            return warning("latency", seen, "loads will be slow: put the store nearer, or raise B10_DEADLINE_SECONDS")
+            return warning("latency", seen, "loads will be slow: use a nearer store, or raise B10_DEADLINE_SECONDS")
         return ok("latency", f"{seen} (medians of {_SAMPLES})")
 
     def _read_one(self) -> None:
@@ -217,5 +231,5 @@ class _Probe:
         return warning(
             "clock",
             f"the store's clock is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} this pod's",
-            "nothing depends on it but the ages that `ls` shows; set the clock of one or the other",
+            "only the ages that `ls` shows depend on it; correct one of the clocks",
         )

@@ -1,4 +1,4 @@
-"""Check every setting at once, where an operation stops at the first that is wrong."""
+"""Checks all settings. An operation stops at the first wrong one."""
 
 from __future__ import annotations
 
@@ -23,9 +23,19 @@ _OURS = ("B10_", "B10FS_")
 def check_settings(
     environ: Mapping[str, str], namespace: str | None, store: str | os.PathLike[str] | None
 ) -> tuple[Config | None, list[Check]]:
-    """What is wrong with the settings, and a configuration in which defaults stand for what is.
+    """Check every setting.
 
-    None for the configuration if it would mean another store. Raises ConfigurationError for an argument.
+    Args:
+        environ: The variables.
+        namespace: Overrides ``B10_NAMESPACE``.
+        store: Overrides ``B10_STORE``.
+
+    Returns:
+        The settings, with defaults in place of wrong values, and the checks. The settings are None if the default would
+        mean another store or namespace.
+
+    Raises:
+        ConfigurationError: ``namespace`` or ``store`` is not usable.
     """
     usable = dict(environ)
     checks: list[Check] = []
@@ -43,7 +53,7 @@ def check_settings(
                     raise
                 checks.append(problem(_NAME, str(error), f"correct {error.variable}, or unset it"))
                 del usable[error.variable]
-        messages.clear()  # of attempts that failed
+        messages.clear()  # messages of the failed attempts
         locate_caches(Config.from_environment(usable, namespace=namespace, store=store))
         LauncherConfig.from_environment(usable)
         read_log_level(usable)
@@ -64,7 +74,7 @@ def _correction(error: ConfigurationError, environ: Mapping[str, str]) -> str:
 
 
 def _misspelt(environ: Mapping[str, str]) -> Iterator[Check]:
-    """Variables that look like ours and are none: they would be ignored in silence."""
+    """Variables whose names nearly are names of settings: nothing else would report them."""
     variables = [
         *VARIABLES,
         *LAUNCHER_VARIABLES,
@@ -73,12 +83,12 @@ def _misspelt(environ: Mapping[str, str]) -> Iterator[Check]:
     known = {variable.name for variable in variables}
     for name in sorted(environ):
         if name.startswith(_OURS) and name not in known and (meant := difflib.get_close_matches(name, known, 1, 0.8)):
-            yield warning(_NAME, f"{name} is set, and means nothing", f"is {meant[0]} meant?")
+            yield warning(_NAME, f"{name} is set, but no such setting exists", f"did you mean {meant[0]}?")
 
 
 @contextmanager
 def _logged() -> Iterator[list[str]]:
-    """Collect what reading the settings logs as a warning or worse, instead of logging it."""
+    """Collect warnings and errors that reading the settings logs, instead of logging them."""
     messages: list[str] = []
 
     class Collector(logging.Handler):

@@ -27,7 +27,7 @@ def this_pod(isolated_env: IsolatedEnv) -> Publisher:
 def test_pod_without_artifacts_has_nothing_to_remove(isolated_env: IsolatedEnv) -> None:
     answer = command("clear")
     assert answer.exit_code == 0
-    assert answer.stdout.startswith("there is nothing to remove in ")
+    assert answer.stdout.startswith("nothing to remove in ")
 
 
 def test_artifacts_are_removed_and_nothing_else(isolated_env: IsolatedEnv, read_tree: ReadTree) -> None:
@@ -86,7 +86,7 @@ def test_store_that_lies_in_a_cache_is_left_alone(isolated_env: IsolatedEnv, mon
     assert not (isolated_env.inductor / "fxgraph").exists()
 
 
-def test_what_cannot_be_removed_is_said_and_the_rest_goes(
+def test_artifacts_that_cannot_be_removed_are_reported_and_the_others_removed(
     isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     isolated_env.fill(isolated_env.inductor, ARTIFACTS)
@@ -133,7 +133,7 @@ def test_options_that_do_not_go_together_are_wrong_usage(
     assert (isolated_env.triton / "KERNEL/launcher.so").exists()
 
 
-def test_store_is_not_cleared_without_yes_where_nobody_can_be_asked(this_pod: Publisher) -> None:
+def test_without_a_terminal_clearing_a_store_needs_yes(this_pod: Publisher) -> None:
     pack = this_pod.publish()
     answer = command("clear", "--store")
     assert answer.exit_code == 2
@@ -198,7 +198,7 @@ def test_only_the_layout_of_a_store_is_cleared(this_pod: Publisher) -> None:
 
 def test_clearing_a_store_that_holds_nothing_is_no_error(isolated_env: IsolatedEnv) -> None:
     answer = command("clear", "--store")
-    assert (answer.exit_code, answer.stdout) == (0, "the store holds no such packs\n")
+    assert (answer.exit_code, "nothing to remove" in answer.stdout) == (0, True)
     assert not isolated_env.store.exists()
 
 

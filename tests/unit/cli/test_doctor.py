@@ -49,9 +49,7 @@ def test_nothing_of_a_doctor_is_left_that_ls_or_load_would_find(isolated_env: Is
     assert load().status.name == "DOES_NOT_EXIST"
 
 
-def test_every_setting_that_is_wrong_is_told_at_once(
-    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_wrong_settings_are_reported_at_once(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = {
         "MAX_CACHE_SIZE_MB": "0",
         "B10_MERGE": "yes",
@@ -74,7 +72,7 @@ def test_store_that_is_wrongly_set_is_not_replaced_by_another(
 ) -> None:
     monkeypatch.setenv("B10_STORE", "ftp://host/store")
     found = checks()
-    assert found["store"][0]["seen"] == "was not looked at"
+    assert found["store"][0]["seen"] == "not checked"
     assert "write" not in found
 
 
@@ -84,7 +82,7 @@ def test_store_that_is_wrongly_set_is_not_replaced_by_another(
         ("MAX_CACHE_SIZE_MB", "9999", "above its cap"),
         ("B10_TRANSFER_TIMEOUT_S", "soon", "B10_TRANSFER_TIMEOUT_S='soon' is not usable"),
         ("B10_TRANSFER_CLI_LOGLEVEL", "LOUD", "B10_TRANSFER_CLI_LOGLEVEL='LOUD' is not usable"),
-        ("B10_NAMESPCE", "x", "B10_NAMESPCE is set, and means nothing"),
+        ("B10_NAMESPCE", "x", "B10_NAMESPCE is set"),
     ],
 )
 def test_setting_that_is_replaced_or_ignored_is_a_warning(
@@ -97,9 +95,9 @@ def test_setting_that_is_replaced_or_ignored_is_a_warning(
     assert (check["name"], words in check["seen"]) == ("settings", True)
 
 
-def test_misspelt_variable_is_told_what_it_is_like(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_misspelt_variable_gets_a_suggestion(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("B10_NAMESPCE", "x")
-    assert checks()["settings"][0]["advice"] == "is B10_NAMESPACE meant?"
+    assert "B10_NAMESPACE" in checks()["settings"][0]["advice"]
 
 
 @pytest.mark.parametrize("arguments", [["--namespace", "a b"], ["--store", "ftp://host/store"], ["--deadline", "-1"]])
@@ -152,12 +150,12 @@ def test_cache_of_another_user_is_a_warning(isolated_env: IsolatedEnv, monkeypat
     assert (check["state"], "this command runs as user 4711" in check["seen"]) == ("WARNING", True)
 
 
-def test_caches_are_told_with_what_they_hold(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_contents_of_caches_are_shown(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
     isolated_env.fill(isolated_env.triton, {"KERNEL/launcher.so": b"x"})
     monkeypatch.setenv("B10_CACHES", "triton,inductor")
     found = checks()
     assert found["cache triton"][0]["seen"] == f"1 units, 0.0 MB in {isolated_env.triton}"
-    assert found["caches"][0]["seen"] == "empty, and can be restored to: inductor"
+    assert found["caches"][0]["seen"] == "empty and writable: inductor"
     assert found["caches"][1]["seen"].startswith("B10_CACHES leaves out ")
 
 
@@ -174,7 +172,7 @@ def test_torch_for_a_device_that_is_not_there_is_a_warning(
     if detect().parts["accelerator"] != "cpu":
         pytest.skip("there is a device")
     monkeypatch.setattr("b10_transfer.inspection.doctor.torch_build", lambda: TorchBuild("2.13.0", cuda="13.0"))
-    assert "torch is built for CUDA 13.0, and no device was found" in checks()["key"][0]["seen"]
+    assert "torch is built for CUDA 13.0, but no device was found" in checks()["key"][0]["seen"]
 
 
 def test_per_pod_variables_are_a_warning(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:

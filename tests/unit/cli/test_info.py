@@ -23,7 +23,7 @@ def test_every_part_of_the_key_is_shown(isolated_env: IsolatedEnv) -> None:
     assert f"environment  {detect().id}" in answer.stdout
 
 
-def test_what_is_recorded_is_told_from_what_is_compared(isolated_env: IsolatedEnv) -> None:
+def test_recorded_facts_are_separate_from_compared_parts(isolated_env: IsolatedEnv) -> None:
     found = command("info", "--json").json
     assert found["parts"] == dict(detect().parts)
     assert found["recorded"] == dict(detect().recorded)
@@ -37,7 +37,7 @@ def test_what_is_recorded_is_told_from_what_is_compared(isolated_env: IsolatedEn
         ([], {"B10_STORE": ""}, "the default; it is not shared between machines"),
     ],
 )
-def test_where_the_store_comes_from_is_said(
+def test_setting_that_chose_the_store_is_named(
     isolated_env: IsolatedEnv,
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
@@ -50,9 +50,7 @@ def test_where_the_store_comes_from_is_said(
     assert command("info", "--json", *arguments).json["store_from"] == origin
 
 
-def test_json_says_of_each_cache_what_is_here_and_what_the_store_has(
-    this_pod: Publisher, isolated_env: IsolatedEnv
-) -> None:
+def test_json_counts_local_and_stored_units_of_each_cache(this_pod: Publisher, isolated_env: IsolatedEnv) -> None:
     this_pod.publish()
     isolated_env.fill(isolated_env.triton, {"MINE/launcher.so": b"12345", "MINE/lock": b"", "HALF/k.ptx": b""})
     found = command("info", "--json").json
@@ -140,7 +138,7 @@ def test_store_that_cannot_be_read_leaves_the_pod_to_be_shown(
     assert {cache["name"]: cache["units"] for cache in found["caches"]}["triton"] == 1
 
 
-def test_root_that_cannot_be_looked_through_is_told_beside_the_others(
+def test_unreadable_root_is_reported_with_the_others(
     isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     isolated_env.fill(isolated_env.inductor, {"fxgraph/ey/key/graph": b"x"})

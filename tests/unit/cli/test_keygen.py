@@ -41,7 +41,7 @@ def test_existing_public_key_stays_and_leaves_no_private_one(tmp_path: Path) -> 
     assert not (tmp_path / "key").exists()
 
 
-def test_folder_that_is_not_there_is_an_error_that_says_so(tmp_path: Path) -> None:
+def test_missing_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["keygen", str(tmp_path / "no" / "key")])
     assert result.exit_code == 1
     assert "no key was made" in result.stderr

@@ -19,7 +19,7 @@ def other_pod(isolated_env: IsolatedEnv) -> Publisher:
     return Publisher(isolated_env.store, pod_like_this(torch="2.12.0+cpu"), "other-team")
 
 
-def test_store_that_does_not_exist_is_said_to_be_missing(isolated_env: IsolatedEnv) -> None:
+def test_missing_store_is_reported(isolated_env: IsolatedEnv) -> None:
     answer = command("ls")
     assert (answer.exit_code, answer.stdout) == (0, f"{isolated_env.store} does not exist yet\n")
     assert not isolated_env.store.exists()
@@ -88,7 +88,7 @@ def test_b10_namespace_hides_no_other(
     assert len(command("ls", "--json").json["environments"]) == 2
 
 
-def test_json_says_all_there_is_to_say(this_pod: Publisher) -> None:
+def test_json_is_complete(this_pod: Publisher) -> None:
     pack = this_pod.publish()
     found = command("ls", "--json").json
     assert found.keys() == {"store", "exists", "environment_id", "environments", "errors"}
@@ -159,7 +159,7 @@ def test_packs_shows_a_line_for_each(this_pod: Publisher) -> None:
     assert "damaged: " in second
 
 
-def test_pack_that_is_too_large_for_this_pod_says_so(this_pod: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pack_over_this_pods_limit_is_too_large(this_pod: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
     noise = bytes(range(256)) * 8192
     this_pod.publish({"triton/KERNEL/": {"launcher.so": bytes(byte ^ index % 251 for index, byte in enumerate(noise))}})
     pack = next(this_pod.folder.glob("packs/*"))

@@ -50,7 +50,7 @@ def test_empty_store_has_nothing_to_prune(isolated_env: IsolatedEnv) -> None:
     assert not isolated_env.store.exists()
 
 
-def test_dry_run_says_what_would_go_and_why_and_changes_nothing(pod: Publisher) -> None:
+def test_dry_run_shows_packs_and_reasons_and_changes_nothing(pod: Publisher) -> None:
     old, new = publish(pod, 40, 1)
     answer = command("prune", "--older-than", "30d", "--dry-run")
     assert answer.exit_code == 0
@@ -121,7 +121,7 @@ def test_oldest_packs_go_until_the_rest_fits(pod: Publisher, isolated_env: Isola
     assert sum(pack.stat().st_size for pack in packs) == answer.json["kept_bytes"] <= 1_000_000
 
 
-def test_where_nobody_can_be_asked_it_needs_yes(pod: Publisher) -> None:
+def test_without_a_terminal_it_needs_yes(pod: Publisher) -> None:
     [old] = publish(pod, 40)
     answer = command("prune", "--older-than", "30d")
     assert (answer.exit_code, "needs --yes" in answer.stderr) == (2, True)
@@ -152,7 +152,7 @@ def test_pruned_merged_pack_goes_with_what_was_merged_into_it(
     assert load(merge=True).status is OperationStatus.DOES_NOT_EXIST
 
 
-def test_recalled_packs_stay_because_they_say_what_must_not_come_back(pod: Publisher) -> None:
+def test_recalled_packs_stay_because_saves_need_them(pod: Publisher) -> None:
     [old] = publish(pod, 40)
     command("recall", *ids(old))
     assert actions(command("prune", "--older-than", "1d", "--grace", "0", "--yes", "--json")) == {}
@@ -192,7 +192,7 @@ def test_what_dead_savers_left_goes_too(pod: Publisher, isolated_env: IsolatedEn
     assert not staged.exists()
 
 
-def test_read_only_pod_may_look_and_prunes_nothing(pod: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_only_pod_may_only_do_a_dry_run(pod: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
     [old] = publish(pod, 40)
     monkeypatch.setenv("B10_READ_ONLY", "1")
     before = sorted(pod.store.rglob("*"))
