@@ -76,6 +76,10 @@ class StoreError(CacheError):
         super().__init__(f"could not {operation} {target}: {detail}")
 
 
+class ReadOnlyStoreError(StoreError):
+    """The store refuses every write of this process, which may read it: a read-only mount, or no permission."""
+
+
 class PackError(CacheError):
     """A pack cannot be used. Loads ignore it.
 

@@ -17,7 +17,7 @@ class OperationStatus(Enum):
     """Load only: the store has nothing usable for this environment and namespace."""
     SKIPPED = auto()
     """Load: every cache that the store has data for already holds artifacts. Save: the store already has every unit,
-    or nothing was compiled."""
+    nothing was compiled, or this pod can only read the store."""
 
 
 @dataclass(frozen=True)
@@ -78,3 +78,6 @@ class SaveReport(Report):
     """Number of units that a compiler was still writing. The next save publishes them."""
     quarantined_packs: tuple[str, ...] = ()
     """Ids of the damaged packs that this save marked, so that later loads do not read them."""
+    read_only: bool = False
+    """Whether this pod can publish nothing: ``B10_READ_ONLY=1``, or the store refuses writes. The status is SKIPPED.
+    A process logs it once."""

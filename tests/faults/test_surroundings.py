@@ -164,9 +164,34 @@ def test_user_without_a_home_needs_none(pod: Pod, operation: str) -> None:
 
 
 @needs_root
-def test_store_that_a_user_may_not_write_to_is_an_error_that_says_so(pod: Pod) -> None:
+def test_store_that_a_user_may_not_write_to_is_read_only_for_him(pod: Pod) -> None:
+    """He is told what to do if he is meant to save."""
+    assert pod.run("save").status == "SUCCESS"
     give_to(UID, pod, "tmp", "source", "target")
-    assert_refused(pod.run("save", become(UID)), str(pod.folder / "store"), "Permission denied")
+    other = pod.folder / "source/inductor/fxgraph/ot/fother/graph"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"another")
+    done = pod.run("save", become(UID))
+    assert (done.status, done.errors) == ("SKIPPED", "")
+    store = pod.folder / "store"
+    assert f"{store} is read-only for this pod" in done.reason
+    assert f"Permission denied; {store} belongs to uid 0, gid 0, mode 0755; this process is uid {UID}" in done.reason
+    assert f"chmod -R g+rwX {store}" in done.reason
+    assert pod.run("load", become(UID)).status == "SUCCESS"
+
+
+@needs_root
+def test_part_of_a_store_that_a_user_may_not_write_to_is_an_error_that_says_so(pod: Pod) -> None:
+    """Somebody has changed it by hand: that is a fault, while a store as a whole may be read-only on purpose."""
+    (pod.folder / "store").chmod(0o777)
+    assert pod.run("save").status == "SUCCESS"
+    give_to(UID, pod, "tmp", "source", "target")
+    other = pod.folder / "source/inductor/fxgraph/ot/fother/graph"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"another")
+    for folder in (pod.folder / "store").rglob("packs"):
+        folder.chmod(0o755)
+    assert_refused(pod.run("save", become(UID)), f"could not write {pod.folder / 'store'}", "Permission denied")
 
 
 @needs_root

@@ -89,7 +89,7 @@ class Pod:
         self.home, self.store, self.cache = path / "home", path / "store", path / "home" / "triton"
         self.port = free_port()
         self._started: list[Started] = []
-        (path / "bin").mkdir()
+        (path / "bin").mkdir(parents=True)
         self.home.mkdir()
         (path / "tmp").mkdir()
         self.program = path / "bin" / "vllm"

@@ -45,6 +45,7 @@ def test_store_that_is_read_only(pod: Pod, mount: Mount) -> None:
     mount.fail(**dict.fromkeys(("mkdir", "create", "write", "link", "rename", "unlink"), "EROFS"))
     log = serves_all_the_same(pod, B10_STORE=str(mount.path))
     assert "Read-only file system" in log
+    assert "failed" not in log
 
 
 def test_store_that_is_full(pod: Pod, small_volume: Path) -> None:

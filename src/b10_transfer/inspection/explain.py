@@ -151,9 +151,10 @@ def _explain(config: Config, deadline: Deadline) -> Explanation:
         local = loading.survey(caches.roots, config, caches.refused)
         catalogue = Catalogue(store, config, deadline)
         repository = catalogue.repository(config.namespace, pod.id)
-        stored = forecast.read_stored(repository)
+        facts = store.facts()
+        stored = forecast.read_stored(repository, facts)
         selected = {root.name for root in caches.roots}
-        found = _search(catalogue, repository, stored.union, selected, pod, exists=store.facts().exists)
+        found = _search(catalogue, repository, stored.union, selected, pod, exists=facts.exists)
     verdict, advice = _verdict(found)
     expected = forecast.of_load(pod, local, stored)
     if found.usable and expected.status is OperationStatus.ERROR:

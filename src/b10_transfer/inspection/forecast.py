@@ -12,14 +12,15 @@ from ..environment import Environment
 from ..errors import CacheError
 from ..local.snapshot import Snapshot
 from ..operations import load as loading
-from ..operations import save as saving
+from ..operations import save_plan
 from ..operations.load import LocalRoots
-from ..operations.save import Stored
+from ..operations.save_plan import Stored
 from ..repository.catalogue import Amount
 from ..repository.repository import ReadRepository
 from ..repository.results import collected_results
 from ..repository.union import Union
 from ..status import OperationStatus
+from ..stores.base import StoreFacts
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,12 @@ class Forecast:
     bytes: int = 0
 
 
-def read_stored(repository: ReadRepository) -> Stored:
+def read_stored(repository: ReadRepository, facts: StoreFacts) -> Stored:
     """Read what a store holds for this pod. Raises StoreError."""
     union = repository.union()
     recalled = repository.recalled_content(union)
     results = {name: collected_results(repository, union, name) for name in union.units}
-    return Stored(union, lambda: recalled, results.get)
+    return Stored(union, lambda: recalled, results.get, lambda: facts.read_only)
 
 
 def of_load(pod: Environment, local: LocalRoots, stored: Stored | CacheError) -> Forecast:
@@ -65,7 +66,7 @@ def of_save(
     if not config.read_only and (unidentified := _unidentified(pod)):
         return unidentified
     try:
-        planned = saving.plan(config, roots, found, lambda: _or_raise(stored))
+        planned = save_plan.plan(config, roots, found, lambda: _or_raise(stored))
     except CacheError as error:
         return Forecast(OperationStatus.ERROR, str(error))
     files, size = sum(len(unit.files) for unit in planned.units), sum(unit.size for unit in planned.units)

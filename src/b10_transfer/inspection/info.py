@@ -18,7 +18,7 @@ from ..local.presence import missing
 from ..local.snapshot import Snapshot
 from ..operations import load as loading
 from ..operations.load import LocalRoots
-from ..operations.save import Stored
+from ..operations.save_plan import Stored
 from ..repository.catalogue import Amount, Catalogue
 from ..repository.union import Union
 from ..version import __version__
@@ -193,7 +193,8 @@ def read_store(local: LocalState, deadline: Deadline) -> Stored | CacheError:
     def read() -> Stored:
         with open_store(local.config, deadline) as store:
             catalogue = Catalogue(store, local.config, deadline)
-            return forecast.read_stored(catalogue.repository(local.config.namespace, local.environment.id))
+            repository = catalogue.repository(local.config.namespace, local.environment.id)
+            return forecast.read_stored(repository, store.facts())
 
     try:
         return run_within(deadline, read)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import secrets
@@ -14,7 +13,7 @@ from statistics import median
 
 from ..concurrency.deadline import Deadline
 from ..config import MB
-from ..errors import CacheError, StoreError
+from ..errors import CacheError, ReadOnlyStoreError, StoreError
 from ..repository.layout import SHARED_LEASES, VERSION
 from ..stores.base import Store
 from .checks import Check, ok, problem, warning
@@ -26,7 +25,6 @@ _SAMPLES = 5
 _SLOW_CREATE_S = 1.0
 _SLOW_READ_S = 0.2
 _SKEW_S = 60.0
-_READ_ONLY = {os.strerror(number) for number in (errno.EROFS, errno.EACCES, errno.EPERM)}
 
 
 def probe_store(
@@ -137,7 +135,7 @@ class _Probe:
         return {None: "", True: ", by hard link", False: ", by rename (it has no hard links)"}[links]
 
     def _not_writable(self, error: StoreError) -> Check:
-        if error.detail in _READ_ONLY:
+        if isinstance(error, ReadOnlyStoreError):
             return warning(
                 "write",
                 f"the store is read-only for this pod ({error.detail}): it can load but not save",

@@ -16,11 +16,12 @@ from enum import Enum, auto
 from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..environment import Environment, detect
-from ..errors import CacheError
+from ..errors import CacheError, ReadOnlyStoreError
 from ..pack import Limits
 from ..repository.repository import Repository
 from ..stores import leases
-from ..stores.base import ReadStore
+from ..stores.base import ReadStore, Store
+from ..stores.leases import Lease
 from ..stores.opening import opened
 from .session import Place, Session
 
@@ -120,22 +121,30 @@ def wait(config: Config, deadline: Deadline, seconds: float, waiter: Waiter) -> 
             if waiter.session.holds_lease(place):
                 return Outcome.MINE
             if waiter.may_claim(store, repository, config.lock_timeout_s):
-                if config.read_only:
+                try:
+                    if lease := _claim(config, store, repository):
+                        waiter.session.hold(place, lease)
+                        return Outcome.MINE
+                except ReadOnlyStoreError:
                     if not leases.is_held(store, repository.lease_folder, _NAME, config.lock_timeout_s):
                         return Outcome.NOBODY
-                elif lease := leases.try_acquire(
-                    store,
-                    repository.lease_folder,
-                    [_NAME],
-                    config.lock_timeout_s,
-                    renewing=lambda: opened(config, Deadline("renewing the lease", _HELD_AT_MOST_S)),
-                ):
-                    waiter.session.hold(place, lease)
-                    return Outcome.MINE
             left_s = ends - time.monotonic()
             if left_s <= 0:
                 return Outcome.WAITING
             deadline.sleep(min(left_s, waiter.pause_s(look_s)))
+
+
+def _claim(config: Config, store: Store, repository: Repository) -> Lease | None:
+    """Claim the lease to compile; None if somebody holds it. Raises ReadOnlyStoreError if this pod must not write."""
+    if config.read_only:
+        raise ReadOnlyStoreError("write", str(config.store), "B10_READ_ONLY=1")
+    return leases.try_acquire(
+        store,
+        repository.lease_folder,
+        [_NAME],
+        config.lock_timeout_s,
+        renewing=lambda: opened(config, Deadline("renewing the lease", _HELD_AT_MOST_S)),
+    )
 
 
 def release(config: Config, deadline: Deadline, session: Session) -> None:

@@ -12,7 +12,8 @@ from typing import TypeVar
 from ..concurrency.deadline import Deadline, run_within
 from ..config import read_deadline
 from ..errors import CacheError
-from ..status import OperationStatus, Report
+from ..notices import notices
+from ..status import OperationStatus, Report, SaveReport
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,9 @@ def _log(operation: str, report: Report) -> None:
         # Only an unexpected error gets a traceback: messages of our own errors are complete.
         unexpected = report.error if not isinstance(report.error, CacheError) else None
         logger.error("%s failed after %.2f s: %s", operation, report.seconds, report.reason, exc_info=unexpected)
+        return
+    if isinstance(report, SaveReport) and report.read_only:
+        notices.log(logger, logging.INFO, f"{operation}: {report.status.name} ({report.reason})")
         return
     amount = ""
     if report.units:

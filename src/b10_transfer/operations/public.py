@@ -108,9 +108,9 @@ def save_compile_cache(
             ``B10_DEADLINE_SECONDS``, else 60.
 
     Returns:
-        SUCCESS: all new units were published, in one pack or several. SKIPPED: the store already has every unit, or
-        nothing was compiled. ERROR: the save failed, and the log says why, what to do, and which packs were published
-        before: each is complete by itself.
+        SUCCESS: all new units were published, in one pack or several. SKIPPED: the store already has every unit,
+        nothing was compiled, or this pod can only read the store. ERROR: the save failed, and the log says why, what to
+        do, and which packs were published before: each is complete by itself.
 
     Raises:
         KeyboardInterrupt, SystemExit: The program is to stop. No other exception leaves this function.

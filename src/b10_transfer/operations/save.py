@@ -1,32 +1,30 @@
 """One save: find finished units, choose those the store lacks, pack and publish them.
 
-:func:`plan` decides what is published. The save acts on it, ``info`` and ``doctor`` show it.
+:func:`.save_plan.plan` decides what is published. The save acts on it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
 
-from ..adapters import CacheRoot, locate_caches, named
+from ..adapters import locate_caches
 from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..environment import identify
-from ..errors import CacheError, CorruptPackError
+from ..errors import CacheError, CorruptPackError, ReadOnlyStoreError
 from ..local import snapshot
 from ..local.files import LocalUnit
-from ..local.snapshot import Snapshot
 from ..pack import Limits
 from ..repository import compaction
 from ..repository.ignored import few, lines_about
 from ..repository.layout import SHARED_LEASES
 from ..repository.order import published_ms
-from ..repository.repository import Content, Repository
+from ..repository.repository import Repository
 from ..repository.results import collected_results
 from ..repository.signing import signing_key, trusted_keys
 from ..repository.union import Rejected, Union
@@ -35,12 +33,12 @@ from ..stores import leases
 from ..stores.base import Store
 from ..stores.opening import opened
 from .publishing import Publisher
+from .save_plan import READ_ONLY, SavePlan, Stored, plan, plan_without_store, store_is_read_only
 
 logger = logging.getLogger(__name__)
 
 _MOST_MARKS = 100
 """Damaged packs that one save sets aside: each costs a request. Later saves go on."""
-_READ_ONLY = "B10_READ_ONLY=1: this pod publishes nothing"
 
 
 def save(config: Config, deadline: Deadline, on_published: Callable[[str], None] = lambda _pack_id: None) -> SaveReport:
@@ -54,9 +52,10 @@ def save(config: Config, deadline: Deadline, on_published: Callable[[str], None]
     if config.read_only:
         return SaveReport(
             status=OperationStatus.SKIPPED,
-            reason=_READ_ONLY,
+            reason=READ_ONLY,
             namespace=config.namespace,
             store=str(config.store),
+            read_only=True,
         )
     deadline.check("looking at the local caches")
     # The store first: its worker process starts while this one looks around.
@@ -74,15 +73,19 @@ def save(config: Config, deadline: Deadline, on_published: Callable[[str], None]
             store=str(config.store),
             left_for_next_save=found.incomplete,
         )
-        if planned := _plan_without_store(config, roots, found):
+        if planned := plan_without_store(config, roots, found):
             return replace(report, reason=planned.reason)
         limits = Limits.of(config)
         repository = Repository(
             store, config.namespace, environment, limits, deadline, trusted_keys(config), signing_key(config)
         )
+        saver = _Saver(config, deadline, store, repository, partial(plan, config, roots, found), report)
         try:
-            saver = _Saver(config, deadline, store, repository, partial(plan, config, roots, found), report)
             report = saver.save(found.units, on_published)
+        except ReadOnlyStoreError as error:
+            if saver.has_published:
+                raise
+            return replace(report, reason=store_is_read_only(config, error.detail), read_only=True)
         except CacheError:
             # Now above all: what dead savers left may be what fills the store.
             _clean_up(store, config, logging.DEBUG)
@@ -93,87 +96,13 @@ def save(config: Config, deadline: Deadline, on_published: Callable[[str], None]
         return report
 
 
-@dataclass(frozen=True)
-class SavePlan:
-    """A save's decision. SUCCESS: it publishes ``units``; SKIPPED: it publishes nothing."""
-
-    status: OperationStatus
-    reason: str
-    units: Sequence[LocalUnit] = ()
-    """Units to publish."""
-    recalled: int = 0
-    """Units that are not published because an operator recalled them."""
-
-
-class Stored(NamedTuple):
-    """What a store holds for this pod, as far as a save depends on it."""
-
-    union: Union
-    read_recalled: Callable[[], Mapping[str, set[Content]]]
-    """Reads what the recalled packs hold, by unit."""
-    read_results: Callable[[str], bytes | None]
-    """Reads the results that the packs hold of a unit."""
-
-
-def plan(config: Config, roots: Sequence[CacheRoot], found: Snapshot, read_store: Callable[[], Stored]) -> SavePlan:
-    """Decide what a save publishes. Changes nothing.
-
-    Args:
-        config: The settings.
-        roots: The caches of this pod.
-        found: What they hold.
-        read_store: Reads the store. Called only if there is something to save.
-
-    Raises:
-        CacheError: The save would fail with this error.
-    """
-    if planned := _plan_without_store(config, roots, found):
-        return planned
-    union, read_recalled, read_results = read_store()
-    stored = {name: unit for name, (_pack, unit) in union.units.items()}
-    lacking = [
-        *snapshot.lacking(found.units, stored, union.settled()),
-        *snapshot.with_new_results(found.units, stored, read_results),
-    ]
-    # A pod that restored what was recalled later must not publish it again.
-    recalled = read_recalled() if lacking else {}
-    new = [unit for unit in lacking if unit.name not in recalled or snapshot.content(unit) not in recalled[unit.name]]
-    withheld, total = len(lacking) - len(new), len(found.units)
-    if new:
-        return SavePlan(OperationStatus.SUCCESS, "would publish", new, withheld)
-    reason = f"nothing new: all {total} units are in the store"
-    if withheld:
-        reason = f"nothing new: {total - withheld} of {total} units are in the store, {withheld} were recalled"
-    return SavePlan(OperationStatus.SKIPPED, reason, (), withheld)
-
-
-def _plan_without_store(config: Config, roots: Sequence[CacheRoot], found: Snapshot) -> SavePlan | None:
-    """The decision if it does not depend on the store."""
-    if config.read_only:
-        return SavePlan(OperationStatus.SKIPPED, _READ_ONLY)
-    if snapshot.hold_artifacts(found.units):
-        return None
-    for error in found.failed.values():
-        raise error
-    return SavePlan(OperationStatus.SKIPPED, _nothing_found(roots))
-
-
 def _clean_up(store: Store, config: Config, log_level: int) -> None:
     try:
         store.remove_abandoned(config.incomplete_timeout_s)
+    except ReadOnlyStoreError as error:
+        logger.debug("%s; this pod cleans nothing up", error)
     except CacheError as error:  # what was published is published
         logger.log(log_level, "%s; what other savers left behind stays until the next save", error)
-
-
-def _nothing_found(roots: Sequence[CacheRoot]) -> str:
-    """Why there is nothing to save. Of the roots, most belong to compilers that are not in use here."""
-    if not roots:
-        return "B10_CACHES leaves no cache"
-    if there := [root for root in roots if root.path.exists()]:
-        return f"there are no finished compile artifacts in {named(there)}"
-    if len(roots) <= 3:
-        return f"there is no {named(roots)}"
-    return f"none of the {len(roots)} directories exists that compilers keep their caches in"
 
 
 class _Saver:
@@ -196,6 +125,8 @@ class _Saver:
         self._report = report
         self._union = Union((), ())
         """What the store held when it was last looked at."""
+        self.has_published = False
+        """Whether a pack was published."""
 
     def save(self, local: Sequence[LocalUnit], on_published: Callable[[str], None]) -> SaveReport:
         union, planned = self._survey(local)
@@ -228,6 +159,7 @@ class _Saver:
                 union,
                 lambda: self._repository.recalled_content(union),
                 lambda name: collected_results(self._repository, union, name),
+                lambda: self._store.facts().read_only,
             )
         )
         if planned.recalled:
@@ -252,7 +184,11 @@ class _Saver:
         def transferring() -> AbstractContextManager[None]:
             return self._lease(SHARED_LEASES, slots, "MAX_CONCURRENT_SAVES others save")
 
-        publisher = Publisher(self._repository, self._config.work_dir, self._deadline, transferring, on_published)
+        def note(pack_id: str) -> None:
+            self.has_published = True
+            on_published(pack_id)
+
+        publisher = Publisher(self._repository, self._config.work_dir, self._deadline, transferring, note)
         done = publisher.publish(new)
         report = replace(
             self._report,
@@ -276,6 +212,8 @@ class _Saver:
         return replace(report, quarantined_packs=self._quarantine(union))
 
     def _nothing_new(self, union: Union, planned: SavePlan) -> SaveReport:
+        if planned.read_only:
+            return replace(self._report, reason=planned.reason, read_only=True)
         return replace(self._report, reason=planned.reason, quarantined_packs=self._quarantine(union))
 
     def _quarantine(self, union: Union) -> tuple[str, ...]:
@@ -289,6 +227,8 @@ class _Saver:
                 done.append(pack)
                 if pack.id in union.suspect:
                     self._repository.clear(pack.id)
+        except ReadOnlyStoreError as error:
+            logger.debug("%s; damaged packs are not set aside", error)
         except CacheError as error:
             logger.warning("%s; later loads report the damaged packs again", error)
         for line in lines_about(done, 0):

@@ -55,7 +55,7 @@ class ObjectInfo:
 class StoreFacts:
     """What is known of the place a store is in, for people."""
 
-    __slots__ = ("exclusive", "exists", "free_bytes", "hard_links")
+    __slots__ = ("exclusive", "exists", "free_bytes", "hard_links", "read_only")
 
     def __init__(
         self,
@@ -64,6 +64,7 @@ class StoreFacts:
         free_bytes: int | None = None,
         hard_links: bool | None = None,
         exclusive: bool | None = None,
+        read_only: str = "",
     ) -> None:
         self.exists = exists
         """False if the first object that is created makes the place as well."""
@@ -73,6 +74,8 @@ class StoreFacts:
         """Whether objects get their names by hard links; None unless this store has created one in a directory."""
         self.exclusive = exclusive
         """False where the store has found out that two creators of one name may both be told that they created it."""
+        self.read_only = read_only
+        """Why this process can write nothing there; empty if it can, or if only an attempt would show it."""
 
 
 class BorrowedBuffer:

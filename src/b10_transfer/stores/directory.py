@@ -17,9 +17,9 @@ import errno
 import os
 import stat
 
-from ..errors import StoreError, explained
+from ..errors import ReadOnlyStoreError, StoreError, explained
 from .base import ObjectInfo, ObjectReader, Store, StoreFacts, is_name
-from .permissions import explained_refusal
+from .permissions import explained_refusal, reason_read_only
 from .tree import Folder, Tree
 
 TYPE_CHECKING = False
@@ -42,6 +42,8 @@ _NO_RENAME = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.
 _NO_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES, errno.EBADF}
 """Errors of fsync on file systems that cannot sync a folder."""
 
+_WRITES = ("write", "delete", "clean up")
+
 
 class _translated:  # noqa: N801 - used like a function
     """Turns an OSError into a StoreError that names the operation and its target."""
@@ -55,12 +57,11 @@ class _translated:  # noqa: N801 - used like a function
         pass
 
     def __exit__(self, _type: object, error: object, _traceback: object) -> None:
-        if isinstance(error, PermissionError):
-            detail = explained_refusal(error, self._top)
-        elif isinstance(error, OSError):
-            detail = explained(error)
-        else:
+        if not isinstance(error, OSError):
             return
+        if self._operation in _WRITES and (reason := reason_read_only(self._top, f"{self._top}/{STAGING}", error)):
+            raise ReadOnlyStoreError("write", self._top, reason) from error
+        detail = explained_refusal(error, self._top) if isinstance(error, PermissionError) else explained(error)
         raise StoreError(self._operation, self._target, detail) from error
 
 
@@ -109,7 +110,12 @@ class DirectoryStore(Store):
             while not os.path.isdir(place):
                 place = os.path.dirname(place)
             volume = os.statvfs(place)
-        return StoreFacts(exists=exists, free_bytes=volume.f_bavail * volume.f_frsize, hard_links=self._hard_links)
+        return StoreFacts(
+            exists=exists,
+            free_bytes=volume.f_bavail * volume.f_frsize,
+            hard_links=self._hard_links,
+            read_only=reason_read_only(self.location, f"{self.location}/{STAGING}"),
+        )
 
     def open(self, name: str) -> ObjectReader | None:
         with self._translated("open", name):

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from ..concurrency.deadline import Deadline
-from ..errors import CacheError, StoreError
+from ..errors import CacheError, ReadOnlyStoreError, StoreError
 from .base import ObjectInfo, ReadStore, Store
 
 logger = logging.getLogger(__name__)
@@ -201,7 +201,7 @@ def held(
     """Hold any one of several leases for the length of this context.
 
     Waits for one for a quarter of what is left of the deadline, and then goes on without one. So it does at once if the
-    store refuses leases.
+    store refuses leases. Raises ReadOnlyStoreError: what the lease is for could not be written either.
     """
     pause_s, ends_s = _POLL_S, time.monotonic() + _WAITING * deadline.remaining_s
     try:
@@ -213,6 +213,8 @@ def held(
                 break
             deadline.sleep(min(random.uniform(0.5, 1.0) * pause_s, left_s))
             pause_s = min(2 * pause_s, _POLL_MOST_S)
+    except ReadOnlyStoreError:
+        raise
     except StoreError as error:
         logger.debug("going on without a lease: %s", error)
         lease = None

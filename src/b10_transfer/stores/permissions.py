@@ -2,8 +2,35 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+
+
+def reason_read_only(top: str, staging: str, error: OSError | None = None) -> str:
+    """Why this process can write nothing to a store, although the store is there.
+
+    Args:
+        top: The store's top folder.
+        staging: The folder in it that each write begins in.
+        error: The error of a write, if one was tried.
+
+    Returns:
+        The reason; empty if one of the two folders can be written, or if the top folder is missing.
+    """
+    if not os.path.isdir(top):
+        return ""
+    if error is not None and error.errno == errno.EROFS:
+        return os.strerror(errno.EROFS)
+    if (error is not None and not isinstance(error, PermissionError)) or _is_writable(top) or _is_writable(staging):
+        return ""
+    if os.statvfs(top).f_flag & os.ST_RDONLY:
+        return os.strerror(errno.EROFS)
+    return explained_refusal(error or PermissionError(errno.EACCES, os.strerror(errno.EACCES), top), top)
+
+
+def _is_writable(folder: str) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def explained_refusal(error: PermissionError, top: str) -> str:

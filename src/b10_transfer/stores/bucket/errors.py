@@ -10,7 +10,7 @@ import re
 
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
-from ...errors import StoreError
+from ...errors import ReadOnlyStoreError, StoreError
 
 _ADVICE = {
     "NoSuchBucket": "there is no such bucket; create it, or correct B10_STORE",
@@ -29,6 +29,7 @@ _ADVICE = {
     "ServiceUnavailable": "the service is overloaded, and stayed so; raise B10_DEADLINE_SECONDS",
 }
 """What to do, by the code that a bucket answers."""
+_NO_PERMISSION = ("", "AccessDenied", "AuthorizationPermissionMismatch")
 _REFUSED = "access was refused; check the credentials and what they may do (needed: list, get, put, delete)"
 _IDENTITY = re.compile(
     r"//169\.254\.(?:169|170)\.|//metadata\.google\.internal"
@@ -76,6 +77,8 @@ class Translation:
         if error is None or isinstance(error, StoreError) or not isinstance(error, BaseError | OSError | ValueError):
             return
         kind, detail = _meaning(error)
+        if self._operation == "write" and kind is StoreError and _lacks_permission(error):
+            kind = ReadOnlyStoreError
         raise kind(self._operation, self._target, detail) from error
 
 
@@ -162,6 +165,11 @@ def _meaning(error: BaseException) -> tuple[type[StoreError], str]:
     if answered:
         return StoreError, f"the bucket answered {answered}" + (f" ({code})" if code else "")
     return StoreError, _unanswered(error)
+
+
+def _lacks_permission(error: BaseException) -> bool:
+    """Whether valid credentials do not allow a request."""
+    return isinstance(error, PermissionDeniedError) and _code(error) in _NO_PERMISSION
 
 
 def _unanswered(error: BaseException) -> str:

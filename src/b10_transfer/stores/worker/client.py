@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...concurrency.deadline import Deadline
 from ...config import PluginUrl
-from ...errors import MORE_PROCESSES, CacheError, StoreError
+from ...errors import MORE_PROCESSES, CacheError, ReadOnlyStoreError, StoreError
 from ..base import BorrowedBuffer, ObjectInfo, ObjectReader, Store, StoreFacts
 from ..directory import DirectoryStore
 from ..locality import is_local
@@ -212,7 +212,7 @@ class WorkerStore(Store):
         finally:
             self._lock.release()
         if "error" in answer[0]:
-            raise StoreError(*answer[0]["error"])
+            raise (ReadOnlyStoreError if answer[0].get("read_only") else StoreError)(*answer[0]["error"])
         return answer
 
     def _send_body(self, body: Source) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ...errors import StoreError
+from ...errors import ReadOnlyStoreError, StoreError
 from .ahead import AheadDirectory
 from .wire import receive, send
 
@@ -90,6 +90,7 @@ class Server:
                 answer, payload = getattr(self, "_do_" + header["do"])(header)
             except StoreError as error:
                 answer, payload = {"error": [error.operation, error.target, error.detail]}, []
+                answer["read_only"] = isinstance(error, ReadOnlyStoreError)
             except _AbortedError:
                 answer, payload = {"error": ["write", header["name"], "its source could not be read"]}, []
             except Exception as error:  # noqa: BLE001 - one request must not end the worker for the others
