@@ -14,7 +14,7 @@ MORE_PROCESSES = "raise the limit of processes and threads (ulimit -u, or the co
 
 
 def explained(error: OSError) -> str:
-    """What an error of the system says, and what to do about it where that error alone does not tell."""
+    """The text of a system error, with advice if its text gives none."""
     text = error.strerror or str(error)
     return f"{text}; {MORE_FILES}" if error.errno == errno.EMFILE else text
 
@@ -131,7 +131,7 @@ class PackFullError(CacheError):
 
 
 class SaveTooLargeError(CacheError):
-    """What a save would publish is over a limit that splitting it into packs does not help with. It was not published.
+    """Something to publish is over a limit, and splitting it into packs does not help. It was not published.
 
     Args:
         subject: The unit or the file.
@@ -150,7 +150,7 @@ class SaveTooLargeError(CacheError):
 
 
 class ImportFileError(CacheError):
-    """A file is no export, or not a whole one; nothing of it was published."""
+    """A file is not a complete export. Nothing of it was published."""
 
     def __init__(self, path: str, detail: str) -> None:
         self.path = path
@@ -159,7 +159,7 @@ class ImportFileError(CacheError):
 
 
 class NoSpaceError(CacheOperationInterrupted):
-    """A local file system has no room for what a cache would get; nothing was placed there.
+    """A local file system has no room for the units of a cache. Nothing was restored there.
 
     Args:
         path: A folder on the file system.
@@ -197,7 +197,7 @@ class NoSpaceError(CacheOperationInterrupted):
 
 
 class UnidentifiedDeviceError(CacheError):
-    """This pod has a device that the environment key cannot name, so artifacts would be filed under a wrong key."""
+    """This pod has a device that the environment key cannot name. Artifacts would get a wrong key."""
 
 
 class LocalCacheError(CacheError):

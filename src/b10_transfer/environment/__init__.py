@@ -1,4 +1,4 @@
-"""What must be equal for artifacts to be reusable, found without importing torch."""
+"""The environment key: everything that must be equal for artifacts to be reusable. Found without importing torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The accelerator that torch would use: CUDA devices by NVML, ROCm ones by sysfs, others by asking torch itself."""
+"""Detects the accelerator that torch would use: CUDA devices by NVML, ROCm devices by sysfs, others by torch itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _INTEL = "0x8086"
 
 @dataclass(frozen=True)
 class Accelerator:
-    """Facts about the devices this process may use. Several different devices are all named, in sorted order."""
+    """The devices that this process may use. Different devices are all named, in sorted order."""
 
     kind: str
     """``cuda``, ``rocm``, ``xpu`` or ``cpu``."""
@@ -35,7 +35,12 @@ CPU = Accelerator("cpu")
 
 
 def detect(torch: TorchBuild, environ: Mapping[str, str] | None = None) -> Accelerator:
-    """What ``torch.accelerator`` would find. A device that torch was not built for does not count."""
+    """Detect what ``torch.accelerator`` would find.
+
+    Args:
+        torch: The build of torch. A device that torch was not built for is ignored.
+        environ: The variables. Default: those of this process.
+    """
     environ = os.environ if environ is None else environ
     if torch.cuda:
         return _cuda(torch, environ)
@@ -58,7 +63,7 @@ def _cuda(torch: TorchBuild, environ: Mapping[str, str]) -> Accelerator:
             toolkit=torch.cuda,
             driver=found.driver,
             remarks=tuple(
-                Remark(logging.WARNING, reason, "The key names this pod's other devices; check this one")
+                Remark(logging.WARNING, reason, "The key names this pod's other devices only; check this one")
                 for reason in found.unusable
             ),
         )
@@ -71,7 +76,7 @@ def _cuda(torch: TorchBuild, environ: Mapping[str, str]) -> Accelerator:
             "Give the container the driver's libnvidia-ml.so.1: set NVIDIA_DRIVER_CAPABILITIES=compute,utility. "
             "If this pod does not use its GPU, set CUDA_VISIBLE_DEVICES=-1",
         )
-    if not found.reason:  # CUDA_VISIBLE_DEVICES names devices that do not exist: torch sees none either
+    if not found.reason:  # CUDA_VISIBLE_DEVICES names missing devices: torch finds none either
         return CPU
     asked_for = environ.get("NVIDIA_VISIBLE_DEVICES", "") not in ("", "none", "void")
     return _no_device(
@@ -84,7 +89,7 @@ def _rocm(
     topology: Path = Path("/sys/class/kfd/kfd/topology/nodes"),
     environ: Mapping[str, str] | None = None,
 ) -> Accelerator:
-    """Read the kernel driver's topology: ``gfx_target_version`` 90402 is gfx942, 0 a CPU node."""
+    """Read the kernel driver's topology: ``gfx_target_version`` 90402 means gfx942, and 0 a CPU node."""
     capabilities, names = set(), set()
     for node in sorted(topology.glob("*")):
         try:
@@ -95,7 +100,7 @@ def _rocm(
             if target:
                 capabilities.add(f"gfx{target // 10000}{target // 100 % 100:x}{target % 100:x}")
                 names.add((node / "name").read_text().strip())
-        except (OSError, ValueError):  # a node that this container may not see
+        except (OSError, ValueError):  # a node that this container may not read
             continue
     if capabilities:
         return Accelerator("rocm", name=_distinct(names), capability=_distinct(capabilities), toolkit=torch.hip)
@@ -105,7 +110,7 @@ def _rocm(
     if files := _device_files("kfd"):
         return _unidentified(
             files,
-            f"{topology} names no device",
+            f"{topology} lists no device",
             "Give the container /dev/kfd and its render nodes in /dev/dri, and /sys as the kernel shows it. "
             "If this pod does not use its GPU, set HIP_VISIBLE_DEVICES=-1",
         )
@@ -113,12 +118,12 @@ def _rocm(
 
 
 def _xpu(torch: TorchBuild) -> Accelerator:
-    from .imported_torch import xpu_device  # there is no light-weight way to ask an Intel driver
+    from .imported_torch import xpu_device  # nothing lighter can query an Intel driver
 
     try:
         name, why = xpu_device(), "torch finds no device"
     except Exception as error:  # noqa: BLE001 - torch's libraries may fail to load in any way
-        name, why = "", f"torch cannot be asked: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        name, why = "", f"torch failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
     if name:
         return Accelerator("xpu", name=name, toolkit=torch.xpu)
     if files := _device_files("dri/renderD*", _INTEL):
@@ -145,13 +150,13 @@ def _vendor(render_node: Path) -> str:
 
 
 def _unidentified(files: str, why: str, advice: str) -> Accelerator:
-    seen = f"this pod has {files}, but {why}. Its artifacts would be filed under cpu, so none is loaded or saved"
+    seen = f"this pod has {files}, but {why}. Its key would say cpu, so nothing is loaded or saved"
     return Accelerator("cpu", remarks=(Remark(logging.ERROR, seen, advice),))
 
 
 def _no_device(built_for: str, files: str, resource: str, level: int = logging.INFO) -> Accelerator:
-    seen = f"torch is built for {built_for}, and this pod has no {files}: artifacts are filed under cpu"
-    advice = f"If the server uses a GPU, give this container one as well (resource {resource})"
+    seen = f"torch is built for {built_for}, but this pod has no {files}: its key says cpu"
+    advice = f"If the server uses a GPU, give this container a GPU, too (resource {resource})"
     return Accelerator("cpu", remarks=(Remark(level, seen, advice),))
 
 

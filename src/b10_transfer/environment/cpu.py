@@ -1,11 +1,11 @@
 """The CPU's instruction-set features.
 
-Inductor compiles host code with ``-march=native`` and PyTorch's own key holds no CPU feature, so a kernel that was
-compiled where there is AVX-512 would be an illegal instruction where there is none.
+Inductor compiles host code with ``-march=native``, and PyTorch's own key has no CPU feature. A kernel that was compiled
+for AVX-512 would stop with an illegal instruction on a CPU without it.
 
-The same CPU must have one key under every kernel. Kernels differ in what they list: newer ones know more names
-(``user_shstk`` since 6.6), and some features come and go with boot options, microcode and errata (``rtm``, ``rdseed``,
-``xsaves``, ``pku``). Compilers ask the CPU itself for those and emit none of them unasked: they are no part of the key.
+The same CPU must have the same key under every Linux kernel. Kernels list different names: newer ones list more
+(``user_shstk`` since 6.6), and some names depend on boot options, microcode and errata (``rtm``, ``rdseed``,
+``xsaves``, ``pku``). Compilers never use those by default, so they are not part of the key.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ _X86_FEATURES = re.compile(
     | lzcnt | popcnt | movbe | adx | aes | vaes | pclmulqdq | vpclmulqdq | gfni | sha_ni | cx16 | lahf_lm | cmpccxadd
     """
 )
-"""Names in ``/proc/cpuinfo`` of x86 that stand for instructions which a compiler emits by itself, or which torch's
-kernels use: what would be an illegal instruction on another CPU."""
+"""Names in ``/proc/cpuinfo`` of x86 for instructions that compilers use by default or that torch's kernels use. On
+another CPU they would be illegal instructions."""
 
 _NOT_COMPILED_ON_ARM = frozenset({"afp", "bti", "dgh", "ecv", "gcs", "mte", "mte3", "poe", "rng", "rpres", "wfxt"})
-"""Names that Arm kernels since 5.6 have come to list for timers, branch protection and memory tags. The others are
+"""Names that Linux lists on Arm since 5.6, for timers, branch protection and memory tags. All other names are those of
 instructions, or every kernel lists them."""
 
 
 def features(cpuinfo: str = "/proc/cpuinfo") -> str:
-    """The first CPU's features, sorted and separated by spaces; empty where the kernel does not tell."""
+    """The first CPU's features, sorted and separated by spaces; empty if the kernel lists none."""
     try:
         with open(cpuinfo, encoding="utf-8", errors="replace") as file:
             for line in file:

@@ -1,4 +1,4 @@
-"""The NVIDIA devices that CUDA shows to this process, asked of NVML."""
+"""Queries NVML for the NVIDIA devices that CUDA shows to this process."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _asking = threading.Lock()
-"""Held while NVML is imported and asked. A fork waits for it: a child would inherit NVML's lock, or that of its import,
-from a thread that it does not have, and wait for ever."""
+"""Held while NVML is imported and queried. A fork waits for it. Otherwise the child would inherit a lock of NVML, or of
+its import, that is held by a thread which the child does not have, and wait for ever."""
 _fork = threading.local()
 _FORK_WAITS_S = 5.0
-"""A driver that hangs must not keep a program from forking."""
+"""A hung driver must not block a fork for longer."""
 _NO_PERMISSION = 4
-"""``NVML_ERROR_NO_PERMISSION``: a device of the node that this container may not use. CUDA does not show it either."""
+"""``NVML_ERROR_NO_PERMISSION``: this container may not use the device. CUDA does not show it either."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """A device that answers."""
+    """A device that could be queried."""
 
     name: str
     capability: str
@@ -30,14 +30,14 @@ class Device:
 
 @dataclass
 class Found:
-    """What NVML says of the visible devices."""
+    """The visible devices, as NVML reports them."""
 
     devices: list[Device] = field(default_factory=list)
     unusable: list[str] = field(default_factory=list)
     """One line for each visible device that cannot be queried."""
     driver: str = ""
     reason: str = ""
-    """Why there are no devices at all, independent of CUDA_VISIBLE_DEVICES; empty if that decided it."""
+    """Why there is no device at all; empty if there is one, or if CUDA_VISIBLE_DEVICES hides all."""
 
 
 def _before_fork() -> None:
@@ -53,13 +53,17 @@ os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_c
 
 
 def hides_every_device(environ: Mapping[str, str]) -> bool:
-    """Whether CUDA_VISIBLE_DEVICES is set to a list whose first entry means nothing, which hides every device."""
+    """Whether CUDA_VISIBLE_DEVICES hides every device: the first entry of its list is not valid."""
     entry = environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0].strip()
     return not _is_number(entry) and not entry.startswith(("GPU-", "MIG-"))
 
 
 def find(environ: Mapping[str, str]) -> Found:
-    """Ask NVML for the devices that CUDA shows to this process. Devices that are not visible are not reported."""
+    """Query NVML for the devices that CUDA shows to this process.
+
+    Args:
+        environ: The variables of the process.
+    """
     with _asking:
         return _find(environ)
 
@@ -83,16 +87,16 @@ def _find(environ: Mapping[str, str]) -> Found:
 
 
 class _Query:
-    """One look at the visible devices."""
+    """One query for the visible devices."""
 
     def __init__(self, pynvml: Any, environ: Mapping[str, str]) -> None:
         self._nvml = pynvml
         self._environ = environ
         self._found = Found()
         self._handles: list[Any] = []
-        """Of each device that this container may use, in NVML's order; None if it cannot be had."""
+        """The handle of each device that this container may use, in NVML's order; None if NVML gives none."""
         self._reasons: dict[int, str] = {}
-        """Why devices cannot be queried, by their place in that order."""
+        """Why a device cannot be queried, by its place in that order."""
         for index in range(pynvml.nvmlDeviceGetCount()):
             try:
                 self._handles.append(pynvml.nvmlDeviceGetHandleByIndex(index))
@@ -110,7 +114,7 @@ class _Query:
         else:
             for entry in visible.split(","):
                 if not self._take(entry.strip()):
-                    break  # for CUDA as well, the first entry that means nothing ends the list
+                    break  # as in CUDA, the first entry that is not valid ends the list
         return self._found
 
     def _take_every(self) -> None:
@@ -120,7 +124,7 @@ class _Query:
             self._found.reason = "; ".join(self._reasons.values())
 
     def _take(self, entry: str) -> bool:
-        """Add the device that one entry of CUDA_VISIBLE_DEVICES names; whether there is one."""
+        """Add the device of one entry of CUDA_VISIBLE_DEVICES. Returns whether the entry is valid."""
         if _is_number(entry):
             if int(entry) >= len(self._handles):
                 return False
@@ -134,8 +138,8 @@ class _Query:
         return True
 
     def _take_number(self, place: int) -> None:
-        # CUDA numbers the fastest device first unless told otherwise, NVML goes by the bus. Among different devices a
-        # number then says nothing: all of them are named.
+        # By default CUDA numbers the fastest device first, but NVML numbers by bus. If the devices differ, a number
+        # does not identify one, so all of them are named.
         if self._environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
             every = self._every()
             if len({device.name for device in every}) > 1:
@@ -147,7 +151,7 @@ class _Query:
             self._found.unusable.append(self._reasons[place])
 
     def _by_uuid(self, prefix: str) -> Device | None:
-        """CUDA accepts any unambiguous beginning of a GPU's UUID, NVML only the whole."""
+        """CUDA accepts any unambiguous beginning of a GPU's UUID, NVML only a complete one."""
         if prefix.startswith("GPU-"):
             for device in self._every():
                 if device.uuid.startswith(prefix):
@@ -155,13 +159,13 @@ class _Query:
         try:
             return self._describe(self._nvml.nvmlDeviceGetHandleByUUID(prefix))
         except self._nvml.NVMLError as error:
-            # The UUID of a device that does not answer is not known: it may be the one that is meant.
+            # The entry may mean a device that cannot be queried: its UUID is unknown.
             if self._reasons:
                 self._found.unusable.append(f"{prefix} cannot be queried: {error}")
             return None
 
     def _every(self) -> list[Device]:
-        """Every device that answers."""
+        """Every device that can be queried."""
         found = map(self._device, range(len(self._handles)))
         return [device for device in found if device is not None]
 
@@ -183,9 +187,9 @@ class _Query:
         )
 
     def _belongs_here(self, place: int) -> bool:
-        """Whether the container runtime gave this container the device at a place, as far as its variable says.
+        """Whether NVIDIA_VISIBLE_DEVICES gives this container the device at a place.
 
-        A privileged container sees every device of its node, also those that NVIDIA_VISIBLE_DEVICES leaves out.
+        A privileged container sees every device of its node, also those that the variable leaves out.
         """
         entries = [entry.strip() for entry in self._environ.get("NVIDIA_VISIBLE_DEVICES", "all").split(",")]
         if entries in (["none"], ["void"], [""]):

@@ -1,7 +1,7 @@
-"""Find the parts of the environment key.
+"""Detects the parts of the environment key.
 
-Importing torch takes 1 to 5 s, so its facts are read from package metadata and ``torch/version.py``, the device's
-from NVML or sysfs. A test holds them equal to what an imported torch reports.
+Importing torch takes 1 to 5 s. So torch's facts are read from its files, and the device's from NVML or sysfs. A test
+compares them with an imported torch.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ logger = logging.getLogger(__name__)
 
 
 def identify() -> Environment:
-    """The environment of this process, for an operation that files artifacts under it. Logs its remarks.
+    """Detect the environment of this process for a load or a save, and log its remarks.
 
     Raises:
-        UnidentifiedDeviceError: There is a device, and the key does not name it.
+        UnidentifiedDeviceError: There is a device, but the key cannot name it.
     """
     environment = detect()
     for remark in environment.remarks:
@@ -43,7 +43,7 @@ def identify() -> Environment:
 
 
 def detect() -> Environment:
-    """The environment of this process. Takes some milliseconds, more where an NVIDIA driver must be asked."""
+    """Detect the environment of this process. Takes some milliseconds, more if it queries an NVIDIA driver."""
     torch = torch_build()
     device = accelerator.detect(torch)
     return Environment(
@@ -52,7 +52,7 @@ def detect() -> Environment:
             "triton": triton_version(),
             "python": sys.implementation.cache_tag,
             "machine": platform.machine(),
-            # Restored C++ kernels are linked against this one's symbol versions.
+            # Restored C++ kernels are linked against versioned symbols of the C library.
             "libc": _libc(),
             "cpu features": cpu.features(),
             "accelerator": device.kind,
@@ -81,7 +81,7 @@ def _remarks(torch: TorchBuild, device: Accelerator) -> Iterator[Remark]:
 def _no_torch() -> Remark:
     return Remark(
         logging.WARNING,
-        f"{sys.executable} has no torch, so artifacts are filed without torch's version and without a device",
+        f"{sys.executable} has no torch, so the key has no version of torch and no device",
         "Run b10-compile-cache from the Python environment that the server runs in",
         repeats=True,
     )

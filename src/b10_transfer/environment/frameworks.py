@@ -12,7 +12,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class TorchBuild:
-    """What torch was built for. Empty strings where it says None, or where there is no torch."""
+    """What torch was built for. A value that torch does not have is empty; all are empty without torch."""
 
     version: str = ""
     """With the local tag: ``2.13.0+cu130``."""
@@ -22,7 +22,7 @@ class TorchBuild:
 
 
 def torch_build() -> TorchBuild:
-    """Read ``torch/version.py``, which setup writes as plain assignments (torch 2.0 to 2.13)."""
+    """Read ``torch/version.py``, a file of plain assignments (torch 2.0 to 2.13)."""
     source = _read_module_file("torch", "version.py")
     if source is None:
         return TorchBuild()
@@ -45,10 +45,10 @@ def torch_build() -> TorchBuild:
 
 
 def triton_version() -> str:
-    """Triton's ``__version__``, or an empty string if it is not installed.
+    """Read Triton's ``__version__`` from its source; empty if it is not installed.
 
-    From the source rather than from package metadata: the distribution goes by several names (``triton``,
-    ``pytorch-triton``, ``pytorch-triton-rocm``).
+    Package metadata does not help: the package has several names (``triton``, ``pytorch-triton``,
+    ``pytorch-triton-rocm``).
     """
     source = _read_module_file("triton", "__init__.py")
     found = source and re.search(r"^__version__\s*=\s*['\"]([^'\"]+)['\"]", source, re.MULTILINE)
@@ -57,7 +57,7 @@ def triton_version() -> str:
 
 def _read_module_file(module: str, file: str) -> str | None:
     try:
-        # For a top-level name this looks the module up without importing anything.
+        # For a top-level name this imports nothing.
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
         return None

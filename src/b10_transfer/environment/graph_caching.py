@@ -10,11 +10,14 @@ _OFF_BY_DEFAULT_BEFORE = (2, 5)
 
 
 def reason_off(torch_version: str, environ: Mapping[str, str]) -> tuple[str, str]:
-    """Why torch caches no compiled graphs, and what to set; empty texts if it does.
+    """Find out whether a setting keeps torch from caching compiled graphs.
 
     Args:
-        torch_version: As ``torch.__version__``; empty if there is no torch.
+        torch_version: ``torch.__version__``; empty without torch.
         environ: The variables of the program that compiles.
+
+    Returns:
+        The reason, and what to do; both empty if torch caches compiled graphs.
     """
     if environ.get("TORCHINDUCTOR_FORCE_DISABLE_CACHES") == "1":
         return "TORCHINDUCTOR_FORCE_DISABLE_CACHES=1: torch uses no cache, so nothing restored is used", "Unset it"
@@ -34,6 +37,6 @@ def reason_off(torch_version: str, environ: Mapping[str, str]) -> tuple[str, str
 
 
 def _is_on_in_program() -> bool:
-    """Whether this program has switched graph caching on itself. Imports nothing."""
+    """Whether this program has turned graph caching on in torch's configuration. Imports nothing."""
     config = sys.modules.get("torch._inductor.config")
     return bool(getattr(config, "fx_graph_cache", False))

@@ -1,4 +1,4 @@
-"""The one module that imports torch, 1 to 5 s: where nothing lighter knows, and as the reference for the fast key."""
+"""Uses an imported torch. The import takes 1 to 5 s, so only Intel devices and the tests of the key need it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _COUNTERS = {
 
 
 def compile_counters() -> dict[str, int]:
-    """torch's counts of cache hits and misses in this process; empty if it has not compiled. Imports nothing."""
+    """Read torch's counts of cache hits and misses; empty if this process has not compiled. Imports nothing."""
     dynamo = sys.modules.get("torch._dynamo.utils")
     counters = getattr(dynamo, "counters", {})
     return {
@@ -21,14 +21,14 @@ def compile_counters() -> dict[str, int]:
 
 
 def xpu_device() -> str:
-    """Names of the Intel devices that torch sees, sorted; empty if there is none."""
+    """Names of the Intel devices that torch finds, sorted; empty if there is none."""
     import torch
 
     return ", ".join(sorted({torch.xpu.get_device_name(index) for index in range(torch.xpu.device_count())}))
 
 
 def parts() -> dict[str, str]:
-    """The parts of the environment key that torch itself can tell, as an imported torch tells them."""
+    """The parts of the environment key as an imported torch reports them. For tests."""
     import torch
 
     try:

@@ -1,4 +1,4 @@
-"""The environment key: named parts, hashed. The parts are stored beside the packs so that a miss can be explained."""
+"""The environment key: named parts and their digest. The parts are stored with packs, so that `explain` can compare."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from types import MappingProxyType
 
 @dataclass(frozen=True)
 class Remark:
-    """Something about the key that an operator must know."""
+    """A fact about the key that an operator must know."""
 
     level: int
-    """A level of :mod:`logging`. ERROR: the key is not this pod's, and nothing may be loaded or saved under it."""
+    """A level of :mod:`logging`. ERROR: the key is wrong for this pod, so nothing may be loaded or saved."""
     seen: str
     advice: str
     repeats: bool = False
-    """Whether each operation logs it, rather than the first one of a process."""
+    """Whether every operation logs it, and not only the first one of a process."""
 
     def __str__(self) -> str:
         return f"{self.seen}. {self.advice}"
@@ -26,7 +26,7 @@ class Remark:
 
 @dataclass(frozen=True)
 class Environment:
-    """The parts that are compared, and facts that are recorded for people but not compared."""
+    """The parts that are compared, and facts that are recorded but not compared."""
 
     parts: Mapping[str, str]
     recorded: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -36,7 +36,7 @@ class Environment:
     def id(self) -> str:
         """32 hexadecimal digits of SHA-256 over the parts.
 
-        Names and values are framed by their length in bytes, so that no two different sets of parts share an input.
+        Each name and value is preceded by its length in bytes, so that different parts never give the same input.
         """
         digest = hashlib.sha256(b"b10-transfer environment 1\n")
         for name, value in sorted(self.parts.items()):
@@ -46,5 +46,5 @@ class Environment:
         return digest.hexdigest()[:32]
 
     def to_json(self) -> bytes:
-        """What ``environment.json`` holds: the compared parts only, so that every writer writes the same bytes."""
+        """The content of ``environment.json``: only the compared parts, so that every pod writes the same bytes."""
         return json.dumps({"id": self.id, "parts": dict(self.parts)}, indent=2, sort_keys=True).encode() + b"\n"

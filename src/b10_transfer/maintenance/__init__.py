@@ -1,1 +1,1 @@
-"""Changes to a store or a pod that an operator asks for: clear, prune, recall, export."""
+"""Changes a store or a pod at the request of an operator: clear, prune, recall, export."""

@@ -1,4 +1,4 @@
-"""The file that ``export`` writes, read as a store. Nothing of it is unpacked to disk."""
+"""Reads a file that ``export`` wrote as a store. It unpacks nothing to disk."""
 
 from __future__ import annotations
 
@@ -14,15 +14,23 @@ from ..stores.base import ObjectInfo, ObjectReader, ReadStore, StoreFacts
 
 _MOST_MEMBERS = 100_000
 _MOST_HEADER_BYTES = 64 * 1024
-"""Of one header, a long name or PAX records. The headers of an export have 512 bytes."""
+"""Largest header: a long name, or PAX records. The headers of an export have 512 bytes."""
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
 
 
 class ArchiveStore(ReadStore):
     """The objects in an open export.
 
-    Raises ImportFileError if the file is no export: a tar of plain regular files whose names are those of packs and
-    descriptions in a store. A sparse member is refused, because its size says nothing about the file's.
+    An export is a tar of regular files with the names of packs and descriptions. A sparse member is refused, because
+    its size is not its size in the file.
+
+    Args:
+        file: The open file.
+        path: Its path, for messages.
+        deadline: Of the operation.
+
+    Raises:
+        ImportFileError: The file is not an export.
     """
 
     def __init__(self, file: BinaryIO, path: Path, deadline: Deadline) -> None:
@@ -30,16 +38,16 @@ class ArchiveStore(ReadStore):
         self._file = file
         self._modified_s = os.fstat(file.fileno()).st_mtime
         self._objects: dict[str, tuple[int, int]] = {}
-        """Where in the file an object lies, and its size."""
+        """Offset and size of each object in the file."""
         try:
             with tarfile.open(fileobj=cast("BinaryIO", _Headers(file)), mode="r:") as archive:
                 for number, member in enumerate(archive):
                     deadline.check(f"reading {path}")
                     if number >= _MOST_MEMBERS or not _is_plain(member):
-                        raise ImportFileError(str(path), f"it is no export: it holds {member.name!a:.200}")
+                        raise ImportFileError(str(path), f"it is not an export: it contains {member.name!a:.200}")
                     self._objects.setdefault(member.name, (member.offset_data, member.size))
         except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
-            raise ImportFileError(str(path), f"it is no export ({error!s:.200})") from error
+            raise ImportFileError(str(path), f"it is not an export ({error!s:.200})") from error
 
     def folders(self, folder: str) -> list[str]:
         depth = folder.count("/") + 2
@@ -62,7 +70,7 @@ class ArchiveStore(ReadStore):
 
 
 class _Headers:
-    """The file as the tar module sees it, which reads a header of any size into memory."""
+    """The file for the tar module, with limited reads: the module reads headers of any size into memory."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

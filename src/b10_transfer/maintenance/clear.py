@@ -1,4 +1,4 @@
-"""Remove artifacts: of this pod's caches, or of environments in the store. Nothing else is ever touched."""
+"""Removes artifacts from this pod's caches, or packs from the store, and nothing else."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from ..repository.repository import Repository
 
 @dataclass(frozen=True)
 class ClearedCache:
-    """What was removed from one cache of this pod."""
+    """The artifacts that were removed from one cache of this pod."""
 
     name: str
     path: str
     files: int = 0
     bytes: int = 0
     errors: tuple[str, ...] = ()
-    """One line for each thing that could not be removed."""
+    """One line for each file or folder that could not be removed."""
 
 
 @dataclass(frozen=True)
 class ClearedEnvironment:
-    """What was removed of one environment in the store, or would be."""
+    """The packs that were removed, or would be, from one environment."""
 
     namespace: str
     id: str
@@ -47,11 +47,22 @@ class ClearedEnvironment:
 def clear_caches(
     caches: Collection[str] = (), *, deadline_s: float | None = None, observe: Observer | None = None
 ) -> tuple[ClearedCache, ...]:
-    """Remove the artifacts of this pod's caches, by default of all that B10_CACHES selects.
+    """Remove the artifacts of this pod's caches.
 
-    Only regular files that an adapter calls an artifact are removed, and folders that are empty after that; no link is
-    followed. The root stays. What cannot be removed is told in the result. Raises CacheError: ConfigurationError for a
-    name that no selected cache has, DeadlineExceededError.
+    It removes regular files that an adapter recognises, and folders that are then empty. It follows no link. The root
+    stays.
+
+    Args:
+        caches: Names of caches. Default: all that B10_CACHES selects.
+        deadline_s: Overrides ``B10_DEADLINE_SECONDS``.
+        observe: Receives the deadline when the work begins.
+
+    Returns:
+        One entry for each cache, with the errors of files that could not be removed.
+
+    Raises:
+        ConfigurationError: No selected cache has one of the names, or a setting is wrong.
+        DeadlineExceededError: The time is up.
     """
 
     def work(deadline: Deadline) -> tuple[ClearedCache, ...]:
@@ -87,7 +98,7 @@ def _clear(root: CacheRoot, config: Config, deadline: Deadline) -> ClearedCache:
 
 
 class Sweep:
-    """Removes the units of one root, by descriptors of its folders, so that no link can lead it elsewhere."""
+    """Removes the units of one root by descriptors of its folders, so that no link can redirect it."""
 
     def __init__(self) -> None:
         self.files = 0
@@ -95,7 +106,7 @@ class Sweep:
         self.errors: list[str] = []
 
     def clear(self, opened: OpenRoot, deadline: Deadline) -> None:
-        """Remove what compilers have written to a root, finished or not, and folders that are empty after that."""
+        """Remove the artifacts of a root, complete or not, and folders that are then empty."""
         emptied: set[str] = set()
         for _unit, files in RootScan(opened).units():
             deadline.check()
@@ -108,7 +119,7 @@ class Sweep:
             folder = max(emptied, key=lambda path: path.count("/"))
             emptied.remove(folder)
             above, _, name = folder.rpartition("/")
-            # A folder stays that still holds something: a lock, another cache, what could not be removed.
+            # A folder that is not empty stays: it may hold a lock or another cache.
             if folder and self._attempt(opened, above, name, os.rmdir, is_required=False) and above:
                 emptied.add(above)
 
@@ -121,7 +132,7 @@ class Sweep:
                 remove(name, dir_fd=descriptor)
             finally:
                 os.close(descriptor)
-        except FileNotFoundError:  # somebody else removed it
+        except FileNotFoundError:  # another process removed it
             return False
         except OSError as error:
             if is_required:
@@ -140,11 +151,24 @@ def clear_store(
     deadline_s: float | None = None,
     observe: Observer | None = None,
 ) -> tuple[ClearedEnvironment, ...]:
-    """Remove the packs of this pod's environment in one namespace, or of all its environments.
+    """Remove packs from one namespace of the store.
 
-    ``pretend`` removes nothing and returns what would be. ``only`` are ids of packs: no others are removed, such as
-    those published since somebody agreed to the removal. Leases and folders stay: others may be about to use them.
-    Raises CacheError; what was removed until then is gone, and a second call removes the rest.
+    Leases and folders stay, because a save may be about to use them. After an error a second call removes the rest.
+
+    Args:
+        namespace: Overrides ``B10_NAMESPACE``.
+        store: Overrides ``B10_STORE``.
+        all_environments: Whether to remove the packs of all environments. Default: only of this pod's.
+        only: Ids of packs; others are not removed. Packs may be published after the operator confirmed a list.
+        pretend: Whether to remove nothing.
+        deadline_s: Overrides ``B10_DEADLINE_SECONDS``.
+        observe: Receives the deadline when the work begins.
+
+    Returns:
+        The packs that were removed, or would be.
+
+    Raises:
+        CacheError: A setting is wrong, the store failed, or the time is up.
     """
 
     def work(deadline: Deadline) -> tuple[ClearedEnvironment, ...]:

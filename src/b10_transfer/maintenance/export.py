@@ -1,7 +1,7 @@
-"""Carry packs between stores: through one file, into an image or across an air gap.
+"""Copies packs between stores through one file, for an image or for a network without the store.
 
-The file is an ordinary tar of a store's own layout. Whoever takes packs out of it checks them as any load does: every
-byte, and the signature where keys are trusted.
+The file is an ordinary tar with the store's own layout. An import verifies packs as a load does: every byte, and the
+signature if there are trusted keys.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _PART_BYTES = 4 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Carried:
-    """What was done with one pack."""
+    """The result for one pack."""
 
     namespace: str
     environment_id: str
     pack: str
     packed_bytes: int
     state: str
-    """``copied``, ``replaced`` (the store's copy was damaged), ``there already``, or why it was left out."""
+    """``copied``, ``replaced`` (the store's copy was damaged), ``there already``, or why it was not copied."""
 
     @property
     def is_done(self) -> bool:
@@ -53,25 +53,37 @@ class Carried:
 
 
 Choice = Callable[[str, str], bool]
-"""Whether a namespace's environment is wanted."""
+"""Takes a namespace and an environment id; returns whether its packs are copied."""
 
 
 def export(
     store: Store, config: Config, deadline: Deadline, path: Path, wanted: Choice, *, oci: bool = False
 ) -> list[Carried]:
-    """Write the usable packs of a store to a new file, or with ``oci`` to a new folder: an OCI image layout.
+    """Write the usable packs of a store to a new file.
 
-    Raises CacheError, and then there is no such file or folder.
+    Args:
+        store: The store.
+        config: The settings of this pod.
+        deadline: Of the operation.
+        path: The file.
+        wanted: Which environments to export.
+        oci: Whether ``path`` becomes a folder, an OCI image layout. Default: false.
+
+    Returns:
+        One entry for each pack.
+
+    Raises:
+        CacheError: The store could not be read or the file not written. Then the file does not exist.
     """
     with _directory(config) as folder:
         carried = copy(store, DirectoryStore(folder), config, deadline, wanted)
-        # Beside it first: a file that is there is whole.
+        # Under another name first, so that a file with this name is always complete.
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         with _local_errors("write", path):
             try:
                 if oci:
                     write_layout(temporary, lambda layer: _pack(folder, layer, deadline))
-                    temporary.rename(path)  # over nothing but an empty folder
+                    temporary.rename(path)  # replaces at most an empty folder
                 else:
                     with open(temporary, "xb") as file:
                         _pack(folder, file, deadline)
@@ -85,20 +97,20 @@ def export(
 def import_(
     path: Path, store: Store, config: Config, deadline: Deadline, *, replace_damaged: bool = False
 ) -> list[Carried]:
-    """Publish what a file holds and a store lacks.
+    """Publish the packs of a file that a store does not have.
 
     Args:
-        path: of a file that :func:`export` has written.
-        store: the target.
-        config: of the pod: trusted keys and limits decide which packs are valid.
-        deadline: of the operation.
-        replace_damaged: whether a pack that is damaged in the store is replaced by the file's.
+        path: A file that :func:`export` wrote.
+        store: The target.
+        config: The settings of this pod. Trusted keys and limits decide which packs are valid.
+        deadline: Of the operation.
+        replace_damaged: Whether the file's copy replaces a pack that is damaged in the store. Default: false.
 
     Returns:
         One entry for each pack of the file.
 
     Raises:
-        CacheError: the file or the store cannot be read or written. What was published until then stays.
+        CacheError: The file or the store failed. Packs that were published before stay.
     """
     with _local_errors("read", path), open(path, "rb") as file:
         source = ArchiveStore(file, path, deadline)
@@ -116,9 +128,9 @@ def copy(
     *,
     replace_damaged: bool = False,
 ) -> list[Carried]:
-    """Publish in ``target`` every usable pack of ``source`` that it lacks, under the same name. Raises CacheError.
+    """Publish every usable pack of ``source`` in ``target``, under the same name. Raises CacheError.
 
-    Those that were merged into another, too: what counts here may not count there, by trust, limits or marks.
+    Superseded packs are copied, too: in the target, the merged pack may be untrusted, too large or recalled.
     """
     carried = []
     catalogue, there = Catalogue(source, config, deadline), Catalogue(target, config, deadline)
@@ -144,7 +156,7 @@ def copy(
 
 
 class _Receiver:
-    """One environment of a store that takes in packs of another."""
+    """One environment of the target store."""
 
     def __init__(self, store: Store, repository: ReadRepository, replace_damaged: bool) -> None:
         self._store = store
@@ -154,7 +166,7 @@ class _Receiver:
         self._place = layout.Place(repository.namespace, repository.environment.id)
 
     def take(self, pack: Pack, content: _Source) -> str:
-        """Publish a pack unless a valid one of its id is there; what :attr:`Carried.state` is then."""
+        """Publish a pack unless the store has a valid one with its id. Returns :attr:`Carried.state`."""
         if pack.id in self._listed.recalls:
             return "it is recalled in the store; `reinstate` undoes that"
         if pack.id in self._listed.pruned:
@@ -168,20 +180,20 @@ class _Receiver:
         if isinstance(there, Rejected):
             return f"the store's copy cannot be used: {there.error.detail}"
         if there is not None:
-            return THERE if there.index.units == pack.index.units else "the store holds another pack of that id"
+            return THERE if there.index.units == pack.index.units else "the store has another pack with that id"
         return COPIED if self._store.create(pack.name, content) else THERE
 
     def _replace(self, pack: Pack, content: _Source) -> str:
-        """Put a sound copy in the place of a damaged one. The mark goes last: until then nobody reads either."""
+        """Replace a damaged pack. The mark is removed last, so that no load reads the pack before."""
         self._store.delete(pack.name)
         if not self._store.create(pack.name, content):
-            return "somebody else has published a pack of that id just now; import again"
+            return "another process has just published a pack with that id; import again"
         self._store.delete(self._place.damaged(pack.id))
         return REPLACED
 
 
 class _Source:
-    """An object of one store as a source for another."""
+    """Reads an object of one store, for another store to create it."""
 
     def __init__(self, reader: ObjectReader, deadline: Deadline) -> None:
         self._reader = reader

@@ -1,7 +1,6 @@
-"""An OCI image layout: a folder that registries and container runtimes take, with a store as the image's only layer.
+"""Writes an OCI image layout: a folder for registries and container runtimes, whose only layer is a store.
 
-Three small files beside the layer, all named by their digests (https://github.com/opencontainers/image-spec): less than
-a library that writes them would be to depend on.
+It is the layer and a few small files (https://github.com/opencontainers/image-spec), so a dependency is not worth it.
 """
 
 from __future__ import annotations
@@ -19,7 +18,15 @@ _PART_BYTES = 1024 * 1024
 
 
 def write_layout(folder: Path, write_layer: Callable[[BinaryIO], None]) -> None:
-    """Make an empty folder the layout of an image whose files are those of a tar. Raises OSError."""
+    """Write the layout of an image with one layer.
+
+    Args:
+        folder: A new folder.
+        write_layer: Writes the layer, a tar, to a file.
+
+    Raises:
+        OSError: A file could not be written.
+    """
     blobs = folder / "blobs" / "sha256"
     blobs.mkdir(parents=True)
     unnamed = folder / "layer"
@@ -50,7 +57,7 @@ def _json(path: Path, document: dict[str, Any]) -> Path:
 
 
 def _described(path: Path, blobs: Path, media_type: str) -> dict[str, Any]:
-    """Give a blob its name; what others call it by."""
+    """Name a blob by its digest, and return its descriptor."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while part := file.read(_PART_BYTES):

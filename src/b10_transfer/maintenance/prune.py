@@ -1,7 +1,7 @@
-"""Remove from a store what an operator's rules name, and what is due to go anyway.
+"""Deletes packs by an operator's rules, and packs whose grace period is over.
 
-In two phases: a pack that a rule names is marked, and counts as absent from then on; it is deleted after a period of
-grace, by a later prune or save, so that nobody loses what it is reading.
+There are two steps. A pack that a rule selects is marked, and loads ignore it. A later prune or save deletes it after a
+grace period, so that no load loses a pack that it is reading.
 """
 
 from __future__ import annotations
@@ -30,51 +30,51 @@ from ..stores.base import Store
 
 MARK, DELETE = "mark", "delete"
 _PRUNABLE = (USABLE, SET_ASIDE, "damaged")
-"""States of packs that rules apply to. What this pod cannot judge stays: packs of later versions, of other signers,
-over its limits, unreadable. What was recalled stays as well, because it says what must not come back."""
+"""States of packs that rules apply to. Packs that this pod cannot judge stay: of later versions, of other signers, over
+its limits, unreadable. Recalled packs stay, because saves must know which units not to publish."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What is to go; None where there is no such rule."""
+    """The rules that select packs; None for a rule that is not used."""
 
     older_than_s: float | None = None
-    """Packs that appeared longer ago, on the store's clock. Merging makes new what it merges."""
+    """Packs that were published longer ago, by the store's clock. A merged pack counts as new."""
     keep: int | None = None
-    """In each environment all but so many of the latest usable packs."""
+    """In each environment all usable packs except this many of the latest."""
     most_bytes: int | None = None
-    """The oldest packs of all, until the rest takes no more room than this."""
+    """The oldest packs in the store, until the others take at most this many bytes."""
 
 
 @dataclass(frozen=True)
 class PrunedPack:
-    """A pack that goes, or would."""
+    """A pack that was marked or deleted, or would be."""
 
     namespace: str
     environment_id: str
     pack: str
     packed_bytes: int
     action: str
-    """``mark``: it counts as absent from now on. ``delete``: its period of grace is over."""
+    """``mark``: loads ignore it from now on. ``delete``: its grace period is over."""
     why: str
 
 
 @dataclass(frozen=True)
 class Pruning:
-    """What a prune did, or would do."""
+    """The result of a prune."""
 
     store: str
     packs: tuple[PrunedPack, ...]
     kept_packs: int
-    """Packs that are neither marked nor superseded afterwards."""
+    """Number of packs that are neither marked nor superseded afterwards."""
     kept_bytes: int
     errors: tuple[str, ...]
-    """One line for each environment that could not be read or pruned; the others were."""
+    """One line for each environment that could not be read or pruned."""
 
 
 @dataclass(frozen=True)
 class _Stored:
-    """A pack and where it lies."""
+    """A pack with its namespace and environment."""
 
     namespace: str
     environment_id: str
@@ -103,17 +103,29 @@ def prune(
     only: Collection[str] | None = None,
     pretend: bool = False,
 ) -> Pruning:
-    """Mark the packs that a rule names, and delete those whose period of grace (``config.grace_s``) is over.
+    """Mark the packs that a rule selects, and delete those whose grace period (``config.grace_s``) is over.
 
-    ``pretend`` changes nothing and says what would be done. ``only`` are ids of packs outside which nothing is marked:
-    those that somebody has agreed to. Raises CacheError if the store cannot be looked at.
+    Args:
+        store: The store.
+        config: The settings of this pod.
+        deadline: Of the operation.
+        rules: The rules.
+        namespace: Only this namespace. Default: all.
+        only: Ids of packs that an operator confirmed; others are not marked. Default: no limit.
+        pretend: Whether to change nothing. Default: false.
+
+    Returns:
+        What was done, or would be.
+
+    Raises:
+        CacheError: The store is read-only for this pod, or it could not be read.
     """
     if config.read_only and not pretend:
         raise ConfigurationError("B10_READ_ONLY", "1", "nothing may be removed from the store")
     inventory = take_inventory(store, detect(), config, deadline, namespace)
     errors = list(inventory.errors)
     stored = [_Stored(found.namespace, found.id, pack) for found in inventory.environments for pack in found.packs]
-    # Who may not write cannot ask the store for the time.
+    # A pod that may not write cannot read the store's clock.
     now_s = 0.0 if not stored else time.time() if config.read_only else store.now()
     named = {id_: why for id_, why in _named(stored, rules, now_s).items() if only is None or id_ in only}
     named = _with_what_was_merged(stored, named)
@@ -122,7 +134,7 @@ def prune(
         here = [one for one in stored if one.place == place]
         with collect_errors(errors):
             if not pretend:
-                for one in here:  # oldest first: what is superseded before what supersedes it
+                for one in here:  # oldest first: a superseded pack before the one that supersedes it
                     if one.pack.id in named:
                         repository.prune(one.pack.id, named[one.pack.id])
             found = due(repository, repository.union(), config.grace_s, lambda: now_s if pretend else store.now())
@@ -140,7 +152,7 @@ def prune(
 
 
 def _named(stored: Sequence[_Stored], rules: Rules, now_s: float) -> dict[str, str]:
-    """Ids of the packs that rules name, each with the reason."""
+    """Ids of the packs that rules select, with the reasons."""
     named: dict[str, str] = {}
     if rules.older_than_s is not None:
         named |= _too_old(stored, rules.older_than_s, now_s)
@@ -153,11 +165,11 @@ def _named(stored: Sequence[_Stored], rules: Rules, now_s: float) -> dict[str, s
 
 
 def _with_what_was_merged(stored: Sequence[_Stored], named: dict[str, str]) -> dict[str, str]:
-    """With the packs that would count again because the one goes into which they were merged."""
+    """Also select packs that were merged into a selected one: loads would use them again."""
     found = dict(named)
-    for one in reversed(stored):  # the latest first: what is superseded may itself be merged
+    for one in reversed(stored):  # the latest first: a superseded pack may itself be a merged one
         if one.pack.superseded_by in found:
-            found[one.pack.id] = f"it was merged into {one.pack.superseded_by}, which goes"
+            found[one.pack.id] = f"it was merged into {one.pack.superseded_by}, which is pruned"
     return found
 
 
@@ -171,7 +183,7 @@ def _too_many(stored: Sequence[_Stored], keep: int) -> dict[str, str]:
     for one in stored:
         if one.is_prunable and one.pack.state == USABLE:
             usable.setdefault(one.place, []).append(one.pack.id)
-    return {id_: f"{keep} later ones stay" for ids in usable.values() for id_ in ids[: max(len(ids) - keep, 0)]}
+    return {id_: f"{keep} later packs stay" for ids in usable.values() for id_ in ids[: max(len(ids) - keep, 0)]}
 
 
 def _too_large(stored: Sequence[_Stored], most_bytes: int) -> dict[str, str]:
@@ -180,14 +192,14 @@ def _too_large(stored: Sequence[_Stored], most_bytes: int) -> dict[str, str]:
     for one in sorted(stored, key=lambda one: one.pack.published_s):
         if room > most_bytes and one.is_prunable:
             room -= one.pack.packed_bytes
-            named[one.pack.id] = "the store is to take less room, and it is the oldest"
+            named[one.pack.id] = "the store is over the size limit, and this is its oldest pack"
     return named
 
 
 def _repositories(
     store: Store, config: Config, deadline: Deadline, namespace: str | None
 ) -> Iterator[tuple[tuple[str, str], Repository]]:
-    """Every environment, those without packs as well."""
+    """Every environment, also those without packs."""
     catalogue = Catalogue(store, config, deadline)
     for name in catalogue.namespaces() if namespace is None else [namespace]:
         for environment_id in catalogue.environments(name):
@@ -199,7 +211,7 @@ def _repositories(
 
 
 def _remove_empty(store: Store, repository: Repository, config: Config) -> None:
-    """Remove the marks and the description of an environment without packs, unless a saver may be about to publish."""
+    """Delete the marks and the description of an environment without packs, unless a save may be about to publish."""
     listed = repository.look()
     if listed.packs:
         return

@@ -38,13 +38,25 @@ def recall(
     since: datetime | None = None,
     why: str,
 ) -> list[Marked]:
-    """Have packs count as absent: those named, and all of the configured namespace that were published ``since`` then.
+    """Recall packs, so that loads ignore them.
 
-    Named packs may lie in any namespace. One that has been merged into another is recalled there; a merged pack is
-    recalled with all that was merged into it. With a signing key the recalls are signed.
+    A merged pack is recalled together with all packs that were merged into it. If this pod has a signing key, it signs
+    the recalls.
 
-    Raises StoreError if one of the packs is not there (then none is recalled); ConfigurationError if B10_TRUSTED_KEYS
-    is set, so that pods would ignore the recall, and this pod has no key to sign it.
+    Args:
+        store: The store.
+        config: The settings of this pod.
+        deadline: Of the operation.
+        packs: Ids of packs in any namespace, also of packs that were merged into others.
+        since: Also every pack of the configured namespace that was published since this time.
+        why: The reason, stored with the marks.
+
+    Returns:
+        The packs that were marked, without those that were recalled before.
+
+    Raises:
+        StoreError: One of the packs does not exist. Then none is recalled.
+        ConfigurationError: B10_TRUSTED_KEYS is set, and this pod has no key that pods would accept for a recall.
     """
     _require_key(config)
     chosen = _find(store, config, deadline, packs)
@@ -58,13 +70,26 @@ def recall(
 
 
 def reinstate(store: Store, config: Config, deadline: Deadline, packs: Collection[str]) -> list[Marked]:
-    """Have packs count again, whoever set them aside. Raises StoreError, and changes nothing, if one is not there."""
+    """Remove all marks of packs: of ``recall``, of ``prune``, and of saves that found them damaged.
+
+    Args:
+        store: The store.
+        config: The settings of this pod.
+        deadline: Of the operation.
+        packs: Ids of packs in any namespace.
+
+    Returns:
+        The packs whose marks were removed.
+
+    Raises:
+        StoreError: One of the packs does not exist. Then no mark is removed.
+    """
     chosen = _find(store, config, deadline, packs)
     return [_marked(repository, pack_id) for repository, pack_id in chosen if repository.reinstate(pack_id)]
 
 
 def mark_damaged(store: Store, config: Config, deadline: Deadline, inventory: Inventory) -> None:
-    """Mark the packs in which ``verify`` found damage, so that the next save checks them and publishes them again."""
+    """Mark the packs that ``verify`` found damaged, so that loads ignore them and the next save replaces them."""
     for found in inventory.environments:
         damaged = [Rejected(pack.id, CorruptPackError(pack.id, pack.why)) for pack in found.packs if pack.is_damaged]
         if damaged:
@@ -72,7 +97,7 @@ def mark_damaged(store: Store, config: Config, deadline: Deadline, inventory: In
 
 
 def _find(store: Store, config: Config, deadline: Deadline, packs: Collection[str]) -> list[tuple[Repository, str]]:
-    """The named packs, and what was merged into them, each with its repository."""
+    """The named packs and those that were merged into them, each with its repository."""
     missing = set(packs)
     found: list[tuple[Repository, str]] = []
     catalogue = Catalogue(store, config, deadline)
@@ -86,13 +111,13 @@ def _find(store: Store, config: Config, deadline: Deadline, packs: Collection[st
             missing -= here
     if missing:
         raise StoreError(
-            "find", f"pack {min(missing)}", f"{store.location} has none of that id; `ls --packs` lists them"
+            "find", f"pack {min(missing)}", f"{store.location} has no pack with that id; `ls --packs` lists them"
         )
     return found
 
 
 def _milliseconds(when: datetime) -> float:
-    """Milliseconds since 1970 of a time, of the local time zone if it names none."""
+    """Milliseconds since 1970. A time without a time zone is local."""
     try:
         return when.timestamp() * 1000
     except (OverflowError, ValueError):  # in the first or last year that a datetime can hold
@@ -105,10 +130,10 @@ def _repository(store: Store, config: Config, deadline: Deadline, namespace: str
 
 
 def _require_key(config: Config) -> None:
-    """Where keys are trusted a recall counts only if one of them has signed it."""
+    """Pods with trusted keys ignore a recall that none of them signed: refuse to write such a recall."""
     trusted, signer = trusted_keys(config), signing_key(config)
     if trusted is not None and (signer is None or signer not in trusted):
-        rule = "a recall counts only if a trusted key signs it; set it to a private key of B10_TRUSTED_KEYS"
+        rule = "pods ignore a recall that no trusted key signed; set it to the private key of one in B10_TRUSTED_KEYS"
         raise ConfigurationError("B10_SIGNING_KEY", "" if signer is None else "(not shown)", rule)
 
 

@@ -158,7 +158,7 @@ def test_device_that_cannot_be_identified_is_an_error_that_says_what_to_add(
     isolated_env.fill(isolated_env.triton, KERNEL)
     for report in (load(), save()):
         assert report.status is OperationStatus.ERROR
-        assert "would be filed under cpu" in report.reason
+        assert "nothing is loaded or saved" in report.reason
         assert unidentified in report.reason
         assert "\n" not in report.reason
     assert all(record.exc_info is None for record in caplog.records)

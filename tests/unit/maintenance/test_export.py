@@ -211,14 +211,14 @@ Hostile = Callable[[], tarfile.TarInfo]
         lambda: member(INSIDE, type=tarfile.CONTTYPE),
     ],
 )
-def test_file_that_is_no_export_is_refused_and_nothing_is_published(
+def test_file_that_is_not_an_export_is_refused_and_nothing_is_published(
     isolated_env: IsolatedEnv, tmp_path: Path, hostile: Hostile
 ) -> None:
     path = tmp_path / "evil.tar"
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
         archive.addfile(hostile())
     result = command("import", path)
-    assert (result.exit_code, "it is no export" in result.stderr) == (1, True)
+    assert (result.exit_code, "it is not an export" in result.stderr) == (1, True)
     assert f"could not import {path}: " in result.stderr and "pack /" not in result.stderr
     assert not list(isolated_env.store.rglob("*")) if isolated_env.store.exists() else True
     assert not (tmp_path / "evil").exists()
@@ -230,7 +230,7 @@ def test_file_that_is_no_archive_publishes_nothing(isolated_env: IsolatedEnv, tm
     path.write_bytes(content)
     result = command("import", path)
     assert result.exit_code in (0, 1)
-    assert "0 packs" in result.output or "it is no export" in result.stderr
+    assert "0 packs" in result.output or "it is not an export" in result.stderr
 
 
 def test_forged_pack_in_an_export_stays_out(isolated_env: IsolatedEnv, tmp_path: Path) -> None:
@@ -345,7 +345,7 @@ def test_sparse_member_is_refused_and_takes_no_room(isolated_env: IsolatedEnv, t
     path = hostile(tmp_path / "evil.tar", member, content)
     result = command("import", path)
     assert result.exit_code == 1
-    assert f"could not import {path}: it is no export" in result.stderr
+    assert f"could not import {path}: it is not an export" in result.stderr
     assert sum(file.stat().st_blocks for file in isolated_env.work.rglob("*")) == 0
 
 
@@ -355,7 +355,7 @@ def test_member_that_is_no_plain_file_is_refused(tmp_path: Path, kind: bytes) ->
     member = tarfile.TarInfo(NAME)
     member.type, member.linkname = kind, "/etc/passwd"
     result = command("import", hostile(tmp_path / "evil.tar", member), "--store", tmp_path / "image")
-    assert (result.exit_code, "it is no export" in result.stderr) == (1, True)
+    assert (result.exit_code, "it is not an export" in result.stderr) == (1, True)
     assert not (tmp_path / "image").exists()
 
 
