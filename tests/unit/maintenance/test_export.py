@@ -314,7 +314,7 @@ def test_pack_of_the_same_id_and_other_content_is_named(
     [forged] = (tmp_path / "other").rglob(f"{other}.tar.zst")
     damage(isolated_env.store, forged.read_bytes())
     result = command("import", tmp_path / "backup.tar")
-    assert (result.exit_code, "another pack of that id" in result.stderr) == (1, True)
+    assert (result.exit_code, "another pack with that id" in result.stderr) == (1, True)
 
 
 NAME = f"v1/default/{'a' * 32}/packs/01a228e00000-0000000000000001.tar.zst"
