@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import signal
 import time
 from collections import Counter
@@ -26,6 +28,49 @@ def a_file_instead(cache: Path) -> None:
 def unsavable_name(cache: Path) -> None:
     (cache / "KEY").mkdir(parents=True)
     (cache / "KEY" / "with\nbreak.cubin").write_bytes(b"x")
+
+
+def of_another_user(cache: Path) -> None:
+    cache.mkdir(parents=True)
+    try:
+        os.chown(cache, 50001, 50001)
+    except PermissionError:
+        pytest.skip("only root can make a folder of another user")
+    cache.parent.chmod(0o1777)  # where that user could have made it himself
+
+
+def relative(_cache: Path) -> None:
+    """Its variable names no absolute path."""
+
+
+@pytest.mark.parametrize("is_stored", [False, True], ids=["cold", "warm"])
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [
+        (refused_by_mode, "every user can write to"),
+        (of_another_user, "belongs to user 50001"),
+        (a_file_instead, "is not a directory"),
+        (relative, "it must be an absolute path"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_each_cause_is_logged_once(pod: Pod, fault: object, cause: str, is_stored: bool) -> None:
+    assert callable(fault)
+    if is_stored:
+        pod.compile("KERNEL")
+        assert pod.command("save").returncode == 0
+        shutil.rmtree(pod.cache)
+    fault(pod.cache)
+    variables = {"TRITON_CACHE_DIR": "./relative"} if fault is relative else {}
+    started = pod.run(["sleep", "600"], B10_TRANSFER_INTERVAL_S="0.05", B10_QUIET_SECONDS="0.05", **variables)
+    time.sleep(1)  # some looks
+    started.send(signal.SIGTERM)
+    started.wait()
+    assert len(lines_with(cause, started.log)) == 1, started.log
+    assert len(lines_with("what became of", started.log)) == 0
+    assert len(lines_with("nothing was restored and nothing was saved", started.log)) == 1
+    levels = {line.split()[3] for line in lines_with(cause, started.log)}
+    assert levels <= {"WARNING:", "ERROR:"}
 
 
 @pytest.mark.parametrize("fault", [refused_by_mode, a_file_instead, unsavable_name], ids=lambda fault: fault.__name__)

@@ -37,12 +37,14 @@ def why_nothing_was_saved(
 
     Args:
         roots: The caches that were looked at.
-        failed: Why some of them could not be read, by name.
+        failed: Why some of them could not be read, by name. A load or a save has logged it.
         server: The server's environment; empty if it is not known.
     """
     seen = f"nothing was restored and nothing was saved: {_shortly(roots)} got no finished artifacts"
-    for error in failed.values():
-        return f"{seen}, and {error}"
+    if len(failed) == 1:
+        return f"{seen}, and the cache {', '.join(failed)} is left out, as logged above"
+    if failed:
+        return f"{seen}, and {len(failed)} caches are left out, as logged above"
     if differing := places_that_differ(server):
         return (
             f"{seen}. It keeps its caches elsewhere, since {'; '.join(differing)}. Start both with the same environment"

@@ -18,7 +18,9 @@ from ..config import Config
 from ..config.launcher import LauncherConfig
 from ..errors import CacheError
 from ..local import snapshot
+from ..local.left_out import cause_of, log_left_out
 from ..local.usage import Usage
+from ..notices import notices
 from ..operations import public as operations
 from ..status import LoadReport, OperationStatus
 from .explanation import why_nothing_was_saved, why_unused
@@ -172,6 +174,7 @@ class Supervisor:
         self._prove(server, even_if_unused=self._completed)
         if self._seen and self._seen != self._saved:
             self._save(deadline_s=self._config.last_save_s)
+        log_left_out(self._failed)
         if not self._seen and not self._published:
             logger.warning("%s", why_nothing_was_saved(self._roots, self._failed, server.environment()))
 
@@ -235,7 +238,8 @@ class Supervisor:
             report = self._usage.report(server.started_ns())
         except CacheError as error:
             self._proved = True
-            logger.warning("what became of the restored caches cannot be told: %s", error)
+            message = f"the use of the restored caches is unknown: {error}"
+            notices.log(logger, logging.WARNING, message, cause_of(error))
             return
         if not even_if_unused and not any(cache.used or cache.compiled for cache in report.caches):
             return

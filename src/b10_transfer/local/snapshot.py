@@ -18,7 +18,7 @@ from types import MappingProxyType
 from ..adapters import CacheRoot, Unit
 from ..adapters.accumulation import MOST_BYTES, merge_results, read_results
 from ..concurrency.deadline import Deadline
-from ..errors import CacheError, ConfigurationError, LocalCacheError, PackFullError, SaveTooLargeError
+from ..errors import CacheError, LocalCacheError, PackFullError, SaveTooLargeError
 from ..notices import notices
 from ..pack import PackUnit, PackWriter
 from ..pack.rules import DistinctPaths, check_paths
@@ -91,19 +91,6 @@ def take(
 
 def _is_complete(root: CacheRoot, unit: Unit, files: Sequence[LocalFile]) -> bool:
     return root.adapter.is_complete(root.path, unit, [file.path for file in files])
-
-
-def log_left_out(failed: Mapping[str, CacheError]) -> None:
-    """Log why caches cannot be used: an ERROR for each wrong setting, and one WARNING for all others. Once for each."""
-    others = []
-    for error in failed.values():
-        if isinstance(error, ConfigurationError):
-            notices.log(logger, logging.ERROR, f"{error}; this cache is left out")
-        else:
-            others.append(error)
-    if others:
-        more = f" (and {len(others) - 1} more cache directories likewise)" if len(others) > 1 else ""
-        notices.log(logger, logging.WARNING, f"{others[0]}{more}; what is there is left out")
 
 
 def _log_entries_left_out(opened: OpenRoot) -> None:

@@ -17,6 +17,7 @@ from ..config import Config
 from ..environment import identify
 from ..errors import CacheError, ConfigurationError, LocalCacheError, UnreadablePackError
 from ..local import snapshot
+from ..local.left_out import planned_without
 from ..local.ownership import user_to_restore_as
 from ..local.presence import missing
 from ..local.restore import restore
@@ -61,7 +62,6 @@ def load(config: Config, deadline: Deadline, seen: set[str] | None = None) -> Lo
             for path in sorted({root.outermost for root in caches.roots}):
                 wait_for_restore(path, patience, may_be_shared=config.shared_roots)
         local = survey(caches.roots, config, caches.refused)
-        snapshot.log_left_out(local.failed)
         limits = Limits.of(config)
         repository = Repository(store, config.namespace, environment, limits, deadline, trusted)
 
@@ -74,7 +74,7 @@ def load(config: Config, deadline: Deadline, seen: set[str] | None = None) -> Lo
                 seen.update(union.unread)
             return union
 
-        planned = plan(local, read_union)
+        planned = planned_without(local.failed, lambda: plan(local, read_union))
         if planned.status is OperationStatus.SUCCESS:
             report = _restore(repository, planned, config, deadline, patience, report)
         else:
@@ -168,8 +168,7 @@ def plan(local: LocalRoots, read_union: Callable[[], Union]) -> LoadPlan:
         CacheError: The load would fail with this error.
     """
     if not local.accepts_artifacts:
-        for error in local.failed.values():
-            raise error
+        _raise_if_nothing_is_usable(local)
         return LoadPlan(OperationStatus.SKIPPED, _nothing_open(local), local)
     return _plan_with(read_union(), local)
 
@@ -191,10 +190,16 @@ def _plan_with(union: Union, local: LocalRoots) -> LoadPlan:
     names = [name for name in absent if name.partition("/")[0] in is_open]
     if names:
         return LoadPlan(OperationStatus.SUCCESS, "would restore", local, names, present, union)
-    for error in local.failed.values():  # there was something for it
-        raise error
+    _raise_if_nothing_is_usable(local)
     reason = "all that the store holds is already in place" if _is_complete(local) else _nothing_open(local)
     return LoadPlan(OperationStatus.SKIPPED, reason, local, (), present, union)
+
+
+def _raise_if_nothing_is_usable(local: LocalRoots) -> None:
+    """Raise why caches cannot be used, unless there is another one: its artifacts are in place."""
+    if not any(not root.adapter.accompanies for root in (*local.open, *local.used)):
+        for error in local.failed.values():
+            raise error
 
 
 def _plan_without_units(local: LocalRoots, union: Union) -> LoadPlan:

@@ -19,6 +19,7 @@ from ..environment import identify
 from ..errors import CacheError, CorruptPackError, ReadOnlyStoreError
 from ..local import snapshot
 from ..local.files import LocalUnit
+from ..local.left_out import planned_without
 from ..pack import Limits
 from ..repository import compaction
 from ..repository.ignored import few, lines_about
@@ -64,7 +65,7 @@ def save(config: Config, deadline: Deadline, on_published: Callable[[str], None]
         caches = locate_caches(config)
         roots = caches.roots
         found = snapshot.take(roots, deadline, caches.refused)
-        snapshot.log_left_out(found.failed)
+        planned = planned_without(found.failed, lambda: plan_without_store(config, roots, found))
         report = SaveReport(
             status=OperationStatus.SKIPPED,
             reason="",
@@ -73,7 +74,7 @@ def save(config: Config, deadline: Deadline, on_published: Callable[[str], None]
             store=str(config.store),
             left_for_next_save=found.incomplete,
         )
-        if planned := plan_without_store(config, roots, found):
+        if planned is not None:
             return replace(report, reason=planned.reason)
         limits = Limits.of(config)
         repository = Repository(

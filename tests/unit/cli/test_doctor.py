@@ -136,7 +136,7 @@ def test_work_directory_that_cannot_be_written_is_a_problem(
 
 def test_cache_that_cannot_be_written_is_a_problem(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
     access = "b10_transfer.inspection.doctor.os.access"
-    monkeypatch.setattr(access, lambda path, _mode: ".triton" not in str(path))
+    monkeypatch.setattr(access, lambda path, _mode, **_options: ".triton" not in str(path))
     (isolated_env.home / ".triton").mkdir()
     [check] = checks()["cache triton"]
     assert (check["state"], "nothing can be restored to" in check["seen"]) == ("PROBLEM", True)

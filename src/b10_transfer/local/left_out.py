@@ -1,0 +1,54 @@
+"""Logs which caches an operation leaves out, once for each cause."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from ..errors import CacheError, ConfigurationError, LocalCacheError
+from ..notices import notices
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+def cause_of(error: CacheError) -> str:
+    """What errors of several caches have in common: the same folder above them, for example."""
+    return error.detail if isinstance(error, LocalCacheError) else str(error)
+
+
+def planned_without(failed: Mapping[str, CacheError], plan: Callable[[], T]) -> T:
+    """Make a plan, and log which caches the operation leaves out.
+
+    What the operation fails with is in its own result, and is not logged here.
+
+    Args:
+        failed: Why caches cannot be used, by name.
+        plan: Makes the plan.
+
+    Raises:
+        CacheError: The error of ``plan``.
+    """
+    try:
+        planned = plan()
+    except CacheError as error:
+        notices.remember(cause_of(error))
+        log_left_out({name: other for name, other in failed.items() if cause_of(other) != cause_of(error)})
+        raise
+    log_left_out(failed)
+    return planned
+
+
+def log_left_out(failed: Mapping[str, CacheError]) -> None:
+    """Log why caches cannot be used: one ERROR for each wrong setting, one WARNING for each other cause."""
+    causes: dict[str, list[CacheError]] = {}
+    for error in failed.values():
+        causes.setdefault(cause_of(error), []).append(error)
+    for cause, [error, *others] in causes.items():
+        more = f" (and {len(others)} more cache directories likewise)" if others else ""
+        level, left = logging.WARNING, "what is there is left out"
+        if isinstance(error, ConfigurationError):
+            level, left = logging.ERROR, f"{'these caches are' if others else 'this cache is'} left out"
+        notices.log(logger, level, f"{error}{more}; {left}", cause)
