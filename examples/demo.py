@@ -1,11 +1,10 @@
-"""A transformer is compiled cold in one process; two that have never compiled anything start it warm, and instantly.
+"""Compiles a transformer cold in one process, and starts it warm and instantly in two others.
 
     python examples/demo.py [--layers N] [--store DIR]
 
-The processes, the "replicas", run the same function, :func:`replica`, as a service would when it starts. Each has
-cache directories of its own, empty at first; all they share is the store. What Torch itself counts, graphs traced and
-hits and misses of its FX-graph and AOTAutograd caches, shows whether the second one compiled anything, and whether the
-third one so much as traced anything.
+The processes, called replicas, run :func:`replica`, as a service would at its start. Each has its own empty cache
+directories; they share only the store. torch's own counters show whether the second replica compiled anything and
+whether the third one traced anything: graphs traced, and hits and misses of the FX-graph and AOTAutograd caches.
 """
 
 from __future__ import annotations
@@ -74,10 +73,10 @@ class Transformer(nn.Module):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one replica reports to the demo."""
+    """The report of one replica."""
 
     compile_s: float
-    """Of ``torch.compile(model)``, which in an instant start puts in place what was traced."""
+    """Duration of ``torch.compile(model)``. In an instant start it restores traces."""
     first_call_s: float
     loaded: str
     why_loaded: str
@@ -85,10 +84,10 @@ class Outcome:
     why_saved: str
     artifacts: str
     fx_graph: list[int]
-    """Hits and misses, as Torch counts them."""
+    """Hits and misses, as torch counts them."""
     aot_autograd: list[int]
     traced: int
-    """Graphs that Dynamo has traced."""
+    """Number of graphs that Dynamo traced."""
 
     @property
     def is_all_hits(self) -> bool:
@@ -100,13 +99,13 @@ class Outcome:
 
 
 class DemoError(Exception):
-    """The demo did not show what it is there to show."""
+    """The demo failed."""
 
 
 def replica(folder: Path, layers: int, *, instant: bool) -> None:
     """The start of a service: load, compile, warm up, save if there was nothing to load."""
-    _announce("looks for artifacts in the store")
-    loaded = load(instant=instant)  # load_compile_cache() is the same, and returns the status alone
+    _announce("loads artifacts from the store")
+    loaded = load(instant=instant)  # load_compile_cache() does the same and returns only the status
 
     _announce("builds its model")
     torch.manual_seed(0)
@@ -146,7 +145,7 @@ def replica(folder: Path, layers: int, *, instant: bool) -> None:
 
 
 def _announce(phase: str) -> None:
-    """Tell the demo, which reads our standard output, what happens next."""
+    """Name the next step to the demo, which reads this process's standard output."""
     print(phase, flush=True)
 
 
@@ -157,7 +156,7 @@ def _hits_and_misses(group: str, cache: str) -> list[int]:
 def run_replica(
     folder: Path, layers: int, shared: dict[str, str], show: Callable[[str], None], *, instant: bool
 ) -> Outcome:
-    """Run :func:`replica` in a process that shares with this one and with other replicas nothing but the store."""
+    """Run :func:`replica` in a new process that shares only the store with the other replicas."""
     folder.mkdir()
     own = {
         "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
@@ -178,7 +177,7 @@ def run_replica(
 
 @contextmanager
 def display(name: str, console: Console) -> Iterator[Callable[[str], None]]:
-    """Yields a function that shows a replica's next phase: in one live line on a terminal, in plain lines elsewhere."""
+    """Yield a function that shows a replica's next step: in a live line on a terminal, in plain lines elsewhere."""
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(f"{name} replica starts", total=1)
@@ -204,41 +203,41 @@ def table(outcomes: dict[str, Outcome]) -> Table:
 
 
 def demonstrate(store: Path, work: Path, layers: int, console: Console) -> None:
-    """Run the replicas. Raises :class:`DemoError` unless the others compiled nothing and computed the same."""
+    """Run the replicas. Raises :class:`DemoError` if the second compiled, the third traced, or the outputs differ."""
     shared = {
         "B10_STORE": str(store),
-        # Of its own for each run, so that the first replica starts cold in a store that was kept, too.
+        # A new namespace for each run, so that the first replica starts cold also in a kept store.
         "B10_NAMESPACE": f"demo-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}",
     }
     outcomes = {}
-    # The cold one records what it traces, for the instant one; the warm one has no use for that.
+    # The cold replica records its traces for the instant one. The warm one does not need them.
     for name, instant in (("cold", True), ("warm", False), ("instant", True)):
         with display(name, console) as show:
             outcomes[name] = run_replica(work / name, layers, shared, show, instant=instant)
         if name == "cold" and outcomes[name].saved != "SUCCESS":
-            raise DemoError(f"the cold replica saved nothing ({outcomes[name].saved}): {outcomes[name].why_saved}")
+            raise DemoError(f"the cold replica did not save ({outcomes[name].saved}): {outcomes[name].why_saved}")
     console.print(table(outcomes))
     cold, warm, instantly = outcomes.values()
     for name in ("warm", "instant"):
         if outcomes[name].loaded != "SUCCESS":
-            raise DemoError(f"the {name} replica loaded nothing ({outcomes[name].loaded}): {outcomes[name].why_loaded}")
+            raise DemoError(f"the {name} replica did not load ({outcomes[name].loaded}): {outcomes[name].why_loaded}")
     if not warm.is_all_hits:
-        raise DemoError("the warm replica had to compile: not all of its cache look-ups were hits")
+        raise DemoError("the warm replica compiled: not all of its cache look-ups were hits")
     if not instantly.is_nothing_traced:
-        raise DemoError("the instant replica had to trace; its log says why (docs/instant.md)")
+        raise DemoError("the instant replica traced; its log says why (docs/instant.md)")
     faster = {name: f"{cold.first_call_s / outcomes[name].first_call_s:,.0f} times as fast" for name in outcomes}
     print(
-        f"The warm start compiled nothing, and its first call was {faster['warm']}. The instant start traced nothing\n"
-        f"either: {faster['instant']}. The outputs are {compare(work, tuple(outcomes))}."
+        f"The warm start compiled nothing; its first call was {faster['warm']}. The instant start traced nothing:\n"
+        f"{faster['instant']}. The outputs are {compare(work, tuple(outcomes))}."
     )
 
 
 def compare(work: Path, names: tuple[str, ...]) -> str:
-    """How equal the replicas' outputs are. Raises :class:`DemoError` if they are not."""
+    """Say in words how equal the outputs are. Raises :class:`DemoError` if they differ."""
     first, *others = (torch.load(work / name / "output.pt") for name in names)
     difference = max(float((first - other).abs().max()) for other in others)
     if not difference <= TOLERANCE:
-        raise DemoError(f"the replicas computed different outputs: they are up to {difference:g} apart")
+        raise DemoError(f"the replicas computed different outputs (difference {difference:g})")
     return (
         "bitwise equal" if all(torch.equal(first, other) for other in others) else f"equal to within {difference:.0e}"
     )

@@ -1,6 +1,6 @@
-"""A small text embedder that compiles at its first start, and starts warm on every replica after that.
+"""A small text embedder. The first replica compiles it; all others start warm.
 
-It shows the whole flow on a CPU, without weights to download: load the artifacts, compile, warm up, save.
+It shows all steps on a CPU, without weights: load the artifacts, compile, warm up, save.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from b10_transfer import OperationStatus, load_compile_cache, save_compile_cache
 logger = logging.getLogger(__name__)
 
 LENGTHS = (32, 128)
-"""Texts are padded to one of these lengths, in bytes: the only shapes that are ever compiled."""
+"""Texts are padded to one of these lengths, in bytes. No other shape is compiled."""
 WIDTH = 128
 
 
@@ -39,7 +39,7 @@ class Embedder(nn.Module):
 
 
 class Model:
-    """What Truss serves."""
+    """The model that Truss serves."""
 
     def __init__(self, **kwargs: Any) -> None:
         self._embed: Callable[[Tensor], Tensor] | None = None
@@ -48,21 +48,19 @@ class Model:
         torch.manual_seed(0)
         embedder = Embedder().eval()
 
-        # Before the first compilation. Every outcome is fine. ERROR (the log says why) only means that nothing could
-        # be restored, so the model compiles as it would without a cache: a slow start, once. Going on without
-        # torch.compile instead would make every request slow for as long as this replica lives.
+        # Load before the first compilation, and compile with any result. After an ERROR (the log says why) this start
+        # is as slow as without a cache. Without torch.compile, every request would be slow.
         loaded = load_compile_cache()
         logger.info("compile cache: %s", loaded.name)
 
-        # dynamic=False: each length gets code of its own, whatever was seen before it. So all replicas compile the
-        # same, and find in the cache what they look for.
+        # dynamic=False: each length gets its own code, in any order of lengths. So all replicas compile the same code
+        # and hit the cache.
         self._embed = torch.compile(embedder, mode="max-autotune-no-cudagraphs", dynamic=False)
         for length in LENGTHS:
             self._run("warm up " * length, length)
 
-        # After the warm-up has compiled all shapes that are served. A service that meets further shapes in its
-        # requests calls save_compile_cache() whatever was loaded, and again later on: it publishes what the store
-        # lacks, and returns SKIPPED within a fraction of a second if that is nothing.
+        # Save after the warm-up has compiled all shapes. If requests can bring new shapes, save after every load, and
+        # again later: a save publishes only new units, and returns SKIPPED in a fraction of a second if there are none.
         if loaded is not OperationStatus.SUCCESS:
             save_compile_cache()
 
