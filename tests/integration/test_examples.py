@@ -74,7 +74,7 @@ def test_demo_starts_warm(tmp_path: Path) -> None:
 def test_demo_fails_with_a_sentence_when_there_is_nothing_to_save(tmp_path: Path) -> None:
     done = run_demo(tmp_path, TORCHDYNAMO_DISABLE="1")
     assert done.returncode == 1
-    assert "The demo failed: the cold replica saved nothing (SKIPPED): " in done.stderr
+    assert "The demo failed: the cold replica did not save (SKIPPED): " in done.stderr
     assert "warm replica" not in done.stdout
 
 
