@@ -166,7 +166,7 @@ def clear_local_cache() -> bool:
     if cleared is None:
         return False
     for error in (error for cache in cleared for error in cache.errors):
-        logger.error("clear_local_cache could not remove %s", error)
+        logger.error("clear_local_cache: %s", error)
     return not any(cache.errors for cache in cleared)
 
 

@@ -84,7 +84,7 @@ def _clear_local(caches: tuple[str, ...], deadline_s: float | None, as_json: boo
         if not any(cache.files or cache.errors for cache in cleared):
             click.echo(f"nothing to remove in {', '.join(cache.name for cache in cleared)}")
     for error in (error for cache in cleared for error in cache.errors):
-        click.echo(f"error: could not remove {printable(error)}", err=True)
+        click.echo(f"error: {printable(error)}", err=True)
     return ExitCode.ERROR if any(cache.errors for cache in cleared) else ExitCode.OK
 
 

@@ -10,7 +10,7 @@ from ..adapters import CacheRoot, locate_caches
 from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..environment import detect
-from ..errors import ConfigurationError, LocalCacheError
+from ..errors import CacheError, ConfigurationError, LocalCacheError
 from ..inspection.bounded import Observer, bounded, open_store
 from ..local.files import RootScan
 from ..local.ownership import OpenRoot, open_private
@@ -29,7 +29,7 @@ class ClearedCache:
     files: int = 0
     bytes: int = 0
     errors: tuple[str, ...] = ()
-    """One line for each file or folder that could not be removed."""
+    """One message for each file or folder that could not be removed, or one why nothing was."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def clear_caches(
             raise ConfigurationError("cache", ", ".join(unknown), f"the caches of this pod are {', '.join(known)}")
         cleared = [_clear(root, config, deadline) for root in located.roots if not caches or root.name in caches]
         refused = [
-            ClearedCache(name, error.value, errors=(str(error),))
+            ClearedCache(name, error.value, errors=(_not_cleared(name, error),))
             for name, error in located.refused.items()
             if not caches or name in caches
         ]
@@ -93,8 +93,12 @@ def _clear(root: CacheRoot, config: Config, deadline: Deadline) -> ClearedCache:
             sweep.clear(opened, deadline)
             sweep.errors += map(str, opened.left_out)
     except LocalCacheError as error:
-        sweep.errors.append(str(error))
+        sweep.errors.append(_not_cleared(root.name, error))
     return ClearedCache(root.name, str(root.path), sweep.files, sweep.bytes, tuple(sweep.errors))
+
+
+def _not_cleared(name: str, error: CacheError) -> str:
+    return f"the cache {name} was not cleared: {error}"
 
 
 class Sweep:
@@ -136,7 +140,13 @@ class Sweep:
             return False
         except OSError as error:
             if is_required:
-                self.errors.append(f"{opened.root.path}/{folder}/{name}: {error.strerror}")
+                path = f"{opened.root.path}/{folder}/{name}".replace("//", "/")
+                advice = (
+                    "; clear the cache as the owner of its folder, or as root"
+                    if isinstance(error, PermissionError)
+                    else ""
+                )
+                self.errors.append(f"could not remove {path}: {error.strerror}{advice}")
             return False
         return True
 

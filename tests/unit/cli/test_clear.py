@@ -14,6 +14,7 @@ from b10_transfer import OperationStatus, load
 from b10_transfer.environment import detect
 from tests.command import Publisher, command, pod_like_this
 from tests.conftest import IsolatedEnv, ReadTree
+from tests.shapes import ARTIFACTS as ARTIFACTS_OF
 
 ARTIFACTS = {"fxgraph/ke/fkey/graph": b"a graph", "ke/ckey.main.so": b"code", "triton/0/KERNEL/launcher.so": b"x"}
 OTHERS = {"locks/key.lock": b"", "cd/.1.2.tmp": b"half", "triton/0/KERNEL2/tmp.pid_1/k": b"half"}
@@ -100,8 +101,45 @@ def test_artifacts_that_cannot_be_removed_are_reported_and_the_others_removed(
     monkeypatch.setattr(os, "unlink", refuse)
     answer = command("clear")
     assert answer.exit_code == 1
-    assert f"could not remove {isolated_env.inductor}/fxgraph/ke/fkey/graph: Permission denied" in answer.stderr
+    path = f"{isolated_env.inductor}/fxgraph/ke/fkey/graph"
+    assert answer.stderr == (
+        f"error: could not remove {path}: Permission denied; clear the cache as the owner of its folder, or as root\n"
+    )
     assert "inductor: removed 2 files" in answer.stdout
+
+
+def test_file_at_the_top_of_a_cache_that_cannot_be_removed_has_a_plain_path(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [path] = [path for path in ARTIFACTS_OF["cuda"] if "/" not in path]
+    root = isolated_env.home / ".nv" / "ComputeCache"
+    isolated_env.fill(root, ARTIFACTS_OF["cuda"])
+
+    def refuse(_path: str, *, dir_fd: int | None = None) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    assert f"error: could not remove {root}/{path}: Read-only file system\n" in command("clear").stderr
+
+
+@pytest.mark.parametrize("fault", ["relative", "open to all", "a hub"])
+def test_cache_that_is_refused_is_one_message_that_says_so(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    isolated_env.fill(isolated_env.inductor, ARTIFACTS)
+    isolated_env.triton.mkdir(parents=True)
+    if fault == "open to all":
+        isolated_env.triton.chmod(0o777)
+        said = f"could not use {isolated_env.triton}: every user can write to {isolated_env.triton} (mode 0777), and "
+    else:
+        place = {"relative": "./kernels", "a hub": str(isolated_env.home)}[fault]
+        monkeypatch.setenv("TRITON_CACHE_DIR", place)
+        said = f"TRITON_CACHE_DIR='{place}' is not usable: "
+    answer = command("clear")
+    assert answer.exit_code == 1
+    assert "inductor: removed 3 files" in answer.stdout
+    [line] = answer.stderr.splitlines()
+    assert line.startswith(f"error: the cache triton was not cleared: {said}")
 
 
 def test_cleared_pod_loads_again(this_pod: Publisher, isolated_env: IsolatedEnv) -> None:
