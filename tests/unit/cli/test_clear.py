@@ -14,7 +14,6 @@ from b10_transfer import OperationStatus, load
 from b10_transfer.environment import detect
 from tests.command import Publisher, command, pod_like_this
 from tests.conftest import IsolatedEnv, ReadTree
-from tests.shapes import ARTIFACTS as ARTIFACTS_OF
 
 ARTIFACTS = {"fxgraph/ke/fkey/graph": b"a graph", "ke/ckey.main.so": b"code", "triton/0/KERNEL/launcher.so": b"x"}
 OTHERS = {"locks/key.lock": b"", "cd/.1.2.tmp": b"half", "triton/0/KERNEL2/tmp.pid_1/k": b"half"}
@@ -111,15 +110,15 @@ def test_artifacts_that_cannot_be_removed_are_reported_and_the_others_removed(
 def test_file_at_the_top_of_a_cache_that_cannot_be_removed_has_a_plain_path(
     isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    [path] = [path for path in ARTIFACTS_OF["cuda"] if "/" not in path]
-    root = isolated_env.home / ".nv" / "ComputeCache"
-    isolated_env.fill(root, ARTIFACTS_OF["cuda"])
+    root = isolated_env.home / ".cache" / "vllm" / "modelinfos"
+    monkeypatch.setenv("VLLM_CACHE_ROOT", str(root.parent))
+    isolated_env.fill(root, {"vllm-model-Class.json": b"{}"})
 
     def refuse(_path: str, *, dir_fd: int | None = None) -> None:
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(os, "unlink", refuse)
-    assert f"error: could not remove {root}/{path}: Read-only file system\n" in command("clear").stderr
+    assert f"error: could not remove {root}/vllm-model-Class.json: Read-only file system\n" in command("clear").stderr
 
 
 @pytest.mark.parametrize("fault", ["relative", "open to all", "a hub"])
