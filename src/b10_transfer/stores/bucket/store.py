@@ -1,14 +1,13 @@
 """A store in a bucket: S3, Google Cloud Storage or Azure, through obstore.
 
-What is asked of the bucket: that an object appears whole or not at all, which all of them promise, and conditional
-creation (``If-None-Match: *``) of small objects, where leases are used. A bucket that ignores or refuses the condition
-costs work and nothing else.
+The bucket must create objects atomically, as all of them do. Leases also need conditional creation of small objects
+(``If-None-Match: *``). A bucket that ignores or refuses the condition costs work and nothing else.
 
-obstore's runtime does not survive a fork and its calls cannot be interrupted, so this class is used in a worker
-process alone (:mod:`.worker`). Failed requests are repeated, with jitter, for most of the operation's deadline, but
-only for a moment where nobody has ever answered. Credentials, regions and endpoints come from each provider's usual
-variables (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, ``GOOGLE_SERVICE_ACCOUNT``, ``AZURE_STORAGE_ACCOUNT_NAME`` …),
-or from the machine's identity.
+obstore's runtime does not survive a fork and its calls cannot be interrupted, so only a worker process uses this class
+(:mod:`.worker`). Failed requests are retried with jitter for most of the operation's deadline, but only for a few
+seconds if no server has answered yet. Credentials, regions and endpoints come from each provider's usual variables
+(``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, ``GOOGLE_SERVICE_ACCOUNT``, ``AZURE_STORAGE_ACCOUNT_NAME`` …), or from the
+metadata service.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from .ranges import MB, PARTS_AHEAD, TAIL_BYTES, End, RangedStore
 from .retry import FIRST_PAUSE_S, REPEATING, Attempts, Pace, most_pause_s
 from .settings import check_variables, is_plain_http
 from .threads import Background
+from .uploads import parts, read_at_most
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,26 +40,26 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 _CONDITIONAL_BYTES = 16 * MB
-"""Up to this size an object is created by one conditional request. A larger one is uploaded in parts, which no bucket
-does under a condition: its name must be unique, as those of packs are."""
+"""Up to this size one conditional request creates an object. A larger object is uploaded in parts, and no bucket does
+that under a condition. Its name must be unique, as the names of packs are."""
 _CONNECT_TIMEOUT_S = 5
 _SILENCE_S = 20
-"""A connection on which nothing comes for so long is given up: 16 MB must be uploaded in that time."""
+"""A connection that is silent for so long is closed. An upload of 16 MB must fit into this time."""
 _TRIES = 3
-"""A request that hangs is given up early enough for so many, whatever the deadline."""
+"""A request that hangs is cancelled early enough for so many attempts, whatever the deadline."""
 _ABSENT_S = 3.0
-"""Where a connection is refused or a name unknown, and nobody was ever there, a request is repeated for so long: the
-endpoint is wrong, and a start shall not wait for it. A service that was there and restarts is waited for."""
+"""Retries last so long if connections are refused or the name is unknown, and no server has answered yet. Then the
+endpoint is wrong, and startup does not wait for it. A service that has answered and restarts is waited for."""
 _SILENT_S = 15.0
-"""The same where connections vanish, because a firewall drops them, and where whoever should tell this machine's
-identity says nothing, because pods are kept from asking. Longer, because either may be busy when a fleet starts."""
+"""The same if a firewall drops connections, or if the metadata service does not answer. It is longer, because both may
+only be busy when a fleet starts."""
 _CLOCK = ".clock"
 _CLOCK_TRIES = 5
 _MOST_ABANDONED = 100
-"""So many objects are removed by one clean-up: each takes a request."""
+"""One clean-up deletes at most so many objects: each takes a request."""
 _HEXADECIMAL = frozenset("0123456789abcdef")
 _WITHOUT_SUFFIXES = ("az://", "abfs://", "abfss://")
-"""Azure gives no range that is counted from an object's end: its size must be asked for first."""
+"""Azure has no ranges that count from an object's end, so a reader requests the size first."""
 
 
 class BucketStore(RangedStore):
@@ -69,61 +69,66 @@ class BucketStore(RangedStore):
         check_variables(url, os.environ)
         self.location = url
         self._timeout_s = max(timeout_s, 1.0)
-        # It repeats nothing by itself: what may be repeated, and for how long, it cannot know.
+        # obstore retries nothing: it cannot know which requests may be retried, and for how long.
         self._store = self._connected({"max_retries": 0, "retry_timeout": timedelta(0)})
-        self._was_met = False
+        self._was_reached = False
         self._pace = Pace(self._timeout_s)
         self._conditional = True
         self._knows_suffixes = not self.location.startswith(_WITHOUT_SUFFIXES)
         super().__init__(Background(PARTS_AHEAD).start)
 
     def folders(self, folder: str) -> list[str]:
-        return sorted(prefix.rstrip("/") for prefix in self._listing(folder)["common_prefixes"])
+        try:
+            return sorted(prefix.rstrip("/") for prefix in self._listing(folder)["common_prefixes"])
+        except UnusableNameError:
+            depth = folder.count("/") + 2
+            below = (info.name.split("/") for info in self._below(folder))
+            return sorted({"/".join(parts[:depth]) for parts in below if len(parts) > depth})
 
     def list(self, folder: str) -> list[ObjectInfo]:
         try:
             return sorted(map(_info, self._listing(folder)["objects"]), key=_name_of)
         except UnusableNameError:
-            return [*self._list_around(folder)]
+            return sorted((info for info in self._below(folder) if _folder_of(info) == folder), key=_name_of)
 
     def list_each(self, folders: Sequence[str]) -> Sequence[Sequence[ObjectInfo]]:
         [parent] = {folder.rpartition("/")[0] for folder in folders}
         found: dict[str, list[ObjectInfo]] = {folder: [] for folder in folders}
         try:
             with self._translated("list", parent):
-                # One request for each thousand of objects, and what else lies there is little.
+                # One request for each thousand objects; there are few others below the parent.
                 for listed in self._repeated(lambda: obstore.list(self._store, parent, chunk_size=1000).collect()):
-                    if (folder := listed["path"].rpartition("/")[0]) in found:
-                        found[folder].append(_info(listed))
-        except UnusableNameError:  # somewhere below the parent, perhaps in none of the folders
-            return tuple(map(self._list_around, folders))
+                    info = _info(listed)
+                    if (folder := _folder_of(info)) in found:
+                        found[folder].append(info)
+        except UnusableNameError:  # the object may lie in none of the folders
+            return tuple(map(self.list, folders))
         return [sorted(objects, key=_name_of) for objects in found.values()]
 
-    def _list_around(self, folder: str) -> Sequence[ObjectInfo]:
-        """List a folder, and skip keys that begin with a slash or a dot behind its name.
+    def _below(self, folder: str) -> Iterator[ObjectInfo]:
+        """List everything below a folder, but for names that begin with a slash, a dot or a control character.
 
-        The client refuses a whole page of keys for one that is no path: with an empty component, ``..`` or a control
-        character. Such keys mostly sort before every name that this package gives.
+        The client refuses a whole page of keys for one that has an empty component, ``..`` or a control character. Most
+        such keys sort before every name that this package gives.
         """
         with self._translated("list", folder):
             found = self._repeated(
                 lambda: obstore.list(self._store, folder, offset=f"{folder}/0", chunk_size=1000).collect()
             )
-        infos = (_info(listed) for listed in found if listed["path"].rpartition("/")[0] == folder)
-        return sorted(infos, key=_name_of)
+        return map(_info, found)
 
     def facts(self) -> StoreFacts:
-        self._listing(_CLOCK)
+        self.folders(_CLOCK)
         return StoreFacts(exists=True, exclusive=None if self._conditional else False)
 
     def create(self, name: str, source: Source) -> bool:
-        head = _read(source, _CONDITIONAL_BYTES + 1)
+        head = read_at_most(source, _CONDITIONAL_BYTES + 1)
         with self._translated("write", name):
             if len(head) <= _CONDITIONAL_BYTES:
                 return self._create_at_once(name, bytes(head))
             if self._exists(name):
                 return False
-            # Parts are repeated by the one who has them.
+            # Only obstore can retry a part: it holds the bytes.
             pauses: BackoffConfig = {
                 "init_backoff": _seconds(FIRST_PAUSE_S),
                 "max_backoff": _seconds(most_pause_s(self._timeout_s)),
@@ -131,7 +136,7 @@ class BucketStore(RangedStore):
             }
             patience = _seconds(self._timeout_s * REPEATING)
             uploading = self._connected({"max_retries": 1_000_000, "retry_timeout": patience, "backoff": pauses})
-            obstore.put(uploading, name, _parts(head, source), mode="overwrite", use_multipart=True)
+            obstore.put(uploading, name, parts(head, source), mode="overwrite", use_multipart=True)
             return True
 
     def delete(self, name: str) -> bool:
@@ -151,25 +156,31 @@ class BucketStore(RangedStore):
         raise StoreError("read the clock of", self.location, "an object just made is not listed")
 
     def _now(self) -> float | None:
-        """The time at which an object appears that this process makes; None if another process deletes it at once."""
-        # One of a few names: without the permission to delete, the objects stay.
+        """The time of an object that this process writes; None if another process deletes it at once."""
+        # One of 256 names: without permission to delete, the objects stay.
         folder = f"{_CLOCK}/{os.urandom(1).hex()}"
         name = f"{folder}/now"
         with self._translated("write", name):
             self._repeated(lambda: obstore.put(self._store, name, b"", use_multipart=False))
-            # From a listing, as the times that it is compared with: the object's own header knows whole seconds only.
-            found = [info.modified_s for info in self.list(folder) if info.name == name]
+            try:
+                # The times that it is compared with come from listings, too; a header has whole seconds only.
+                found = [info.modified_s for info in self.list(folder) if info.name == name]
+            except UnusableNameError:
+                found = [self._repeated(lambda: obstore.head(self._store, name))["last_modified"].timestamp()]
         self._delete_if_allowed(name)
         return found[0] if found else None
 
     def remove_abandoned(self, older_than_s: float) -> int:
-        """Remove what a dead process left of reading the clock. Without the permission to delete it stays.
+        """Delete clock objects that dead processes left. Without permission to delete they stay.
 
         Uploads that were never completed are no objects; the bucket's own lifecycle rule removes them.
         """
         oldest = datetime.now(timezone.utc) - timedelta(seconds=max(older_than_s, 3600))
-        with self._translated("clean up", _CLOCK):
-            page: Any = self._repeated(lambda: next(iter(obstore.list(self._store, _CLOCK, chunk_size=1000)), []))
+        try:
+            with self._translated("clean up", _CLOCK):
+                page: Any = self._repeated(lambda: next(iter(obstore.list(self._store, _CLOCK, chunk_size=1000)), []))
+        except UnusableNameError:  # they are at most 256, and harmless
+            return 0
         names = [info["path"] for info in page if _is_clock(info["path"]) and info["last_modified"] < oldest]
         removed = 0
         for name in names[:_MOST_ABANDONED]:
@@ -210,20 +221,20 @@ class BucketStore(RangedStore):
                 self._repeat(attempts, error)
             else:
                 attempts.succeeded()
-                self._was_met = True
+                self._was_reached = True
                 return answer
 
     def _repeat(self, attempts: Attempts, error: BaseException) -> None:
         """Pause before the next attempt; raises ``error`` if there shall be none."""
         failure = classify(error)
         if failure.was_reached:
-            self._was_met = True
+            self._was_reached = True
         if not failure.is_repeatable:
             if not failure.is_lost:
                 attempts.succeeded()
             raise error
         most_s = None
-        if not self._was_met:
+        if not self._was_reached:
             if failure.is_mistrusted:
                 raise error
             is_silent = failure.is_dropped or failure.is_identity
@@ -320,23 +331,13 @@ def _info(listed: Any) -> ObjectInfo:
     return ObjectInfo(listed["path"], listed["size"], listed["last_modified"].timestamp())
 
 
+def _folder_of(info: ObjectInfo) -> str:
+    return info.name.rpartition("/")[0]
+
+
 def _name_of(info: ObjectInfo) -> str:
     return info.name
 
 
 def _seconds(seconds: float) -> timedelta:
     return timedelta(seconds=seconds)
-
-
-def _read(source: Source, most_bytes: int) -> bytearray:
-    """What a source holds, at most so much of it."""
-    found = bytearray()
-    while len(found) < most_bytes and (part := source.read(min(MB, most_bytes - len(found)))):
-        found += part
-    return found
-
-
-def _parts(head: bytearray, source: Source) -> Iterator[bytes | bytearray]:
-    yield head
-    while part := source.read(MB):
-        yield bytes(part)
