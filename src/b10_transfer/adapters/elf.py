@@ -68,8 +68,10 @@ class _Entry(NamedTuple):
 
     def read(self, descriptor: int, file_size: int, start: int, each: int, count: int) -> Iterator[tuple[int, int]]:
         """Of each entry its type, and where what it stands for ends. Raises struct.error if the table is not whole."""
+        if not count:  # then the file may claim that the table is anywhere
+            return
         entry = struct.Struct(self.fields)
-        if count and (each < entry.size or start + each * count > file_size):
+        if each < entry.size or start + each * count > file_size:
             raise struct.error("a table ends behind the file")
         table = os.pread(descriptor, each * count, start)
         for index in range(count):
