@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import TextIO
 
 import click
 
 from ..inspection.explain import Explanation, Neighbour, explain
+from ..inspection.pods import PodDescription
 from ..repository.ignored import few
 from .console import (
     ExitCode,
@@ -25,14 +27,29 @@ from .console import (
     store_options,
 )
 
+_LARGEST_DESCRIPTION = 1 << 20
+"""Characters that are read of a pod's description. ``info --json`` prints a few thousand."""
+
 
 @click.command("explain")
 @store_options
 @deadline_option
 @json_option
+@click.option(
+    "--as",
+    "described",
+    type=click.File(),
+    metavar="POD.JSON",
+    help="Answer for the pod that `info --json` described in this file (- for stdin), as if its caches were empty.",
+)
 @click.pass_context
 def command(
-    context: click.Context, store: str | None, namespace: str | None, deadline_s: float | None, as_json: bool
+    context: click.Context,
+    store: str | None,
+    namespace: str | None,
+    deadline_s: float | None,
+    as_json: bool,
+    described: TextIO | None,
 ) -> None:
     """Say why a load finds something for this pod, or why not.
 
@@ -40,17 +57,29 @@ def command(
     differ. It also names other namespaces that have artifacts for this pod, packs that a load ignores, and variables
     that make vLLM look for another cache.
 
+    With --as it answers for another pod, from anywhere and without its GPU. "This pod" is then that pod. The store is
+    still the one of this process.
+
     Exits with 0 if a load would find something, with 3 if not, and with 1 if the store could not be read.
     """
     set_up_logging()
     with report_errors(as_json=as_json):
+        other = None if described is None else _read(described)
         with progress() as observe:
-            found = explain(namespace=namespace, store=store, deadline_s=deadline_s, observe=observe)
+            found = explain(namespace=namespace, store=store, deadline_s=deadline_s, other=other, observe=observe)
         if as_json:
             print_json(found)
         else:
             _print(found)
     context.exit(ExitCode.OK if found.would_hit else ExitCode.NOTHING)
+
+
+def _read(described: TextIO) -> PodDescription:
+    try:
+        text = described.read(_LARGEST_DESCRIPTION)
+    except ValueError:  # it is not text; what parses it says so
+        text = ""
+    return PodDescription.parse(text, described.name)
 
 
 def _print(found: Explanation) -> None:

@@ -6,11 +6,9 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..adapters import locate_caches
 from ..concurrency.deadline import Deadline
 from ..config import Config
-from ..config.per_pod import per_pod_variables
-from ..environment import Environment, detect
+from ..environment import Environment
 from ..errors import (
     CorruptPackError,
     PackError,
@@ -19,7 +17,6 @@ from ..errors import (
     UnsupportedPackError,
     UntrustedPackError,
 )
-from ..operations import load as loading
 from ..pack import PackUnit
 from ..repository.catalogue import Amount, Catalogue, collect_errors
 from ..repository.ignored import reasons
@@ -29,6 +26,7 @@ from ..status import OperationStatus
 from . import forecast
 from .bounded import Observer, bounded, open_store
 from .forecast import Forecast
+from .pods import Pod, PodDescription, this_pod
 
 _NEAREST = 3
 """At most this many environments are shown, so that an explanation fits one screen."""
@@ -107,14 +105,16 @@ def explain(
     namespace: str | None = None,
     store: str | os.PathLike[str] | None = None,
     deadline_s: float | None = None,
+    other: PodDescription | None = None,
     observe: Observer | None = None,
 ) -> Explanation:
     """Explain what a load would do now. Changes nothing.
 
     Args:
-        namespace: Overrides ``B10_NAMESPACE``.
+        namespace: Overrides ``B10_NAMESPACE``, or the other pod's namespace.
         store: Overrides ``B10_STORE``.
         deadline_s: Overrides ``B10_DEADLINE_SECONDS``.
+        other: Another pod to answer for, with empty caches. Default: this pod.
         observe: Receives the deadline when the work begins.
 
     Raises:
@@ -122,7 +122,9 @@ def explain(
     """
 
     def work(deadline: Deadline) -> Explanation:
-        return _explain(Config.from_environment(namespace=namespace, store=store), deadline)
+        chosen = namespace if other is None or namespace is not None else other.namespace
+        config = Config.from_environment(namespace=chosen, store=store)
+        return _explain(config, this_pod(config) if other is None else other.pod(), deadline)
 
     return bounded("explain", work, deadline_s=deadline_s, observe=observe)
 
@@ -144,19 +146,15 @@ class _Found:
     errors: tuple[str, ...]
 
 
-def _explain(config: Config, deadline: Deadline) -> Explanation:
+def _explain(config: Config, pod: Pod, deadline: Deadline) -> Explanation:
     with open_store(config, deadline) as store:
-        pod = detect()
-        caches = locate_caches(config)
-        local = loading.survey(caches.roots, config, caches.refused)
         catalogue = Catalogue(store, config, deadline)
-        repository = catalogue.repository(config.namespace, pod.id)
+        repository = catalogue.repository(config.namespace, pod.environment.id)
         facts = store.facts()
         stored = forecast.read_stored(repository, facts)
-        selected = {root.name for root in caches.roots}
-        found = _search(catalogue, repository, stored.union, selected, pod, exists=facts.exists)
+        found = _search(catalogue, repository, stored.union, pod.caches, pod.environment, exists=facts.exists)
     verdict, advice = _verdict(found)
-    expected = forecast.of_load(pod, local, stored)
+    expected = pod.forecast(stored)
     if found.usable and expected.status is OperationStatus.ERROR:
         verdict, advice = f"{verdict}, but would fail: {expected.reason}", ""
     amount = Amount.of(found.usable)
@@ -166,9 +164,9 @@ def _explain(config: Config, deadline: Deadline) -> Explanation:
         advice=advice,
         store=str(config.store),
         namespace=config.namespace,
-        environment_id=pod.id,
-        parts=pod.parts,
-        remarks=tuple(map(str, pod.remarks)),
+        environment_id=pod.environment.id,
+        parts=pod.environment.parts,
+        remarks=pod.remarks,
         packs=len(found.union.packs),
         units=amount.units,
         files=amount.files,
@@ -181,9 +179,9 @@ def _explain(config: Config, deadline: Deadline) -> Explanation:
         elsewhere=found.elsewhere,
         errors=found.errors,
         load=expected,
-        local_caches=tuple(root.name for root in local.used),
-        refused_caches=tuple(str(error) for error in local.failed.values()),
-        per_pod_variables=tuple(per_pod_variables(os.environ)),
+        local_caches=pod.used_caches,
+        refused_caches=pod.refused_caches,
+        per_pod_variables=pod.per_pod_variables,
     )
 
 

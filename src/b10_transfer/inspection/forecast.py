@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from ..adapters import CacheRoot
@@ -13,7 +13,7 @@ from ..errors import CacheError
 from ..local.snapshot import Snapshot
 from ..operations import load as loading
 from ..operations import save_plan
-from ..operations.load import LocalRoots
+from ..operations.load import LoadPlan, LocalRoots
 from ..operations.save_plan import Stored
 from ..repository.catalogue import Amount
 from ..repository.repository import ReadRepository
@@ -54,9 +54,16 @@ def of_load(pod: Environment, local: LocalRoots, stored: Stored | CacheError) ->
         planned = loading.plan(local, read_union)
     except CacheError as error:
         return Forecast(OperationStatus.ERROR, str(error))
-    units = planned.union.units if planned.union is not None else {}
-    amount = Amount.of(units[name][1] for name in planned.names)
-    return Forecast(planned.status, planned.reason, amount.units, amount.files, amount.bytes)
+    return _forecast(planned)
+
+
+def of_load_to_empty_caches(caches: Collection[str], stored: Stored | CacheError) -> Forecast:
+    """Forecast a load of another pod whose caches, named by ``caches``, are empty."""
+    try:
+        planned = loading.plan_for_empty_caches(caches, _or_raise(stored).union)
+    except CacheError as error:
+        return Forecast(OperationStatus.ERROR, str(error))
+    return _forecast(planned)
 
 
 def of_save(
@@ -71,6 +78,12 @@ def of_save(
         return Forecast(OperationStatus.ERROR, str(error))
     files, size = sum(len(unit.files) for unit in planned.units), sum(unit.size for unit in planned.units)
     return Forecast(planned.status, planned.reason, len(planned.units), files, size)
+
+
+def _forecast(planned: LoadPlan) -> Forecast:
+    units = planned.union.units if planned.union is not None else {}
+    amount = Amount.of(units[name][1] for name in planned.names)
+    return Forecast(planned.status, planned.reason, amount.units, amount.files, amount.bytes)
 
 
 def _unidentified(pod: Environment) -> Forecast | None:

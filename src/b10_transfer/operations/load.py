@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from ..adapters import CacheRoot, locate_caches, named
+from ..adapters import CacheRoot, all_adapters, locate_caches, named
 from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..environment import identify
@@ -171,6 +171,24 @@ def plan(local: LocalRoots, read_union: Callable[[], Union]) -> LoadPlan:
         _raise_if_nothing_is_usable(local)
         return LoadPlan(OperationStatus.SKIPPED, _nothing_open(local), local)
     return _plan_with(read_union(), local)
+
+
+def plan_for_empty_caches(caches: Collection[str], union: Union) -> LoadPlan:
+    """Decide what a load of another pod restores, if the caches with these names are empty there.
+
+    Raises:
+        CacheError: The load would fail with this error.
+    """
+    nowhere = LocalRoots((), (), {})
+    if not union.units:
+        return _plan_without_units(nowhere, union)
+    auxiliary = {adapter.name for adapter in all_adapters() if adapter.accompanies}
+    names = [name for name in union.units if name.partition("/")[0] in caches]
+    if names and not auxiliary.issuperset(caches):
+        return LoadPlan(OperationStatus.SUCCESS, "would restore", nowhere, names, union=union)
+    return LoadPlan(
+        OperationStatus.DOES_NOT_EXIST, "the store has only caches that the pod leaves out", nowhere, union=union
+    )
 
 
 def _plan_with(union: Union, local: LocalRoots) -> LoadPlan:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+from pathlib import Path
 
 import pytest
 
-from b10_transfer import save
+from b10_transfer import load, save
 from b10_transfer.cli.main import COMMANDS
 from b10_transfer.environment import detect
 from b10_transfer.inspection.explain import compare
@@ -243,3 +245,66 @@ def test_environment_that_cannot_be_read_does_not_hide_the_others(this_pod: Publ
     assert answer.exit_code == 3
     assert "1 of 10 parts differ" in answer.stdout
     assert f"warning: not compared, could not list {broken}/packs" in answer.stdout
+
+
+def describe(path: Path, **changes: object) -> Path:
+    """Write the description of this pod that ``info --json`` prints, with changes."""
+    path.write_text(json.dumps(command("info", "--json").json | changes))
+    return path
+
+
+def test_it_answers_for_the_pod_of_a_description(this_pod: Publisher, tmp_path: Path) -> None:
+    other = Publisher(this_pod.store, pod_like_this(device="NVIDIA H100", toolkit="cuda 13.0"), "llama")
+    parts, key = dict(other.environment.parts), other.environment.id
+    pod = describe(tmp_path / "pod.json", namespace="llama", parts=parts, environment_id=key)
+    missed = command("explain", "--as", str(pod))
+    assert missed.exit_code == 3
+    other.publish()
+    found = command("explain", "--as", str(pod), "--json")
+    assert found.exit_code == 0
+    assert (found.json["environment_id"], found.json["namespace"]) == (key, "llama")
+    assert found.json["load"]["status"] == "SUCCESS"
+    assert found.json["load"]["units"] == found.json["units"] == 2
+    assert command("explain", "--as", str(pod), "--namespace", "default").exit_code == 3
+    assert command("explain").exit_code == 3
+
+
+def test_caches_of_this_machine_do_not_count_for_another_pod(this_pod: Publisher, tmp_path: Path) -> None:
+    this_pod.publish()
+    pod = describe(tmp_path / "pod.json")
+    assert load().status.name == "SUCCESS"
+    found = command("explain", "--as", str(pod), "--json").json
+    assert (found["load"]["status"], found["local_caches"]) == ("SUCCESS", [])
+
+
+def test_caches_that_the_other_pod_leaves_out_are_not_restored_there(this_pod: Publisher, tmp_path: Path) -> None:
+    this_pod.publish()
+    caches = command("info", "--json").json["caches"]
+    pod = describe(tmp_path / "pod.json", caches=[cache | {"error": "not usable"} for cache in caches])
+    found = command("explain", "--as", str(pod), "--json")
+    assert found.exit_code == 3
+    assert found.json["load"]["status"] == "DOES_NOT_EXIST"
+    assert "triton: not usable" in found.json["refused_caches"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", "not json", '{"error": "…"}', "[" * 100_000, '{"parts": {"torch": 1}}', "\udcff", "\0"],
+    ids=["empty", "list", "object", "text", "error", "deep", "number", "surrogate", "zero"],
+)
+def test_file_that_describes_no_pod_is_an_error_that_names_it(
+    isolated_env: IsolatedEnv, tmp_path: Path, text: str
+) -> None:
+    pod = tmp_path / "pod.json"
+    pod.write_bytes(text.encode(errors="surrogateescape"))
+    answer = command("explain", "--as", str(pod))
+    assert answer.exit_code == 1
+    assert str(pod) in answer.stderr
+    assert "info --json" in answer.stderr
+
+
+def test_description_whose_key_does_not_fit_is_an_error(isolated_env: IsolatedEnv, tmp_path: Path) -> None:
+    pod = describe(tmp_path / "pod.json", environment_id="0" * 32)
+    answer = command("explain", "--as", str(pod))
+    assert answer.exit_code == 1
+    assert "0" * 32 in answer.stderr
