@@ -53,6 +53,7 @@ FLASHINFER = {
     "0.6.18/90a/autotune/sparse_mla_sm120_decode.json": b"{}",
     f"autotune/v2/{SHA256}/entries/{SHA256}.json": b"{}",
 }
+TUNED = b"Validator,PT_VERSION,2.13.0\nGemmTunableOp_float_NT,nt_25088_4096_64,Gemm_Hipblaslt_1219,1.262\n"
 _VLLM_INDEX = b"{(1, 0, 'inductor'): ('k', '/elsewhere/abcd123456/rank_0_0/backbone/artifact_x')}"
 
 ARTIFACTS: dict[str, dict[str, bytes]] = {
@@ -84,6 +85,7 @@ ARTIFACTS: dict[str, dict[str, bytes]] = {
         "libtorch_c_dlpack_addon_torch213-cpu-00.so": b"library",
     },
     "torch_extensions": below("py311_cpu/mod", {**_NINJA, "main.cpp": b"source"}),
+    "tunableop": {"tunableop_results0.csv": TUNED, "gemm_tunableop_1_full.csv": TUNED},
     "cuda": {"ComputeCache/index": b"index", "ComputeCache/0/a/e0943aa8a566c2": b"binary"},
 }
 """For each cache the files of finished units, by their paths below its root."""

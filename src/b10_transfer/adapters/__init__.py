@@ -34,6 +34,7 @@ from .sglang import (
 from .tilelang import TileLangAdapter
 from .torch_extensions import TorchExtensionsAdapter
 from .triton import TritonAdapter
+from .tunableop import TunableOpAdapter
 from .tvm_ffi import TvmFfiAdapter
 from .vllm import VllmAdapter
 from .vllm_modelinfos import VllmModelInfosAdapter
@@ -62,6 +63,7 @@ ADAPTERS: tuple[Adapter, ...] = (
     TvmFfiAdapter(),
     TorchExtensionsAdapter(),
     CudaAdapter(),
+    TunableOpAdapter(),
 )
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 from ..config.reader import EnvReader, Variable
+from .accumulation import Results
 from .layout import Layout
 from .units import Unit, UnitKind, any_transient, is_transient
 
@@ -93,11 +94,8 @@ class Adapter(ABC):
         """Whether the compiler may find a unit out of date, or improve it, and write it anew under the same name."""
         return False
 
-    def results_of(self, path: str) -> Sequence[str] | None:
-        """Whether a file, a unit of its own, collects results that are merged (see :mod:`.accumulation`).
-
-        The keys that say for which system they hold; None if the file is another one.
-        """
+    def results_of(self, path: str) -> Results | None:
+        """How results are merged that a file, a unit of its own, collects; None if the file is another one."""
         return None
 
     def covers(self, root: str, other: str, adapter: Adapter) -> bool:

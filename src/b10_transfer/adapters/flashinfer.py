@@ -26,10 +26,11 @@ an image in which the same version was built from other sources *before* the cac
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 from ..config.reader import EnvReader, Variable, real_path
+from .accumulation import Results
 from .base import Adapter, Unit, is_locked
 from .layout import ANY_DEPTH, NAME, Layout, folder_shape, stem_shape
 from .ninja import BUILD_FILES, has_built_library
@@ -39,6 +40,7 @@ _OPS = "cached_ops"
 _PLACE = r"\d[\w.+-]*/[\w.+-]+"
 """FlashInfer's version, and what was compiled for."""
 _OP = rf"(?!tmp$){NAME}"
+_TUNING = Results("_metadata")
 _TUNED = r"autotune_configs(?:_\w+)?\.json"
 _SOURCE = rf"{NAME}\.(?:cu|cuh|cc|cpp|h|hpp|inc)"
 
@@ -93,9 +95,9 @@ class FlashInferAdapter(Adapter):
         # With an op's source published before the op, another pod's op would come to lie beside it, older than it.
         return not os.path.isdir(ops / name) or os.path.exists(ops / name / f"{name}.so")
 
-    def results_of(self, path: str) -> Sequence[str] | None:
+    def results_of(self, path: str) -> Results | None:
         parts = path.split("/")
-        return ("_metadata",) if parts[2:3] == ["autotune"] and len(parts) == 4 else None
+        return _TUNING if parts[2:3] == ["autotune"] and len(parts) == 4 else None
 
     def is_held(self, root: Path, unit: Unit) -> bool:
         ops, _, name = unit.path.rpartition("/")
@@ -132,5 +134,5 @@ class FlashInferAutotuneAdapter(Adapter):
         default = vllm_cache_root(env) / "flashinfer_autotune_cache"
         return env.path("VLLM_FLASHINFER_AUTOTUNE_CACHE_DIR") or default
 
-    def results_of(self, path: str) -> Sequence[str] | None:
-        return ("_metadata",)
+    def results_of(self, path: str) -> Results | None:
+        return _TUNING

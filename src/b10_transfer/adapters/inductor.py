@@ -30,11 +30,12 @@ from __future__ import annotations
 import getpass
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 from ..config.reader import EnvReader, Variable, is_below, real_path, resolve, temporary_directory
 from ..errors import ConfigurationError
+from .accumulation import Results
 from .base import Adapter, Unit, UnitKind, is_being_built, is_locked
 from .elf import is_whole_library
 from .layout import NAME, SHA256, Layout, folder_shape, stem_shape
@@ -52,6 +53,8 @@ _CODE_ENDS = (
 _KERNELS = "triton"
 _SYSTEM = re.compile(f"cache/{SHA256}")
 _BINARIES = (".so", ".o")
+
+_TUNING, _MEMOIZED = Results("system"), Results()
 
 
 class InductorAdapter(Adapter):
@@ -142,10 +145,10 @@ class InductorAdapter(Adapter):
         is_tuning = bool(files) and all(file.endswith(".best_config") for file in files)
         return is_tuning or unit.path.startswith("dynamo/code_state_")
 
-    def results_of(self, path: str) -> Sequence[str] | None:
+    def results_of(self, path: str) -> Results | None:
         if path == "memoizer_cache.json":
-            return ()
-        return ("system",) if _SYSTEM.fullmatch(path) else None
+            return _MEMOIZED
+        return _TUNING if _SYSTEM.fullmatch(path) else None
 
     def covers(self, root: str, other: str, adapter: Adapter) -> bool:
         """Inductor points ``TRITON_CACHE_DIR`` at ``<its own>/triton/<device>``."""

@@ -32,10 +32,11 @@ from __future__ import annotations
 import ast
 import pprint
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from pathlib import Path, PurePosixPath
 
 from ..config.reader import EnvReader
+from .accumulation import Results
 from .base import Adapter, Unit, UnitKind
 from .inductor import InductorAdapter
 from .layout import Layout, folder_shape
@@ -142,7 +143,7 @@ class VllmAdapter(Adapter):
             return super().covers(root, other, adapter)
         return bool(_nested(other[len(root) + 1 :])[1])
 
-    def results_of(self, path: str) -> Sequence[str] | None:
+    def results_of(self, path: str) -> Results | None:
         folder, adapter, below = self._inside(path)
         return adapter.results_of(below) if adapter and folder.startswith(f"{_AOT}/") else None
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..adapters import CacheRoot, UnitKind
-from ..adapters.accumulation import merge_results, read_results
+from ..adapters.accumulation import Results
 from ..errors import CacheError, LocalCacheError, explained
 from ..pack import PackUnit
 from ..repository.union import Pack, Union
@@ -104,7 +104,8 @@ def _place_unit(cache: CacheRoot, tree: StagedTree, unit: PackUnit) -> bool:
         return True
     presence = Presence(cache)
     if presence.has(known):
-        return cache.adapter.results_of(known.path) is not None and _add_results(cache, staged, known.path)
+        results = cache.adapter.results_of(known.path)
+        return results is not None and _add_results(results, root / known.path, staged / known.path)
     if cache.adapter.is_held(root, known):
         return False
     _move_aside(presence.files(known), root, staged)
@@ -116,14 +117,13 @@ def _place_unit(cache: CacheRoot, tree: StagedTree, unit: PackUnit) -> bool:
     return True
 
 
-def _add_results(cache: CacheRoot, staged: Path, path: str) -> bool:
+def _add_results(results: Results, target: Path, restored: Path) -> bool:
     """Add results to a file that is there, unless its compiler writes to it meanwhile; False if it has all of them."""
-    target, restored = cache.path / path, staged / path
     before = os.stat(target, follow_symlinks=False)
-    local, same = target.read_bytes(), cache.adapter.results_of(path) or ()
+    local = target.read_bytes()
     try:
-        merged = merge_results(restored.read_bytes(), local, same)
-        if read_results(merged) == read_results(local):
+        merged = results.merge(restored.read_bytes(), local)
+        if results.read(merged) == results.read(local):
             return False
     except ValueError as error:
         logger.warning("%s is left as it is: %s", target, error)

@@ -16,7 +16,7 @@ from functools import partial
 from types import MappingProxyType
 
 from ..adapters import CacheRoot, Unit
-from ..adapters.accumulation import MOST_BYTES, merge_results, read_results
+from ..adapters.accumulation import MOST_BYTES
 from ..concurrency.deadline import Deadline
 from ..errors import CacheError, LocalCacheError, PackFullError, SaveTooLargeError
 from ..notices import notices
@@ -151,7 +151,28 @@ def lacking(
             and _differs(unit, known)
         )
     ]
+    new = [unit for unit in new if _holds_sound_results(unit)]
     return new if hold_artifacts(new) else []
+
+
+def _holds_sound_results(unit: LocalUnit) -> bool:
+    """Whether a unit is another one than a file of results that is not as its compiler writes it."""
+    results = unit.root.adapter.results_of(unit.unit.path)
+    if results is None or unit.size > MOST_BYTES:
+        return True
+    try:
+        results.read(read_whole(unit))
+    except ValueError as error:
+        _log_malformed(unit, error)
+        return False
+    except (UnitChangedError, LocalCacheError):  # as packing it finds again
+        pass
+    return True
+
+
+def _log_malformed(unit: LocalUnit, error: ValueError) -> None:
+    message = f"{unit.root.path}/{unit.unit.path} is not saved: {error}. Its compiler writes it anew if it is removed"
+    notices.log(logger, logging.WARNING, message)
 
 
 def with_new_results(
@@ -163,18 +184,18 @@ def with_new_results(
     """
     found = []
     for unit in units:
-        same = unit.root.adapter.results_of(unit.unit.path)
+        results = unit.root.adapter.results_of(unit.unit.path)
         known = stored.get(unit.name)
-        if same is None or known is None or unit.size > MOST_BYTES or not _differs(unit, known):
+        if results is None or known is None or unit.size > MOST_BYTES or not _differs(unit, known):
             continue
         try:
             local = read_whole(unit)
             earlier = read_stored(unit.name)
-            merged = local if earlier is None else merge_results(earlier, local, same)
-            if earlier is None or read_results(merged) != read_results(earlier):
+            merged = local if earlier is None else results.merge(earlier, local)
+            if earlier is None or results.read(merged) != results.read(earlier):
                 found.append(replace(unit, results=merged))
         except ValueError as error:
-            logger.warning("%s/%s is not saved: %s", unit.root.path, unit.unit.path, error)
+            _log_malformed(unit, error)
         except UnitChangedError:
             continue
     return found

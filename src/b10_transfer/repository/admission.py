@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..adapters import Adapter, Unit, UnitKind, find_adapter
+from ..adapters.accumulation import Results
 from ..errors import CorruptPackError, PackTooLargeError, UnsupportedPackError
 from ..pack import Index, Member, PackReader
 from ..pack.limits import MAX_REWRITTEN_BYTES
@@ -77,7 +78,7 @@ def check_rewritten(pack_id: str, index: Index) -> None:
                     )
 
 
-def results_of(root: str, path: str) -> Sequence[str] | None:
+def results_of(root: str, path: str) -> Results | None:
     """The same of a cache by its name as :meth:`Adapter.results_of`."""
     adapter = find_adapter(root)
     return adapter.results_of(path) if adapter is not None else None

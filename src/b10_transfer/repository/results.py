@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from ..adapters.accumulation import MOST_BYTES, merged_files
+from ..adapters.accumulation import MOST_BYTES
 from ..errors import PackError
 from .admission import results_of
 from .repository import ReadRepository
@@ -25,8 +25,8 @@ def collected_results(repository: ReadRepository, union: Union, name: str) -> by
         The content of the merged file; None if the unit is no such file, or nothing of it is sound.
     """
     root, _, path = name.partition("/")
-    same = results_of(root, path)
-    if same is None:
+    results = results_of(root, path)
+    if results is None:
         return None
     found = []
     for pack, unit in union.versions(name):
@@ -37,4 +37,4 @@ def collected_results(repository: ReadRepository, union: Union, name: str) -> by
                 found.append(b"".join(bytes(piece.data) for piece in reader.read_members(pack.index, unit.members)))
         except PackError as error:
             logger.debug("%s; its results are left out", error)
-    return merged_files(found, same, name)
+    return results.merge_all(found, name)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from b10_transfer.adapters.accumulation import MOST_BYTES, merge_results, merged_files, merged_tables, read_results
+from b10_transfer.adapters.accumulation import MOST_BYTES, Results, merged_tables
 
 KEYS = st.sampled_from(["mm", "64x512", "64x768", "highest", "triton_mm_0", ""])
 VALUES = st.one_of(st.integers(0, 3), st.none(), st.lists(st.integers(0, 3), max_size=2))
@@ -49,13 +49,13 @@ def test_order_matters_for_conflicts_alone(one: dict[str, Any], two: dict[str, A
 
 @given(TABLES, TABLES)
 def test_no_result_is_lost_or_made_up(one: dict[str, Any], two: dict[str, Any]) -> None:
-    merged = leaves(json.loads(merge_results(json.dumps(one).encode(), json.dumps(two).encode())))
+    merged = leaves(json.loads(Results().merge(json.dumps(one).encode(), json.dumps(two).encode())))
     assert merged.items() <= {**leaves(one), **leaves(two)}.items()
 
 
 def test_results_of_another_system_are_not_mixed_in() -> None:
     one, two = (json.dumps({"system": name, "cache": {name: 1}}).encode() for name in ("a", "b"))
-    assert json.loads(merge_results(one, two, ["system"])) == {"system": "b", "cache": {"b": 1}}
+    assert json.loads(Results("system").merge(one, two)) == {"system": "b", "cache": {"b": 1}}
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,10 @@ def test_results_of_another_system_are_not_mixed_in() -> None:
 )
 def test_malformed_content_is_left_out_with_a_message(data: bytes, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        read_results(data)
-    assert merged_files([data]) is None
-    assert json.loads(merged_files([b'{"a": 1}', data, b'{"b": 2}'], where="triton/x") or b"") == {"a": 1, "b": 2}
+        Results().read(data)
+    assert Results().merge_all([data]) is None
+    assert json.loads(Results().merge_all([b'{"a": 1}', data, b'{"b": 2}'], where="triton/x") or b"") == {
+        "a": 1,
+        "b": 2,
+    }
     assert "triton/x" in caplog.text

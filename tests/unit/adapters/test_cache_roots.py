@@ -102,6 +102,7 @@ def test_names_of_adapters_are_those_that_packs_were_written_with() -> None:
         "tvm_ffi",
         "torch_extensions",
         "cuda",
+        "tunableop",
     ]
 
 

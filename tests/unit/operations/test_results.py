@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from b10_transfer import OperationStatus, load, save
+from b10_transfer.adapters.accumulation import Results
 from tests.conftest import IsolatedEnv
 from tests.shapes import SHA256
 
@@ -96,20 +97,36 @@ def test_load_that_merges_adds_results_to_a_file_that_is_there(pod: Any) -> None
 
 
 def test_file_that_its_compiler_changes_meanwhile_is_left_to_it(pod: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from b10_transfer.adapters.accumulation import merge_results
+    merge = Results.merge
 
     tune(pod("first"), a=1)
     save()
     second = pod("second")
     tune(second, b=2)
 
-    def merge_slowly(older: bytes, newer: bytes, same: Any) -> bytes:
+    def merge_slowly(results: Results, older: bytes, newer: bytes) -> bytes:
         tune(second, late=1)
-        return merge_results(older, newer, same)
+        return merge(results, older, newer)
 
-    monkeypatch.setattr("b10_transfer.local.placing.merge_results", merge_slowly)
+    monkeypatch.setattr(Results, "merge", merge_slowly)
     load(merge=True)
     assert shapes(second) == {"b": 2, "late": 1}
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", ""], ids=["half", "a list", "empty"])
+def test_malformed_results_are_not_published_first(
+    pod: Any, caplog: pytest.LogCaptureFixture, isolated_env: IsolatedEnv, content: str
+) -> None:
+    """The pod that tunes next has them published, and the one after it finds those."""
+    first = pod("first")
+    isolated_env.fill(first, {FILE: content.encode(), "fxgraph/ab/fabkey/graph": b"a graph"})
+    assert save().units == 1
+    assert "is not saved" in caplog.text
+    tune(pod("second"), a=1)
+    assert save().units == 1
+    third = pod("third")
+    assert load().units == 2
+    assert shapes(third) == {"a": 1}
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", ""], ids=["half", "a list", "empty"])
