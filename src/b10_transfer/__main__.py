@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 logger = logging.getLogger(__name__)
 
-_WITH_VALUE = {"--store", "--namespace"}
+_WITH_VALUE = {"--store", "--namespace", "--on-compile"}
 """Options of ``run`` whose value is the next argument."""
 
 
@@ -25,7 +25,7 @@ def main() -> None:
         command()
     except Exception:
         server = server_of(sys.argv[1:])
-        if not server:
+        if not server or requires_hit(sys.argv[1:], server):
             raise
         logger.exception("the caches cannot be used; starting the server without them")
         _become(server)
@@ -43,6 +43,11 @@ def server_of(arguments: Sequence[str]) -> list[str]:
         if option in _WITH_VALUE:
             del left[:1]
     return left
+
+
+def requires_hit(arguments: Sequence[str], server: Sequence[str]) -> bool:
+    """Whether ``run`` has the option that starts the server only after a hit."""
+    return "--require-hit" in arguments[: len(arguments) - len(server)]
 
 
 def _become(server: list[str]) -> None:

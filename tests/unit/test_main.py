@@ -30,3 +30,16 @@ def test_other_arguments_name_no_server(arguments: list[str]) -> None:
 def test_options_that_take_a_value_are_known() -> None:
     options = [option for option in command.params if isinstance(option, click.Option) and not option.is_flag]
     assert {name for option in options for name in option.opts} == entry._WITH_VALUE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["run", "--require-hit", "--", "vllm", "serve"], True),
+        (["run", "--on-compile", "exit", "--require-hit", "vllm", "serve"], True),
+        (["run", "--", "vllm", "serve", "--require-hit"], False),
+        (["run", "vllm", "--require-hit"], False),
+    ],
+)
+def test_option_that_requires_a_hit_is_found_before_the_server(arguments: list[str], expected: bool) -> None:
+    assert entry.requires_hit(arguments, entry.server_of(arguments)) is expected

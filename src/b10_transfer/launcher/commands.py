@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Sequence
+from enum import Enum
 
 from ..config.launcher import LauncherConfig
 from ..config.per_pod import per_pod_variables
@@ -18,23 +20,61 @@ _LONG_S = 3600.0
 _IDLE_POLL_S = 0.5
 
 
-def run(arguments: Sequence[str], *, namespace: str | None = None, store: str | None = None) -> int:
-    """Restore, run a server until it ends, save; returns the server's exit code (128 + n if signal n ended it).
+EXIT_MISS = 3
+"""``run --require-hit``: nothing was restored, and the server was not started."""
+EXIT_COMPILED = 4
+"""``run --on-compile=exit``: the server compiled although everything was restored, and was stopped."""
+
+
+class OnCompile(Enum):
+    """The reaction to a server that compiles although everything in the store was restored."""
+
+    WARN = "warn"
+    EXIT = "exit"
+
+
+def run(
+    arguments: Sequence[str],
+    *,
+    namespace: str | None = None,
+    store: str | None = None,
+    require_hit: bool = False,
+    on_compile: OnCompile | None = None,
+) -> int:
+    """Restore, run a server until it ends, save.
 
     The server starts when the load is over, but no later than ``B10_START_WITHIN_SECONDS``: a load that takes longer
     goes on beside it. A signal before that ends this program; one during the last save ends the save. What is raised,
     is raised before the server was started, which its caller then may. To be called once, by a process that ends with
     what this returns: signals stay blocked, and a thread may be left behind.
+
+    Args:
+        arguments: The server's command line.
+        namespace: Overrides ``B10_NAMESPACE``.
+        store: Overrides ``B10_STORE``.
+        require_hit: Whether to start the server only if artifacts were restored or in place. It waits for the load.
+        on_compile: What to do if the server compiles although everything in the store was restored. Default: nothing.
+
+    Returns:
+        The server's exit code (128 + n if signal n ended it), EXIT_MISS or EXIT_COMPILED.
     """
     config = LauncherConfig.from_environment()
     _warn_of_per_pod_variables()
     signals = Signals()
     try:
-        supervisor = Supervisor(config, namespace=namespace, store=store)
+        watch = None if on_compile is None else _stop_server if on_compile is OnCompile.EXIT else _do_nothing
+        # Other replicas must not wait for one that may not compile.
+        supervisor = Supervisor(
+            config, namespace=namespace, store=store, waits_for_compile=not require_hit, on_compile=watch
+        )
         supervisor.start(Child(arguments, config.url))
-        if stopped_by := signals.wait_for(supervisor.loaded, config.start_within_s):
+        # A load has a deadline of its own.
+        if stopped_by := signals.wait_for(supervisor.loaded, _LONG_S if require_hit else config.start_within_s):
             logger.info("asked to end before the server was started")
             return 128 + stopped_by
+        if require_hit and not supervisor.hit:
+            logger.error("nothing was restored, and --require-hit is set: %s is not started", arguments[0])
+            return EXIT_MISS
         if not supervisor.loaded.is_set():
             logger.warning("the load takes longer than %g s: starting the server meanwhile", config.start_within_s)
         try:
@@ -42,12 +82,23 @@ def run(arguments: Sequence[str], *, namespace: str | None = None, store: str | 
         except OSError as error:
             logger.error("%s cannot be started: %s", arguments[0], error.strerror)
             return exit_code_of(error)
-        return _accompany(pid, signals, supervisor, config)
+        code = _accompany(pid, signals, supervisor, config)
+        failed_itself = code != 0 and not signals.asked_to_stop
+        return EXIT_COMPILED if watch is _stop_server and supervisor.has_compiled and not failed_itself else code
     except Exception:
         signals.give_back()
         raise
     finally:
         end_workers()
+
+
+def _do_nothing() -> None:
+    """The supervisor has logged a warning."""
+
+
+def _stop_server() -> None:
+    """Stop the server. The main thread takes this signal, and passes it on."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _accompany(pid: int, signals: Signals, supervisor: Supervisor, config: LauncherConfig) -> int:

@@ -10,7 +10,7 @@ from ..config.per_pod import per_pod_variables
 from ..environment.frameworks import torch_build
 from ..environment.graph_caching import reason_off
 from ..errors import CacheError
-from ..local.usage import CacheReport
+from ..local.usage import CacheReport, CacheUse
 
 _PLACES = ("HOME", "TMPDIR", "XDG_CACHE_HOME")
 """Variables that decide where caches are, beside those of the caches themselves."""
@@ -28,6 +28,17 @@ def why_unused(report: CacheReport, server: Mapping[str, str]) -> str:
     if compiled and (names := per_pod_variables(server or os.environ)):
         return f"{report.warning}; also in vLLM's key, and set here: {', '.join(names)}"
     return report.warning
+
+
+def why_compiled(caches: Sequence[CacheUse]) -> str:
+    """The message about what a server compiled although everything in the store was restored."""
+    counts = ", ".join(f"{cache.cache} {cache.compiled}" for cache in caches)
+    message = (
+        f"the server compiled units although everything in the store was restored: {counts}. Its shapes, flags, code "
+        "or model path differ from those of the pods that saved"
+    )
+    names = per_pod_variables(os.environ)
+    return f"{message}; also in vLLM's key, and set here: {', '.join(names)}" if names else message
 
 
 def why_nothing_was_saved(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from ..adapters import CacheRoot, cache_roots
@@ -23,7 +23,7 @@ from ..local.usage import Usage
 from ..notices import notices
 from ..operations import public as operations
 from ..status import LoadReport, OperationStatus
-from .explanation import why_nothing_was_saved, why_unused
+from .explanation import why_compiled, why_nothing_was_saved, why_unused
 from .processes import lower_priority
 
 logger = logging.getLogger(__name__)
@@ -60,12 +60,32 @@ class Server(Protocol):
 class Supervisor:
     """Looks after the caches of one server. Times are monotonic."""
 
-    def __init__(self, config: LauncherConfig, *, namespace: str | None = None, store: str | None = None) -> None:
+    def __init__(
+        self,
+        config: LauncherConfig,
+        *,
+        namespace: str | None = None,
+        store: str | None = None,
+        waits_for_compile: bool = True,
+        on_compile: Callable[[], None] | None = None,
+    ) -> None:
+        """
+        Args:
+            config: The settings.
+            namespace: Overrides ``B10_NAMESPACE``.
+            store: Overrides ``B10_STORE``.
+            waits_for_compile: Whether a load that misses may wait for another replica, or let others wait for this one.
+            on_compile: Called once if the server compiles, while it lives, although everything was restored.
+        """
         self._config = config
+        self._wait_s = None if waits_for_compile else 0.0
+        self._on_compile = on_compile
         self._namespace = namespace
         self._store = store
         self._roots: list[CacheRoot] = []
         self._usage: Usage | None = None
+        self._is_whole = False
+        """Whether the caches held everything that the store had for this pod when the load ended."""
         self._proved = False
         self._failed: Mapping[str, CacheError] = {}
         """Why caches could not be looked at, by name."""
@@ -74,9 +94,15 @@ class Supervisor:
         self._saved: Fingerprint | None = None
         """What the caches held when the store last held all of it; None if that is not known."""
         self._seen: Fingerprint = frozenset()
+        self._checked: Fingerprint = frozenset()
+        """What the caches held when compilations were last looked for."""
         self._changed_at = 0.0
         self._retry_at = 0.0
         self._retry_s = _RETRY_S
+        self.hit = False
+        """Whether the load restored artifacts, or found all of them in place."""
+        self.has_compiled = False
+        """Whether ``on_compile`` was given, and the server has compiled although everything was restored."""
         self.loaded = threading.Event()
         """Set once the load is over, whatever came of it."""
         self._stop = threading.Event()
@@ -130,8 +156,12 @@ class Supervisor:
     def load(self) -> LoadReport:
         """Restore what the store holds, also to caches that a server has begun to fill."""
         began_ns = time.time_ns()
-        report = operations.load(namespace=self._namespace, store=self._store, merge=True, instant=False)
+        report = operations.load(
+            namespace=self._namespace, store=self._store, merge=True, instant=False, wait_for_compile_s=self._wait_s
+        )
         ended_ns = time.time_ns()
+        self.hit = report.status is OperationStatus.SUCCESS or report.already_present > 0
+        self._is_whole = self.hit and not report.ignored_packs
         try:
             self._roots = cache_roots(Config.from_environment(namespace=self._namespace, store=self._store))
         except CacheError as error:  # the load has said so
@@ -171,6 +201,7 @@ class Supervisor:
     def last_save(self, server: Server) -> None:
         """What was compiled until the end, within its own deadline."""
         self._look()
+        self._check_compiled(server)
         self._prove(server, even_if_unused=self._completed)
         if self._seen and self._seen != self._saved:
             self._save(deadline_s=self._config.last_save_s)
@@ -189,6 +220,7 @@ class Supervisor:
     def _when_ready(self, server: Server) -> None:
         logger.info("the server serves")
         self._look()
+        self._check_compiled(server)
         self._prove(server)
         if self._seen and self._seen != self._saved:
             self._save()
@@ -197,6 +229,7 @@ class Supervisor:
         """Save if something new has been left alone for a while."""
         now = time.monotonic()
         self._look()
+        self._check_compiled(server)
         if now - self._changed_at < self._config.quiet_s:
             return
         # Whether a program that cannot be asked is ready, nobody knows: that it has not read anything yet says nothing.
@@ -218,6 +251,23 @@ class Supervisor:
         if found != self._seen:
             self._seen = found
             self._changed_at = time.monotonic()
+
+    def _check_compiled(self, server: Server) -> None:
+        """Call ``on_compile`` at the first unit that was compiled although everything was restored."""
+        if self._on_compile is None or self._usage is None or not self._is_whole or self._seen == self._checked:
+            return
+        self._checked = self._seen
+        try:
+            caches = [cache for cache in self._usage.report(server.started_ns()).caches if cache.compiled]
+        except CacheError as error:
+            logger.warning("it is unknown whether the server has compiled: %s", error)
+            return
+        if caches:
+            logger.warning("%s", why_compiled(caches))
+            self.has_compiled = True
+            if not self._stop.is_set():
+                self._on_compile()
+            self._on_compile = None
 
     def _save(self, deadline_s: float | None = None) -> None:
         held = self._seen
