@@ -1,4 +1,4 @@
-"""For tests of the command's subcommands: how they are called, and stores for them to look at."""
+"""Helpers for tests of subcommands: they call the command, and publish packs for it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ UNITS: Mapping[str, Files] = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command said."""
+    """The result of a command."""
 
     exit_code: int
     stdout: str

@@ -208,7 +208,7 @@ class Packs:
 
     def read(self, repository: Repository) -> dict[str, bytes]:
         """All files of a repository's union, by their paths in packs. Raises PackError for a pack that turns out to be
-        damaged only now; one that is damaged visibly counts as absent."""
+        damaged only now; one that is visibly damaged is ignored."""
         found: dict[str, bytes] = {}
         union = repository.union()
         for pack, unit in union.units.values():

@@ -21,7 +21,7 @@ def below(folder: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
 
 
 def folders_of(paths: Iterable[str]) -> list[str]:
-    """Every folder on the way to some files, and the one in which all of them lie."""
+    """Every folder above some files, and their root."""
     return sorted({"/".join(path.split("/")[:depth]) for path in paths for depth in range(path.count("/") + 1)})
 
 

@@ -127,7 +127,7 @@ def list_available_caches() -> dict[str, Any]:
 
 
 def _packs(current: str, deadline: Deadline) -> list[dict[str, Any]]:
-    """The packs of every environment in the namespace, as far as a listing tells."""
+    """The packs of every environment in the namespace, from listings only."""
     config = Config.from_environment()
     found = []
     with open_store(config, deadline) as store:
@@ -228,7 +228,7 @@ def _copy_content(original: BinaryIO, copy: BinaryIO, deadline: Deadline) -> Non
 
 
 def save_vllm_compile_cache() -> None:
-    """Load, wait until the vLLM server beside this process serves requests, and save.
+    """Load, wait until the vLLM server on this machine is ready, and save.
 
     ``b10-compile-cache run`` does more: it restores before the server starts, and saves late compilations too.
 
@@ -240,7 +240,7 @@ def save_vllm_compile_cache() -> None:
         KeyboardInterrupt, SystemExit: The program is to stop. No other exception leaves this function.
     """
     config = LauncherConfig.from_environment()
-    # The server may have begun to write: what is missing is added.
+    # merge=True: the server may already have written to its caches.
     load(merge=True)
     until = time.monotonic() + config.timeout_s
     while not serves(config.url or _url_of_the_server_beside()):

@@ -52,7 +52,7 @@ def golden(
     return Golden(folder / "store", folder / "key.pub", json.loads((folder / "roles.json").read_text()))
 
 
-def test_load_restores_what_no_mark_withholds(golden: Golden, isolated_env: IsolatedEnv) -> None:
+def test_load_restores_packs_without_marks(golden: Golden, isolated_env: IsolatedEnv) -> None:
     report = load()
     assert (report.status, report.rejected_packs) == (OperationStatus.SUCCESS, ())
     assert set(report.restored) == {GRAPH, kernel("A"), kernel("B"), kernel("F")}

@@ -1,4 +1,4 @@
-"""The examples do what they say: run for real where that is possible here, checked as far as it goes elsewhere."""
+"""The examples run. Those that need a GPU, weights or a cluster are checked without running."""
 
 from __future__ import annotations
 

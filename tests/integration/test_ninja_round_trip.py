@@ -1,4 +1,4 @@
-"""Real ninja and a real compiler: what was built, saved and restored counts as current, and only in its place."""
+"""Real ninja and a real compiler: ninja takes a restored build as current, but only at the same path."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ default mod.so
 """
 CURRENT = "ninja: no work to do."
 PLACES = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-"""Where programs are looked for: ninja may come with the tests' own packages."""
+"""The search path of programs: ninja may be in the tests' own environment."""
 
 
 @pytest.fixture(autouse=True)

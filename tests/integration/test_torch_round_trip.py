@@ -20,7 +20,7 @@ Pod = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def pod(tmp_path: Path) -> Pod:
-    """Runs the program as the pod of a given name, each with a home and cache directories of its own."""
+    """Runs the program as the pod of a given name, each with its own home and cache directories."""
 
     def run(name: str, *arguments: str) -> dict[str, Any]:
         home = tmp_path / name
@@ -67,7 +67,7 @@ def test_second_pod_compiles_nothing(pod: Pod, model: str, size: str) -> None:
 def test_two_shapes_that_two_pods_compiled_are_both_there_for_the_next(pod: Pod) -> None:
     first = pod("first", "pointwise", "4")
     assert (first["loaded"], first["saved"]) == ("DOES_NOT_EXIST", "SUCCESS")
-    # The second pod starts from the first one's work and adds a shape of its own: only that is published.
+    # The second pod restores the first one's artifacts and compiles a new shape: it publishes only that.
     second = pod("second", "pointwise", "4", "9")
     assert second["saved"] == "SUCCESS"
     assert (second["autograd_cache_hit"], second["autograd_cache_miss"]) == (1, 1)

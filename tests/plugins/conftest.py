@@ -90,7 +90,7 @@ class Packages:
         forget()
 
     def remove(self, name: str) -> None:
-        """Uninstall a package, if it is there. Its modules stay."""
+        """Uninstall a package, if it is installed. Its imported modules stay."""
         shutil.rmtree(self._folder / f"{name}-1.0.dist-info", ignore_errors=True)
         forget()
 

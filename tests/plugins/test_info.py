@@ -22,6 +22,6 @@ def test_stores_are_listed_with_their_packages(isolated_env: IsolatedEnv, packag
     assert "ignored: acme 1.0 adds them as well" in shown
 
 
-def test_without_packages_nothing_is_said_of_them(isolated_env: IsolatedEnv) -> None:
+def test_without_plugins_info_does_not_mention_them(isolated_env: IsolatedEnv) -> None:
     assert command("info", "--json").json["additions"] == []
     assert "other packages" not in command("info").stdout

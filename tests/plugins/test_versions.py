@@ -1,4 +1,4 @@
-"""Pods with different versions of a package share a store: neither harms what the other saved."""
+"""Pods with different versions of a package share a store, and neither harms the other's packs."""
 
 from __future__ import annotations
 

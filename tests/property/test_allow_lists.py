@@ -1,4 +1,4 @@
-"""Only what compilers write leaves a pod or is removed, whatever else lies in their folders."""
+"""Only files that compilers write are saved or removed, with any other files in their folders."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ each = pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda adapter: adapter.
 @each
 @given(data=st.data())
 @settings(max_examples=40)
-def test_what_no_compiler_writes_is_neither_saved_nor_removed(
+def test_files_that_no_compiler_writes_are_neither_saved_nor_removed(
     packs: Packs, fill: FillTree, read_tree: ReadTree, adapter: Adapter, data: st.DataObject
 ) -> None:
     artifacts = ARTIFACTS[adapter.name]
@@ -109,7 +109,7 @@ def test_what_no_compiler_writes_is_neither_saved_nor_removed(
 
 
 @each
-def test_what_a_compiler_writes_is_saved_and_removed(
+def test_files_of_a_compiler_are_saved_and_removed(
     packs: Packs, fill: FillTree, read_tree: ReadTree, tmp_path: Path, adapter: Adapter
 ) -> None:
     """Otherwise the test above could pass for the wrong reason."""

@@ -1,4 +1,4 @@
-"""Operations that die at any call of the store: what was acknowledged is there, and else only whole packs of the dead.
+"""Operations are killed at any call of the store: acknowledged packs stay, and others are complete.
 
 A pod that dies makes no further call. Its store's calls end before or behind what they do, or with an error of the
 store's; in the middle of a call only a real process can die (``tests/concurrency/test_kills.py``).
@@ -80,7 +80,7 @@ class CrashMachine(RuleBasedStateMachine):
         """How many calls the last operation came to."""
 
     def attempt(self, death: Death, operate: Callable[[Store], object]) -> bool:
-        """Whether an operation of a pod came to its end and says so."""
+        """Whether an operation of a pod completed and reported it."""
         store = MortalStore(self.store, death)
         try:
             operate(store)
@@ -166,7 +166,7 @@ class CrashMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.counting()) > 1)
     @rule(grace_s=GRACE_S, death=LATER_DEATHS)
     def compact(self, grace_s: int, death: Death) -> None:
-        """Nothing changes but where things lie, and what was pruned goes."""
+        """It only moves units to other packs, and deletes pruned packs."""
         self.may_go |= self.pruned()
         before = self.latest()
         self.attempt(death, lambda store: compact(self.packs, store, grace_s))
@@ -176,7 +176,7 @@ class CrashMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.objects) > 1)
     @rule(keep=st.integers(0, 3), grace_s=GRACE_S, death=LATER_DEATHS)
     def prune(self, keep: int, grace_s: int, death: Death) -> None:
-        """What the rule names counts no more, and goes; what it does not name goes only if another pack holds it."""
+        """Selected packs are ignored, then deleted; other packs are deleted only if another pack holds their units."""
         named = {pack.pack for pack in prune(self.store, keep, NEVER_S, pretend=True) if pack.action == pruning.MARK}
         # Where the store refuses to read a merged pack, the rule applies to those that were merged into it.
         named |= self.packs.repository(self.store).union().superseded.keys()
@@ -213,7 +213,7 @@ class CrashMachine(RuleBasedStateMachine):
 
     @invariant()
     def look(self) -> None:
-        """The store holds what was acknowledged, and whole packs of the dead."""
+        """The store holds the acknowledged packs, and complete packs of killed operations."""
         repository = self.packs.repository(self.store)
         listed = set(repository.listing())
         union = repository.union(verify_frames=True)
@@ -234,7 +234,7 @@ class CrashMachine(RuleBasedStateMachine):
         assert self.packs.read(repository) == expected, "a later publication did not win"
 
     def account_for(self, pack: Pack, content: dict[str, bytes]) -> None:
-        """A pack is as it was, or of somebody who died, or merged from what had been published."""
+        """A pack is unchanged, or of a killed operation, or merged from published packs."""
         origins = {member.path: pack.origin(unit) for unit in pack.index.units for member in unit.members}
         if pack.id not in self.objects and pack.is_merged:
             self.merges += 1
@@ -247,7 +247,7 @@ class CrashMachine(RuleBasedStateMachine):
         assert content == {path: self.published[origin][path] for path, origin in origins.items()}
 
     def compare_marks(self) -> None:
-        """Packs that are there are marked as they were, unless somebody died over it."""
+        """Packs have the same marks as before, unless an operation was killed."""
         place = f"v1/{self.packs.namespace}/{self.packs.environment.id}"
         found = {info.name for folder in ("quarantine", "recalled") for info in self.store.list(f"{place}/{folder}")}
         marks = {name.removeprefix(f"{place}/") for name in found}
@@ -347,7 +347,7 @@ OPERATIONS: dict[str, Callable[[CrashMachine, Death], object]] = {
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_operation_may_die_at_each_of_its_calls(packs: Packs, operation: str, way: str) -> None:
-    """And whatever died, the same operation then comes to its end."""
+    """After any kill, the same operation completes."""
     for number in range(100):
         clock = itertools.count(1_000_000)
         machine = CrashMachine(packs, MemoryStore(lambda clock=clock: next(clock)), lambda _seconds: None)  # type: ignore[misc]
@@ -368,7 +368,7 @@ def test_operation_may_die_at_each_of_its_calls(packs: Packs, operation: str, wa
 
 @pytest.mark.parametrize("way", WAYS)
 def test_compaction_may_die_at_each_of_its_calls(packs: Packs, way: str) -> None:
-    """It merges, and deletes what was merged before and what was pruned; the next one brings it to its end."""
+    """It merges, and deletes superseded and pruned packs; the next one completes it."""
     for number in range(200):
         below = MemoryStore()
         repository = packs.repository(below)

@@ -58,7 +58,7 @@ def repository_with(packs: Packs, pack: bytes) -> Repository:
 
 
 def assert_harmless(packs: Packs, repository: Repository) -> None:
-    """A load rejects the pack or reads what was published; a save, which verifies every byte, rejects it."""
+    """A load rejects the pack or reads the published bytes; a save, which verifies every byte, rejects it."""
     try:
         found = packs.read(repository)
     except PackError:
@@ -121,9 +121,7 @@ def test_random_bytes_are_no_pack(packs: Packs, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("cut", [0, 1, 100, FOOTER_BYTES], ids="{} bytes left".format)
-def test_damaged_file_of_a_directory_store_counts_as_absent(
-    packs: Packs, sound: bytes, tmp_path: Path, cut: int
-) -> None:
+def test_damaged_file_of_a_directory_store_is_ignored(packs: Packs, sound: bytes, tmp_path: Path, cut: int) -> None:
     repository = packs.repository(DirectoryStore(tmp_path / "store"))
     pack_id = repository.publish(io.BytesIO(sound))
     assert packs.read(repository) == CONTENT
@@ -184,7 +182,7 @@ def test_damaged_packs_units_come_from_an_earlier_pack(
     assert read_tree(tmp_path) == {"triton/KERNEL/kernel.cubin": b"earlier"}
 
 
-# Indexes made by an attacker, whose digest is right: what the sound pack's index says is changed.
+# Indexes of an attacker, with correct digests: values of the sound pack's index are changed.
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -341,13 +339,13 @@ def test_unit_without_files_is_refused(refused: Refused) -> None:
 
 
 @pytest.mark.parametrize("name", ["triton/KERNEL", "triton/kernel", "triton/Kernel"])
-def test_unit_that_is_there_twice_is_refused_whatever_its_case(refused: Refused, name: str) -> None:
+def test_duplicate_unit_is_refused_in_any_case(refused: Refused, name: str) -> None:
     unit = {"name": name, "kind": "folder", "members": [member(f"{name}/other")]}
     refused(lambda document: document["units"].append(unit))
 
 
 @pytest.mark.parametrize("path", ["triton/KERNEL/kernel.cubin", "triton/KERNEL/Kernel.CUBIN"])
-def test_file_that_is_there_twice_is_refused_whatever_its_case(refused: Refused, path: str) -> None:
+def test_duplicate_file_is_refused_in_any_case(refused: Refused, path: str) -> None:
     refused(lambda document: document["units"][1]["members"].append(member(path)))
 
 
@@ -422,7 +420,7 @@ def test_unit_that_no_compiler_writes_is_ignored(
     "path",
     ["triton/KERNEL/kernel.cubin", "triton/KERNEL/kernel.cubin/deeper", "triton/KERNEL", "inductor/ey/key.py/deeper"],
 )
-def test_pack_that_is_in_the_way_of_another_costs_that_nothing(
+def test_conflicting_pack_does_not_harm_another(
     packs: Packs, sound: bytes, tmp_path: Path, read_tree: ReadTree, path: str
 ) -> None:
     document = json.loads(packs.index_of(sound))
@@ -558,7 +556,7 @@ def test_frame_that_is_not_there_is_refused(refused: Refused) -> None:
 
 
 @pytest.mark.parametrize("lie", [-1, 1, 512], ids=str)
-def test_frame_that_holds_another_number_of_bytes_than_it_says_is_refused(refused: Refused, lie: int) -> None:
+def test_frame_of_another_size_than_declared_is_refused(refused: Refused, lie: int) -> None:
     def change(document: dict[str, Any]) -> None:
         document["frames"][0][1] += lie
 
@@ -585,12 +583,12 @@ def frame_only(packs: Packs, sound: bytes, frame: bytes, raw_bytes: int, size: i
         pack_frame(b""),
         struct.pack("<II", 0x184D2A50, 4092) + bytes(4092),
         b"not zstd",
-        # The content in one raw block, behind as many empty ones: each is looked at.
+        # The content in one raw block, after as many empty ones: each of them is checked.
         pack_frame(b"x" * 4096)[:7] + bytes(3 * 5000) + struct.pack("<I", 4096 << 3 | 1)[:3] + b"x" * 4096,
     ],
     ids=["bomb", "two frames", "rubbish behind", "cut short", "empty", "skippable", "no frame", "many blocks"],
 )
-def test_frame_that_does_not_unpack_to_what_it_says_is_refused(
+def test_frame_that_unpacks_to_another_size_than_declared_is_refused(
     packs: Packs, sound: bytes, tmp_path: Path, read_tree: ReadTree, frame: bytes
 ) -> None:
     restored = load(repository_with(packs, frame_only(packs, sound, frame, 4096, 100)), tmp_path)
@@ -612,7 +610,7 @@ def test_frame_made_by_hand_is_read_if_all_is_right(
     [b"[]", b"null", b'"x"', b'{"child_paths": {"a": "../a"}}', b"[" * 100_000],
     ids=["list", "null", "text", "path", "deep"],
 )
-def test_triton_group_file_that_is_none_makes_the_pack_count_as_absent(
+def test_pack_with_an_invalid_triton_group_file_is_ignored(
     packs: Packs, tmp_path: Path, read_tree: ReadTree, content: bytes
 ) -> None:
     hostile = packs.write({"triton/KERNEL/": {"__grp__kernel.json": content, "kernel.cubin": b"binary"}})
@@ -682,7 +680,7 @@ def test_index_of_another_format_is_left_alone(packs: Packs, sound: bytes, harml
 @pytest.mark.parametrize(
     "text", ["x\nERROR all is lost", "\x1b[2J", "\u202e", "x" * 100_000], ids=lambda text: ascii(text[:9])
 )
-def test_what_a_hostile_index_says_is_quoted_short_and_on_one_line(
+def test_text_of_a_hostile_index_is_quoted_short_and_on_one_line(
     packs: Packs, sound: bytes, harmless: Harmless, text: str
 ) -> None:
     document = json.loads(packs.index_of(sound))
@@ -719,7 +717,7 @@ def test_footer_whose_sizes_lie_is_refused(packs: Packs, sound: bytes, field: st
         assert_harmless(packs, repository_with(packs, sound[:-FOOTER_BYTES] + FOOTER.pack(*fields)))
 
 
-def test_index_that_unpacks_to_more_than_its_footer_says_is_refused(packs: Packs, sound: bytes) -> None:
+def test_index_that_unpacks_to_more_than_declared_is_refused(packs: Packs, sound: bytes) -> None:
     fields = list(FOOTER.unpack(sound[-FOOTER_BYTES:]))
     bomb = packs.with_index(sound, b" " * (16 << 20))
     bomb_fields = list(FOOTER.unpack(bomb[-FOOTER_BYTES:]))

@@ -38,7 +38,7 @@ class File:
 
 
 class InParts(io.BytesIO):
-    """An open file that gives less than it is asked for, as files may."""
+    """An open file that returns fewer bytes than requested, as files may."""
 
     def readinto(self, buffer: Any, /) -> int:
         return super().readinto(memoryview(buffer)[:1000])
@@ -143,7 +143,7 @@ def members_of(index: Index) -> list[Member]:
 
 
 @given(unit_lists(), FRAME_SIZES)
-def test_what_was_packed_is_read_back(packs: Packs, units: list[Unit], frame_bytes: int) -> None:
+def test_packed_units_are_read_back(packs: Packs, units: list[Unit], frame_bytes: int) -> None:
     reader, index = opened(packs, write(packs, units, frame_bytes))
     for _piece in reader.read_members(index, (), every_frame=True):
         pass
@@ -151,7 +151,7 @@ def test_what_was_packed_is_read_back(packs: Packs, units: list[Unit], frame_byt
 
 
 @given(unit_lists(), FRAME_SIZES)
-def test_index_lists_what_was_packed(packs: Packs, units: list[Unit], frame_bytes: int) -> None:
+def test_index_lists_the_packed_units(packs: Packs, units: list[Unit], frame_bytes: int) -> None:
     _reader, index = opened(packs, write(packs, units, frame_bytes))
     assert {(unit.name, unit.kind) for unit in index.units} == {(unit.name, unit.kind) for unit in units}
     listed = {(unit.name, m.path, m.size, m.mode, m.mtime_ns) for unit in index.units for m in unit.members}
@@ -184,7 +184,7 @@ def test_a_pack_reads_the_same_with_one_thread_and_with_two(
 
 
 @given(unit_lists(), FRAME_SIZES, st.data())
-def test_pieces_of_a_file_follow_each_other_and_the_first_and_last_say_so(
+def test_pieces_of_a_file_are_in_order_with_the_first_and_last_marked(
     packs: Packs, units: list[Unit], frame_bytes: int, data: st.DataObject
 ) -> None:
     reader, index = opened(packs, write(packs, units, frame_bytes))

@@ -1,4 +1,4 @@
-"""Savers, compactors and loaders at one repository, in any order: the union is what was published, the latest wins."""
+"""Saves, compactions and loads of one repository in any order: the union has the latest of each published unit."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class RepositoryMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.copies) > 1)
     @rule(target=ids, pod=st.integers(0, 1), grace_s=st.sampled_from([0, 1_000_000_000]), death=DEATHS)
     def compact(self, pod: int, grace_s: int, death: Death) -> MultipleResults[str]:
-        """Nothing changes but where things lie, even if the compactor dies."""
+        """It only moves units to other packs, even if it is killed."""
         before = self.latest()
         config = replace(CONFIG, max_packs=1, grace_s=grace_s)
         store, deadline = MortalStore(self.store, death), Deadline("test", 60)
@@ -176,11 +176,11 @@ class RepositoryMachine(RuleBasedStateMachine):
         return f"v1/{self.packs.namespace}/{self.packs.environment.id}/packs/{pack_id}.tar.zst"
 
     def file(self, name: str) -> str:
-        """How the only file of a unit goes on behind its name."""
+        """The rest of a file's name after the name of its unit."""
         return next(prefix[-1] + END[prefix[-1]] for prefix in UNITS if prefix[:-1] == name)
 
 
-def test_union_is_what_was_published_to_a_store_in_memory(packs: Packs) -> None:
+def test_union_equals_the_published_units_in_memory(packs: Packs) -> None:
     merges = []
 
     class Machine(RepositoryMachine):
@@ -195,7 +195,7 @@ def test_union_is_what_was_published_to_a_store_in_memory(packs: Packs) -> None:
     assert sum(merges) > 20, "hardly anything was merged"
 
 
-def test_union_is_what_was_published_to_a_directory(packs: Packs, tmp_path: Path) -> None:
+def test_union_equals_the_published_units_in_a_directory(packs: Packs, tmp_path: Path) -> None:
     numbers = itertools.count()
 
     class Machine(RepositoryMachine):

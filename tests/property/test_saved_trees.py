@@ -1,4 +1,4 @@
-"""Whatever lies in a cache, what a save makes of it is a pack that every reader accepts and a load puts back."""
+"""From any cache, a save makes packs that every reader accepts and a load restores."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def without_clashes(tree: dict[str, bytes]) -> dict[str, bytes]:
 
 @given(TREES, TREES)
 @settings(max_examples=100)
-def test_what_a_save_publishes_every_reader_accepts(
+def test_every_reader_accepts_published_packs(
     packs: Packs, fill: FillTree, read_tree: ReadTree, inductor: dict[str, bytes], triton: dict[str, bytes]
 ) -> None:
     trees = {"inductor": without_clashes(inductor), "triton": without_clashes(triton)}

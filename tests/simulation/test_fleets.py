@@ -40,7 +40,7 @@ def crowded(folder: Path, *, waits: bool) -> Outcome:
     return Fleet(Scenario(200, "bucket", terms, waits, pack_bytes=48_000_000), folder).run()
 
 
-def test_refused_requests_are_few_and_delay_nobody(tmp_path: Path) -> None:
+def test_refused_requests_are_few_and_delay_no_replica(tmp_path: Path) -> None:
     outcome = crowded(tmp_path, waits=False)
     assert outcome.failed == 0
     assert 0 < outcome.usage.refused < 5 * 200

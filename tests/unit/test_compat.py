@@ -74,7 +74,7 @@ def test_info_of_a_pod_and_a_store_without_anything(isolated_env: IsolatedEnv) -
     }
 
 
-def test_info_tells_sizes_of_what_exists(isolated_env: IsolatedEnv) -> None:
+def test_info_has_sizes_of_existing_caches(isolated_env: IsolatedEnv) -> None:
     isolated_env.fill(isolated_env.inductor, ARTIFACT)
     save_compile_cache()
     [pack] = isolated_env.store.glob("v1/*/*/packs/*")
@@ -89,7 +89,7 @@ def test_info_tells_sizes_of_what_exists(isolated_env: IsolatedEnv) -> None:
 
 
 @pytest.mark.usefixtures("store_is_missing")
-def test_info_where_the_store_is_missing_says_so_and_raises_nothing(
+def test_info_with_a_missing_store_reports_it_and_raises_nothing(
     isolated_env: IsolatedEnv, caplog: pytest.LogCaptureFixture
 ) -> None:
     isolated_env.fill(isolated_env.inductor, ARTIFACT)
@@ -162,7 +162,7 @@ def test_cleared_cache_does_not_exist_and_is_loaded_again(isolated_env: Isolated
     assert load_compile_cache() is OperationStatus.SUCCESS
 
 
-def test_clearing_what_does_not_exist_is_true(isolated_env: IsolatedEnv) -> None:
+def test_clearing_missing_caches_is_true(isolated_env: IsolatedEnv) -> None:
     assert clear_local_cache() is True
 
 
@@ -210,7 +210,7 @@ def test_transfer_replaces_a_file_and_copies_into_a_folder(isolated_env: Isolate
 
 
 @pytest.mark.parametrize("source", ["missing", "folder"])
-def test_transfer_of_what_is_no_file_is_an_error_that_is_logged(
+def test_transfer_of_a_missing_file_is_a_logged_error(
     isolated_env: IsolatedEnv, caplog: pytest.LogCaptureFixture, source: str
 ) -> None:
     (isolated_env.home / "folder").mkdir()
@@ -220,7 +220,7 @@ def test_transfer_of_what_is_no_file_is_an_error_that_is_logged(
     assert str(isolated_env.home / source) in caplog.text
 
 
-def test_transfer_without_room_leaves_what_was_there(
+def test_transfer_without_space_keeps_the_earlier_file(
     isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     source, dest = isolated_env.home / "source", isolated_env.home / "dest"
@@ -253,7 +253,7 @@ def server() -> Iterator[str]:
         thread.join()
 
 
-def test_vllm_cache_is_loaded_and_what_is_new_saved_once_the_server_serves(
+def test_vllm_cache_is_loaded_and_saved_when_the_server_is_ready(
     isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch, server: str
 ) -> None:
     monkeypatch.setenv("B10_TRANSFER_VLLM_URL", server)
@@ -264,7 +264,7 @@ def test_vllm_cache_is_loaded_and_what_is_new_saved_once_the_server_serves(
     assert len(list(isolated_env.store.glob("v1/*/*/packs/*"))) == 2
 
 
-def test_vllm_server_that_never_serves_costs_its_time_and_what_is_finished_is_saved(
+def test_complete_artifacts_of_a_vllm_server_that_is_never_ready_are_saved(
     isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("B10_TRANSFER_VLLM_URL", "http://127.0.0.1:9/")
@@ -276,7 +276,7 @@ def test_vllm_server_that_never_serves_costs_its_time_and_what_is_finished_is_sa
     assert len(list(isolated_env.store.glob("v1/*/*/packs/*"))) == 1
 
 
-def test_logger_writes_each_line_once_however_often_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_logger_that_is_created_twice_writes_each_line_once(capsys: pytest.CaptureFixture[str]) -> None:
     logger = get_b10_logger("a program of 0.4.1")
     try:
         assert get_b10_logger("a program of 0.4.1") is logger
@@ -288,7 +288,7 @@ def test_logger_writes_each_line_once_however_often_it_is_asked_for(capsys: pyte
         logger.handlers.clear()
 
 
-def test_exceptions_stand_for_what_they_stood_for() -> None:
+def test_exceptions_have_their_earlier_bases() -> None:
     assert isinstance(ConfigurationError("NAME", "value", "rule"), CacheValidationError)
     assert isinstance(CorruptPackError("pack", "damaged"), CacheValidationError)
     assert isinstance(NoSpaceError("/", 2, 1), CacheOperationInterrupted)

@@ -50,7 +50,7 @@ from b10_transfer import errors
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
-def test_message_says_what_happened_and_what_to_do(error: errors.CacheError, message: str) -> None:
+def test_message_has_the_cause_and_advice(error: errors.CacheError, message: str) -> None:
     assert str(error) == message
 
 

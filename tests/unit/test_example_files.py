@@ -52,7 +52,7 @@ def test_there_are_manifests_for_each_way() -> None:
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=name_of)
-def test_manifest_names_what_it_defines(path: Path) -> None:
+def test_manifest_defines_the_names_it_uses(path: Path) -> None:
     for manifest in loaded(path):
         assert {"apiVersion", "kind", "metadata", "spec"} <= manifest.keys()
         if manifest["kind"] != "Deployment":
@@ -99,7 +99,7 @@ def test_truss_configuration_parses(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted((EXAMPLES / "truss_vllm").glob("*.yaml")), ids=name_of)
-def test_truss_that_starts_a_server_has_the_command_beside_or_before_it(path: Path) -> None:
+def test_truss_with_a_server_runs_the_command(path: Path) -> None:
     [config] = loaded(path)
     server = config["docker_server"]
     assert {

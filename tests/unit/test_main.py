@@ -1,4 +1,4 @@
-"""The server that ``run`` was given is found in the arguments without click, should that be what is broken."""
+"""The server of ``run`` is found in the arguments without click, because click may be broken."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from b10_transfer.cli.run import command
         ["run", "--namespace", "--", "--flag", "vllm", "serve", "--store", "x"],
     ],
 )
-def test_server_is_what_stands_behind_the_options(arguments: list[str]) -> None:
+def test_server_is_the_rest_after_the_options(arguments: list[str]) -> None:
     assert entry.server_of(arguments) == ["vllm", "serve", "--store", "x"]
 
 

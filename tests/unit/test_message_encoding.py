@@ -1,4 +1,4 @@
-"""Messages can be written by every log handler, whatever bytes a path or a variable holds."""
+"""Every log handler can write messages with any bytes of a path or a variable."""
 
 from __future__ import annotations
 

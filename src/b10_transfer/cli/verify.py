@@ -41,8 +41,8 @@ def command(
     """Read every byte of every pack in the store, and check it against its index and signature.
 
     If B10_TRUSTED_KEYS is set, a pack that no trusted key signed fails, too. Damaged packs are marked, unless
-    B10_READ_ONLY=1: loads ignore them, and the next save of a pod that has their units publishes them again. A large
-    store needs a longer --deadline. Exits with 1 if a pack fails.
+    B10_READ_ONLY=1: the next save checks them, and publishes those of their units that its pod has. A large store needs
+    a longer --deadline. Exits with 1 if a pack fails.
     """
     set_up_logging()
     with report_errors(as_json=as_json), progress() as observe:

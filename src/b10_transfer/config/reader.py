@@ -133,7 +133,7 @@ def resolve(name: str, text: str) -> Path:
     if "\0" in text:
         raise ConfigurationError(name, text, "it must not hold a NUL character")
     try:
-        # Not normalised: behind a link, ".." is not what it looks like.
+        # Not normalised: after a link, ".." is the parent of the target.
         path = from_working_directory(name, os.path.expanduser(text))
         resolved = os.path.realpath(path)
         if resolved != path and (link := _foreign_link(path)):

@@ -50,7 +50,7 @@ def _features_of(name: str, value: str) -> str | None:
             return _sorted(set(value.split()) - _NOT_COMPILED_ON_ARM)
         case "isa" | "features":  # RISC-V, s390: instructions only
             return _sorted(value.split())
-        case "cpu":  # POWER: the model stands for its features
+        case "cpu":  # POWER: the model implies the features
             return value
     return None
 

@@ -73,7 +73,7 @@ def _find(environ: Mapping[str, str]) -> Found:
 
     try:
         pynvml.nvmlInit()
-    except pynvml.NVMLError as error:  # no driver: torch.cuda.is_available() is False as well
+    except pynvml.NVMLError as error:  # no driver: torch.cuda.is_available() is False, too
         return Found(reason=str(error))
     try:
         found = _Query(pynvml, environ).run()

@@ -79,7 +79,7 @@ class Explanation:
     rejected_packs: tuple[str, ...]
     """Why packs of this pod's environment are ignored: a line for each if they are few, else one line."""
     set_aside_packs: tuple[str, ...]
-    """Ids of packs that a save or ``verify`` found damaged."""
+    """Ids of packs that a save found damaged."""
     recalled_packs: tuple[str, ...]
     """Ids of packs that an operator recalled."""
     nearest: tuple[Neighbour, ...]

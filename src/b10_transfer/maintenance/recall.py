@@ -89,7 +89,7 @@ def reinstate(store: Store, config: Config, deadline: Deadline, packs: Collectio
 
 
 def mark_damaged(store: Store, config: Config, deadline: Deadline, inventory: Inventory) -> None:
-    """Mark the packs that ``verify`` found damaged, so that loads ignore them and the next save replaces them."""
+    """Mark the packs that ``verify`` found damaged, so that the next save checks them and publishes their units."""
     for found in inventory.environments:
         damaged = [Rejected(pack.id, CorruptPackError(pack.id, pack.why)) for pack in found.packs if pack.is_damaged]
         if damaged:

@@ -1,4 +1,4 @@
-"""``b10-compile-cache clear``: what is removed, and what is not."""
+"""``b10-compile-cache clear`` removes artifacts, and nothing else."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ def test_pod_that_only_reads_removes_nothing_from_a_store(this_pod: Publisher, m
 
 
 @pytest.mark.parametrize(("said", "exit_code", "is_left"), [("y\n", 0, False), ("n\n", 1, True), ("\n", 1, True)])
-def test_person_at_a_terminal_is_asked(this_pod: Publisher, said: str, exit_code: int, is_left: bool) -> None:
+def test_on_a_terminal_it_asks_first(this_pod: Publisher, said: str, exit_code: int, is_left: bool) -> None:
     pack = this_pod.publish()
     ours, theirs = pty.openpty()
     try:

@@ -1,4 +1,4 @@
-"""``b10-compile-cache completion``: what it prints makes a shell complete the command."""
+"""``b10-compile-cache completion`` prints a script with which a shell completes the command."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from tests.command import command
 
-# What bash does when somebody presses the tabulator behind some words.
+# As bash does after some words and a tabulator.
 _PRESS_TAB = """
 source /dev/stdin
 COMP_WORDS=({words}) COMP_CWORD={last}

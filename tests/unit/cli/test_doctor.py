@@ -1,4 +1,4 @@
-"""``b10-compile-cache doctor``: what it checks, and what it says to do."""
+"""``b10-compile-cache doctor``: its checks and its advice."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.conftest import IsolatedEnv
 
 @pytest.fixture(autouse=True)
 def torch_is_installed(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether the tests run beside a torch is not what they are about."""
+    """These tests must not depend on an installed torch."""
     monkeypatch.setattr("b10_transfer.inspection.doctor.torch_build", lambda: TorchBuild("2.13.0"))
     monkeypatch.delenv("B10_TEST_EVERYTHING", raising=False)
 

@@ -211,7 +211,7 @@ def test_json_of_a_miss_is_complete(this_pod: Publisher) -> None:
     }
 
 
-def test_what_a_save_publishes_is_a_hit(isolated_env: IsolatedEnv) -> None:
+def test_published_units_are_a_hit(isolated_env: IsolatedEnv) -> None:
     isolated_env.fill(isolated_env.triton, {"KERNEL/launcher.so": b"x"})
     save()
     found = command("explain", "--json").json

@@ -96,7 +96,7 @@ def test_json_counts_local_and_stored_units_of_each_cache(this_pod: Publisher, i
 @pytest.mark.parametrize("merge", [False, True])
 @pytest.mark.parametrize("local", [{}, {"OTHER/launcher.so": b"x"}, {"KERNEL/launcher.so": b"x"}], ids=str)
 @pytest.mark.parametrize("published", [False, True])
-def test_forecast_is_what_then_happens(
+def test_forecast_equals_the_result(
     this_pod: Publisher,
     isolated_env: IsolatedEnv,
     monkeypatch: pytest.MonkeyPatch,
@@ -143,7 +143,7 @@ def test_unreadable_root_is_reported_with_the_others(
 ) -> None:
     isolated_env.fill(isolated_env.inductor, {"fxgraph/ey/key/graph": b"x"})
     isolated_env.triton.mkdir(parents=True)
-    # A name too long for the file system fails for root as well, which permissions do not.
+    # A name that is too long fails for root, too; permissions do not.
     monkeypatch.setenv("TRITON_CACHE_DIR", str(isolated_env.triton / ("x" * 300)))
     caches = {cache["name"]: cache for cache in command("info", "--json").json["caches"]}
     assert "File name too long" in caches["triton"]["error"]
@@ -172,7 +172,7 @@ def test_info_writes_nothing(isolated_env: IsolatedEnv) -> None:
     assert not list(isolated_env.home.iterdir())
 
 
-def test_what_was_recalled_would_not_be_published_again(
+def test_recalled_units_are_not_forecast_to_be_published(
     isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     isolated_env.fill(isolated_env.triton, {"KERNEL/launcher.so": b"x"})

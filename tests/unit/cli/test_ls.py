@@ -1,4 +1,4 @@
-"""``b10-compile-cache ls``: what it says of a store."""
+"""``b10-compile-cache ls`` lists a store."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_unit_in_two_packs_counts_once(this_pod: Publisher) -> None:
     assert (environment["units"], len(environment["packs"])) == (2, 2)
 
 
-def test_damaged_and_set_aside_packs_are_listed_as_what_they_are(this_pod: Publisher) -> None:
+def test_damaged_and_set_aside_packs_have_their_states(this_pod: Publisher) -> None:
     sound, damaged, aside = (this_pod.publish() for _ in range(3))
     damage(damaged)
     (this_pod.folder / "quarantine").mkdir()
@@ -178,7 +178,7 @@ def test_lost_description_is_made_up_for_by_a_pack(this_pod: Publisher, descript
     assert environment["parts"] == dict(this_pod.environment.parts)
 
 
-def test_what_is_not_ours_is_passed_over(this_pod: Publisher) -> None:
+def test_foreign_objects_are_ignored(this_pod: Publisher) -> None:
     pack = this_pod.publish()
     for folder in ("v1/.leases", "v1/default/not an id", f"v1/default/{'0' * 32}/packs", "v2/x", "v1/-x/y"):
         (this_pod.store / folder).mkdir(parents=True, exist_ok=True)
@@ -208,7 +208,7 @@ def test_ls_writes_nothing(this_pod: Publisher) -> None:
 
 
 @pytest.mark.parametrize("subcommand", ["ls", "verify"])
-def test_environment_that_cannot_be_read_is_an_error_beside_the_others(this_pod: Publisher, subcommand: str) -> None:
+def test_unreadable_environment_is_an_error_and_the_others_are_listed(this_pod: Publisher, subcommand: str) -> None:
     this_pod.publish()
     broken = this_pod.store / "v1" / "default" / ("f" * 32)
     broken.mkdir()

@@ -39,7 +39,7 @@ LS, INFO, EXPLAIN, DOCTOR, CACHES, ENVIRONMENTS, PRUNE = EXAMPLES
         (PRUNE["packs"][0], PrunedPack),
     ],
 )
-def test_example_has_the_fields_of_what_is_printed(example: dict[str, object], shape: type) -> None:
+def test_example_has_the_printed_fields(example: dict[str, object], shape: type) -> None:
     assert set(example) == {field.name for field in fields(shape)}
 
 

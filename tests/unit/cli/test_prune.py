@@ -1,4 +1,4 @@
-"""``b10-compile-cache prune``: what goes, why, and when."""
+"""``b10-compile-cache prune``: which packs are deleted, why, and when."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def ids(*packs: Path) -> set[str]:
 
 
 def publish(pod: Publisher, *ages_d: float) -> list[Path]:
-    """Packs of so many days ago, each of a unit of its own."""
+    """Packs that are this many days old, each with another unit."""
     packs = []
     for number, days in enumerate(ages_d):
         packs.append(pod.publish({f"triton/KERNEL{number}/": {"launcher.so": b"x" * 1000 * (number + 1)}}))
@@ -61,7 +61,7 @@ def test_dry_run_shows_packs_and_reasons_and_changes_nothing(pod: Publisher) -> 
     assert not list(pod.folder.glob("quarantine/*"))
 
 
-def test_what_is_named_is_absent_at_once_and_deleted_after_the_period_of_grace(
+def test_selected_packs_are_ignored_at_once_and_deleted_after_the_grace_period(
     pod: Publisher, isolated_env: IsolatedEnv
 ) -> None:
     old, new = publish(pod, 40, 1)
@@ -76,7 +76,7 @@ def test_what_is_named_is_absent_at_once_and_deleted_after_the_period_of_grace(
     assert not list(pod.folder.glob("quarantine/*"))
 
 
-def test_save_deletes_what_was_pruned_too(pod: Publisher, isolated_env: IsolatedEnv) -> None:
+def test_save_deletes_pruned_packs(pod: Publisher, isolated_env: IsolatedEnv) -> None:
     [old] = publish(pod, 40)
     assert command("prune", "--older-than", "30d", "--yes").exit_code == 0
     for mark in pod.folder.glob("quarantine/*"):
@@ -137,7 +137,7 @@ def test_other_namespaces_are_left_alone_if_one_is_named(pod: Publisher, isolate
     assert old.exists()
 
 
-def test_pruned_merged_pack_goes_with_what_was_merged_into_it(
+def test_pruned_merged_pack_is_deleted_with_the_packs_merged_into_it(
     isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("B10_MAX_PACKS", "2")
@@ -167,7 +167,7 @@ def test_damaged_packs_go_by_age(pod: Publisher) -> None:
     assert set(actions(command("prune", "--older-than", "30d", "--grace", "0", "--yes", "--json"))) == ids(old)
 
 
-def test_what_is_left_of_an_environment_without_packs_goes_after_the_period_of_grace(
+def test_remains_of_an_environment_without_packs_are_deleted_after_the_grace_period(
     pod: Publisher, isolated_env: IsolatedEnv
 ) -> None:
     [old] = publish(pod, 40)
@@ -183,7 +183,7 @@ def test_description_that_a_saver_has_just_written_stays(pod: Publisher) -> None
     assert (pod.folder / "environment.json").exists()
 
 
-def test_what_dead_savers_left_goes_too(pod: Publisher, isolated_env: IsolatedEnv) -> None:
+def test_abandoned_staging_files_are_deleted(pod: Publisher, isolated_env: IsolatedEnv) -> None:
     publish(pod, 1)
     staged = isolated_env.store / ".staging" / f"{0:032x}.tmp"
     staged.write_bytes(b"half")

@@ -1,4 +1,4 @@
-"""Deadlines: what is waited for is named, and nobody waits longer."""
+"""Deadlines: the error names the step, and no caller waits longer."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_interrupt_of_the_waiter_is_raised_and_stops_the_function() -> None:
     assert stopped.wait(LONG_S)
 
 
-def test_check_names_what_is_done_next() -> None:
+def test_check_names_the_next_step() -> None:
     deadline = Deadline("save", LONG_S)
     deadline.check("listing")
     deadline.check()

@@ -1,4 +1,4 @@
-"""Settings: each variable's rule, what its value becomes, and what is said of one that breaks the rule."""
+"""Settings: each variable's rule, its value, and the error for a value that breaks the rule."""
 
 from __future__ import annotations
 
@@ -485,7 +485,7 @@ def test_work_directory_is_the_temporary_one_if_app_cannot_be_written(monkeypatc
 
 
 class Recording(Mapping[str, str]):
-    """An environment that remembers which variables were asked for."""
+    """An environment that notes which variables were read."""
 
     def __init__(self) -> None:
         self.asked: set[str] = set()

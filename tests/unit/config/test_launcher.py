@@ -1,4 +1,4 @@
-"""Settings of the command: a wrong value is said, and its default used."""
+"""Settings of the command: a wrong value is logged, and the default is used."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_number_of_seconds_is_taken(name: str, field: str) -> None:
 
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "soon", "86401", "1e99"])
 @pytest.mark.parametrize("name", FIELDS)
-def test_wrong_number_is_said_and_the_default_used(caplog: pytest.LogCaptureFixture, name: str, value: str) -> None:
+def test_wrong_number_is_logged_and_the_default_used(caplog: pytest.LogCaptureFixture, name: str, value: str) -> None:
     assert LauncherConfig.from_environment({name: value}) == DEFAULT
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
@@ -39,7 +39,7 @@ def test_wrong_number_is_said_and_the_default_used(caplog: pytest.LogCaptureFixt
     assert value in record.getMessage()
 
 
-def test_url_is_taken_or_said_to_be_wrong(caplog: pytest.LogCaptureFixture) -> None:
+def test_wrong_url_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     name = "B10_TRANSFER_VLLM_URL"
     assert LauncherConfig.from_environment({name: "https://h:1/health"}).url == "https://h:1/health"
     assert not caplog.records
@@ -47,7 +47,7 @@ def test_url_is_taken_or_said_to_be_wrong(caplog: pytest.LogCaptureFixture) -> N
     assert "localhost:8000" in caplog.text
 
 
-def test_log_level_is_taken_in_any_case_or_said_to_be_wrong(caplog: pytest.LogCaptureFixture) -> None:
+def test_log_level_ignores_case_and_a_wrong_one_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     name = "B10_TRANSFER_CLI_LOGLEVEL"
     assert read_log_level({name: "debug"}) == "DEBUG"
     assert not caplog.records

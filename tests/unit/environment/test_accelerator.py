@@ -246,7 +246,7 @@ def test_topology_without_a_readable_device_is_a_cpu(tmp_path: Path, fill: FillT
     assert found == CPU or (found.capability, found.name) == ("gfx942", "")
 
 
-def test_intel_devices_are_asked_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_is_queried_for_intel_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(imported_torch, "xpu_device", lambda: "Intel(R) Data Center GPU Max 1550")
     found = detect(TorchBuild("2.13.0+xpu", xpu="20250101"), {})
     assert found == Accelerator("xpu", "Intel(R) Data Center GPU Max 1550", toolkit="20250101")
@@ -258,6 +258,6 @@ def test_machine_without_intel_devices_is_a_cpu(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_number_names_no_device_among_different_ones_unless_cuda_goes_by_the_bus(driver: Install) -> None:
-    """CUDA numbers the fastest first, NVML goes by the bus: device 0 may be either, so the key names both."""
+    """CUDA numbers the fastest first, NVML by bus: device 0 may be either, so the key names both."""
     driver(H100, A10)
     assert set(detect(CUDA, {"CUDA_VISIBLE_DEVICES": "0"}).name.split(", ")) == {"NVIDIA A10G", "NVIDIA H100 80GB HBM3"}

@@ -110,7 +110,7 @@ def test_other_machines_name_their_features_too(tmp_path: Path, cpuinfo: str, fe
 
 
 @pytest.mark.parametrize("text", ["", "processor : 0\n", "\n\n", "flags\n"])
-def test_kernel_that_tells_nothing_is_no_error(tmp_path: Path, text: str) -> None:
+def test_kernel_that_lists_no_features_is_no_error(tmp_path: Path, text: str) -> None:
     assert found(tmp_path, text) == ""
 
 
@@ -177,7 +177,7 @@ def test_same_cpu_has_the_same_features_under_every_kernel(tmp_path: Path, flags
 @pytest.mark.parametrize(
     "flag", ["avx512_bf16", "avx512f", "amx_tile", "avx_vnni", "avx512_fp16", "gfni", "movbe", "abm"]
 )
-def test_cpus_that_differ_in_what_compilers_emit_have_different_features(tmp_path: Path, flag: str) -> None:
+def test_cpus_with_different_instructions_have_different_features(tmp_path: Path, flag: str) -> None:
     assert listed(tmp_path, SAPPHIRE_RAPIDS, loses=flag) != listed(tmp_path, SAPPHIRE_RAPIDS)
 
 

@@ -65,7 +65,7 @@ print(json.dumps({name: "" for name in ("torch", "triton", "numpy") if name in s
 
 
 @pytest.mark.torch
-def test_key_is_what_an_imported_torch_says() -> None:
+def test_key_equals_that_of_an_imported_torch() -> None:
     said = run("import json; from b10_transfer.environment.imported_torch import parts; print(json.dumps(parts()))")
     assert said["torch"]
     found = detect().parts

@@ -1,4 +1,4 @@
-"""A program may fork at any moment: its children can look at the devices, too."""
+"""A program may fork at any moment: its children can query the devices, too."""
 
 from __future__ import annotations
 
@@ -32,5 +32,5 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
-def test_child_that_is_forked_while_nvml_is_asked_can_ask_it() -> None:
+def test_child_forked_during_a_query_of_nvml_can_query_it() -> None:
     subprocess.run([sys.executable, "-c", _PROGRAM], check=True, timeout=30)

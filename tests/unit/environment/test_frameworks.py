@@ -62,7 +62,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
     ids=["cpu", "cuda", "rocm", "xpu", "torch 2.0", "empty", "computed"],
 )
-def test_torch_says_what_it_was_built_for(site: Path, fill: FillTree, source: bytes, build: TorchBuild) -> None:
+def test_torch_build_is_read_from_its_files(site: Path, fill: FillTree, source: bytes, build: TorchBuild) -> None:
     fill(site, {"torch/__init__.py": b"raise ImportError('must not be imported')", "torch/version.py": source})
     assert torch_build() == build
 
@@ -86,7 +86,7 @@ def test_torch_without_a_version_file_is_no_error(site: Path, fill: FillTree) ->
         (b"", ""),
     ],
 )
-def test_triton_says_its_version(site: Path, fill: FillTree, source: bytes, version: str) -> None:
+def test_version_of_triton_is_read_from_its_source(site: Path, fill: FillTree, source: bytes, version: str) -> None:
     fill(site, {"triton/__init__.py": source})
     assert triton_version() == version
 

@@ -1,4 +1,4 @@
-"""Settings that keep torch from using what a load restores."""
+"""Settings that keep torch from using restored artifacts."""
 
 from __future__ import annotations
 

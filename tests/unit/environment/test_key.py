@@ -17,7 +17,7 @@ PARTS = st.dictionaries(TEXTS, TEXTS, max_size=4)
 
 
 def hashed(parts: dict[str, str]) -> bytes:
-    """What goes into the hash."""
+    """The input of the hash."""
     recorded = bytearray()
 
     class Recorder:

@@ -103,7 +103,9 @@ def test_without_torch_each_operation_warns(
         assert "Run b10-compile-cache from the Python environment that the server runs in" in warning
 
 
-def test_without_torch_the_commands_say_so(isolated_env: IsolatedEnv, torch_is: Callable[[TorchBuild], None]) -> None:
+def test_without_torch_the_commands_report_it(
+    isolated_env: IsolatedEnv, torch_is: Callable[[TorchBuild], None]
+) -> None:
     torch_is(TorchBuild())
     for name in ("info", "explain", "doctor"):
         assert "has no torch" in command(name).stdout or "there is no torch" in command(name).stdout
@@ -128,7 +130,7 @@ def unidentified(
     driver: Install,
     devices: Callable[..., None],
 ) -> str:
-    """A pod whose device files are there, and whose driver does not tell what they are. What to add to it."""
+    """A pod with device files that its driver cannot identify; returns the expected advice."""
     if request.param.startswith("cuda"):
         torch_is(CUDA)
         devices("nvidia0", "nvidiactl")
@@ -152,7 +154,7 @@ def unidentified(
     return "compute runtime"
 
 
-def test_device_that_cannot_be_identified_is_an_error_that_says_what_to_add(
+def test_unidentified_device_is_an_error_with_advice(
     isolated_env: IsolatedEnv, unidentified: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     isolated_env.fill(isolated_env.triton, KERNEL)
@@ -242,7 +244,7 @@ def test_broken_device_that_is_not_visible_is_not_reported(driver: Install, visi
     assert (found.kind, found.name, found.remarks) == ("cuda", A10.name, ())
 
 
-def test_broken_device_beside_a_sound_one_is_one_warning(
+def test_broken_device_next_to_a_sound_one_is_one_warning(
     isolated_env: IsolatedEnv,
     torch_is: Callable[[TorchBuild], None],
     driver: Install,
@@ -270,7 +272,7 @@ def test_only_visible_device_that_is_broken_is_an_error_in_one_line(
     assert "Traceback" not in answer.stdout + answer.stderr
 
 
-def test_driver_that_fails_while_it_is_asked_is_an_error_in_one_line(
+def test_driver_that_fails_during_a_query_is_an_error_in_one_line(
     isolated_env: IsolatedEnv,
     monkeypatch: pytest.MonkeyPatch,
     torch_is: Callable[[TorchBuild], None],

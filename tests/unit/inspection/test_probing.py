@@ -100,7 +100,7 @@ def test_store_that_lists_late_is_a_warning() -> None:
     assert "harmless" in check.advice
 
 
-def test_store_that_loses_what_was_created_is_a_problem() -> None:
+def test_store_that_loses_new_objects_is_a_problem() -> None:
     class Losing(MemoryStore):
         def create(self, name: str, source: Source) -> bool:
             return True

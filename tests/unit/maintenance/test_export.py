@@ -53,7 +53,7 @@ def test_exported_packs_warm_a_pod_elsewhere(
     assert "torch" in command("ls").output
 
 
-def test_packs_travel_beside_the_one_that_they_were_merged_into(
+def test_superseded_packs_are_exported_with_the_merged_one(
     isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch, read_tree: ReadTree, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("B10_MAX_PACKS", "1")
@@ -76,7 +76,7 @@ def test_importing_twice_changes_nothing(warm: str, tmp_path: Path) -> None:
     assert (result.exit_code, "1 there already" in result.output) == (0, True)
 
 
-def test_only_what_this_pod_could_load_is_exported_unless_all_is_asked_for(
+def test_only_packs_of_this_pod_are_exported_by_default(
     isolated_env: IsolatedEnv, warm: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
@@ -98,7 +98,7 @@ def test_damaged_pack_is_not_exported(isolated_env: IsolatedEnv, warm: str, tmp_
     assert (result.exit_code, "was not copied" in result.stderr) == (3, True)
 
 
-def test_pack_that_nobody_trusted_signed_is_not_imported(
+def test_pack_without_a_trusted_signature_is_not_imported(
     warm: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     command("export", tmp_path / "warm.tar")

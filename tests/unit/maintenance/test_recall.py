@@ -1,4 +1,4 @@
-"""An operator goes back to a known good state: ``verify``, ``recall`` and ``reinstate``."""
+"""Back to a known good state: ``verify``, ``recall`` and ``reinstate``."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_everything_since_a_time_is_recalled(
     assert restored(monkeypatch, read_tree, tmp_path / "one") == {}
 
 
-def test_what_was_published_before_a_time_stays(two_saves: tuple[str, str]) -> None:
+def test_packs_published_before_a_time_are_not_recalled(two_saves: tuple[str, str]) -> None:
     result = command("recall", "--since", "2199-01-01")
     assert (result.exit_code, "nothing to recall" in result.output) == (0, True)
 
@@ -97,7 +97,7 @@ def test_pack_that_is_not_there_is_an_error_and_nothing_is_recalled(
     assert len(restored(monkeypatch, read_tree, tmp_path / "one")) == 2
 
 
-def test_recalling_twice_and_restoring_what_was_not_recalled_do_nothing(two_saves: tuple[str, str]) -> None:
+def test_second_recall_and_reinstating_without_a_mark_do_nothing(two_saves: tuple[str, str]) -> None:
     assert "nothing to reinstate" in command("reinstate", two_saves[0]).output
     command("recall", two_saves[0])
     assert "nothing to recall" in command("recall", two_saves[0]).output
@@ -107,14 +107,14 @@ def test_recall_without_a_pack_is_wrong_usage(two_saves: tuple[str, str]) -> Non
     assert command("recall").exit_code == 2
 
 
-def test_what_was_done_is_told_to_programs(two_saves: tuple[str, str]) -> None:
+def test_json_lists_the_changed_packs(two_saves: tuple[str, str]) -> None:
     [marked] = json.loads(command("recall", two_saves[1], "--json").stdout)
     assert (marked["pack"], marked["namespace"]) == (two_saves[1], "default")
     [restored] = json.loads(command("reinstate", two_saves[1], "--json").stdout)
     assert restored == marked
 
 
-def test_listing_shows_what_is_recalled(two_saves: tuple[str, str]) -> None:
+def test_listing_shows_recalled_packs(two_saves: tuple[str, str]) -> None:
     command("recall", two_saves[1])
     assert "recalled" in command("ls", "--packs").output
 
@@ -143,7 +143,7 @@ def test_damage_in_the_middle_of_a_pack_is_found(isolated_env: IsolatedEnv, two_
     assert (result.exit_code, two_saves[0] in result.output, "1 fails" in result.output) == (1, True, True)
 
 
-def test_pack_that_nobody_trusted_signed_fails(two_saves: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pack_without_a_trusted_signature_fails(two_saves: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("B10_TRUSTED_KEYS", "b10-public:" + "A" * 43 + "=")
     result = command("verify", "--json")
     assert result.exit_code == 1
@@ -197,7 +197,7 @@ def test_merged_pack_is_recalled_with_all_that_was_merged_into_it(
     assert len(restored(monkeypatch, read_tree, tmp_path / "two")) == 4
 
 
-def test_of_a_merged_pack_only_what_was_published_since_a_time_is_recalled(
+def test_since_recalls_only_later_parts_of_a_merged_pack(
     merged: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     when = published(merged[2])
