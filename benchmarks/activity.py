@@ -1,16 +1,12 @@
-"""The work of torch.compile in this process: look-ups, compilations, tuning.
+"""The work of torch.compile in this process: look-ups, and files that it writes.
 
-torch's counts alone mislead: a hit in the FX-graph cache adds the counts under ``inductor`` from the graph's
-compilation again. So this reads only counts of look-ups outside a graph's compilation, the seconds of tuning, and the
-cache files.
+torch's other counts mislead: a hit in the FX-graph cache adds the counts of the graph's compilation again.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 LOOKUPS = {
     "fx_hits": ("inductor", "fxgraph_cache_hit"),
@@ -25,76 +21,41 @@ LOOKUPS = {
 }
 """Places in ``torch._dynamo.utils.counters`` (torch 2.11 to 2.13). ``triton_unbundled`` counts kernel files that came
 with an entry of the FX-graph cache, instead of a compilation."""
-TUNING = (
-    "_template_autotuning",
-    "CachingAutotuner.benchmark_all_configs",
-    "CachingAutotuner.coordinate_descent_tuning",
-)
-"""Ends of names in ``torch._dynamo.utils.compilation_time_metrics``, which has a list of seconds for each."""
-_GROUP = "__grp__"
 
 
 class Activity:
-    """The work from now on.
+    """The work from now on. With an unset ``TRITON_CACHE_DIR``, Inductor's directory holds Triton's kernels."""
 
-    Args:
-        inductor: Inductor's cache directory. With an unset ``TRITON_CACHE_DIR`` it holds Triton's kernels.
-        triton: Triton's cache directory outside Inductor.
-    """
+    def __init__(self, inductor: Path) -> None:
+        self._inductor = inductor
+        self._files, self._lookups = self._walk(), _lookups()
 
-    def __init__(self, inductor: Path, triton: Path) -> None:
-        self._inductor, self._triton = inductor, triton
-        self._files = dict(self._walk())
-        self._lookups, self._tuning_s = _lookups(), _tuning_s()
-
-    def report(self) -> dict[str, Any]:
-        """Counts since the start. Names with ``in_place`` count files that existed before."""
-        written = [path for path, changed_ns in self._walk() if self._files.get(path) != changed_ns]
+    def report(self) -> dict[str, int]:
+        """Counts since the start."""
+        known = self._files
+        written = [path for path, changed_ns in self._walk().items() if known.get(path) != changed_ns]
+        triton = [path for path in written if "triton" in path.relative_to(self._inductor).parts]
+        # Folders of kernels have a group file; those of helpers in C have none.
+        kernels = [path for path in triton if any(path.parent.glob("__grp__*"))]
         counts = {name: count - self._lookups[name] for name, count in _lookups().items()}
-        helpers = sum(path.suffix == ".so" for path in written if self._is_of_triton(path))
         return counts | {
-            "triton_in_place": len(self._kernel_files(self._files)),
-            "triton_compiled": max(0, len(self._kernel_files(written)) - counts["triton_unbundled"]),
-            "tuned_in_place": sum(path.suffix == ".best_config" for path in self._files),
+            "triton_compiled": max(0, len(kernels) - counts["triton_unbundled"]),
             "tuned": sum(path.suffix == ".best_config" for path in written),
-            "cpp_libraries_built": sum(path.suffix == ".so" for path in written) - helpers,
-            "helpers_built": helpers,
-            "files_written": len(written),
-            "tuning_s": _tuning_s() - self._tuning_s,
+            "cpp_libraries_built": sum(path.suffix == ".so" for path in set(written) - set(triton)),
         }
 
-    def _walk(self) -> Iterator[tuple[Path, int]]:
+    def _walk(self) -> dict[Path, int]:
         """Every artifact and its change time; without locks, unfinished files and precompiled headers."""
-        for root in (self._inductor, self._triton):
-            for folder, folders, names in os.walk(root):
-                folders[:] = {name for name in folders if "tmp." not in name} - {"locks", "precompiled_headers"}
-                for name in names:
-                    if not name.endswith((".tmp", ".lock")) and "tmp." not in name:
-                        path = Path(folder, name)
-                        try:
-                            yield path, path.stat().st_ctime_ns
-                        except FileNotFoundError:
-                            continue
-
-    def _is_of_triton(self, path: Path) -> bool:
-        return self._triton in path.parents or self._inductor / "triton" in path.parents
-
-    def _kernel_files(self, files: Iterable[Path]) -> list[Path]:
-        """The files of compiled kernels. Their folders have a group file; those of helpers in C have none."""
-        found = [path for path in files if self._is_of_triton(path)]
-        has_group = {path.parent: any(path.parent.glob(f"{_GROUP}*")) for path in found}
-        return [path for path in found if has_group[path.parent]]
+        found: dict[Path, int] = {}
+        for folder, folders, names in os.walk(self._inductor):
+            folders[:] = {name for name in folders if "tmp." not in name} - {"locks", "precompiled_headers"}
+            for path in (Path(folder, name) for name in names if not name.endswith((".tmp", ".lock"))):
+                if "tmp." not in path.name and path.exists():
+                    found[path] = path.stat().st_ctime_ns
+        return found
 
 
 def _lookups() -> dict[str, int]:
     from torch._dynamo.utils import counters
 
     return {name: int(counters[group][key]) for name, (group, key) in LOOKUPS.items()}
-
-
-def _tuning_s() -> float:
-    """Seconds of tuning since the start of the process; 0 if torch does not count them."""
-    from torch._dynamo import utils
-
-    metrics: Mapping[str, list[float]] = getattr(utils, "compilation_time_metrics", {})
-    return sum(sum(seconds) for name, seconds in metrics.items() if name.endswith(TUNING))

@@ -3,20 +3,10 @@
 * Triton's cache: matrix products, normalisations and softmaxes for an H100. 300 kernels are 2,424 files and 50 MB, and
   take one to two minutes. They need no GPU.
 * Inductor's cache of a transformer of six layers for this machine's CPU. It takes about a minute.
-
-As a program this makes a Triton cache in OUT, a new folder, for a GPU of your choice:
-
-    pip install triton
-    python benchmarks/corpus.py --kernels 300 --target sm_90 OUT
-
-``TRITON_CACHE_DIR=OUT`` uses it: one folder for each kernel, with 8 files and 160 kB. ``--target`` takes sm_NN for
-NVIDIA (sm_80 A100, sm_90 H100, sm_100 B200) and gfxNNN for AMD (gfx942 MI300X). Equal numbers, targets and versions of
-Triton give equal kernels. Without OUT, the program makes both trees for the benchmarks and prints their paths.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -39,21 +29,12 @@ GROUP = "__grp__"
 
 def triton_corpus(cache: Path, kernels: int = KERNELS) -> Path:
     """A Triton cache of ``kernels`` kernels and one per cent more, for benchmarks of a later save."""
-    path = cache / f"triton-{kernels}-{_identity(KERNELS_PROGRAM, 'triton')}"
-    return _made_once(path, lambda folder: compile_kernels(folder, kernels + kernels // 100))
 
+    def make(folder: Path) -> None:
+        count = str(kernels + kernels // 100)
+        _run(KERNELS_PROGRAM, count, TRITON_CACHE_DIR=str(folder), HOME=str(folder.parent))
 
-def compile_kernels(folder: Path, kernels: int, target: str = "sm_90", jobs: int = 0) -> None:
-    """Compile kernels for a GPU into a Triton cache in ``folder``.
-
-    Args:
-        jobs: parallel compilers; 0 for one for each core.
-
-    Raises:
-        CalledProcessError: the compiler failed.
-    """
-    arguments = [str(kernels), "--target", target, "--jobs", str(jobs or os.cpu_count() or 1)]
-    _run(KERNELS_PROGRAM, *arguments, TRITON_CACHE_DIR=str(folder), HOME=str(folder.parent))
+    return _made_once(cache / f"triton-{kernels}-{_identity(KERNELS_PROGRAM, 'triton')}", make)
 
 
 def transformer_corpus(cache: Path) -> Path:
@@ -143,31 +124,3 @@ def _identity(script: Path, package: str) -> str:
 def _run(script: Path, *arguments: str, **variables: str) -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("TRITON", "TORCH"))}
     subprocess.run([sys.executable, str(script), *arguments], check=True, env={**clean, **variables})
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", nargs="?", type=Path, metavar="OUT", help="make a Triton cache here, in a new folder")
-    parser.add_argument("--kernels", type=int, default=KERNELS, help="Triton kernels (%(default)s)")
-    parser.add_argument("--target", default="sm_90", help="with OUT: the GPU (%(default)s)")
-    parser.add_argument("--jobs", type=int, default=0, help="with OUT: parallel compilers (one for each core)")
-    parser.add_argument("--corpus", type=Path, default=DEFAULT_CACHE, help="folder of the trees (%(default)s)")
-    options = parser.parse_args()
-    if not options.out:
-        print(triton_corpus(options.corpus, options.kernels), transformer_corpus(options.corpus), sep="\n")
-        return 0
-    out = options.out.absolute()
-    if out.exists() and any(out.iterdir()):
-        print(f"{out} is not empty: name a new folder", file=sys.stderr)
-        return 2
-    try:
-        compile_kernels(out, options.kernels, options.target, options.jobs)
-    except subprocess.CalledProcessError as error:
-        return error.returncode
-    sizes = [path.stat().st_size for path in out.rglob("*") if path.is_file()]
-    print(f"{out}: {options.kernels} kernels for {options.target}, {len(sizes):,} files, {sum(sizes) / 1e6:.1f} MB")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -11,7 +11,6 @@ cold              compiles everything; b10_transfer saves it, and a mega-cache i
 restored          by b10_transfer
 mega-cache        by ``torch.compiler.load_cache_artifacts``
 instant start     by ``load(instant=True)``
-published 0.4.1   by the published b10-transfer (``--peer``)
 ================  ==============================================================================
 
 The rows hold the seconds of both first calls, the hits and misses of the FX-graph and AOTAutograd caches, the Triton
@@ -26,13 +25,9 @@ model on the CPU: this tests the program. **The figures for a GPU are open until
 It needs torch 2.11 or later with Triton, a C compiler, diffusers, and b10_transfer. For a machine without internet,
 download packages on another one:
 
-    pip download --dest wheels diffusers zstandard nvidia-ml-py b10-transfer==0.4.1
+    pip download --dest wheels diffusers zstandard nvidia-ml-py
     pip install --target vendor --no-index --find-links wheels diffusers zstandard nvidia-ml-py
-    pip install --target vendor-peer --no-index --find-links wheels --no-deps b10-transfer==0.4.1
-    PYTHONPATH=src:vendor python benchmarks/gpu_cold_start.py --peer vendor-peer --results FILE
-
-``--peer`` takes such a folder, or a Python that has the package. That package accepts a store only below /cache/model:
-as root the program mounts a private tmpfs there.
+    PYTHONPATH=src:vendor python benchmarks/gpu_cold_start.py --results FILE
 """
 
 from __future__ import annotations
@@ -41,7 +36,6 @@ import argparse
 import json
 import math
 import shlex
-import shutil
 import statistics
 import sys
 import time
@@ -58,16 +52,18 @@ from benchmarks import starts
 from benchmarks.results import Label, Results
 from benchmarks.starts import Outcome, Request, StartError
 from benchmarks.tables import value
-from benchmarks.workspace import file_system, run_again_on_tmpfs, suits_peer, workspace
+from benchmarks.workspace import file_system, workspace
 
 NEEDED_GPU_BYTES = 40e9
 """24 GB of weights, and room for the tuning of kernels."""
 COLD_SHARE = 0.72
 """Share of the budget for the cold start. If it ends early, the other starts use the models that have answered."""
-COLD, OURS, MEGA, INSTANT, PEER = "cold", "restored", "mega-cache", "instant start", "published 0.4.1"
-STARTS = {COLD: 0.0, OURS: 0.0, MEGA: 2.0, INSTANT: 3.0, PEER: 1.5}
+COLD, OURS, MEGA, INSTANT = "cold", "restored", "mega-cache", "instant start"
+STARTS = {COLD: 0.0, OURS: 0.0, MEGA: 2.0, INSTANT: 3.0}
 """The starts, the most important first, and their expected duration relative to the restored start's."""
 PARTS = ("transformer", "decoder")
+STEPS = 10
+"""Timed calls after the first one."""
 NEEDED = {
     "torch": "torch>=2.11",
     "zstandard": "zstandard",
@@ -80,16 +76,12 @@ _COUNTS = {
     "FX graph misses": ("fx_misses", "fx_bypasses"),
     "AOTAutograd hits": ("aot_hits",),
     "AOTAutograd misses": ("aot_misses", "aot_bypasses"),
-    "Triton kernel files in place": ("triton_in_place",),
-    "Triton kernel files from the FX graph's entry": ("triton_unbundled",),
     "Triton kernel files compiled anew": ("triton_compiled",),
-    "tuning results in place": ("tuned_in_place",),
     "kernels tuned anew": ("tuned",),
     "C++ libraries built": ("cpp_libraries_built",),
 }
 """Rows, and the counts of benchmarks/activity.py that each adds up."""
-_SAVED = {"files saved": ("files", 1), "in the store": ("packed_bytes", 1e6), "saves": ("seconds", 1)}
-_UNITS = dict.fromkeys(("first call", "tuning", "step", "restore", "saves", "process start to all answered"), "s")
+_UNITS = dict.fromkeys(("first call", "step", "restore", "saves", "process start to all answered"), "s")
 _UNITS |= dict.fromkeys(("restored", "in the store", "peak GPU memory"), "MB")
 
 
@@ -105,7 +97,7 @@ class Benchmark:
             mega_cache=str(folder / "mega-cache.bin"),
             device=options.device,
             dtype="bfloat16" if options.device == "cuda" else "float32",
-            steps=options.steps,
+            steps=STEPS,
         )
         self.runs: dict[str, list[Outcome]] = {name: [] for name in STARTS}
         self.why_not: dict[str, str] = {}
@@ -118,7 +110,7 @@ class Benchmark:
             return
         answered = tuple(self.runs[COLD][0].parts)
         self._request = replace(self._request, models=answered, reference=str(self._folder / COLD))
-        for name, start in ((OURS, self._ours), (MEGA, self._mega), (INSTANT, self._instant), (PEER, self._peer)):
+        for name, start in ((OURS, self._ours), (MEGA, self._mega), (INSTANT, self._instant)):
             self._attempt(name, start)
         for number in range(2, self._options.repetitions + 1):
             for name, start in ((OURS, self._ours), (MEGA, self._mega)):
@@ -173,22 +165,6 @@ class Benchmark:
         self._start("instant, saving", replace(self._request, restore="instant", saves=True, steps=1))
         return self._start(INSTANT, replace(self._request, restore="instant"))
 
-    def _peer(self) -> Outcome:
-        if not self._options.peer:
-            raise StartError("not given: --peer PATH")
-        if not suits_peer(self._folder):
-            raise StartError("its store must be below /cache/model, which is not writable here")
-        self._operate_peer("save_compile_cache", COLD)
-        answer = self._operate_peer("load_compile_cache", PEER)
-        sizes = [path.stat().st_size for path in (self._home(PEER) / "inductor").rglob("*") if path.is_file()]
-        outcome = self._start(PEER, replace(self._request, restore="placed"))
-        load = {"status": answer["status"], "seconds": answer["seconds"], "files": len(sizes), "bytes": sum(sizes)}
-        return replace(outcome, load=load)
-
-    def _operate_peer(self, operation: str, name: str) -> dict[str, Any]:
-        left_s = max(1.0, self._ends - time.monotonic())
-        return starts.operate_peer(self._options.peer, operation, self._folder, self._environ(name), left_s)
-
     def _start(self, name: str, request: Request, limit_s: float | None = None) -> Outcome:
         left_s = limit_s if limit_s is not None else self._ends - time.monotonic()
         return starts.start(self._home(name), request, self._environ(name), left_s)
@@ -202,13 +178,6 @@ class Benchmark:
     def _environ(self, name: str) -> dict[str, str]:
         return starts.environment(self._home(name), self._folder / "store")
 
-    def keep_logs(self, folder: Path) -> None:
-        """Copy the request, the outcome and the log of each start."""
-        for path in self._folder.glob("*/*"):
-            if path.name in ("request.json", "outcome.json", "stderr.txt"):
-                (folder / path.parent.name).mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, folder / path.parent.name / path.name)
-
 
 def figures(outcome: Outcome) -> dict[tuple[str, str], float]:
     """The figures of one start by model and name; those of the whole start have no model."""
@@ -216,7 +185,7 @@ def figures(outcome: Outcome) -> dict[tuple[str, str], float]:
     for model, part in outcome.parts.items():
         name, activity = model.split()[-1], part["activity"]
         found |= {(name, what): sum(activity[count] for count in counts) for what, counts in _COUNTS.items()}
-        found |= {(name, "first call"): part["first_call_s"], (name, "tuning"): activity["tuning_s"]}
+        found[name, "first call"] = part["first_call_s"]
         if part["step_s"]:
             found[name, "step"] = statistics.median(part["step_s"])
         if "difference" in part["output"]:
@@ -225,8 +194,10 @@ def figures(outcome: Outcome) -> dict[tuple[str, str], float]:
     if load.get("files"):
         found |= {("", "files restored"): load["files"], ("", "restored"): load["bytes"] / 1e6}
         found["", "restore"] = load["seconds"]
-    for what, (key, scale) in _SAVED.items() if saves else ():
-        found["", what] = sum(save[key] for save in saves) / scale
+    if saves:
+        total = {key: sum(save[key] for save in saves) for key in ("files", "packed_bytes", "seconds")}
+        found |= {("", "files saved"): total["files"], ("", "in the store"): total["packed_bytes"] / 1e6}
+        found["", "saves"] = total["seconds"]
     if outcome.done:
         found["", "process start to all answered"] = max(outcome.seconds.values())
     if outcome.peak_gpu_bytes:
@@ -271,11 +242,8 @@ def faults(benchmark: Benchmark) -> list[str]:
 
 def prepare(options: argparse.Namespace, facts: Mapping[str, Any]) -> None:
     """Choose the device and the size. Raises StartError if this machine lacks what was requested."""
-    if options.device == "auto":
-        options.device = "cuda" if facts["gpu"] else "cpu"
-    if options.device == "cuda" and not facts["gpu"]:
-        raise StartError("torch sees no GPU here")
-    on_gpu = options.device == "cuda"
+    on_gpu = bool(facts["gpu"])
+    options.device = "cuda" if on_gpu else "cpu"
     options.size = options.size or ("flux" if on_gpu else "tiny")
     options.repetitions = options.repetitions or (3 if on_gpu else 1)
     if options.size == "flux" and on_gpu and facts["gpu_free_bytes"] < NEEDED_GPU_BYTES:
@@ -291,16 +259,11 @@ def measure(options: argparse.Namespace, folder: Path) -> int:
     facts = json.loads(starts.run(["--facts"], folder / "facts", environ, options.budget_seconds))
     prepare(options, facts)
     benchmark = Benchmark(options, folder)
-    try:
-        benchmark.run()
-    finally:
-        if options.logs:
-            benchmark.keep_logs(options.logs)
-    settings = "; ".join(f"{name}: {setting}" for name, setting in facts["settings"].items())
-    notes = f"Model: {options.size}, diffusers' classes. torch's settings: {settings}."
+    benchmark.run()
+    notes = f"Model: {options.size}, diffusers' classes."
     if options.device == "cpu":
         notes = f"A test of the program on a CPU. **The figures for a GPU are open.** {notes}"
-    given = [f"--{name}={getattr(options, name)}" for name in ("device", "size", "repetitions")]
+    given = [f"--{name}={getattr(options, name)}" for name in ("size", "repetitions")]
     results = Results.begin(
         "gpu_cold_start",
         "Starts of FLUX.1 on a GPU",
@@ -321,23 +284,16 @@ def measure(options: argparse.Namespace, folder: Path) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", "--out", type=Path, metavar="FILE", help="write the rows to this file")
-    parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="(the GPU if there is one)")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="write the rows to this file")
     parser.add_argument("--size", choices=("flux", "shallow", "tiny"), help="of the model (flux on a GPU, else tiny)")
-    parser.add_argument("--peer", type=Path, metavar="PATH", help="a Python or a folder with b10-transfer 0.4.1")
     parser.add_argument("--starts", nargs="*", choices=STARTS, default=list(STARTS), help="besides the cold one (all)")
     parser.add_argument("--repetitions", type=int, help="of restored starts, if time allows (3; 1 on a CPU)")
     parser.add_argument("--quick", action="store_const", const=1, dest="repetitions", help="one repetition")
-    parser.add_argument("--steps", type=int, default=10, help="timed calls after the first (%(default)s)")
     parser.add_argument("--budget-seconds", type=float, default=470, metavar="S", help="for everything (%(default)s)")
-    parser.add_argument("--logs", type=Path, metavar="FOLDER", help="keep the log and the outcome of each start here")
     options = parser.parse_args()
     if missing := [package for module, package in NEEDED.items() if find_spec(module) is None]:
         print(f"Missing here: {', '.join(missing)}. See --help.", file=sys.stderr)
         return 2
-    # Only for the peer: the caches of a GPU are some hundred MB, too much for the memory of a small machine.
-    if options.peer and (status := run_again_on_tmpfs()) is not None:
-        return status
     try:
         with workspace() as folder:
             return measure(options, folder)

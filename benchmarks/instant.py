@@ -7,8 +7,6 @@ One process compiles it and saves. The others have empty cache directories: eage
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,19 +18,12 @@ from benchmarks.harness import OURS, OperationFailedError, Samples, Session
 from benchmarks.results import Label
 from benchmarks.starts import Request, StartError, start
 
-MODEL, IMPORTS = "decoder", "import of Dynamo and Inductor alone"
+MODEL = "decoder"
 MEASURES = ("first call", "torch.compile(model)", "load", "import torch", "exec to first result", "uncovered call")
 KINDS = {
     "eager": Request((MODEL,), mode="eager"),
     "warm": Request((MODEL,), restore="b10_transfer"),
     "instant": Request((MODEL,), restore="instant"),
-}
-_IMPORTS = "import torch, torch._dynamo.guards, torch._inductor.async_compile, torch._inductor.select_algorithm"
-RATIOS = {
-    "first call, warm over instant": ("warm", "instant", "first call"),
-    "exec to first result, instant over eager": ("instant", "eager", "exec to first result"),
-    "exec to first result, warm over instant": ("warm", "instant", "exec to first result"),
-    f"{IMPORTS} over an eager start": (IMPORTS, "eager", "exec to first result"),
 }
 
 
@@ -61,21 +52,14 @@ def run(session: Session, store: Path, request: Request, folder: Path, _number: 
     return found | ({"uncovered call": part["uncovered_call_s"]} if "uncovered_call_s" in part else {})
 
 
-def imports(session: Session, _folder: Path, _number: int) -> dict[str, float]:
-    """Seconds until a process has imported what every restored trace needs."""
-    began = time.time()
-    command = [sys.executable, "-c", f"{_IMPORTS}, time; print(time.time())"]
-    return {"exec to first result": float(session.run(command, session.environment()).output) - began}
-
-
 def measure(session: Session) -> None:
     store, first = session.fresh() / "store", session.fresh()
     run(session, store, Request((MODEL,), restore="instant", saves=True), first, 0)
     samples, results = Samples(), session.results
     reference = str(first / "instant")
-    turns: dict[str, Callable[[Path, int], dict[str, float]]] = {IMPORTS: partial(imports, session)}
-    for kind, request in KINDS.items():
-        turns[kind] = partial(run, session, store, replace(request, reference=reference))
+    turns = {
+        kind: partial(run, session, store, replace(request, reference=reference)) for kind, request in KINDS.items()
+    }
     samples.take_turns(session, turns, session.rounds)
     if not session.quick:
         for kind in ("warm", "instant"):
@@ -86,11 +70,8 @@ def measure(session: Session) -> None:
         for measure in MEASURES:
             labels: dict[str, Label] = {"program": kind, "measure": measure}
             samples.add_to(results, f"{kind}: {measure}", kind, measure, "s", labels)
-    samples.add_to(results, IMPORTS, IMPORTS, "exec to first result", "s", {}, command=f'python -c "{_IMPORTS}"')
     if samples.failed:
         raise OperationFailedError(str(samples.failed))
-    for title, (over, under, measure) in RATIOS.items():
-        results.add(title, "x", samples.ratios(over, under, measure), labels={"measure": "ratio"})
 
 
 if __name__ == "__main__":

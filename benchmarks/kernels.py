@@ -1,7 +1,10 @@
 """Triton kernels of the kinds that fill a real cache, in up to 3,300 variants.
 
-As a program this compiles them for a GPU into ``TRITON_CACHE_DIR``. It needs Triton, but no GPU. Users run
-``benchmarks/corpus.py`` instead.
+As a program this compiles them into a Triton cache, for a GPU of your choice. It needs Triton, but no GPU:
+
+    TRITON_CACHE_DIR=OUT python benchmarks/kernels.py 300 --target sm_90
+
+Each kernel is a folder with 8 files and 160 kB. Equal numbers, targets and versions of Triton give equal kernels.
 """
 
 from __future__ import annotations
@@ -178,11 +181,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("count", type=int, help="kernels to compile")
     parser.add_argument("--target", default="sm_90", help="sm_80, sm_90, sm_100, gfx942 ... (%(default)s)")
-    parser.add_argument("--jobs", type=int, default=1, help="parallel compilers (%(default)s)")
     options = parser.parse_args()
     tasks = [(number, options.count, options.target) for number in range(len(variants(options.count)))]
     # Spawned, not forked: a compiler's state must not be copied.
-    with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
+    with multiprocessing.get_context("spawn").Pool() as pool:
         for _ in pool.imap_unordered(_compile, tasks, chunksize=8):
             pass
 

@@ -1,4 +1,4 @@
-"""The memory of ``b10-compile-cache`` beside a server, and its CPU time while the server is idle.
+"""The memory of ``b10-compile-cache`` while a server runs, and its CPU time while the server is idle.
 
 The server is a small one that answers like vLLM's, with the cache of 300 kernels. The command runs in both ways: as
 ``run -- SERVER`` and in the background. Each first saves the cache, then restores it for a second server. The figures
@@ -54,7 +54,7 @@ class Pod:
 
     @contextmanager
     def served(self, *, background: bool) -> Iterator[int]:
-        """Run the server with the command beside it; yields the command's process id."""
+        """Run the server and the command; yields the command's process id."""
         with self.log.open("w") as log:
             arguments = [COMMAND] if background else [COMMAND, "run", "--", *self.server]
             command = subprocess.Popen(arguments, env=self.environ, stderr=log)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 WIDTH, LENGTH, VOCABULARY = 256, 64, 2048
-CHANNELS, PIXELS = (32, 64, 128), 64
 
 
 class Block(nn.Module):
@@ -46,33 +44,6 @@ class Transformer(nn.Module):
         return self.head(self.blocks(self.embedding(tokens)))  # type: ignore[no-any-return]
 
 
-class Stage(nn.Module):
-    """Halves the picture, then adds the output of two convolutions."""
-
-    def __init__(self, channels_in: int, channels: int) -> None:
-        super().__init__()
-        self.halve = nn.Conv2d(channels_in, channels, 3, stride=2, padding=1)
-        convolutions = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
-        before, after = (nn.BatchNorm2d(channels), nn.SiLU()), (nn.GroupNorm(8, channels), nn.GELU())
-        self.body = nn.Sequential(*before, next(convolutions), *after, next(convolutions))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.halve(x)
-        return x + self.body(x)  # type: ignore[no-any-return]
-
-
-class ConvolutionalNet(nn.Module):
-    """Pictures in, scores of a hundred classes out."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stages = nn.Sequential(*(Stage(*pair) for pair in pairwise((3, *CHANNELS))))
-        self.head = nn.Linear(CHANNELS[-1], 100)
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        return functional.softmax(self.head(self.stages(pictures).mean((2, 3))), dim=-1)
-
-
 class Case(NamedTuple):
     """A model and its example input; ``length`` applies to models of sequences."""
 
@@ -86,7 +57,6 @@ def _tokens(batch: int) -> Callable[[int], Tensor]:
 
 CASES = {
     "transformer": Case(lambda: Transformer(4, 8), _tokens(2)),
-    "conv net": Case(ConvolutionalNet, lambda _length: torch.rand(2, 3, PIXELS, PIXELS)),
     "decoder": Case(lambda: Transformer(24, 4), _tokens(1)),
 }
 

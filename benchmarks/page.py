@@ -54,8 +54,7 @@ def text(found: Mapping[str, Results], plots: Collection[str] = (), folder: str 
 def _filled(section: Section, results: Results | None, plots: Collection[str], folder: str) -> str:
     """The table and the plot of a section, with the command, the machine and the versions."""
     if not results or not (table := _table(section, results)):
-        why = next((f" ({tables.cell(row.why_not)})" for row in results.rows if row.why_not), "") if results else " yet"
-        return f"Open: `make bench ONLY={section.results}` has not run for this page{why}."
+        return f"Open: `make bench ONLY={section.results}` has not run for this page yet."
     plot = f"![{section.name}]({folder}/{section.name}.svg)" if section.name in plots else ""
     notes = results.notes if results.benchmark == "gpu_cold_start" else ""
     first = next(other for other in SECTIONS if other.results == section.results)

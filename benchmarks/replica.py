@@ -1,7 +1,7 @@
 """One start of a service in this process: restore, build, compile, call. ``FOLDER`` holds request.json.
 
     python -m benchmarks.replica FOLDER     # writes FOLDER/outcome.json after each model
-    python -m benchmarks.replica --facts    # prints the versions, the GPU and the settings as JSON
+    python -m benchmarks.replica --facts    # prints the versions and the GPU as JSON
 
 The outcome is written after each model, so a killed start still has results.
 """
@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.starts import Outcome, Request
-from benchmarks.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,24 +30,15 @@ DEADLINE_S = 240.0
 TOLERANCES = {"float32": 1e-4, "bfloat16": 2e-2}
 """Allowed difference of outputs, relative to the largest value."""
 _STEPS_BEFORE = 2
-_EVENTS = {
-    "_compile.compile_inner": "tracing",
-    "entire_frame_compile": "tracing",
-    "OutputGraph.call_user_compiler": "look-ups",
-    "backend_compile": "look-ups",
-    "PyCodeCache.load_by_key_path": "kernels loaded",
-    "compile_file": "C++ compiled",
-}
-"""Phases by torch's own events. Other events belong to the phase in which they occur."""
 
 
 class Replica:
     """A service that starts."""
 
-    def __init__(self, folder: Path, request: Request, watch: Stopwatch) -> None:
+    def __init__(self, folder: Path, request: Request) -> None:
         import torch
 
-        self._folder, self._request, self._watch = folder, request, watch
+        self._folder, self._request = folder, request
         self._device, self._dtype = torch.device(request.device), getattr(torch, request.dtype)
         self.outcome = Outcome()
 
@@ -57,10 +47,7 @@ class Replica:
         import torch
 
         self._passed("import torch")
-        with self._watch.during("restore"):
-            self.outcome.load = self._restore()
-        if self._request.phases:
-            _watch_events(self._watch)
+        self.outcome.load = self._restore()
         with torch.no_grad():
             self._wake_device()
             for name in self._request.models:
@@ -81,12 +68,8 @@ class Replica:
     def _restore(self) -> dict[str, Any]:
         how = self._request.restore
         if how in ("b10_transfer", "instant"):
-            package = import_module("b10_transfer")
-            if hasattr(package, "load"):
-                return _shown(package.load(deadline_s=DEADLINE_S, **({"instant": True} if how == "instant" else {})))
-            load = package.load_compile_cache  # the published package; imports more
-            began = time.perf_counter()
-            return {"status": load().name, "seconds": time.perf_counter() - began}
+            load = import_module("b10_transfer").load
+            return _shown(load(deadline_s=DEADLINE_S, instant=how == "instant"))
         if how == "mega-cache":
             from torch import compiler
 
@@ -127,11 +110,10 @@ class Replica:
         ready = time.perf_counter()
         activity = None  # it imports Dynamo, which an eager start does not
         if mode != "eager":
-            activity = Activity(Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]), Path.home() / ".triton" / "cache")
+            activity = Activity(Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]))
         called = time.perf_counter()
-        with self._watch.during("first run"):
-            output = _call(compiled, example)
-            self._synchronize()
+        output = _call(compiled, example)
+        self._synchronize()
         answered = time.perf_counter()
         self._passed(name)
         part = {"build_s": built - began, "compile_s": ready - built, "first_call_s": answered - called}
@@ -213,38 +195,14 @@ def _shown(report: Any) -> dict[str, Any]:
     return {"status": report.status.name} | {name: getattr(report, name) for name in names}
 
 
-def _watch_events(watch: Stopwatch) -> None:
-    """Count the events that torch logs while it compiles or finds artifacts."""
-    from torch._dynamo.utils import ChromiumEventLogger
-
-    logger: Any = ChromiumEventLogger
-    begin, end = logger.log_event_start, logger.log_event_end
-
-    def begin_too(self: Any, event_name: str, *arguments: Any, **named: Any) -> Any:
-        watch.begin(_EVENTS.get(event_name))
-        return begin(self, event_name, *arguments, **named)
-
-    def end_too(self: Any, *arguments: Any, **named: Any) -> Any:
-        watch.end()
-        return end(self, *arguments, **named)
-
-    logger.log_event_start, logger.log_event_end = begin_too, end_too
-
-
 def facts() -> dict[str, Any]:
-    """The versions, the settings of torch, and the GPU (empty without one)."""
+    """The versions and the GPU (empty without one)."""
     import torch
-    from torch._inductor import config
 
     found: dict[str, Any] = {"versions": {"torch": torch.__version__, "CUDA": torch.version.cuda or "none"}, "gpu": {}}
     for name in ("triton", "pytorch-triton-rocm", "diffusers", "b10-transfer"):
         with suppress(metadata.PackageNotFoundError):
             found["versions"][name] = metadata.version(name)
-    variables = {name: value for name, value in os.environ.items() if name.startswith(("TORCHINDUCTOR_", "TRITON_"))}
-    found["settings"] = {
-        "compile workers": str(config.compile_threads),
-        "tuning in a subprocess": str(config.autotune_in_subproc),
-    } | {name: value for name, value in variables.items() if "/" not in value}
     if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()
         properties = torch.cuda.get_device_properties(0)
@@ -275,13 +233,8 @@ def main(argument: str) -> None:
     logging.basicConfig(level=logging.INFO)
     document = json.loads((Path(argument) / "request.json").read_text())
     request = Request(**{**document, "models": tuple(document["models"])})
-    watch = Stopwatch(time.perf_counter)
-    if request.phases:
-        watch.watch_imports("imports")
-    with watch.during("rest"):
-        replica = Replica(Path(argument), request, watch)
-        replica.run()
-    replica.outcome.phases = dict(watch.seconds)
+    replica = Replica(Path(argument), request)
+    replica.run()
     replica.write()
 
 

@@ -20,7 +20,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -136,15 +136,12 @@ class Results:
             ResultsError: there are no values, or the name is taken.
         """
         row = Row(name, unit, tuple(values), "", labels or {}, command, detail)
-        for words, limit, is_kept in (
-            ("at most", at_most, at_most is None or row.median <= at_most),
-            ("at least", at_least, at_least is None or row.median >= at_least),
-        ):
-            if limit is not None:
-                shown = f"{words} {limit:g} {unit}".rstrip() + (": ok" if is_kept else ": FAILED")
-                row = Row(name, unit, row.values, "", row.labels, command, "; ".join(filter(None, (shown, detail))))
+        if (limit := at_least if at_most is None else at_most) is not None:
+            words = f"at {'least' if at_most is None else 'most'} {limit:g} {unit}".rstrip()
+            is_kept = row.median >= limit if at_most is None else row.median <= limit
+            row = replace(row, detail="; ".join(filter(None, (f"{words}: {'ok' if is_kept else 'FAILED'}", detail))))
             if not is_kept:
-                self.missed.append(f"{name}: {row.median:.3g} {unit}, {words} {limit:g} wanted")
+                self.missed.append(f"{name}: {row.median:.3g} {unit}, {words} wanted")
         return self._append(row)
 
     def cannot(self, name: str, unit: str, *, why: str, labels: Mapping[str, Label] | None = None) -> Row:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from benchmarks.results import Label, Results
-from benchmarks.tables import Selection
+from benchmarks.tables import COLD, MEGA, MODEL, OURS, Selection
 
 Lines = Callable[[Results], Mapping[str, Selection]]
 _NAMES = {
@@ -113,13 +113,6 @@ SECTIONS = (
         Curves({"seconds of a save": {"measure": "save"}}, "kernels", "kernels in the tree"),
     ),
     Section(
-        "breakdown",
-        "breakdown",
-        by("step"),
-        _of("step", "kernels", (30, 300, 3000), " kernels"),
-        "CPU time of a step",
-    ),
-    Section(
         "fleet",
         "fleet",
         by("program"),
@@ -183,29 +176,18 @@ SECTIONS = (
     Section(
         "first_call",
         "first_call",
-        by("program"),
+        lambda _results: {name: {"model": MODEL, "program": name} for name in (COLD, OURS, MEGA)},
         {
-            "transformer: first call": {"model": "transformer", "measure": "first call"},
-            "restore": {"model": "transformer", "measure": "load"},
-            "process": {"model": "transformer", "measure": "process"},
-            "conv net: first call": {"model": "conv net", "measure": "first call"},
-            "conv net: process": {"model": "conv net", "measure": "process"},
+            "first call": {"measure": "first call"},
+            "restore": {"measure": "load"},
+            "process": {"measure": "process"},
+            "save": {"measure": "save"},
+            "stored": {"measure": "stored"},
         },
         "start",
         Bars(
-            {
-                model: ({"model": model, "measure": "process"}, {"model": model, "measure": "first call"})
-                for model in ("transformer", "conv net")
-            },
-            "seconds of the first call, of the process",
+            {"start": ({"measure": "process"}, {"measure": "first call"})}, "seconds of the first call, of the process"
         ),
-    ),
-    Section(
-        "phases",
-        "first_call",
-        by("phase"),
-        {model: {"model": model, "measure": "phase"} for model in ("transformer", "conv net")},
-        "phase",
     ),
     Section(
         "instant",
@@ -264,13 +246,6 @@ SECTIONS = (
         "launcher",
         by("start"),
         {"in memory": {"measure": "in memory"}, "peak": {"measure": "at most"}, "idle, of a core": {"measure": "idle"}},
-        "command",
-    ),
-    Section(
-        "cli_ready",
-        "cli_ready",
-        by("program"),
-        {"from exec to exit": {"measure": "from exec to end"}, "CPU": {"measure": "CPU"}},
         "command",
     ),
     Section(

@@ -31,7 +31,7 @@ class Request:
     models: tuple[str, ...]
     """Names in :mod:`benchmarks.models`; ``flux SIZE PART`` for those of :mod:`benchmarks.flux`."""
     restore: str = "nothing"
-    """``nothing``, ``b10_transfer``, ``instant``, ``mega-cache``, or ``placed`` by another process."""
+    """``nothing``, ``b10_transfer``, ``instant`` or ``mega-cache``."""
     mode: str = "default"
     """Of torch.compile; ``eager`` compiles nothing."""
     saves: bool = False
@@ -46,8 +46,6 @@ class Request:
     """Timed calls after the first one."""
     uncovered: bool = False
     """Also call the model with another length."""
-    phases: bool = False
-    """Divide the time into phases."""
     began: float = 0.0
     """``time.monotonic()`` before the process started."""
 
@@ -62,7 +60,6 @@ class Outcome:
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     """Seconds from the start of the process to the import of torch, and to the first output of each model."""
-    phases: dict[str, float] = field(default_factory=dict)
     peak_gpu_bytes: int = 0
     done: bool = False
     process_s: float = 0.0
@@ -132,28 +129,3 @@ def environment(home: Path, store: Path) -> dict[str, str]:
         "B10_STORE": str(store),
         "B10_NAMESPACE": "flux",
     }
-
-
-def operate_peer(
-    path: Path, operation: str, folder: Path, environ: Mapping[str, str], limit_s: float
-) -> dict[str, Any]:
-    """Run an operation of the published package, from a Python that has it or from a folder with it.
-
-    Raises:
-        StartError: it failed.
-    """
-    from benchmarks.harness import OPERATION, published
-
-    path, store = path.absolute(), folder / "store-of-peer"
-    store.mkdir(exist_ok=True)
-    peer = published(sys.executable if path.is_dir() else path)
-    variables = {**peer.settings, peer.store_variable: str(store), "PYTHONPATH": str(path) if path.is_dir() else ""}
-    command = [peer.python, str(OPERATION), operation]
-    try:
-        done = subprocess.run(command, env={**environ, **variables}, capture_output=True, text=True, timeout=limit_s)
-        answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    except (OSError, subprocess.TimeoutExpired, IndexError, ValueError) as error:
-        raise StartError(f"its {operation} did not end: {error!r}") from error
-    if answer["status"] != "SUCCESS":
-        raise StartError(f"its {operation} ended with {answer['status']}: {done.stderr.strip()[-300:]}")
-    return answer

@@ -4,8 +4,8 @@
     make bench ONLY=load,fleet   only these
     make bench-quick             smaller sizes and fewer rounds, in at most five minutes, into a folder of its own
 
-Each benchmark is a program that writes its own results file. A benchmark that fails or cannot run leaves a file with
-the reason. Exit status 1 if one has failed.
+Each benchmark is a program that writes its own results file. If it fails or cannot run, the earlier file stays. Exit
+status 1 if one has failed.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs as a script
 
 from benchmarks import page
-from benchmarks.results import Results, ResultsError, read
 
-QUICK = ("load", "breakdown", "fleet", "simulate", "first_call")
-OTHERS = ("object_store", "instant", "core", "cli_ready", "launcher", "vllm", "gpu_cold_start")
+QUICK = ("load", "fleet", "simulate", "first_call")
+OTHERS = ("object_store", "instant", "core", "launcher", "vllm", "gpu_cold_start")
 ALL = (*QUICK, *OTHERS)
 
 
@@ -55,21 +54,15 @@ def run(name: str, options: argparse.Namespace, target: Path) -> bool:
     """Run one benchmark. Returns False if it failed."""
     if why := why_not(name, options.vllm):
         print(f"{name}: not run: {why}", flush=True)
-        if not target.exists():  # keep the results of another machine
-            leave_reason(name, target, why)
         return True
     program = ["-m", "tests.simulation"] if name == "simulate" else [str(Path(__file__).with_name(f"{name}.py"))]
     command = [options.vllm if name == "vllm" else sys.executable, *program, "--results", str(target)]
     command += ["--quick"] if options.quick else []
-    command += ["--peer", options.peer] if options.peer else []
-    before = target.stat().st_mtime_ns if target.exists() else 0
+    command += ["--peer", options.peer] if options.peer and name != "gpu_cold_start" else []
     started = time.perf_counter()
     print(f"\n{name}", flush=True)
     status = subprocess.run(command, cwd=page.ROOT).returncode
     print(f"{name}: exit status {status} after {time.perf_counter() - started:.0f} s", flush=True)
-    if not is_new(target, before):
-        leave_reason(name, target, f"the benchmark ended with exit status {status} and without results")
-        return False
     return status == 0
 
 
@@ -82,22 +75,6 @@ def why_not(name: str, vllm: str | None) -> str:
     if name == "gpu_cold_start" and not (shutil.which("nvidia-smi") or os.path.exists("/dev/kfd")):
         return "this machine has no GPU"
     return ""
-
-
-def is_new(target: Path, before_ns: int) -> bool:
-    """Whether valid results were written since then."""
-    try:
-        read(target)
-        return target.stat().st_mtime_ns > before_ns
-    except (OSError, ResultsError):
-        return False
-
-
-def leave_reason(name: str, target: Path, why: str) -> None:
-    """Write results with only a reason."""
-    results = Results.begin(name, name, versions={}, file_system="", command=f"make bench ONLY={name}")
-    results.cannot(name, "", why=why)
-    results.write(target)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -51,11 +52,7 @@ def _same_content(original: Path, restored: Path, relocated: bool) -> bool:
         names = json.loads(original.read_bytes())["child_paths"]
         expected = {"child_paths": {child: str(restored.with_name(Path(path).name)) for child, path in names.items()}}
         return bool(json.loads(restored.read_bytes()) == expected)
-    with original.open("rb") as first, restored.open("rb") as second:
-        while chunk := first.read(1 << 20):
-            if second.read(1 << 20) != chunk:
-                return False
-        return not second.read(1)
+    return filecmp.cmp(original, restored, shallow=False)
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -27,7 +26,7 @@ from benchmarks import harness
 from benchmarks.harness import OperationFailedError, Session
 from benchmarks.processes import cpu_seconds
 from benchmarks.results import Label
-from tests.vllm.log import cache_lines, compile_s, graphs_compiled, loaded_artifacts
+from tests.vllm.log import compile_s
 from tests.vllm.model import make_model
 from tests.vllm.server import Pod, SetUp, Way, background
 
@@ -54,7 +53,6 @@ class Start:
     ready_s: float
     cpu_s: float
     """Of all its processes until it was ready."""
-    found: str
 
 
 class Starts:
@@ -86,11 +84,10 @@ class Starts:
         """Add the rows."""
         name = self._set_up.value
         for kind, starts in self._starts.items():
-            found = "; ".join(dict.fromkeys(start.found for start in starts))
             for measure in ("compile_s", "ready_s", "cpu_s"):
                 labels: dict[str, Label] = {"set-up": name, "start": kind, "measure": measure}
                 values = [getattr(start, measure) for start in starts]
-                self._session.results.add(f"{name}: {kind}: {measure}", "s", values, labels=labels, detail=found)
+                self._session.results.add(f"{name}: {kind}: {measure}", "s", values, labels=labels)
         for what, ratio, limit in self._limits():
             self._session.results.add(f"{name}: {what}", "x", [ratio], labels={"set-up": name}, **limit)
 
@@ -120,7 +117,6 @@ class Starts:
         return Pod(self._session.folder / name, self._session.folder / f"{name}s", self._set_up).empty()
 
     def _start(self, kind: str, pod: Pod, prefix: tuple[str, ...]) -> None:
-        began_ns = time.time_ns()
         with pod.serve(self._model, prefix=prefix) as server:
             server.wait_until_ready()
             cpu_s = sum(cpu_seconds(pid, with_children=True) for pid in pod.processes())
@@ -130,7 +126,7 @@ class Starts:
             if kind != PUBLISHED:  # its command may wait for another server for half an hour
                 pod.wait_until_deserted()
         assert server.ready_s is not None
-        start = Start(compile_s(server.log), server.ready_s, cpu_s, _found(pod, server.log, began_ns))
+        start = Start(compile_s(server.log), server.ready_s, cpu_s)
         self._starts.setdefault(kind, []).append(start)
         print(f"{self._set_up.value}: {kind}: {start}", file=sys.stderr, flush=True)
 
@@ -152,21 +148,6 @@ class Starts:
         done = subprocess.run(command, env=environ, capture_output=True, text=True)
         if '"SUCCESS"' not in done.stdout:
             raise OperationFailedError(f"the published package did not save: {done.stdout}{done.stderr[-3000:]}")
-
-
-def _found(pod: Pod, log: str, began_ns: int) -> str:
-    """The artifacts that a start restored and used, according to its log."""
-    compiled = ("/torch_compile_cache/", "/torchinductor_")
-    written = [path for path, time_ns in pod.files().items() if time_ns >= began_ns]
-    parts = [f"{sum(any(name in path for name in compiled) for path in written)} cache files written"]
-    if artifacts := loaded_artifacts(log):
-        parts.append(f"{len(artifacts)} ahead-of-time artifacts loaded")
-    if graphs := graphs_compiled(log):
-        parts.append(f"graphs compiled {graphs} times")
-    parts += [f"{line.cache}: restored {line.restored}, used {line.used}" for line in cache_lines(log)]
-    if "Compile cache loaded successfully" in log:
-        parts.append("0.4.1 loaded its archive")
-    return ", ".join(parts)
 
 
 def measure(session: Session) -> None:

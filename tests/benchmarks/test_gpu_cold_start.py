@@ -23,10 +23,10 @@ PROGRAM = Path(__file__).parents[2] / "benchmarks" / "gpu_cold_start.py"
 @pytest.mark.timeout(900)  # half a minute on two cores that have nothing else to do
 def test_restored_start_of_the_tiny_model_compiles_nothing_and_has_the_cold_output(tmp_path: Path) -> None:
     file = tmp_path / "results.json"
-    options = ["--device=cpu", "--size=tiny", "--starts", "restored", "--quick", "--steps=3", "--budget-seconds=800"]
+    options = ["--size=tiny", "--starts", "restored", "--quick", "--budget-seconds=800"]
     # Without vector instructions a kernel compiles in half the time.
-    environ = os.environ | {"TORCHINDUCTOR_VEC_ISA_OK": "0"}
-    command = [sys.executable, str(PROGRAM), *options, f"--results={file}", f"--logs={tmp_path / 'logs'}"]
+    environ = os.environ | {"TORCHINDUCTOR_VEC_ISA_OK": "0", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, str(PROGRAM), *options, f"--results={file}"]
     done = subprocess.run(command, env=environ, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     results = read(file)
@@ -47,7 +47,6 @@ def test_restored_start_of_the_tiny_model_compiles_nothing_and_has_the_cold_outp
     assert restored and saved
     assert restored.values == saved.values
     assert "open" in results.notes
-    assert (tmp_path / "logs" / "cold" / "outcome.json").exists()
 
 
 def values(results: Results, start: str, part: str, what: str) -> tuple[float, ...]:

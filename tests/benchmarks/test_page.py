@@ -55,7 +55,7 @@ def test_table_has_no_column_without_rows() -> None:
 def test_page_without_results_explains_how_to_get_some() -> None:
     shown = text()
     assert "make bench" in shown
-    assert "benchmarks/corpus.py --kernels 300 --target sm_90 OUT" in shown
+    assert "python benchmarks/kernels.py 300 --target sm_90" in shown
     assert "`make bench ONLY=gpu_cold_start` has not run for this page yet" in shown
 
 
