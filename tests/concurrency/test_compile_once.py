@@ -184,3 +184,62 @@ def test_wait_that_is_no_number_of_seconds_is_said_and_nobody_waits(
     monkeypatch.setenv("B10_WAIT_FOR_COMPILE_SECONDS", value)
     assert load().status is OperationStatus.DOES_NOT_EXIST
     assert "B10_WAIT_FOR_COMPILE_SECONDS" in caplog.text
+
+
+# Rank of a job: after its load it meets the others, as a model does whose layers are spread over all of them.
+_RANK = """
+import json, os, sys, time
+from pathlib import Path
+from b10_transfer import load
+report = load()
+folder, rank = Path(sys.argv[1]), os.environ["RANK"]
+(folder / rank).touch()
+ends = time.monotonic() + 100
+while len(list(folder.iterdir())) < int(os.environ["WORLD_SIZE"]):
+    assert time.monotonic() < ends, "the other ranks wait"
+    time.sleep(0.02)
+print(json.dumps({"status": report.status.name, "reason": report.reason}))
+"""
+
+
+def start_job(env: IsolatedEnv, name: str, ranks: int) -> list[subprocess.Popen[str]]:
+    met = env.home / name
+    met.mkdir()
+    job = {"MASTER_ADDR": name, "MASTER_PORT": "29500", "WORLD_SIZE": str(ranks), "B10_WAIT_FOR_COMPILE_SECONDS": "600"}
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", _RANK, str(met)],
+            env=os.environ | job | {"RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(ranks)
+    ]
+
+
+def test_ranks_of_a_job_do_not_wait_for_each_other(isolated_env: IsolatedEnv) -> None:
+    ranks = start_job(isolated_env, "job", 6)
+    answers = []
+    for rank in ranks:
+        output, errors = rank.communicate(timeout=120)
+        assert rank.returncode == 0, errors
+        answers.append(json.loads(output))
+    assert {answer["status"] for answer in answers} == {"DOES_NOT_EXIST"}
+    assert sum("others may wait for it" in answer["reason"] for answer in answers) == 1
+    assert sum("another rank of this job compiles" in answer["reason"] for answer in answers) == 5
+
+
+def test_another_job_waits_for_the_one_that_compiles(isolated_env: IsolatedEnv) -> None:
+    report = load(wait_for_compile_s=600)  # this process belongs to no job
+    assert "others may wait for it" in report.reason
+    waiting = start_job(isolated_env, "job", 2)
+    cache = Path(os.environ["TRITON_CACHE_DIR"], "KEY")
+    time.sleep(1)
+    assert [rank.poll() for rank in waiting] == [None, None]
+    cache.mkdir(parents=True)
+    (cache / "a.so").write_text("compiled")
+    assert save().status is OperationStatus.SUCCESS
+    for rank in waiting:
+        rank.communicate(timeout=120)
+        assert rank.returncode == 0

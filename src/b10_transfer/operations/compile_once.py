@@ -1,13 +1,15 @@
 """Compile once: when nothing is saved yet and many replicas start, one compiles and the others wait for its save.
 
-The replica that gets the lease ``compile`` of an environment compiles, and renews the lease until it saves or ends. The
-lease only saves work: a replica that waits in vain compiles for itself when its wait is over, and two that compile at
-once both publish.
+The replica that gets the lease ``compile`` of an environment compiles, and renews the lease until it saves or ends. It
+holds the lease for its whole job: ranks of one job do not wait for each other, because the one that compiles may need
+the others. The lease only saves work: a replica that waits in vain compiles for itself when its wait is over, and two
+that compile at once both publish.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import random
 import time
 from collections.abc import Collection
@@ -15,6 +17,7 @@ from enum import Enum, auto
 
 from ..concurrency.deadline import Deadline
 from ..config import Config
+from ..config.job import job_of
 from ..environment import Environment, detect
 from ..errors import CacheError, ReadOnlyStoreError
 from ..pack import Limits
@@ -44,6 +47,8 @@ class Outcome(Enum):
     """There are packs that were not there before."""
     MINE = auto()
     """This process has the lease, and should look once more before it compiles."""
+    SAME_JOB = auto()
+    """Another rank of this process's job compiles. It may need this one to get on."""
     NOBODY = auto()
     """Nobody compiles, and this process may not claim it."""
     WAITING = auto()
@@ -110,6 +115,7 @@ def wait(config: Config, deadline: Deadline, seconds: float, waiter: Waiter) -> 
     with opened(config, deadline) as store:
         environment = detect()
         place = _place(config, environment)
+        job = job_of(os.environ)
         limits = Limits.of(config)
         repository = Repository(store, config.namespace, environment, limits, deadline)
         while True:
@@ -122,19 +128,21 @@ def wait(config: Config, deadline: Deadline, seconds: float, waiter: Waiter) -> 
                 return Outcome.MINE
             if waiter.may_claim(store, repository, config.lock_timeout_s):
                 try:
-                    if lease := _claim(config, store, repository):
+                    if lease := _claim(config, store, repository, job):
                         waiter.session.hold(place, lease)
                         return Outcome.MINE
                 except ReadOnlyStoreError:
                     if not leases.is_held(store, repository.lease_folder, _NAME, config.lock_timeout_s):
                         return Outcome.NOBODY
+                if job and leases.holder(store, repository.lease_folder, _NAME) == job:
+                    return Outcome.SAME_JOB
             left_s = ends - time.monotonic()
             if left_s <= 0:
                 return Outcome.WAITING
             deadline.sleep(min(left_s, waiter.pause_s(look_s)))
 
 
-def _claim(config: Config, store: Store, repository: Repository) -> Lease | None:
+def _claim(config: Config, store: Store, repository: Repository, job: str) -> Lease | None:
     """Claim the lease to compile; None if somebody holds it. Raises ReadOnlyStoreError if this pod must not write."""
     if config.read_only:
         raise ReadOnlyStoreError("write", str(config.store), "B10_READ_ONLY=1")
@@ -144,6 +152,7 @@ def _claim(config: Config, store: Store, repository: Repository) -> Lease | None
         [_NAME],
         config.lock_timeout_s,
         renewing=lambda: opened(config, Deadline("renewing the lease", _HELD_AT_MOST_S)),
+        job=job,
     )
 
 

@@ -33,6 +33,8 @@ def wait_for_compile(
             outcome = _wait_a_while(read_config, left_s, waiter)
             if outcome is Outcome.NOBODY:
                 break
+            if outcome is Outcome.SAME_JOB:
+                return replace(report, reason=f"{report.reason}; another rank of this job compiles, too")
             if outcome is Outcome.WAITING:
                 continue
             report = attempt()

@@ -37,6 +37,8 @@ _PROBE = re.compile(r"doctor-[0-9a-f]{16}", re.ASCII)
 """What ``doctor`` creates in a folder of leases, and may leave behind."""
 _MOST_DELETED = 100
 """Others are deleted by later claimants. On a bucket each takes two requests."""
+_LARGEST_HOLDER = 4096
+"""Bytes of a lease's content. Larger ones were not written by this package."""
 _MOST_GENERATION = 99_999_999
 _WAITING = 0.25
 """The part of the remaining deadline for which :func:`held` waits at most. A lease only saves work; what waits for it
@@ -57,8 +59,10 @@ class Lease:
         generation: int,
         timeout_s: float,
         renewing: Callable[[], AbstractContextManager[Store]],
+        job: str = "",
     ) -> None:
         self._store = store
+        self._job = job
         self._prefix = prefix
         self._generation = generation
         self._renewing = renewing
@@ -86,7 +90,7 @@ class Lease:
             return  # as nearly always: a save takes less than a second
         try:
             with self._renewing() as store:
-                while not self._released.is_set() and _create(store, self._prefix, self._generation + 1):
+                while not self._released.is_set() and _create(store, self._prefix, self._generation + 1, self._job):
                     previous, self._generation = self._generation, self._generation + 1
                     self._delete(store, previous)
                     if self._released.wait(self._renewal_s):
@@ -106,10 +110,12 @@ def try_acquire(
     names: Sequence[str],
     timeout_s: float,
     renewing: Callable[[], AbstractContextManager[Store]] | None = None,
+    job: str = "",
 ) -> Lease | None:
     """Claim any one of the leases ``names`` in ``folder``, or return None if all are held by others.
 
-    ``renewing`` opens the store once more for the renewals; by default they go through ``store`` itself.
+    ``renewing`` opens the store once more for the renewals; by default they go through ``store`` itself. ``job`` is
+    what :func:`holder` returns while this process holds it.
     """
     generations: dict[str, list[tuple[int, ObjectInfo]]] = {name: [] for name in names}
     began = time.monotonic()
@@ -134,14 +140,16 @@ def try_acquire(
         if newest is not None and latest == _MOST_GENERATION:  # nobody has renewed it so often: it is a fake
             _delete(store, newest.name)
             latest = 0
-        if _create(store, f"{folder}/{name}", latest + 1):
+        if _create(store, f"{folder}/{name}", latest + 1, job):
             if time.monotonic() - began > timeout_s / 4 and _is_overtaken(store, folder, name, latest + 1):
                 # So slow a store that somebody has held the lease meanwhile, renewed it, and deleted this generation.
                 _delete(store, f"{folder}/{name}.{latest + 1:08d}")
                 continue
             dead = {info.name for _generation, info in generations[name]}
             _delete_some(store, [*dead, *({info.name for info in forgotten} - dead)])
-            return Lease(store, f"{folder}/{name}", latest + 1, timeout_s, renewing or (lambda: nullcontext(store)))
+            return Lease(
+                store, f"{folder}/{name}", latest + 1, timeout_s, renewing or (lambda: nullcontext(store)), job
+            )
     return None
 
 
@@ -188,6 +196,30 @@ def is_held(store: ReadStore, folder: str, name: str, timeout_s: float, clock: C
     )
 
 
+def holder(store: ReadStore, folder: str, name: str) -> str:
+    """Find out which job holds a lease.
+
+    Returns:
+        The ``job`` of the holder; empty if nobody holds it, or if the holder belongs to no job.
+
+    Raises:
+        StoreError: The store could not be read.
+    """
+    generations = {generation: info for found, generation, info in _leases(store.list(folder)) if found == name}
+    if not generations:
+        return ""
+    latest = generations[max(generations)]
+    if latest.size_bytes > _LARGEST_HOLDER or (reader := store.open(latest.name)) is None:
+        return ""
+    with reader:
+        content = bytes(reader.read_at(0, latest.size_bytes))
+    try:
+        job = json.loads(content)["job"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    return job if isinstance(job, str) else ""
+
+
 @contextmanager
 def held(
     store: Store,
@@ -225,6 +257,6 @@ def held(
             lease.release()
 
 
-def _create(store: Store, prefix: str, generation: int) -> bool:
-    holder = json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode()
-    return store.create(f"{prefix}.{generation:08d}", io.BytesIO(holder))
+def _create(store: Store, prefix: str, generation: int, job: str = "") -> bool:
+    content = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "job": job}).encode()
+    return store.create(f"{prefix}.{generation:08d}", io.BytesIO(content))
