@@ -44,8 +44,8 @@ VARIABLES: tuple[Variable, ...] = (
         "`0`",
         "a number of seconds, at most 86400",
         "If the store has nothing yet: how long a load waits for another replica that is compiling. One replica "
-        "compiles, the others load what it saves. Ranks of one job (torchrun, `MASTER_ADDR`, Slurm) do not wait for each "
-        "other. With `0` no load waits. The wait is added to the deadline.",
+        "compiles, the others load what it saves. Ranks of one job (torchrun, `MASTER_ADDR`, Slurm) do not wait for "
+        "each other. With `0` no load waits. The wait is added to the deadline.",
     ),
     Variable(
         "B10_MERGE",
