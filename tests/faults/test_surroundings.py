@@ -210,6 +210,27 @@ def test_umask_decides_who_may_read_a_store_that_the_pod_makes(pod: Pod) -> None
         assert {stat.S_IMODE(path.stat().st_mode) for path in paths if path.is_dir()} == {folder_mode}
 
 
+@pytest.mark.parametrize(
+    "user", ["", pytest.param(become(UID), marks=needs_root)], ids=["this user", "a user who is not root"]
+)
+@pytest.mark.parametrize("missing", [(), ("store",), ("store", "work")], ids=["", "no store", "no work directory"])
+@pytest.mark.parametrize("node_cache", [False, True], ids=["", "node cache"])
+def test_umask_that_takes_rights_from_their_owner_takes_none_from_a_store(
+    pod: Pod, user: str, missing: tuple[str, ...], node_cache: bool
+) -> None:
+    """Such a umask would make folders that the pod itself cannot use."""
+    if user:
+        give_to(UID, pod, "tmp", "store", "source", "target")
+        os.chown(pod.folder, UID, 0)
+    if "store" in missing:
+        (pod.folder / "store").rmdir()
+    if "work" in missing:
+        pod.environ["LOCAL_WORK_DIR"] = str(pod.folder / "tmp" / "new" / "work")
+    if node_cache:
+        pod.environ["B10_NODE_CACHE"] = str(pod.folder / "tmp" / "node")
+    assert_works(pod, f"{user}; os.umask(0o777)".lstrip("; "))
+
+
 @needs_root
 @pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
 def test_pod_of_the_same_group_adds_to_what_another_user_has_saved(pod: Pod, umask: int) -> None:

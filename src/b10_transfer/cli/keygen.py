@@ -13,9 +13,9 @@ from .console import ExitCode
 
 
 @click.command("keygen")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("name", metavar="PATH")
 @click.pass_context
-def command(context: click.Context, path: Path) -> None:
+def command(context: click.Context, name: str) -> None:
     """Make a key pair: PATH for the pods that save, PATH.pub for all others.
 
     \b
@@ -26,6 +26,9 @@ def command(context: click.Context, path: Path) -> None:
     Loads then ignore packs that no trusted key signed. To change keys, trust both for a while. Anyone who has the
     private key can run code in every pod that trusts it: keep it with your secrets.
     """
+    path = Path(name)
+    if not path.name or name.endswith(("/", "/.", "/..")) or path.name == "..":
+        raise click.UsageError(f"PATH={name!r} names no file; give the path of a new file, for example builder.key")
     public_path = path.with_name(f"{path.name}.pub")
     try:
         key = SigningKey.generate()
@@ -37,7 +40,8 @@ def command(context: click.Context, path: Path) -> None:
             path.unlink()
             raise
     except (OSError, CacheError) as error:
-        click.echo(f"no key was made: {error}", err=True)
+        reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
+        click.echo(f"no key was made: {reason}", err=True)
         context.exit(ExitCode.ERROR)
     click.echo(f"{path} (private) and {public_path}: {key.public_text()}")
 

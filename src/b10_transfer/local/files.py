@@ -12,6 +12,8 @@ from ..errors import LocalCacheError, explained
 from .bulk import FileFound
 from .ownership import FOLDER, OpenRoot
 
+_OF_THE_FILE_SYSTEM = "lost+found"
+"""Made by mkfs at the top of an ext4 volume; root alone may read it."""
 _DEEPEST = 100
 """Folders below each other that a walk looks through: compilers nest a dozen at most, and each takes a descriptor."""
 
@@ -71,7 +73,7 @@ class RootScan:
         self._opened = opened
         self._root = opened.root
         inside = len(str(self._root.path)) + 1
-        self._foreign = {str(path)[inside:] for path in self._root.nested}
+        self._foreign = {_OF_THE_FILE_SYSTEM, *(str(path)[inside:] for path in self._root.nested)}
         """The store and the like, which are not looked into."""
         self._mixed: set[str] = set()
         """Folders that hold unrecognised files."""
@@ -161,7 +163,7 @@ class RootScan:
                         self._add(files, unit, path, entry)
                     elif self._is_looked_into(entry, path):
                         folder.names.append(entry.name)
-                    elif not self._root.knows(path):
+                    elif path not in self._foreign and not self._root.knows(path):
                         self.unrecognised += 1
                         if is_file:
                             self._mixed.add(folder.prefix[:-1])

@@ -17,10 +17,11 @@ from ..adapters.accumulation import Results
 from ..errors import CacheError, LocalCacheError, explained
 from ..pack import PackUnit
 from ..repository.union import Pack, Union
+from ..stores.folders import make_folders
 from .files import LocalFile
 from .presence import Presence, below_root, known_unit
 from .rights import rights_of
-from .staging import StagedTree, make_folders
+from .staging import StagedTree
 
 logger = logging.getLogger(__name__)
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from ..concurrency.deadline import Deadline
 from ..errors import LocalCacheError, explained
+from ..stores.folders import make_folders
 from ..stores.locality import is_mount_point
 from .bulk import FilePart, write_files
 from .ownership import FOLDER, User, user_to_restore_at
@@ -248,19 +249,6 @@ def _cannot_be_beside(root: Path) -> bool:
 def _places(root: Path) -> tuple[tuple[Path, str], tuple[Path, str]]:
     """Where a root's staging and lock lie, with how names begin: inside it and, while it is missing, beside it."""
     return (root, ""), (root.parent, f".{root.name}")
-
-
-def make_folders(path: Path, mode: int = 0o755) -> None:
-    """Make a folder and those above it that are missing, with these permissions less the umask.
-
-    Its owner may always use it: a umask of 0777 would otherwise make a folder that nothing can be restored to.
-    """
-    if not os.path.isdir(path):
-        make_folders(path.parent, mode)
-        with suppress(FileExistsError):
-            os.mkdir(path, mode)
-            if stat.S_IRWXU & ~(made := stat.S_IMODE(os.stat(path).st_mode)):
-                os.chmod(path, made | stat.S_IRWXU)
 
 
 def _remove_leftovers(folder: Path, prefix: str, user: User | None) -> None:

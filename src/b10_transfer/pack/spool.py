@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import LocalCacheError
+from ..stores.folders import make_folders
 
 
 @contextmanager
@@ -16,7 +17,7 @@ def spool(work_dir: Path) -> Iterator[BinaryIO]:
     """An unnamed file in the local working directory; gone with its descriptor, whatever happens."""
     with ExitStack() as cleanup:
         try:
-            work_dir.mkdir(parents=True, exist_ok=True)
+            make_folders(work_dir)
             file = cleanup.enter_context(tempfile.TemporaryFile(dir=work_dir, prefix="b10-transfer-"))
         except OSError as error:
             raise _error(work_dir, error) from error

@@ -19,6 +19,7 @@ import stat
 
 from ..errors import ReadOnlyStoreError, StoreError, explained
 from .base import ObjectInfo, ObjectReader, Store, StoreFacts, is_name
+from .folders import make_folders
 from .permissions import explained_refusal, reason_read_only
 from .tree import Folder, Tree
 
@@ -215,7 +216,7 @@ class DirectoryStore(Store):
         """Make the store's own folder if it is missing."""
         if not os.path.isdir(self.location):
             self._require_reachable()
-            os.makedirs(self.location, exist_ok=True)
+            make_folders(self.location, 0o777)
 
 
 def _is_kept_by_nfs(name: str) -> bool:

@@ -26,6 +26,7 @@ from ..concurrency.deadline import Deadline
 from ..errors import StoreError
 from .base import TAIL_BYTES, ObjectInfo, ObjectReader, Store, StoreFacts
 from .directory import DirectoryStore
+from .folders import make_folders
 from .tree import Folder, Tree
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ class TieredStore(Store):
 
     def _make_top(self) -> str:
         """Make the node's directory if it is missing; the name of its top."""
-        os.makedirs(self._tree.top, exist_ok=True)
+        make_folders(self._tree.top, 0o777)
         return ""
 
     def _wait_for(self, descriptor: int) -> bool:

@@ -103,7 +103,9 @@ class Folder:
         """Open a file that serves as a lock and is made if it is missing."""
         flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         with _at(f"{self.path}/{name}"):
-            return os.open(name, flags, 0o666, dir_fd=self.descriptor)
+            descriptor = os.open(name, flags, 0o666, dir_fd=self.descriptor)
+            _let_its_owner(descriptor, stat.S_IRUSR | stat.S_IWUSR)
+            return descriptor
 
     def remove_file(self, name: str) -> bool:
         """Remove a regular file; False if there is no such entry. Raises OSError for a link, a folder, a device …"""
@@ -248,13 +250,28 @@ def _made(folder: Folder, name: str, sharing: Sharing) -> Folder:
 
 def _share(folder: Folder, name: str, sharing: Sharing) -> None:
     try:
-        descriptor = os.open(name, os.O_RDONLY | _FOLDER, dir_fd=folder.descriptor)
-    except OSError:  # the umask forbids it, or somebody has put something else there
+        walking = os.open(name, _WALK, dir_fd=folder.descriptor)
+    except OSError:  # another process has put something else there
         return
-    try:
-        sharing.apply(descriptor)
-    finally:
-        os.close(descriptor)
+    with Folder(walking, f"{folder.path}/{name}"):
+        try:
+            _let_its_owner(walking, stat.S_IRWXU)
+            descriptor = os.open(".", os.O_RDONLY | _FOLDER, dir_fd=walking)
+        except OSError:
+            return
+        try:
+            sharing.apply(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _let_its_owner(descriptor: int, rights: int) -> None:
+    """Give this process's user rights to what it has made and its umask has closed to it, of 0777 for example."""
+    status = os.fstat(descriptor)
+    mode = stat.S_IMODE(status.st_mode)
+    if rights & ~mode and status.st_uid == os.geteuid():
+        # Through /proc, because nothing can be changed through a descriptor that is only for walking.
+        _attempt(os.chmod, f"/proc/self/fd/{descriptor}", mode | rights)
 
 
 def _opened(folder: Folder, name: str) -> Folder | None:
@@ -282,7 +299,7 @@ def _ask_the_server(folder: str, relative_to: int | None) -> None:
         return
 
 
-def _attempt(change: Callable[..., None], *arguments: int) -> None:
+def _attempt(change: Callable[..., None], *arguments: int | str) -> None:
     """Change a mode or group where the file system and the permissions of this process allow it."""
     try:
         change(*arguments)

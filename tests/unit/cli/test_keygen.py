@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from b10_transfer.cli.main import main
@@ -44,4 +45,13 @@ def test_existing_public_key_stays_and_leaves_no_private_one(tmp_path: Path) -> 
 def test_missing_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["keygen", str(tmp_path / "no" / "key")])
     assert result.exit_code == 1
-    assert "no key was made" in result.stderr
+    assert result.stderr == f"no key was made: {tmp_path}/no/key: No such file or directory\n"
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "/", "keys/", "keys/..", "/tmp/."])
+def test_path_that_names_no_file_is_wrong_usage(name: str) -> None:
+    result = CliRunner().invoke(main, ["keygen", name])
+    assert result.exit_code == 2
+    for words in (f"PATH={name!r}", "names no file", "builder.key"):
+        assert words in result.stderr
+    assert "keygen=" not in result.stderr
