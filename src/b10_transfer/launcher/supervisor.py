@@ -86,6 +86,8 @@ class Supervisor:
         self._usage: Usage | None = None
         self._is_whole = False
         """Whether the caches held everything that the store had for this pod when the load ended."""
+        self._restored = False
+        """Whether the load restored anything."""
         self._proved = False
         self._failed: Mapping[str, CacheError] = {}
         """Why caches could not be looked at, by name."""
@@ -166,6 +168,7 @@ class Supervisor:
             self._roots = cache_roots(Config.from_environment(namespace=self._namespace, store=self._store))
         except CacheError as error:  # the load has said so
             logger.debug("the caches cannot be looked at: %s", error)
+        self._restored = bool(report.restored)
         self._usage = Usage(self._roots, report.restored, began_ns, ended_ns)
         self._look()
         # If all that is here came from the store, a save would read all of it to find nothing. By names, and files,
@@ -288,8 +291,9 @@ class Supervisor:
             report = self._usage.report(server.started_ns())
         except CacheError as error:
             self._proved = True
-            message = f"the use of the restored caches is unknown: {error}"
-            notices.log(logger, logging.WARNING, message, cause_of(error))
+            if self._restored:
+                message = f"the use of the restored caches is unknown: {error}"
+                notices.log(logger, logging.WARNING, message, cause_of(error))
             return
         if not even_if_unused and not any(cache.used or cache.compiled for cache in report.caches):
             return
