@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launcher.pod import Pod, lines_with
+from tests.launcher.pod import Pod, lines_with, wait_until
 
 
 def refused_by_mode(cache: Path) -> None:
@@ -69,7 +69,10 @@ def test_each_cause_is_logged_once(pod: Pod, fault: object, cause: str, is_store
         shutil.rmtree(pod.cache)
     fault(pod.cache)
     variables = {"TRITON_CACHE_DIR": "./relative"} if fault is relative else {}
-    started = pod.run(["sleep", "600"], B10_TRANSFER_INTERVAL_S="0.05", B10_QUIET_SECONDS="0.05", **variables)
+    begun = pod.path / "begun"
+    server = ["sh", "-c", f"touch {begun}; exec sleep 600"]
+    started = pod.run(server, B10_TRANSFER_INTERVAL_S="0.05", B10_QUIET_SECONDS="0.05", **variables)
+    wait_until(begun.exists, "the server")
     time.sleep(1)  # some looks
     started.send(signal.SIGTERM)
     started.wait()

@@ -64,7 +64,7 @@ def test_what_keeps_a_pod_out_is_told(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    for report in (save(deadline_s=4), load(merge=True, deadline_s=4)):
+    for report in (save(deadline_s=30), load(merge=True, deadline_s=30)):
         assert report.status is OperationStatus.ERROR
         assert told in report.reason
         assert report.reason.startswith("could not list s3://")

@@ -11,13 +11,13 @@ travel: nothing here knows their version.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from collections.abc import Collection
 from pathlib import Path
 
 from ..config.reader import EnvReader
+from ..environment.interpreter import interpreter
 from .base import Adapter, Unit
 from .layout import Layout, stem_shape
 from .vllm_root import VLLM_CACHE_ROOT, vllm_cache_root
@@ -70,16 +70,6 @@ def _read(data: bytes) -> dict[str, object]:
 
 def _installed_version() -> str | None:
     """vLLM's version, from its files; in one built between two releases the commit is part of it."""
-    try:
-        # For a top-level name this looks the module up without importing anything.
-        spec = importlib.util.find_spec("vllm")
-    except (ImportError, ValueError):
-        return None
-    for folder in (spec and spec.submodule_search_locations) or ():
-        try:
-            source = Path(folder, "_version.py").read_text(encoding="utf-8")
-        except OSError:
-            continue
-        if found := re.search(r"^__version__ = .*?['\"]([^'\"]+)['\"]", source, re.MULTILINE):
-            return found.group(1)
-    return None
+    source = interpreter().read_module_file("vllm", "_version.py")
+    found = source and re.search(r"^__version__ = .*?['\"]([^'\"]+)['\"]", source, re.MULTILINE)
+    return found.group(1) if found else None

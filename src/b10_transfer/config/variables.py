@@ -62,6 +62,14 @@ VARIABLES: tuple[Variable, ...] = (
         "imports torch.",
     ),
     Variable(
+        "B10_PYTHON",
+        "the Python that runs this package; for `run`, the server's",
+        "a Python interpreter",
+        "Whose torch and Triton the key names. Set it if `b10-compile-cache` is installed apart from the server, with "
+        "pipx or `uv tool`. `run` finds the server's Python itself. The command in the background looks for `vllm` and "
+        "`sglang` on the PATH.",
+    ),
+    Variable(
         "B10_CACHES",
         "`all`",
         "`all`, or names of caches (below), separated by commas: either a list to include or a list to exclude "

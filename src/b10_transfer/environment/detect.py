@@ -10,7 +10,6 @@ import logging
 import os
 import platform
 import socket
-import sys
 from collections.abc import Iterator
 
 from ..errors import UnidentifiedDeviceError
@@ -20,6 +19,7 @@ from . import accelerator, cpu
 from .accelerator import Accelerator
 from .frameworks import TorchBuild, torch_build, triton_version
 from .graph_caching import reason_off
+from .interpreter import VARIABLE, Interpreter, interpreter
 from .key import Environment, Remark
 
 logger = logging.getLogger(__name__)
@@ -44,13 +44,14 @@ def identify() -> Environment:
 
 def detect() -> Environment:
     """Detect the environment of this process. Takes some milliseconds, more if it queries an NVIDIA driver."""
+    python = interpreter()
     torch = torch_build()
     device = accelerator.detect(torch)
     return Environment(
         parts={
             "torch": torch.version,
             "triton": triton_version(),
-            "python": sys.implementation.cache_tag,
+            "python": python.cache_tag,
             "machine": platform.machine(),
             # Restored C++ kernels are linked against versioned symbols of the C library.
             "libc": _libc(),
@@ -64,25 +65,26 @@ def detect() -> Environment:
             "driver": device.driver,
             "hostname": socket.gethostname(),
             "b10-transfer": __version__,
+            "interpreter": python.executable,
         },
-        remarks=tuple(_remarks(torch, device)),
+        remarks=tuple(_remarks(python, torch, device)),
     )
 
 
-def _remarks(torch: TorchBuild, device: Accelerator) -> Iterator[Remark]:
+def _remarks(python: Interpreter, torch: TorchBuild, device: Accelerator) -> Iterator[Remark]:
     if not torch.version:
-        yield _no_torch()
+        yield _no_torch(python)
     yield from device.remarks
     seen, advice = reason_off(torch.version, os.environ)
     if seen:
         yield Remark(logging.WARNING, seen, advice)
 
 
-def _no_torch() -> Remark:
+def _no_torch(python: Interpreter) -> Remark:
     return Remark(
         logging.WARNING,
-        f"{sys.executable} has no torch, so the key has no version of torch and no device",
-        "Run b10-compile-cache from the Python environment that the server runs in",
+        f"{python.executable} has no torch, so the key has no version of torch and no device",
+        f"Set {VARIABLE} to the server's Python, or run b10-compile-cache from the server's environment",
         repeats=True,
     )
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
-import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
+
+from .interpreter import interpreter
 
 
 @dataclass(frozen=True)
@@ -22,8 +21,8 @@ class TorchBuild:
 
 
 def torch_build() -> TorchBuild:
-    """Read ``torch/version.py``, a file of plain assignments (torch 2.0 to 2.13)."""
-    source = _read_module_file("torch", "version.py")
+    """Read ``torch/version.py`` of the server's Python, a file of plain assignments (torch 2.0 to 2.15)."""
+    source = interpreter().read_module_file("torch", "version.py")
     if source is None:
         return TorchBuild()
     values = {}
@@ -50,19 +49,6 @@ def triton_version() -> str:
     Package metadata does not help: the package has several names (``triton``, ``pytorch-triton``,
     ``pytorch-triton-rocm``).
     """
-    source = _read_module_file("triton", "__init__.py")
+    source = interpreter().read_module_file("triton", "__init__.py")
     found = source and re.search(r"^__version__\s*=\s*['\"]([^'\"]+)['\"]", source, re.MULTILINE)
     return found.group(1) if found else ""
-
-
-def _read_module_file(module: str, file: str) -> str | None:
-    try:
-        # For a top-level name this imports nothing.
-        spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError):
-        return None
-    for folder in (spec and spec.submodule_search_locations) or ():
-        path = Path(folder) / file
-        if os.path.isfile(path):
-            return path.read_text(encoding="utf-8")
-    return None

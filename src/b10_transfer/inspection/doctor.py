@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -183,12 +182,16 @@ def _check_cache(root: CacheRoot, cache: LocalCache) -> Check | None:
 
 
 def _check_key() -> Iterator[Check]:
-    torch, environment = torch_build(), detect()
+    try:
+        torch, environment = torch_build(), detect()
+    except ConfigurationError as error:
+        yield problem("key", str(error), f"correct {error.variable}, or unset it")
+        return
     if not torch.version:
         yield problem(
             "key",
-            f"{sys.executable} has no torch, so torch's version is not in the key",
-            "run b10-compile-cache from the Python environment that the server runs in",
+            f"{environment.recorded['interpreter']} has no torch, so torch's version is not in the key",
+            "set B10_PYTHON to the server's Python, or run b10-compile-cache from the server's environment",
         )
     remarks = [remark for remark in environment.remarks if remark.level != logging.INFO and torch.version]
     for remark in remarks:

@@ -10,6 +10,7 @@ from enum import Enum
 
 from ..config.launcher import LauncherConfig
 from ..config.per_pod import per_pod_variables
+from .interpreter import use_interpreter_of, use_interpreter_of_known_server
 from .processes import Signals, end_workers, exit_code_of, wait_for_exit
 from .server import Child, ExternalServer
 from .supervisor import Supervisor
@@ -60,6 +61,7 @@ def run(
     """
     config = LauncherConfig.from_environment()
     _warn_of_per_pod_variables()
+    use_interpreter_of(arguments)
     signals = Signals()
     try:
         watch = None if on_compile is None else _stop_server if on_compile is OnCompile.EXIT else _do_nothing
@@ -121,6 +123,7 @@ def keep_beside(*, namespace: str | None = None, store: str | None = None) -> in
     """
     config = LauncherConfig.from_environment()
     _warn_of_per_pod_variables()
+    use_interpreter_of_known_server()
     signals = Signals()
     supervisor = Supervisor(config, namespace=namespace, store=store)
     supervisor.start(ExternalServer(config))

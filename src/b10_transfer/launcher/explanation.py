@@ -9,7 +9,7 @@ from ..adapters import CacheRoot, all_adapters, named
 from ..config.per_pod import per_pod_variables
 from ..environment.frameworks import torch_build
 from ..environment.graph_caching import reason_off
-from ..errors import CacheError
+from ..errors import CacheError, ConfigurationError
 from ..local.usage import CacheReport, CacheUse
 
 _PLACES = ("HOME", "TMPDIR", "XDG_CACHE_HOME")
@@ -60,13 +60,20 @@ def why_nothing_was_saved(
         return (
             f"{seen}. It keeps its caches elsewhere, since {'; '.join(differing)}. Start both with the same environment"
         )
-    reason, advice = reason_off(torch_build().version, server or os.environ)
+    reason, advice = reason_off(_torch_version(), server or os.environ)
     if reason:
         return f"{seen}. {reason}. {advice}"
     return (
         f"{seen}. If it compiles, its caches are elsewhere: b10-compile-cache info shows where they are looked for, "
         "and each cache's own variable moves it. If it does not, compilation is off (vLLM: --enforce-eager)"
     )
+
+
+def _torch_version() -> str:
+    try:
+        return torch_build().version
+    except ConfigurationError:  # B10_PYTHON is wrong, as the load has logged
+        return ""
 
 
 def _shortly(roots: Sequence[CacheRoot]) -> str:

@@ -43,7 +43,7 @@ def test_key_has_every_part_that_must_be_equal() -> None:
 
 def test_driver_host_and_version_are_recorded_but_not_compared() -> None:
     environment = detect()
-    assert environment.recorded.keys() == {"driver", "hostname", "b10-transfer"}
+    assert environment.recorded.keys() == {"driver", "hostname", "b10-transfer", "interpreter"}
     assert environment.recorded["b10-transfer"] == __version__
     assert not environment.recorded.keys() & environment.parts.keys()
 

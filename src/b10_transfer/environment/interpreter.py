@@ -1,0 +1,87 @@
+"""The Python interpreter whose torch and Triton the environment key names: the server's.
+
+It is this process's own, unless ``B10_PYTHON`` names another one: the command may be installed apart from the server,
+with pipx or ``uv tool``.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+from ..errors import ConfigurationError
+
+VARIABLE = "B10_PYTHON"
+_TIMEOUT_S = 10.0
+"""A start of Python takes 20 ms; from a cold network file system it takes seconds."""
+_QUESTION = "import json, sys; print(json.dumps([sys.implementation.cache_tag, [path for path in sys.path if path]]))"
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """One Python interpreter, as far as the key depends on it."""
+
+    executable: str
+    cache_tag: str
+    """Its kind and version, for example ``cpython-311``."""
+    folders: tuple[str, ...] | None = None
+    """Where it looks for modules. None: as this process does."""
+
+    def read_module_file(self, module: str, file: str) -> str | None:
+        """Read a file of a top-level package without importing it. Returns None if there is none."""
+        try:
+            # For a top-level name neither of them imports anything.
+            if self.folders is None:
+                spec = importlib.util.find_spec(module)
+            else:
+                spec = PathFinder.find_spec(module, list(self.folders))
+        except (ImportError, ValueError):
+            return None
+        for folder in (spec and spec.submodule_search_locations) or ():
+            path = Path(folder, file)
+            if path.is_file():
+                return path.read_text(encoding="utf-8")
+        return None
+
+
+def interpreter() -> Interpreter:
+    """Return the interpreter that ``B10_PYTHON`` names, else this process's.
+
+    Raises:
+        ConfigurationError: ``B10_PYTHON`` names no Python that runs.
+    """
+    chosen = os.environ.get(VARIABLE)
+    return ask(chosen) if chosen else Interpreter(sys.executable, sys.implementation.cache_tag or "")
+
+
+@functools.lru_cache(maxsize=8)
+def ask(executable: str) -> Interpreter:
+    """Ask another interpreter where it finds modules. Starts it once per process.
+
+    Args:
+        executable: Its path.
+
+    Raises:
+        ConfigurationError: It does not run, or is no Python.
+    """
+    try:
+        done = subprocess.run(
+            [executable, "-c", _QUESTION],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_TIMEOUT_S,
+            check=True,
+            text=True,
+        )
+        cache_tag, folders = json.loads(done.stdout.splitlines()[-1])
+        return Interpreter(executable, str(cache_tag or ""), tuple(map(str, folders)))
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError, TypeError) as error:
+        rule = f"it must be a Python interpreter that runs ({str(error) or type(error).__name__})"
+        raise ConfigurationError(VARIABLE, executable, rule) from error
