@@ -75,7 +75,7 @@ def test_doctor_says_of_a_read_only_store_that_loads_work(mount: Mount) -> None:
     found = json.loads(command("doctor", "--json", "--deadline", "30").stdout)
     [check] = [check for check in found["checks"] if check["name"] == "write"]
     assert check["state"] == "WARNING"
-    assert "it can load and not save" in check["seen"]
+    assert "it can load but not save" in check["seen"]
     assert "cleaning up" not in {check["name"] for check in found["checks"]}
 
 

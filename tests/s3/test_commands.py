@@ -122,7 +122,7 @@ def test_doctor_finds_out_a_bucket_without_conditional_creation(
     answer = command("doctor", "--json")
     [found] = [check for check in answer.json["checks"] if check["name"] == "exclusive create"]
     assert (answer.exit_code, found["state"]) == (1, "PROBLEM")
-    assert "packs have unique names and are safe" in found["advice"]
+    assert "packs are safe" in found["advice"]
 
 
 def test_doctor_says_what_to_do_where_it_is_not_let_in(
