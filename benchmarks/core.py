@@ -32,8 +32,6 @@ STORED = 0.55
 IMPORT = "from b10_transfer import load_compile_cache, save_compile_cache"
 IMPORT_MS = 60.0
 """Added to an interpreter that does nothing."""
-TENFOLD = 11.0
-"""Seconds for ten times as many files."""
 PEAK_MB = 250.0
 NEW_PERCENT = 4.0
 """Bytes that a save adds for one per cent of new kernels. A small pack compresses less than a large one."""
@@ -91,23 +89,6 @@ def compare(session: Session, title: str, tree: Path, *, against_copy: bool) -> 
     limits.of_a_load(samples, ours)
 
 
-def growth(session: Session, kernels: Path) -> None:
-    """The cost of ten times as many files."""
-    trees = {
-        "once": corpus.install_triton(kernels, session.fresh() / "tree"),
-        "tenfold": corpus.install_triton(kernels, session.fresh() / "tree", copies=10),
-    }
-    samples = Samples()
-    session.warm_bytes = 2 * extent(trees["tenfold"]).bytes
-    turns = {name: Package(OURS).turn(session, tree, name) for name, tree in trees.items()}
-    samples.take_turns(session, turns, max(2, session.rounds // 2))
-    limits = Limits(session.results, "ten times the Triton kernels")
-    for operation in ("load", "save"):
-        ratio = statistics.median(samples.ratios("tenfold", "once", operation))
-        limits.add(f"{operation}, tenfold / once", "x", ratio, at_most=TENFOLD)
-    limits.of_a_load(samples, "tenfold")
-
-
 def huge(session: Session) -> None:
     """The memory for one huge file."""
     size = QUICK_HUGE_BYTES if session.quick else HUGE_BYTES
@@ -147,7 +128,6 @@ def measure(session: Session) -> None:
     transformer = session.fresh() / "tree"
     shutil.copytree(corpus.transformer_corpus(session.corpus), transformer)
     compare(session, "Inductor's cache of a transformer", transformer, against_copy=False)
-    growth(session, kernels)
     huge(session)
     increment(session, kernels)
 

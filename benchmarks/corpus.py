@@ -49,44 +49,27 @@ def transformer_corpus(cache: Path) -> Path:
     return _made_once(cache / f"transformer-{_identity(MODELS_PROGRAM, 'torch')}", make)
 
 
-def install_triton(corpus: Path, root: Path, keys: Iterable[str] | None = None, copies: int = 1) -> Path:
+def install_triton(corpus: Path, root: Path, keys: Iterable[str] | None = None) -> Path:
     """Copy kernels of a corpus to ``root/triton/0``, where Inductor keeps them on a GPU.
 
     Sizes, modes and times stay. The absolute paths in the group files are rewritten.
 
     Args:
-        keys: the kernels to copy; None for all.
-        copies: copies of each kernel. Each further copy has other names, and its bytes are permuted: no copy shares a
-            string with another, and all compress equally well. Such copies are no valid kernels.
+        keys: The kernels to copy; None for all.
 
     Returns:
         ``root``.
     """
-    keys = sorted(os.listdir(corpus) if keys is None else keys)
-    for copy in range(copies):
-        for key in keys:
-            _install_kernel(corpus / key, root / "triton" / "0", copy)
+    for key in sorted(os.listdir(corpus) if keys is None else keys):
+        target = root / "triton" / "0" / key
+        target.mkdir(parents=True)
+        for file in (corpus / key).iterdir():
+            placed = Path(shutil.copy2(file, target))
+            if file.name.startswith(GROUP):
+                names = json.loads(file.read_bytes())["child_paths"]
+                placed.write_text(json.dumps({"child_paths": {name: str(target / name) for name in names}}))
+                shutil.copystat(file, placed)
     return root
-
-
-def _install_kernel(source: Path, folder: Path, copy: int) -> None:
-    key = source.name if copy == 0 else hashlib.sha256(f"{source.name} {copy}".encode()).hexdigest()[:52].upper()
-    target = folder / key
-    target.mkdir(parents=True)
-    permutation = bytes(random.Random(copy).sample(range(256), 256) if copy else range(256))
-    for file in source.iterdir():
-        placed = target / _renamed(file.name, copy)
-        if file.name.startswith(GROUP):
-            names = [_renamed(name, copy) for name in json.loads(file.read_bytes())["child_paths"]]
-            placed.write_text(json.dumps({"child_paths": {name: str(target / name) for name in names}}))
-        else:
-            placed.write_bytes(file.read_bytes().translate(permutation))
-        shutil.copystat(file, placed)
-
-
-def _renamed(name: str, copy: int) -> str:
-    stem, dot, kind = name.partition(".")
-    return name if copy == 0 else f"{stem}_{copy}{dot}{kind}"
 
 
 def install_huge(root: Path, size_bytes: int) -> Path:
