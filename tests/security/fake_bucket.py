@@ -6,6 +6,7 @@ import http.server
 import re
 import threading
 import urllib.parse
+from bisect import bisect_left, bisect_right
 from datetime import datetime, timezone
 from typing import ClassVar
 from xml.sax.saxutils import escape, unescape
@@ -107,11 +108,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _list(self, query: dict[str, str]) -> None:
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter")
         start = query.get("continuation-token") or query.get("start-after", "")
-        names, folders = [], set()
-        for key in sorted(self.bucket.objects.copy()):
+        names: list[str] = []
+        folders: set[str] = set()
+        keys = sorted(self.bucket.objects.copy())
+        for key in keys[max(bisect_left(keys, prefix), bisect_right(keys, start)) :]:
             rest = key[len(prefix) :]
-            if not key.startswith(prefix) or key <= start:
-                continue
+            if not key.startswith(prefix) or len(names) > 1000:
+                break
             if delimiter and delimiter in rest:
                 folders.add(prefix + rest.partition(delimiter)[0] + delimiter)
             else:

@@ -31,6 +31,7 @@ def new_id(
     valid: Collection[str],
     is_valid: Callable[[str], bool],
     clock: Callable[[], float],
+    most: int,
 ) -> str:
     """A unique id that sorts behind every valid pack, whatever this machine's clock says.
 
@@ -43,6 +44,7 @@ def new_id(
         valid: ids of packs that are known to be valid.
         is_valid: reads a pack and says whether it is valid.
         clock: seconds since 1970 on the store's clock. Called only if this machine's clock may be wrong by a day.
+        most: how many of the newest packs a load opens. Older packs are not read here either.
     """
     now_ms = time.time_ns() // 1_000_000
     seen_ms = max((packs[pack_id].modified_s * _MS for pack_id in valid if pack_id in packs), default=-_DAY_MS)
@@ -56,7 +58,7 @@ def new_id(
             ignored = "the order of packs ignores those dated more than a day ahead of the store's clock"
             logger.warning("%s: %s", ignored, named(far))
         packs = {pack_id: info for pack_id, info in packs.items() if published_ms(pack_id) <= stores_ms + _DAY_MS}
-    ahead = sorted((pack_id for pack_id in packs if published_ms(pack_id) >= now_ms), reverse=True)
+    ahead = sorted((pack_id for pack_id in packs if published_ms(pack_id) >= now_ms), reverse=True)[:most]
     latest = next((pack_id for pack_id in ahead if pack_id in valid or is_valid(pack_id)), None)
     if latest is not None:
         now_ms = published_ms(latest) + 1

@@ -20,7 +20,7 @@ from ..notices import notices
 from ..pack import Budget, Limits, PackReader
 from ..stores.base import ObjectInfo, ReadStore
 from .admission import admit, check_content
-from .layout import Place, packs_by_id
+from .layout import Place, Recall, packs_by_id
 from .listing import Listed
 from .order import named
 from .signing import Trust
@@ -29,6 +29,8 @@ from .union import Pack, Rejected, Union
 logger = logging.getLogger(__name__)
 
 _MOST_DESCRIBED_BYTES = 64 * 1024
+MOST_FALSE_RECALLS = 1000
+"""Recalls with wrong signatures that one listing checks. Each takes some 0.2 ms, and anybody can create them."""
 Content = frozenset[tuple[str, str]]
 """What a unit holds: path in the pack and SHA-256 of each file."""
 
@@ -118,8 +120,19 @@ class ReadRepository:
         trusted = self._trusted
         if trusted is None or not listed.recalls:
             return listed
-        folder = self._place.folder
-        approved = listed.with_recalls(lambda pack_id, mark: trusted.approves_recall(folder, pack_id, mark.signature))
+        folder, wrong = self._place.folder, 0
+
+        def approves(pack_id: str, mark: Recall) -> bool:
+            nonlocal wrong
+            approval = trusted.approves_recall(folder, pack_id, mark.signature)
+            wrong += approval is False
+            if wrong > MOST_FALSE_RECALLS:
+                where = mark.info.name.rpartition("/")[0]
+                detail = f"it holds more than {MOST_FALSE_RECALLS} recalls with wrong signatures; delete them"
+                raise StoreError("read", f"{self._store.location}/{where}", detail)
+            return approval is True
+
+        approved = listed.with_recalls(approves)
         if ignored := sorted(listed.recalled - approved.recalled):
             message = (
                 f"recalls that no trusted key has signed are ignored: {named(ignored)}; recall with B10_SIGNING_KEY"

@@ -164,7 +164,7 @@ class Repository(ReadRepository):
             return self._judged.get(pack_id, True)  # one that cannot be read now may be valid
 
         valid = {pack_id for pack_id, is_sound in self._judged.items() if is_sound}
-        return new_id(self.listing(), valid, is_valid, self._writable.now)
+        return new_id(self.listing(), valid, is_valid, self._writable.now, self.limits.load_packs)
 
     def _describe(self) -> None:
         """Leave the environment's parts beside its packs, for people and for explanations of a miss."""

@@ -45,8 +45,11 @@ class Trust(Protocol):
     def check(self, pack_id: str, index: bytes | memoryview, extension: bytes) -> None:
         """Raise UntrustedPackError unless a pack with this packed index and extension counts under this id."""
 
-    def approves_recall(self, folder: str, pack_id: str, signature: str) -> bool:
-        """Whether a recall with this signature of a pack in this folder of the store counts."""
+    def approves_recall(self, folder: str, pack_id: str, signature: str) -> bool | None:
+        """Whether a recall with this signature of a pack in this folder of the store counts.
+
+        None if it does not because it names no trusted key, which takes no time to find out.
+        """
 
 
 @dataclass(frozen=True)
@@ -110,13 +113,13 @@ class TrustedKeys:
     def __str__(self) -> str:
         return ", ".join(sorted(self._keys))
 
-    def approves_recall(self, folder: str, pack_id: str, signature: str) -> bool:
-        """Whether one of the keys has signed a recall."""
+    def approves_recall(self, folder: str, pack_id: str, signature: str) -> bool | None:
+        """Whether one of the keys has signed a recall; None if it names none of them."""
         from cryptography.exceptions import InvalidSignature
 
         name, _, digits = signature.partition(".")
         if name not in self._keys:
-            return False
+            return None
         try:
             self._keys[name].verify(bytes.fromhex(digits), _recall_message(folder, pack_id))
         except InvalidSignature:

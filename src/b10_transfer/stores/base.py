@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from ..errors import StoreError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 TAIL_BYTES = 256 * 1024
 """A read that begins in the last so many bytes never comes from a copy (see :meth:`ObjectReader.read_at`)."""
+MOST_LISTED = 100_000
+"""A listing of more objects is an error: anybody who can write to a store could use up the memory of its readers."""
 _CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 
 
@@ -38,6 +42,17 @@ def is_name(name: str) -> bool:
     return all(
         part not in ("", ".", "..") and part[0] != "-" and _CHARACTERS.issuperset(part) for part in name.split("/")
     )
+
+
+class TooManyObjectsError(StoreError):
+    """A listing has more than :data:`MOST_LISTED` objects."""
+
+
+def check_count(count: int, folder: str) -> None:
+    """Raise TooManyObjectsError if a folder, given with the store's location, has more objects than may be listed."""
+    if count > MOST_LISTED:
+        detail = f"it holds more than {MOST_LISTED} objects; delete those that this package has not created"
+        raise TooManyObjectsError("list", folder, detail)
 
 
 class ObjectInfo:
@@ -148,6 +163,8 @@ class ReadStore(ABC):
     @abstractmethod
     def list(self, folder: str) -> list[ObjectInfo]:
         """Objects directly below ``folder``, sorted by name; empty if there is no such folder.
+
+        A directory or bucket with more than :data:`MOST_LISTED` objects there raises :class:`TooManyObjectsError`.
 
         An object whose creation ended before the call is listed, unless the file system itself serves stale listings
         (NFS may, for some seconds). One that is created or deleted meanwhile may or may not be.

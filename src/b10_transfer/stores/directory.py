@@ -18,7 +18,7 @@ import os
 import stat
 
 from ..errors import ReadOnlyStoreError, StoreError, explained
-from .base import ObjectInfo, ObjectReader, Store, StoreFacts, is_name
+from .base import ObjectInfo, ObjectReader, Store, StoreFacts, check_count, is_name
 from .folders import make_folders
 from .permissions import explained_refusal, reason_read_only
 from .tree import Folder, Tree
@@ -86,6 +86,7 @@ class DirectoryStore(Store):
                 return []
             with opened:
                 names = [entry.name for entry in opened.entries() if entry.is_dir(follow_symlinks=False)]
+                check_count(len(names), opened.path)
         return sorted(f"{folder}/{name}" for name in names if is_name(name))
 
     def list(self, folder: str) -> list[ObjectInfo]:
@@ -102,6 +103,7 @@ class DirectoryStore(Store):
                         continue
                     if stat.S_ISREG(status.st_mode) and is_name(entry.name) and not _is_kept_by_nfs(entry.name):
                         found.append(ObjectInfo(f"{folder}/{entry.name}", status.st_size, status.st_mtime))
+                        check_count(len(found), opened.path)
         return sorted(found, key=lambda info: info.name)
 
     def facts(self) -> StoreFacts:

@@ -20,7 +20,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError
 from obstore.store import from_url
 
 from ...errors import StoreError
-from ..base import ObjectInfo, StoreFacts, is_name
+from ..base import ObjectInfo, StoreFacts, TooManyObjectsError, check_count, is_name
 from .errors import EmptyObjectError, MissingError, Translation, UnusableNameError, classify
 from .ranges import MB, PARTS_AHEAD, TAIL_BYTES, End, RangedStore
 from .retry import FIRST_PAUSE_S, REPEATING, Attempts, Pace, most_pause_s
@@ -30,7 +30,7 @@ from .uploads import parts, read_at_most
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any, TypeVar
 
     from obstore.store import BackoffConfig, ClientConfig, ObjectStore, RetryConfig
@@ -63,7 +63,7 @@ _WITHOUT_SUFFIXES = ("az://", "abfs://", "abfss://")
 
 
 class BucketStore(RangedStore):
-    """Objects below ``<scheme>://<bucket>/<prefix>``. ``timeout_s`` is what is left of the operation's deadline."""
+    """Objects below ``<scheme>://<bucket>/<prefix>``; ``timeout_s`` is what is left of the operation's deadline."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
         check_variables(url, os.environ)
@@ -82,40 +82,40 @@ class BucketStore(RangedStore):
             return sorted(prefix.rstrip("/") for prefix in self._listing(folder)["common_prefixes"])
         except UnusableNameError:
             depth = folder.count("/") + 2
-            below = (info.name.split("/") for info in self._below(folder))
+            below = (info.name.split("/") for info in self._below(folder, skips_odd=True))
             return sorted({"/".join(parts[:depth]) for parts in below if len(parts) > depth})
 
     def list(self, folder: str) -> list[ObjectInfo]:
         try:
-            return sorted(map(_info, self._listing(folder)["objects"]), key=_name_of)
+            listed = sorted(map(_info, self._listing(folder)["objects"]), key=_name_of)
         except UnusableNameError:
-            return sorted((info for info in self._below(folder) if _folder_of(info) == folder), key=_name_of)
+            below = self._below(folder, skips_odd=True)
+            listed = sorted((info for info in below if _folder_of(info) == folder), key=_name_of)
+        check_count(len(listed), f"{self.location}/{folder}")
+        return listed
 
     def list_each(self, folders: Sequence[str]) -> Sequence[Sequence[ObjectInfo]]:
         [parent] = {folder.rpartition("/")[0] for folder in folders}
         found: dict[str, list[ObjectInfo]] = {folder: [] for folder in folders}
         try:
-            with self._translated("list", parent):
-                # One request for each thousand objects; there are few others below the parent.
-                for listed in self._repeated(lambda: obstore.list(self._store, parent, chunk_size=1000).collect()):
-                    info = _info(listed)
-                    if (folder := _folder_of(info)) in found:
-                        found[folder].append(info)
-        except UnusableNameError:  # the object may lie in none of the folders
+            for info in self._below(parent):
+                if (folder := _folder_of(info)) in found:
+                    found[folder].append(info)
+        except (UnusableNameError, TooManyObjectsError):  # perhaps in none of the folders
             return tuple(map(self.list, folders))
         return [sorted(objects, key=_name_of) for objects in found.values()]
 
-    def _below(self, folder: str) -> Iterator[ObjectInfo]:
-        """List everything below a folder, but for names that begin with a slash, a dot or a control character.
+    def _below(self, folder: str, *, skips_odd: bool = False) -> Sequence[ObjectInfo]:
+        """List everything below a folder; on request without names that begin with a slash, dot or control character.
 
         The client refuses a whole page of keys for one that has an empty component, ``..`` or a control character. Most
         such keys sort before every name that this package gives.
         """
+        offset, where = f"{folder}/0" if skips_odd else None, f"{self.location}/{folder}"
         with self._translated("list", folder):
-            found = self._repeated(
-                lambda: obstore.list(self._store, folder, offset=f"{folder}/0", chunk_size=1000).collect()
+            return self._repeated(
+                lambda: _collected(obstore.list(self._store, folder, offset=offset, chunk_size=1000), where)
             )
-        return map(_info, found)
 
     def facts(self) -> StoreFacts:
         self.folders(_CLOCK)
@@ -142,7 +142,6 @@ class BucketStore(RangedStore):
     def delete(self, name: str) -> bool:
         with self._translated("delete", name):
             self._ends.forget(name)
-            # Deleting says nothing about whether there was anything.
             if not self._exists(name):
                 return False
             self._repeated(lambda: obstore.delete(self._store, name))
@@ -329,6 +328,14 @@ def _is_clock(name: str) -> bool:
 
 def _info(listed: Any) -> ObjectInfo:
     return ObjectInfo(listed["path"], listed["size"], listed["last_modified"].timestamp())
+
+
+def _collected(pages: Iterable[Any], folder: str) -> list[ObjectInfo]:
+    found: list[ObjectInfo] = []
+    for page in pages:
+        found += map(_info, page)
+        check_count(len(found), folder)
+    return found
 
 
 def _folder_of(info: ObjectInfo) -> str:

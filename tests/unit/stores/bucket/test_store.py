@@ -62,6 +62,34 @@ def test_object_opens_whether_or_not_a_bucket_gives_ranges_from_the_end(
     assert done.returncode == 0, done.stderr
 
 
+_FLOOD = """
+import obstore
+from obstore.store import MemoryStore
+from b10_transfer.stores import base
+from b10_transfer.stores.bucket.store import BucketStore
+
+store = BucketStore("s3://bucket/prefix", 10)
+store._store = MemoryStore()
+base.MOST_LISTED = 100
+for number in range(101):
+    obstore.put(store._store, f"a/foreign/{number}", b"")
+obstore.put(store._store, "a/packs/one", b"")
+packs, marks = store.list_each(["a/packs", "a/marks"])
+assert ([info.name for info in packs], list(marks)) == (["a/packs/one"], [])
+try:
+    store.list("a/foreign")
+except base.TooManyObjectsError as error:
+    assert "s3://bucket/prefix/a/foreign" in str(error), error
+else:
+    raise AssertionError("it was listed")
+"""
+
+
+def test_flood_beside_the_packs_does_not_matter_and_a_flood_of_packs_is_named() -> None:
+    done = subprocess.run([sys.executable, "-c", _FLOOD], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     ("url", "name", "value"),
     [
