@@ -62,7 +62,7 @@ class Repository(ReadRepository):
 
         Raises StoreError if that fails, and then nothing is part of the union.
         """
-        self._describe()
+        undescribed = self._describe()
         while True:
             self._deadline.check(f"publishing to {self._store.location}")
             pack_id = self._new_id() if behind is None else id_behind(behind)
@@ -71,6 +71,8 @@ class Repository(ReadRepository):
             pack.seek(0)
             if self._writable.create(self._place.pack(pack_id), pack):
                 self._judged[pack_id] = True
+                if undescribed is not None:  # now, because a store that refuses the pack too is one error
+                    logger.warning("could not describe the environment in %s: %s", self._store.location, undescribed)
                 return pack_id
 
     def quarantine(self, rejected: Rejected) -> None:
@@ -166,16 +168,20 @@ class Repository(ReadRepository):
         valid = {pack_id for pack_id, is_sound in self._judged.items() if is_sound}
         return new_id(self.listing(), valid, is_valid, self._writable.now, self.limits.load_packs)
 
-    def _describe(self) -> None:
-        """Leave the environment's parts beside its packs, for people and for explanations of a miss."""
+    def _describe(self) -> CacheError | None:
+        """Leave the environment's parts beside its packs, for people and for explanations of a miss.
+
+        Returns why that failed, or None.
+        """
         name, expected = self._place.description, self.environment.to_json()
         try:
             source = self._store.open(name)
             if source is not None:
                 with source:
                     if source.size_bytes == len(expected) and source.read_at(0, len(expected)) == expected:
-                        return
+                        return None
                 self._writable.delete(name)  # damaged: what is written instead is what it always was
             self._writable.create(name, io.BytesIO(expected))
         except CacheError as error:
-            logger.warning("could not describe the environment in %s: %s", self._store.location, error)
+            return error
+        return None

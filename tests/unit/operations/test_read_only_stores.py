@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from b10_transfer import OperationStatus, load, save
-from b10_transfer.errors import ReadOnlyStoreError
+from b10_transfer.errors import ReadOnlyStoreError, StoreError
 from b10_transfer.stores import directory
 from b10_transfer.stores.directory import DirectoryStore
 from tests.command import command
@@ -55,6 +55,21 @@ def test_refusal_that_only_an_attempt_shows_is_the_same(
     report = save()
     assert (report.status, report.read_only) == (OperationStatus.SKIPPED, True)
     assert f"{isolated_env.store} is read-only for this pod" in report.reason
+
+
+def test_store_that_refuses_a_first_pack_is_one_error(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """For example on a full file system, or in a folder that cannot be made."""
+
+    def refuse(store: DirectoryStore, name: str, _source: object) -> bool:
+        raise StoreError("write", f"{store.location}/{name}", "No space left on device")
+
+    monkeypatch.setattr(DirectoryStore, "create", refuse)
+    isolated_env.fill(isolated_env.triton, {"KEY/a.so": b"a"})
+    assert save().status is OperationStatus.ERROR
+    [line] = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "No space left on device" in line
 
 
 @pytest.mark.usefixtures("read_only")
