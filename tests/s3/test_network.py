@@ -106,7 +106,7 @@ def test_lease_whose_creation_is_not_heard_of_is_held_all_the_same(
 @pytest.mark.parametrize("operation", [load, save])
 @pytest.mark.parametrize(
     ("harm", "told"),
-    [(SLOW_DOWN, "asks for fewer requests"), (Reset(), "onnection"), (Pass(answer_bytes=20), "onnection")],
+    [(SLOW_DOWN, "throttled the request"), (Reset(), "onnection"), (Pass(answer_bytes=20), "onnection")],
     ids=["throttled", "reset", "cut short"],
 )
 def test_harm_without_end_is_told_within_the_deadline(

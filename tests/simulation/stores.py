@@ -169,7 +169,7 @@ class Bucket(RangedStore, SimulatedStore):
             try:
                 self._service.request(size_bytes, requests)
             except UnavailableError as error:
-                failure = StoreError("use", self.location, "the bucket asks for fewer requests")
+                failure = StoreError("use", self.location, "the bucket throttled the request")
                 attempts.failed(failure, is_refused=error.is_refused)
             else:
                 return attempts.succeeded()

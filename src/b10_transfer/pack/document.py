@@ -104,7 +104,7 @@ class Document:
         return value, end
 
     def _space(self, at: int) -> int:
-        """Where the next value or sign is. (Our writer leaves no blanks.)"""
+        """The position of the next value or sign. (This package's writer leaves no blanks.)"""
         if self._text[at : at + 1] not in _BLANKS:
             return at
         found = _NOT_BLANK.search(self._text, at)

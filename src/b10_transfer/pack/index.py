@@ -23,7 +23,7 @@ _ROOT = re.compile(r"[a-z][a-z0-9_]{0,31}", re.ASCII)
 _MOST_HEADER_BYTES = 8 * 512
 """In the tar stream: two headers and the padding of one file, whose path takes three blocks at most."""
 _MOST_END_BYTES = 20 * 512
-"""What ends an archive: two blocks, which other writers of tar fill up to a record."""
+"""The end of an archive: two blocks. Other writers of tar fill up a record."""
 _SIZE, _OFFSET = attrgetter("size"), attrgetter("offset")
 
 
@@ -41,7 +41,7 @@ class Index:
     units: tuple[PackUnit, ...]
     roots: tuple[str, ...]
     memory: int = field(default=0, compare=False)
-    """What it counts in a load's :class:`~.limits.Budget`, in bytes; so does the next one."""
+    """Its charge to a load's :class:`~.limits.Budget`, in bytes; so is the next one."""
     disk_bytes: int = field(default=0, compare=False)
 
     def encode(self, units: str | None = None) -> bytes:
@@ -104,7 +104,7 @@ class Index:
 
     @property
     def room_bytes(self) -> int:
-        """What it counts in a load's budget: its files on a file system, or its frames if those are larger."""
+        """Its charge to a load's budget: its files on a file system, or its frames if those are larger."""
         return max(sum(frame.packed_bytes for frame in self.frames), self.disk_bytes)
 
 

@@ -45,7 +45,7 @@ _FILES_VARIABLE = "B10_MAX_FILES"
 
 @dataclass(frozen=True)
 class Limits:
-    """What a reader accepts and a writer keeps to. Sizes are in bytes."""
+    """Limits that a reader enforces and a writer keeps to. Sizes are in bytes."""
 
     packed_bytes: int
     """Largest pack (MAX_CACHE_SIZE_MB)."""
@@ -71,7 +71,7 @@ class Limits:
 
     @classmethod
     def of(cls, config: Config) -> Limits:
-        """The limits that an operation's settings ask for."""
+        """The limits of an operation's settings."""
         packed_bytes, files = config.max_pack_bytes, config.max_files
         scale = max(files / _FILES, 1.0)
         return cls(
@@ -86,7 +86,7 @@ class Limits:
 
 
 class Amount(NamedTuple):
-    """What some units take in a pack. A writer adds amounts, and so knows when a pack is full."""
+    """The resources that some units take in a pack. A writer adds them up, and so knows when a pack is full."""
 
     files: int = 0
     raw_bytes: int = 0
@@ -104,7 +104,7 @@ class Amount(NamedTuple):
 
     @classmethod
     def of_unit(cls, name: str, paths: Sequence[str], raw_bytes: int) -> Amount:
-        """What one unit takes of which these are the files."""
+        """The resources of one unit with these files."""
         text = "\n".join((name, *paths))
         files, quotes = len(paths), text.count('"')
         index_bytes = len(text) + quotes + _MOST_UNIT + files * _MOST_NUMBERS
@@ -116,7 +116,7 @@ class Amount(NamedTuple):
         return cls(files, raw_bytes, index_bytes, memory, disk_bytes, folder_text(folders))
 
     def excess(self, limits: Limits, frames: int = 2) -> Excess | None:
-        """What makes them too much for one pack of so many frames; None if they fit."""
+        """The limit that they exceed in one pack of so many frames; None if they fit."""
         index_bytes = self.index_bytes + _HEADER_BYTES + frames * _MOST_FRAME
         memory = self.memory + 4 * _HEADER_BYTES + frames * (_MOST_FRAME + _memory(4, 1, 2))
         if self.files > limits.members:
@@ -136,7 +136,7 @@ class Amount(NamedTuple):
 
 
 class Excess(NamedTuple):
-    """What is over a limit, that limit, and the variable that raises it."""
+    """An amount over a limit, that limit, and the variable that raises it."""
 
     what: str
     limit: str
@@ -166,7 +166,7 @@ def folders_above(paths: Iterable[str]) -> set[str]:
 
 
 class Budget:
-    """What a load may still take. A writer charges the packs of one save to a budget of its own."""
+    """The resources that a load may still use. A writer charges the packs of one save to a budget of its own."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -176,7 +176,7 @@ class Budget:
         self._bytes = limits.load_bytes
 
     def fetch(self, pack: str, index_bytes: int) -> None:
-        """Charge what is about to be fetched. Raises PackTooLargeError if that is too much."""
+        """Charge an index before it is fetched. Raises PackTooLargeError if that is too much."""
         if index_bytes > self._index_bytes:
             what = f"indexes of {in_mb(self._limits.load_index_bytes)} together"
             raise _no_room(pack, what, _FILES_VARIABLE)

@@ -121,8 +121,8 @@ class PackReader:
     ) -> Iterator[tuple[bytearray, list[Slice]]]:
         """The content of ``members``, frame by frame in the order of the pack, and where in it which of them lie.
 
-        Every frame's digest has been checked. Its content is there until the one after the next is asked for: then the
-        memory is used again. With ``every_frame`` the others are read and checked, too, and all of them past any copy.
+        Every frame's digest has been checked. Its content is valid until the frame after the next is requested: then
+        its memory is reused. With ``every_frame`` the others are read and checked, too, and all of them past any copy.
         """
         wanted = sorted(members, key=attrgetter("offset", "size"))
         offsets = [member.offset for member in wanted]
@@ -147,7 +147,7 @@ class PackReader:
             yield bytearray(), [(member, 0, 0, 0) for member in left]
 
     def _unpacked(self, index: Index, needed: Sequence[int], fetch: _Fetch) -> Iterator[bytearray]:
-        """The content of some frames, each until the one after the next is asked for."""
+        """The content of some frames, each valid until the frame after the next is requested."""
         extents = list(_extents(index.frames))
         wanted = [extents[number] for number in needed]
         largest = max((frame.raw_bytes for _offset, frame in wanted), default=0)
@@ -198,7 +198,7 @@ class PackReader:
 
 
 def _slice(member: Member, start: int, end: int) -> Slice:
-    """What a frame from ``start`` to ``end`` holds of a file. An empty one may lie anywhere."""
+    """The part of a file in a frame from ``start`` to ``end``. An empty file may lie anywhere."""
     if not member.size:
         return member, 0, 0, 0
     first, last = max(member.offset, start), min(member.offset + member.size, end)
@@ -214,7 +214,7 @@ def _frames_holding(members: Sequence[Member], starts: Sequence[int]) -> list[in
     """Numbers of the frames that hold any content of ``members`` (sorted by offset), in order."""
     needed: list[int] = []
     covered = 0
-    """Where the last of them ends."""
+    """The end of the last of them."""
     for _path, size, _mode, _mtime_ns, offset, _sha256 in members:
         end = offset + size
         if end <= covered or not size:

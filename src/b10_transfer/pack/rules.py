@@ -12,7 +12,7 @@ _CHARACTERS = bytes(set(range(0x20, 0x7F)) - {ord("\\")})
 """Of which a path consists: printable ASCII without a backslash."""
 _HEXADECIMAL = b"0123456789abcdef"
 _NOT_PLAIN = ("//", "/./", "/../", "/ ", " /")
-"""What a path between two slashes must not hold: an empty component, ``.``, ``..``, a blank at an end of one."""
+"""Forbidden between two slashes: an empty component, ``.``, ``..``, a blank at an end of a component."""
 
 
 def storable(path: str) -> bool:

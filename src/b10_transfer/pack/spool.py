@@ -1,4 +1,4 @@
-"""Where a pack is built before it is published."""
+"""The file in which a pack is built before it is published."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from zlib import adler32
 
 BLOCK = 512
 _MOST = 8**11 - 1
-"""What a plain header's eleven octal digits can say."""
+"""The largest number in a plain header's eleven octal digits."""
 END = bytes(2 * BLOCK)
 """Two zero blocks end an archive."""
 
@@ -19,7 +19,7 @@ _PADDINGS = [bytes(size) for size in range(BLOCK)]
 
 
 def padding(size: int) -> bytes:
-    """What fills the last block of ``size`` bytes."""
+    """The padding of the last block of ``size`` bytes."""
     return _PADDINGS[-size % BLOCK]
 
 
@@ -64,9 +64,9 @@ def _record(key: str, value: str) -> bytes:
 
 
 _NOBODY = b"0000000\0" * 2
-"""Owner and group 0: whoever restores owns."""
+"""Owner and group 0: the user who restores a file owns it."""
 _TAIL = bytes(100) + b"ustar\00000" + bytes(64) + b"0000000\0" + b"0000000\0" + bytes(167)
-"""What follows a header's type: no link, the magic, owner and group 0, no device, no prefix. Whoever restores owns."""
+"""The fields behind a header's type: no link, the magic, owner and group 0, no device, no prefix."""
 _TAIL_SUM = sum(_TAIL) + 8 * ord(" ")
 """Its part of the checksum, which is taken over the whole header with blanks in place of the checksum itself."""
 

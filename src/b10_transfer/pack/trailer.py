@@ -39,7 +39,7 @@ Approval = Callable[["bytes | memoryview", bytes], None]
 
 @dataclass(frozen=True)
 class Footer:
-    """Where the index is, and what it must be."""
+    """The place of the index, its size and its digest."""
 
     index_packed_bytes: int
     index_raw_bytes: int

@@ -1,4 +1,4 @@
-"""What an index says of a pack: its frames, its files, and the units that they make up."""
+"""The content of a pack's index: frames, files, and the units that the files form."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Member(NamedTuple):
     mode: int
     mtime_ns: int
     offset: int
-    """Where its content begins in the uncompressed tar stream."""
+    """The offset of its content in the uncompressed tar stream."""
     sha256: str
     """Of its content, hexadecimal."""
 

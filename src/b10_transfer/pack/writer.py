@@ -115,7 +115,7 @@ class PackWriter:
         origin: str = "",
         read: ReadAtOnce | None = None,
     ) -> None:
-        """Append a unit, of another pack's ``origin`` perhaps, and call ``check`` when its files have been read.
+        """Append a unit, possibly with another pack's ``origin``, and call ``check`` when its files have been read.
 
         With ``read`` that happens in one call if the unit fits into a frame, as nearly all do. If this raises, the pack
         is as if the unit had not been added.
@@ -274,7 +274,7 @@ class PackWriter:
             return
         while self._pipeline.in_flight >= _FRAMES_IN_FLIGHT:
             self._write_oldest()
-        self._require_packed(self._packed_bytes)  # a large unit is given up on the way
+        self._require_packed(self._packed_bytes)  # so that a unit that is too large is not read to its end
         self._submitted += 1
         self._submitted_raw_bytes += self._frame.filled
         self._pipeline.submit(self._frame)

@@ -69,7 +69,7 @@ def _check_is_one_frame(data: bytes | bytearray | memoryview, raw_bytes: int) ->
         raise ZstdError("not a zstd frame")
     parameters = get_frame_parameters(data)
     if parameters.window_size > _MAX_WINDOW_BYTES:
-        raise ZstdError(f"the frame asks for a window of {parameters.window_size} bytes")
+        raise ZstdError(f"the frame needs a window of {parameters.window_size} bytes")
     position = frame_header_size(data)
     blocks = is_last = 0
     while not is_last:

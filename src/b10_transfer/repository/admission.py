@@ -16,7 +16,7 @@ from .ignored import few
 
 @dataclass(frozen=True)
 class Admitted:
-    """What of a pack counts."""
+    """The part of a pack that counts."""
 
     index: Index
     """The index of the units that count."""
@@ -46,7 +46,7 @@ def admit(pack_id: str, index: Index, namespace: str, environment_id: str) -> Ad
     admitted, foreign, is_partial = [], [], bool(unknown)
     for unit in index.units:
         if unit.origin >= pack_id:
-            raise CorruptPackError(pack_id, f"{unit.name!a:.120} is said to come from a later pack, {unit.origin}")
+            raise CorruptPackError(pack_id, f"{unit.name!a:.120} names a later pack as its origin, {unit.origin}")
         root, _, path = unit.name.partition("/")
         adapter = adapters[root]
         if adapter is None:

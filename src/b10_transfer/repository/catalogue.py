@@ -1,4 +1,4 @@
-"""What a store holds: its namespaces, their environments, the packs of each. Only reads."""
+"""Lists a store: its namespaces, their environments, the packs of each. Only reads."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class StoredPack:
     ``untrusted`` (B10_TRUSTED_KEYS), ``set aside`` (a saver found it damaged), ``recalled`` (by an operator),
     ``pruned``; or ``superseded``: a merged pack holds all of it."""
     why: str
-    """What is wrong with it, empty if nothing is."""
+    """Why it cannot be used; empty if it can."""
     published_s: float
     """When it appeared, in seconds since 1970 on the store's clock."""
     packed_bytes: int
@@ -84,7 +84,7 @@ class StoredEnvironment:
     this_pod: bool
     """Whether it is the environment of the pod that asks."""
     units: int
-    """What its usable packs hold together."""
+    """Of the union of its usable packs; so are the next two."""
     files: int
     bytes: int
     packed_bytes: int
@@ -99,7 +99,7 @@ class StoredEnvironment:
 
 @dataclass(frozen=True)
 class Inventory:
-    """What a store holds."""
+    """The content of a store."""
 
     store: str
     exists: bool
@@ -113,7 +113,7 @@ class Inventory:
 
 @dataclass(frozen=True)
 class KnownById(Environment):
-    """An environment of which its id is known, and its parts only perhaps."""
+    """An environment with a known id. Its parts may be unknown."""
 
     known_id: str = field(default="", kw_only=True)
 
@@ -223,7 +223,7 @@ def take_inventory(
 
 @contextmanager
 def collect_errors(errors: list[str]) -> Iterator[None]:
-    """Note a StoreError instead of raising it: one thing that cannot be read shall not hide the others."""
+    """Note a StoreError instead of raising it: one environment that cannot be read must not hide the others."""
     try:
         yield
     except StoreError as error:

@@ -1,7 +1,7 @@
 """Keeps an environment's packs few: merges them, and deletes what is superseded or pruned, after a period of grace.
 
-Needs no lock. Whatever two of these do at once, and wherever one of them dies, a load gets the same: a merged pack
-changes nothing for it, and a pack is deleted only while another holds all of it, or when somebody wants it gone.
+Needs no lock. If two processes do this at once, or one dies at any point, a load gets the same units: a merged pack
+does not change the union. A pack is deleted only while another holds all of it, or if an operator pruned it.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ def own_repository(store: Store, config: Config, environment: Environment, deadl
 
 
 def due(repository: Repository, union: Union, grace_s: float, clock: Callable[[], float]) -> list[Due]:
-    """What may be deleted now, oldest first: an older pack must not count again because what superseded it is gone.
+    """The packs that may be deleted now, oldest first: no pack counts again when the pack that superseded it is gone.
 
-    ``clock`` is the store's; it is asked only if there is something to ask for.
+    ``clock`` is the store's. It is read only if there are such packs.
     """
     listed = repository.look()
     if not listed.pruned and not union.superseded:
@@ -149,7 +149,7 @@ def _merge(repository: Repository, union: Union, config: Config, deadline: Deadl
 
 @contextmanager
 def _lease(store: Store, repository: Repository, config: Config, deadline: Deadline) -> Iterator[bool]:
-    """Whether nobody else is at it, as far as leases tell."""
+    """Yields whether this process may merge: no other process holds the lease."""
     if not config.locks:
         yield True
         return

@@ -12,7 +12,7 @@
     v1/<namespace>/<environment>/recalled/<id>.<key>.<…>     the same, signed
     v1/<namespace>/<environment>/leases/<name>.00000001
 
-Anybody may put other names there. They are ignored, and nothing of another form is ever deleted.
+Other names may appear there. They are ignored, and nothing of another form is ever deleted.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What lies in the folders of an environment: packs, and the marks that set some of them aside."""
+"""The objects in the folders of an environment: packs, and the marks that set some of them aside."""
 
 from __future__ import annotations
 

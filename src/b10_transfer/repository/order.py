@@ -35,9 +35,9 @@ def new_id(
 ) -> str:
     """A unique id that sorts behind every valid pack, whatever this machine's clock says.
 
-    Were ids plain times, a pod whose clock is behind could not supersede a unit, and would try again for ever. Anybody
-    who can write to the store can put an object of any id there. So an id counts only if its pack is valid, and if it
-    is at most a day ahead of the store's clock.
+    With plain times as ids, a pod whose clock is behind could not supersede a unit, and would retry for ever. But any
+    writer of the store can create an object with any id. So an id counts only if its pack is valid, and if it is at
+    most a day ahead of the store's clock.
 
     Args:
         packs: every pack's object by id.

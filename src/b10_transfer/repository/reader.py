@@ -30,9 +30,9 @@ logger = logging.getLogger(__name__)
 
 _MOST_DESCRIBED_BYTES = 64 * 1024
 MOST_FALSE_RECALLS = 1000
-"""Recalls with wrong signatures that one listing checks. Each takes some 0.2 ms, and anybody can create them."""
+"""One listing checks so many recalls with wrong signatures. Each takes 0.2 ms, and any writer can create them."""
 Content = frozenset[tuple[str, str]]
-"""What a unit holds: path in the pack and SHA-256 of each file."""
+"""The content of a unit: path in the pack and SHA-256 of each file."""
 
 
 class ReadRepository:
@@ -145,9 +145,9 @@ class ReadRepository:
         return packs_by_id(self._store.list(self._place.listed[-1]))
 
     def recalled_content(self, union: Union) -> dict[str, set[Content]]:
-        """What the recalled packs hold, by unit: it must not be published again by pods that have restored it.
+        """The content of the recalled packs, by unit. Pods that have restored it must not publish it again.
 
-        A recalled pack that cannot be read says nothing, nor does one that there is no memory for.
+        A recalled pack that cannot be read is left out, and so is one that exceeds the memory of a load.
         """
         budget = Budget(self.limits)
         found: dict[str, set[Content]] = {}

@@ -2,7 +2,7 @@
 
 The rules that make it safe without locks: packs are never rewritten, each appears whole under a unique name, and of
 every unit the latest publication wins. So the union of any two savers' work is what both published. A pack is deleted
-only when the union is the same without it, or when somebody wants it gone (:mod:`.compaction`).
+only when the union is the same without it, or when an operator pruned it (:mod:`.compaction`).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Repository(ReadRepository):
 
     @property
     def lease_folder(self) -> str:
-        """Where leases that concern this environment alone are."""
+        """The folder of the leases of this environment."""
         return self._place.leases
 
     def publish(self, pack: BinaryIO, behind: str | None = None) -> str:
@@ -76,7 +76,7 @@ class Repository(ReadRepository):
                 return pack_id
 
     def quarantine(self, rejected: Rejected) -> None:
-        """Mark a damaged pack, so that nobody reads it again. It stays where it is, for people to look at."""
+        """Mark a damaged pack, so that no pod reads it again. It stays where it is, so that people can examine it."""
         self._mark(self._place.damaged(rejected.id), rejected.id, rejected.error.detail)
 
     def suspect(self, rejected: Iterable[Rejected]) -> None:
@@ -127,7 +127,7 @@ class Repository(ReadRepository):
             self._writable.delete(self._place.pack(pack_id))
         for marks in (listed.damaged, listed.pruned, listed.suspected):
             for pack_id, mark in marks.items():
-                # The process of an earlier deletion may have died before it came to the mark.
+                # The process of an earlier deletion may have died before it deleted the mark.
                 if pack_id in pack_ids or (pack_id not in listed.packs and not self._is_there(pack_id)):
                     self._writable.delete(mark.name)
 

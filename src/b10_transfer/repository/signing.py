@@ -71,7 +71,7 @@ class SigningKey:
         return f"SigningKey({key_id(self._public_bytes())})"
 
     def private_text(self) -> str:
-        """The private key as text: whoever has it can publish code to those who trust it."""
+        """The private key as text. Its holder can publish code to all pods that trust it."""
         return _PRIVATE + base64.b64encode(self._private.private_bytes_raw()).decode()
 
     def public_text(self) -> str:
@@ -155,7 +155,7 @@ class OwnPacks:
     signer: SigningKey | None
 
     def approves_recall(self, folder: str, pack_id: str, signature: str) -> bool:
-        """Every recall counts, signed or not: nothing of a pack that anybody recalled is merged or deleted."""
+        """Every recall counts, signed or not: nothing of a recalled pack is merged or deleted."""
         return True
 
     def check(self, pack_id: str, index: bytes | memoryview, extension: bytes) -> None:
@@ -169,7 +169,7 @@ class OwnPacks:
 
 
 def key_id(public: bytes) -> str:
-    """What a key is called: 16 hexadecimal digits of its SHA-256."""
+    """The id of a key: 16 hexadecimal digits of its SHA-256."""
     return hashlib.sha256(public).hexdigest()[:16]
 
 
@@ -211,7 +211,7 @@ def trusted_keys(config: Config) -> TrustedKeys | None:
         public = _decode(name, line, line.removeprefix(_PUBLIC))
         keys[key_id(public)] = Ed25519PublicKey.from_public_bytes(public)
     if not keys:
-        # Nobody trusted is not the same as everybody trusted.
+        # An empty list must not mean that every pack is trusted.
         raise ConfigurationError(name, text, "it holds no key")
     return TrustedKeys(keys)
 
@@ -269,7 +269,7 @@ def _decode(name: str, shown: str, text: str) -> bytes:
 
 
 def _warn_if_others_can_read(path: str) -> None:
-    with suppress(OSError, ValueError):  # whoever reads it says what is wrong
+    with suppress(OSError, ValueError):  # reading it later reports the error
         # Not Path.expanduser, which raises for a user that is unknown.
         if os.stat(os.path.expanduser(path)).st_mode & 0o077:
             logger.warning("B10_SIGNING_KEY: others can read %s; make its mode 0600", path)

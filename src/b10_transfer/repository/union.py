@@ -1,4 +1,4 @@
-"""What the packs of one environment hold together: for each unit the latest, wherever it lies.
+"""The union of the packs of one environment: the latest publication of each unit.
 
 A pack that was merged from others holds units of several origins. Which is the latest goes by origin, so a union is the
 same with the old packs still there, merged, or deleted.
@@ -57,7 +57,7 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Union:
-    """What the packs of a repository hold together, at one moment."""
+    """The union of the packs of a repository, at one moment."""
 
     packs: tuple[Pack, ...]
     """Usable packs, oldest first."""

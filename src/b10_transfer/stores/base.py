@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class Source(Protocol):
-        """What of a binary file a store uses."""
+        """The part of a binary file that a store uses."""
 
         def read(self, size: int = -1, /) -> bytes | bytearray: ...
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 TAIL_BYTES = 256 * 1024
 """A read that begins in the last so many bytes never comes from a copy (see :meth:`ObjectReader.read_at`)."""
 MOST_LISTED = 100_000
-"""A listing of more objects is an error: anybody who can write to a store could use up the memory of its readers."""
+"""A listing of more objects is an error: otherwise a writer of the store could use up the memory of its readers."""
 _CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 
 
@@ -68,7 +68,7 @@ class ObjectInfo:
 
 
 class StoreFacts:
-    """What is known of the place a store is in, for people."""
+    """Facts about the place of a store, for people."""
 
     __slots__ = ("exclusive", "exists", "free_bytes", "hard_links", "read_only")
 
@@ -84,7 +84,7 @@ class StoreFacts:
         self.exists = exists
         """False if the first object that is created makes the place as well."""
         self.free_bytes = free_bytes
-        """Room for more objects; None where there is no such limit, or it cannot be told."""
+        """Room for more objects; None if there is no such limit, or if it is unknown."""
         self.hard_links = hard_links
         """Whether objects get their names by hard links; None unless this store has created one in a directory."""
         self.exclusive = exclusive
@@ -105,7 +105,7 @@ class BorrowedBuffer:
         return self._data
 
     def __exit__(self, *_: object) -> None:
-        """Nothing, for memory that is nobody else's."""
+        """Nothing: this memory is not shared."""
 
 
 class ObjectReader(ABC):
@@ -113,27 +113,27 @@ class ObjectReader(ABC):
 
     size_bytes: int
     waits = True
-    """Whether a read may wait for another machine or process, so that it pays to have the next one under way."""
+    """Whether a read may wait for another machine or process. Then it helps to start the next read early."""
 
     @abstractmethod
     def read_at(self, offset: int, length: int) -> bytes | bytearray:
         """Exactly ``length`` bytes from ``offset``; raises :class:`StoreError` if there are fewer.
 
-        A store may read from a copy that somebody has tampered with (a node's cache), but not if ``offset`` lies in the
-        last :data:`TAIL_BYTES` of the object: a pack has its index there, and a copy is checked against the index. The
+        A store may read from a copy that others can change (a node's cache), but not if ``offset`` lies in the last
+        :data:`TAIL_BYTES` of the object: a pack has its index there, and a copy is checked against the index. The
         part of an index that lies before them is read with :meth:`reread_at`. So no index ever comes from a copy.
         """
 
     def reread_at(self, offset: int, length: int) -> bytes | bytearray:
-        """The same, and never from a copy: for an index, and after a digest did not match what :meth:`read_at` gave."""
+        """The same, but never from a copy: for an index, and after a digest mismatch."""
         return self.read_at(offset, length)
 
     def borrow_at(self, offset: int, length: int) -> BorrowedBuffer:
-        """The same bytes for a while, where that saves copying them."""
+        """The same bytes until the context is left, if that saves copying them."""
         return BorrowedBuffer(self.read_at(offset, length))
 
     def views_at(self, offset: int, length: int) -> list[memoryview]:
-        """The same bytes in several pieces, where that saves putting them together."""
+        """The same bytes in several pieces, if that saves joining them."""
         return [memoryview(self.read_at(offset, length))]
 
     @abstractmethod
@@ -171,15 +171,15 @@ class ReadStore(ABC):
         """
 
     def list_each(self, folders: Sequence[str]) -> Sequence[Sequence[ObjectInfo]]:
-        """What :meth:`list` says of each of some folders that lie in one, where that takes fewer requests."""
+        """The result of :meth:`list` for each of some folders with one parent, in fewer requests if possible."""
         return [self.list(folder) for folder in folders]
 
     @abstractmethod
     def facts(self) -> StoreFacts:
-        """What is known of the place the store is in."""
+        """Facts about the place of the store."""
 
     def expect(self, names: Sequence[str]) -> None:  # noqa: B027 - nothing is the right thing where opening is fast
-        """Say which objects will be opened soon, in this order, and perhaps more than once.
+        """Name the objects that will be opened soon, in this order, and possibly more than once.
 
         A store in which opening takes a while fetches them ahead. It may then give what was there at this call.
         """

@@ -34,7 +34,7 @@ _STAGED, _PROBE, _CLAIM = ".tmp", ".now", ".claim"
 """How the names in :data:`STAGING` end: an object that is being written, a probe of the clock, a claim of a name."""
 _HEXADECIMAL = frozenset("0123456789abcdef")
 _MOST_ABANDONED = 10_000
-"""So many entries of :data:`STAGING` are looked at by one clean-up: somebody may have put a million files there."""
+"""One clean-up looks at so many entries of :data:`STAGING`: an attacker may have put a million files there."""
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 """Errors of a link on a file system without hard links, or (EXDEV) with none between two folders."""
@@ -70,7 +70,7 @@ class DirectoryStore(Store):
     """The store in the directory ``path``, which is created by the first write.
 
     ``make_parents`` allows missing parents to be created as well. It is off by default: a missing parent mostly is a
-    volume that is not mounted, and writing below its mount point would fill the node's own disk, shared with nobody.
+    volume that is not mounted. Objects below its mount point would fill the node's own disk, unseen by other pods.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, make_parents: bool = False) -> None:
@@ -314,7 +314,7 @@ def _write_durably(descriptor: int, source: Source) -> None:
 
 
 def _sync(folder: Folder) -> None:
-    """Make a new name durable. Where that is not possible, the name is as durable as the file system makes it."""
+    """Make a new name durable, if the file system can sync a folder."""
     try:
         folder.sync()
     except OSError as error:

@@ -1,13 +1,12 @@
-"""Leases: short-lived claims that replicas make in the store so as not to do the same work at the same time.
+"""Leases: short-lived claims in the store that keep replicas from doing the same work at the same time.
 
-They only save work. Nothing here is needed for correctness: two holders of one lease, a lease broken too early, or
-leases switched off altogether cost time and nothing else, because packs are published under unique names and never
-replaced.
+They only save work; correctness never depends on one. Two holders of one lease, a lease that expires too early, and
+leases that are switched off cost time and nothing else: packs are published under unique names and never replaced.
 
-A lease is a series of objects, ``<name>.<generation>``. Whoever creates the next generation holds it; a holder renews
-its lease by creating one more and deleting its last. A generation that has not been followed by another for the lock
-timeout is dead, and the next claimant creates the generation after it. All this needs is exclusive creation and the
-store's own clock, so it works on a bucket as well as on a directory.
+A lease is a series of objects, ``<name>.<generation>``. The process that creates the next generation holds the lease.
+It renews the lease by creating one more and deleting its last. A lease expires if no generation follows for the lock
+timeout; the next claimant then creates the following generation. All this needs is exclusive creation and the store's
+own clock, so it works on a bucket as well as on a directory.
 """
 
 from __future__ import annotations
@@ -34,19 +33,18 @@ _POLL_S = 0.05
 _POLL_MOST_S = 0.5
 _LEASE = re.compile(r"(?P<name>[a-z]+(?:-[0-9a-z]+)?)\.(?P<generation>\d{8})", re.ASCII)
 _PROBE = re.compile(r"doctor-[0-9a-f]{16}", re.ASCII)
-"""What ``doctor`` creates in a folder of leases, and may leave behind."""
+"""A probe of ``doctor`` in a folder of leases. A killed ``doctor`` leaves it behind."""
 _MOST_DELETED = 100
 """Others are deleted by later claimants. On a bucket each takes two requests."""
 _LARGEST_HOLDER = 4096
 """Bytes of a lease's content. Larger ones were not written by this package."""
 _MOST_GENERATION = 99_999_999
 _WAITING = 0.25
-"""The part of the remaining deadline for which :func:`held` waits at most. A lease only saves work; what waits for it
-does not."""
+"""The part of the remaining deadline for which :func:`held` waits at most: a lease only saves work."""
 _FORGOTTEN_TIMEOUTS = 2
-"""A lease that is as old as so many timeouts is deleted by whoever comes past, so that the folder does not grow: most
-are called by what their dead holder was about to save, and nobody will ever claim them again. Twice, because a claimant
-who has just seen it counts on from its generation."""
+"""The next claimant of any lease deletes a lease that is as old as so many timeouts, so that the folder does not grow.
+Most leases are named by the units that their dead holder was about to save, and no process claims them again. Two
+timeouts, because a claimant that has just seen a lease continues from its generation."""
 
 
 class Lease:
@@ -72,20 +70,20 @@ class Lease:
         self._renewal_s = max(timeout_s / 3, 0.05)
         try:
             threading.Thread(target=self._renew, name="b10-transfer-lease", daemon=True).start()
-        except RuntimeError as error:  # no more threads are to be had
+        except RuntimeError as error:  # the system starts no more threads
             logger.debug("the lease %s is not renewed: %s", prefix, error)
 
     def release(self, store: Store | None = None) -> None:
-        """Give the claim up, through another connection to the store if its own is closed.
+        """Release the lease, through another connection to the store if its own is closed.
 
-        A lease whose release fails dies of its age.
+        A lease whose release fails expires.
         """
         self._released.set()
         self.is_held = False
         self._delete(store or self._store, self._generation)
 
     def _renew(self) -> None:
-        """Create generation after generation until the lease is released or somebody else's."""
+        """Create generation after generation until the lease is released or another process holds it."""
         if self._released.wait(self._renewal_s):
             return  # as nearly always: a save takes less than a second
         try:
@@ -137,12 +135,12 @@ def try_acquire(
         latest, newest = max(generations[name], key=lambda entry: entry[0], default=(0, None))
         if newest is not None and age_s(newest) <= timeout_s:
             continue
-        if newest is not None and latest == _MOST_GENERATION:  # nobody has renewed it so often: it is a fake
+        if newest is not None and latest == _MOST_GENERATION:  # no process renews a lease so often: it is a fake
             _delete(store, newest.name)
             latest = 0
         if _create(store, f"{folder}/{name}", latest + 1, job):
             if time.monotonic() - began > timeout_s / 4 and _is_overtaken(store, folder, name, latest + 1):
-                # So slow a store that somebody has held the lease meanwhile, renewed it, and deleted this generation.
+                # On so slow a store another process may have held and renewed the lease, and deleted this generation.
                 _delete(store, f"{folder}/{name}.{latest + 1:08d}")
                 continue
             dead = {info.name for _generation, info in generations[name]}
@@ -189,7 +187,7 @@ def _leases(listing: Iterable[ObjectInfo]) -> Iterator[tuple[str, int, ObjectInf
 
 
 def is_held(store: ReadStore, folder: str, name: str, timeout_s: float, clock: Callable[[], float] = time.time) -> bool:
-    """Whether somebody seems to hold a lease, for those who may not write: told by this machine's own clock."""
+    """Whether a process seems to hold a lease, by this machine's own clock. It writes nothing."""
     return any(
         found == name and abs(clock() - info.modified_s) <= timeout_s
         for found, _generation, info in _leases(store.list(folder))
@@ -200,7 +198,7 @@ def holder(store: ReadStore, folder: str, name: str) -> str:
     """Find out which job holds a lease.
 
     Returns:
-        The ``job`` of the holder; empty if nobody holds it, or if the holder belongs to no job.
+        The ``job`` of the holder; empty if no process holds it, or if the holder belongs to no job.
 
     Raises:
         StoreError: The store could not be read.

@@ -13,7 +13,7 @@ _MOST_LINKS = 40
 def is_local(path: str) -> bool:
     """Whether an absolute path, its links followed, and all that is mounted below it are local.
 
-    False where that cannot be told. A component is looked at only after its file system has proved to be local, so a
+    False if that is unknown. A component is looked at only after its file system has proved to be local, so a
     hung mount is recognised by its entry in the kernel's table and never asked.
     """
     kinds = mounts()

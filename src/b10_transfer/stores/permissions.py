@@ -1,4 +1,4 @@
-"""What to say where a store's file system refuses an operation: the object, its owner, its mode, and what to do."""
+"""The message if a store's file system refuses an operation: the object, its owner, its mode, and what to do."""
 
 from __future__ import annotations
 

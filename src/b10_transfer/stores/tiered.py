@@ -3,10 +3,11 @@
 Only the store is trusted. The index of a pack always comes from the store (:data:`.base.TAIL_BYTES`). The rest of a
 copy is checked against the digests in that index, and where it differs the store is read instead
 (:meth:`ObjectReader.reread_at`). Others may be able to write to the node's directory: no link in it is followed
-(:mod:`.tree`), and a lock that another user holds is ignored. So a directory that is damaged, or that somebody tampers
-with, costs time and nothing else.
+(:mod:`.tree`), and a lock that another user holds is ignored. So a damaged or hostile directory costs time and nothing
+else.
 
-The first fetch of an operation also removes copies of packs that the store no longer has, and what killed fetches left.
+The first fetch of an operation also removes copies of packs that the store no longer has, and leftovers of killed
+fetches.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class TieredStore(Store):
         store: the store itself.
         folder: the node's directory, on a local file system.
         deadline: of the operation.
-        abandoned_s: what a fetch has left is removed when it has not grown for so many seconds.
+        abandoned_s: leftovers of a fetch are removed if they have not grown for so many seconds.
     """
 
     def __init__(self, store: Store, folder: Path, deadline: Deadline, abandoned_s: float = 60.0) -> None:
@@ -63,9 +64,9 @@ class TieredStore(Store):
         self._deadline = deadline
         self._abandoned_s = abandoned_s
         self._wait_ends_s = deadline.remaining_s * (1 - _WAITING)
-        """Nobody is waited for when no more than so much of the deadline is left."""
+        """When so much of the deadline is left, this operation no longer waits for other pods."""
         self._listed: dict[str, set[str]] = {}
-        """What the store held when a folder was last listed."""
+        """The names in each folder of the store when it was last listed."""
         self._has_swept = False
 
     def open(self, name: str) -> ObjectReader | None:
@@ -75,7 +76,7 @@ class TieredStore(Store):
         return _TieredReader(self, name, reader)
 
     def open_copy(self, name: str, remote: ObjectReader) -> ObjectReader | None:
-        """The node's copy of an object, which is made if need be; None if there is none to be had."""
+        """The node's copy of an object, which is fetched if it is missing; None if that fails."""
         try:
             copy = self._open_copy(name, remote)
             if copy is not None:
@@ -138,7 +139,7 @@ class TieredStore(Store):
         return copy
 
     def _sweep(self) -> None:
-        """Remove, once in an operation, copies of what the store no longer has, and what killed fetches left."""
+        """Remove, once in an operation, copies of packs that the store no longer has, and leftovers of fetches."""
         if self._has_swept:
             return
         self._has_swept = True
@@ -150,7 +151,7 @@ class TieredStore(Store):
             logger.debug("the node's cache %s is not cleaned up: %s", self._node.location, error)
 
     def _remove_others(self, folder: str) -> None:
-        """Remove copies of what the store no longer has, in a folder and those below it."""
+        """Remove copies of packs that the store no longer has, in a folder and those below it."""
         copies = [info for info in self._node.list(folder) if _COPIED.fullmatch(info.name.rpartition("/")[2])]
         if copies:
             remote = folder.removeprefix(f"{self._prefix}/")

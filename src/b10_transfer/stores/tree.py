@@ -2,8 +2,8 @@
 
 Other users may be able to write to the directory of a store, or to a node's cache. A link there must not lead a read,
 a creation or a deletion to another place. So every folder is opened relative to the one above it, with ``O_NOFOLLOW``,
-and everything is done relative to an open folder. Only the path of the top folder may lead through links: whoever
-configures it chooses them.
+and everything is done relative to an open folder. Only the path of the top folder may lead through links: the
+operator chooses them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _WALK = _FOLDER | getattr(os, "O_PATH", os.O_RDONLY)
 _OBJECT = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 """To open an object. ``O_NONBLOCK``: the opening of a FIFO does not wait for a writer."""
 _ATTEMPTS = 3
-"""A folder is made again if somebody removes it at once. So often, and then that is an error."""
+"""A folder is made again if another process removes it at once. After so many attempts it is an error."""
 
 
 class Sharing:
@@ -266,7 +266,7 @@ def _share(folder: Folder, name: str, sharing: Sharing) -> None:
 
 
 def _let_its_owner(descriptor: int, rights: int) -> None:
-    """Give this process's user rights to what it has made and its umask has closed to it, of 0777 for example."""
+    """Give this process's user the rights that its umask took from a folder it made, for example 0777."""
     status = os.fstat(descriptor)
     mode = stat.S_IMODE(status.st_mode)
     if rights & ~mode and status.st_uid == os.geteuid():

@@ -1,7 +1,7 @@
-"""What a bucket's answers and failures mean, and what to do about them: obstore's errors as ours.
+"""Maps obstore's errors to this package's errors, with the cause and the advice.
 
-Messages name the object and the cause. They never hold a whole address, whose query may carry a signature, nor the
-structures that obstore prints below its first line.
+Messages name the object and the cause. They never contain a whole address, because its query may contain a signature.
+Nor do they contain the structures that obstore prints below its first line.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ _ADVICE = {
     "AuthorizationHeaderMalformed": "the bucket is in another region; set AWS_REGION",
     "PermanentRedirect": "the bucket is in another region or at another endpoint; set AWS_REGION",
     "QuotaExceeded": "the bucket's quota is used up",
-    "SlowDown": "the bucket asks for fewer requests, and went on doing so; raise B10_DEADLINE_SECONDS",
+    "SlowDown": "the bucket throttled the request and all retries; raise B10_DEADLINE_SECONDS",
     "ServiceUnavailable": "the service is overloaded, and stayed so; raise B10_DEADLINE_SECONDS",
 }
-"""What to do, by the code that a bucket answers."""
+"""The advice for each error code of a bucket."""
 _NO_PERMISSION = ("", "AccessDenied", "AuthorizationPermissionMismatch")
 _REFUSED = "access was refused; check the credentials and what they may do (needed: list, get, put, delete)"
 _IDENTITY = re.compile(
     r"//169\.254\.(?:169|170)\.|//metadata\.google\.internal"
     r"|//[^/ ]+/(?:computeMetadata/|latest/api/token|latest/meta-data/)"
 )
-"""In addresses of the services that tell a machine or pod who it is."""
+"""In addresses of metadata services."""
 _LOST = "HTTP error"
 _UNSENT = "builder error"
-"""What obstore says of a request that it does not even send."""
+"""In the text of a request that obstore does not even send."""
 _CONNECTING = re.compile(r"Error\(\s*Connect,")
 """In the structure that obstore prints: what failed happened before there was a connection."""
 _DROPPED = re.compile(r"Error\(\s*Connect,\s*(?:TimedOut|ConnectError\(.*?TimedOut)", re.DOTALL)
 _NOBODY = ("ConnectionRefused", "dns error")
 _UNTRUSTED = re.compile(r"InvalidCertificate\(\s*(?:Other\(\s*OtherError\(\s*)?(\w+)")
-"""What is wrong with a certificate, in the structure that obstore prints."""
+"""The fault of a certificate, in the structure that obstore prints."""
 _UNUSABLE = re.compile(
     r'object with invalid path: (?:Error parsing )?Path "(.*?)"(?: contained|: Encountered)', re.DOTALL
 )
@@ -83,7 +83,7 @@ class Translation:
 
 
 class Failure:
-    """What is known of a failed request: read from the text of obstore's error, and nowhere else."""
+    """The properties of a failed request. Only this class reads the text of obstore's error."""
 
     __slots__ = ("_error", "_line", "_status", "_text")
 
@@ -127,7 +127,7 @@ class Failure:
 
     @property
     def is_throttled(self) -> bool:
-        """Whether the bucket asks for fewer requests."""
+        """Whether the bucket refuses requests because there are too many."""
         return self._status.startswith(("503", "429"))
 
     @property
@@ -142,7 +142,7 @@ class Failure:
 
 
 def classify(error: BaseException) -> Failure:
-    """Read what there is to know from an error of obstore."""
+    """Classify an error of obstore."""
     return Failure(error)
 
 
@@ -173,7 +173,7 @@ def _lacks_permission(error: BaseException) -> bool:
 
 
 def _unanswered(error: BaseException) -> str:
-    """What to say where the bucket has answered nothing."""
+    """The message for a request without an answer."""
     line = _first_line(error)
     if _UNSENT in line:
         return f"no request can be made{_endpoint(line)}; check endpoint and credentials, and SSL_CERT_FILE if set"
@@ -197,18 +197,18 @@ def _status(error: BaseException) -> str:
 
 
 def _code(error: BaseException) -> str:
-    """The code in an answer of a bucket, as S3 and Azure name it; empty if there is none."""
+    """The error code in a bucket's answer (S3, Azure); empty if there is none."""
     _before, _tag, rest = str(error).partition("<Code>")
     return rest.partition("</Code>")[0][:100]
 
 
 def _first_line(error: BaseException) -> str:
-    """What an error says, without the answer's body and the structure below it."""
+    """The first line of an error, without the answer's body and the structure below it."""
     return str(error).partition("\n")[0].partition("<?xml")[0][:1000].rstrip(": ")
 
 
 def _failure(error: BaseException) -> str:
-    """What became of a connection, in the operating system's words where they are to be had."""
+    """The failure of a connection, in the operating system's words if obstore has them."""
     structure = str(error).partition("Debug source")[2]
     for mark in ('message: "', 'error: "'):
         said = structure.rpartition(mark)[2].partition('"')[0] if mark in structure else ""
@@ -227,6 +227,6 @@ def _endpoint(line: str) -> str:
 
 
 def _without_addresses(line: str) -> str:
-    """What obstore says of what it was given, without what that was: a key, perhaps."""
+    """The first line of an error without quoted values and addresses: they may contain a key."""
     line = re.sub(r'"[^"]*"', '"…"', line)
     return " ".join("(address)" if "://" in word else word for word in line.split())[:300]

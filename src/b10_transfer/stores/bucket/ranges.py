@@ -1,7 +1,7 @@
-"""Reads an object of a bucket by ranges: several at once, ahead of who reads, and its end with its size.
+"""Reads an object of a bucket by ranges: several at once, ahead of the reader. The size comes with the object's end.
 
-A request to a bucket takes tens of milliseconds however little it asks for, so what will be asked next is asked for
-early. How much is held in memory at most: :data:`PARTS_AHEAD` parts for each reader, and :data:`_MOST_ENDS` ends.
+Even a small request to a bucket takes tens of milliseconds, so the next ranges are requested early. Memory holds at
+most :data:`PARTS_AHEAD` parts for each reader, and :data:`_MOST_ENDS` ends.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ MB = 1024 * 1024
 TAIL_BYTES = 1 * MB
 """Fetched when an object is opened, together with its size: the index of nearly every pack, and all of a small one."""
 _PART_BYTES = 8 * MB
-"""Larger ranges are fetched in parts of this size at once. Of smaller ones a fleet asks for more than a bucket gives.
-(S3 promises 5,500 a second for a prefix.)"""
+"""Larger ranges are fetched in parts of this size at once. With smaller parts a fleet would exceed the
+request rate of a bucket (S3 promises 5,500 a second for a prefix)."""
 PARTS_AHEAD = 8
 _ENDS_AHEAD = 8
 _MOST_ENDS = 32
@@ -47,7 +47,7 @@ class End:
 class Ends:
     """The ends of objects that are expected to be opened, fetched ahead in that order and kept for a while.
 
-    A load opens its packs twice, for their indexes and for their files; nobody ever changes one.
+    A load opens its packs twice, for their indexes and for their files. Packs never change.
     """
 
     def __init__(self, fetch: Callable[[str], End | None], in_background: Background[End | None]) -> None:
@@ -70,7 +70,7 @@ class Ends:
         try:
             return fetching.result()
         except StoreError:
-            self.forget(name)  # the next attempt shall be one
+            self.forget(name)  # so that the next attempt makes a request
             raise
 
     def forget(self, name: str) -> None:

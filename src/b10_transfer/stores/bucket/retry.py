@@ -1,8 +1,8 @@
-"""How a client of a bucket repeats requests: as long as it may help, and more slowly when it is asked to slow down.
+"""Retries the requests of a client of a bucket.
 
-What was lost on the way is asked for again after a short random pause that grows. A bucket that refuses for want of
-capacity ("503 SlowDown") is another matter: thousands of clients may have started in that moment, and each of their
-requests would be refused again and again. So a refusal slows down all requests of the client (:class:`Pace`).
+Lost requests are retried with exponential backoff and jitter. A bucket may also refuse requests because it is
+overloaded ("503 SlowDown"). Then thousands of clients may have started at the same moment, and retries at the same rate
+would be refused again. So a refusal slows down all requests of the client (:class:`Pace`).
 """
 
 from __future__ import annotations
@@ -74,12 +74,14 @@ class Attempts:
         self._began_s = time.monotonic()
 
     def succeeded(self) -> None:
-        """It was answered, be it with the news that there is no such object."""
+        """The request was answered, also if the answer is that there is no such object."""
         self._pace.answered()
 
     def failed(self, error: BaseException, *, is_refused: bool = False, most_s: float | None = None) -> None:
-        """Pause before the next attempt. Raises ``error`` if there shall be none: repeating has taken most of the
-        deadline, or ``most_s``, which does not count before the second attempt."""
+        """Pause before the next attempt. Raises ``error`` if retries have taken most of the deadline, or ``most_s``.
+
+        ``most_s`` does not count before the second attempt.
+        """
         self._failures += 1
         longest_s = self._longest_s
         if most_s is not None and self._failures > 1:

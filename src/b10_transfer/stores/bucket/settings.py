@@ -33,7 +33,7 @@ _IN_REQUESTS = (
     "AZURE_TENANT_ID",
     "GOOGLE_BEARER_TOKEN",
 )
-"""What becomes part of a request or signs it."""
+"""Variables that become part of a request or sign it."""
 _ENDPOINTS = (
     "AWS_ENDPOINT_URL_S3",
     "AWS_ENDPOINT_URL",
@@ -69,7 +69,7 @@ def check_variables(url: str, environ: Mapping[str, str]) -> None:
 
 
 def is_plain_http(url: str, environ: Mapping[str, str]) -> bool:
-    """Whether an endpoint is asked for that is to be spoken to without encryption."""
+    """Whether the configured endpoint is plain HTTP."""
     return any(endpoint.lower().startswith("http://") for _name, endpoint in _endpoints(_read_for(url, environ)))
 
 

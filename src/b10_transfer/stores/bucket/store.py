@@ -189,7 +189,7 @@ class BucketStore(RangedStore):
         return removed
 
     def _delete_if_allowed(self, name: str) -> bool:
-        """Delete an object that nobody needs; False if that fails, as without the permission."""
+        """Delete an object that is no longer needed; False if that fails, for example without permission."""
         try:
             with self._translated("delete", name):
                 self._repeated(lambda: obstore.delete(self._store, name))
@@ -210,7 +210,7 @@ class BucketStore(RangedStore):
             return from_url(self.location, client_options=options, retry_config=retry_config)
 
     def _repeated(self, request: Callable[[], T]) -> T:
-        """Make a request that does no harm if it is made again, as long as that may help."""
+        """Make an idempotent request, and retry it as long as that may help."""
         attempts = Attempts(self._pace, self._timeout_s)
         while True:
             attempts.begin()
@@ -224,7 +224,7 @@ class BucketStore(RangedStore):
                 return answer
 
     def _repeat(self, attempts: Attempts, error: BaseException) -> None:
-        """Pause before the next attempt; raises ``error`` if there shall be none."""
+        """Pause before the next attempt; raises ``error`` if there is none."""
         failure = classify(error)
         if failure.was_reached:
             self._was_reached = True
@@ -276,7 +276,7 @@ class BucketStore(RangedStore):
 
     def _end(self, name: str) -> End | None:
         def request() -> End:
-            # One request for the size and the end, which is what a reader of packs asks for first.
+            # One request for the size and the end: a reader of packs needs both first.
             if self._knows_suffixes:
                 found = obstore.get(self._store, name, options={"range": {"suffix": TAIL_BYTES}})
                 return End(found.meta["size"], memoryview(found.bytes()))

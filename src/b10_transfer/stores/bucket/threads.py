@@ -1,4 +1,4 @@
-"""A few daemon threads that make requests while others wait for something else.
+"""A few daemon threads that make requests in the background.
 
 ``concurrent.futures`` would do, but it takes 15 ms to import, which every load from a bucket would wait for.
 """
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Task(Generic[T]):
-    """Something that is being done, or will be."""
+    """A function that a thread runs, or will run."""
 
     def __init__(self, function: Callable[[], T]) -> None:
         self._function = function
@@ -36,7 +36,7 @@ class Task(Generic[T]):
         self._pending.release()
 
     def result(self) -> T:
-        """Wait for its result. Raises what it has raised."""
+        """Wait for the result. Raises the error of the function."""
         with self._pending:
             pass
         if self._error is not None:
@@ -44,12 +44,12 @@ class Task(Generic[T]):
         return self._results[0]
 
     def cancel(self) -> None:
-        """Do not begin with it. Nobody may ask for its result any more."""
+        """Do not start it. Its result must not be requested any more."""
         self._is_cancelled = True
 
 
 class Background:
-    """Does at most ``threads`` things at once, each begun in the order in which they were handed in."""
+    """Runs at most ``threads`` tasks at once, in the order in which they were submitted."""
 
     def __init__(self, threads: int) -> None:
         self._free = threads

@@ -20,7 +20,7 @@ def read_at_most(source: Source, most_bytes: int) -> bytearray:
 
 
 def parts(head: bytearray, source: Source) -> Iterator[bytes | bytearray]:
-    """What was read already, and then the rest of the source."""
+    """The part that was read already, and then the rest of the source."""
     yield head
     while part := source.read(MB):
         yield bytes(part)

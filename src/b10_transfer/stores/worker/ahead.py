@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 _THREADS = 8
 _AHEAD = 16
-"""Objects that are open before a client asks for them. Each holds a descriptor and an end of an object."""
+"""Objects that are open before a client requests them. Each holds a descriptor and an end of an object."""
 
 
 class AheadDirectory(DirectoryStore):
-    """Opens the objects that a client expects, and reads their ends, in threads. Everything else is as it was."""
+    """Opens the objects that a client expects, and reads their ends, in threads. Everything else is unchanged."""
 
     def __init__(self, path: str, *, make_parents: bool = False) -> None:
         super().__init__(path, make_parents=make_parents)
@@ -120,7 +120,7 @@ class _Opening:
         return self._reader
 
     def abandon(self) -> None:
-        """Nobody will ask for it."""
+        """Close the object: no client will request it."""
         with self._lock:
             self._is_abandoned = True
             reader = self._reader

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _PART_BYTES = 1024 * 1024
 _SLOT_BYTES = 4 * 1024 * 1024
-"""A pack's frames are smaller, but for ones that hardly can be packed."""
+"""A pack's frames are smaller, unless their content hardly compresses."""
 _SLOTS = 4
 _starting = threading.Lock()
 """Held while a worker is started. A process forked by another thread in that moment would inherit the worker's end of
@@ -51,7 +51,7 @@ _PROGRAM = (
 
 @contextmanager
 def directory_store(path: Path, *, make_parents: bool, deadline: Deadline) -> Iterator[Store]:
-    """The store in a directory, at arm's length if its file system has a server that may hang.
+    """The store in a directory, in a worker process if its file system has a server that may hang.
 
     A local one is used directly, which saves some 12 ms. So is any other where no interpreter can be started (an
     embedded one): the deadline holds there too, only the exit of the process may wait for a call that hangs.
@@ -149,7 +149,7 @@ class WorkerStore(Store):
         self._connection.close()
         self._process.kill()
         # Not waited for here: it may hang, and an operation is over when its work is.
-        with suppress(RuntimeError):  # no more threads are to be had: then this process's end reaps it
+        with suppress(RuntimeError):  # the system starts no more threads: the end of this process reaps it
             threading.Thread(target=self._process.wait, name="b10-transfer-reaper", daemon=True).start()
 
     def folders(self, folder: str) -> list[str]:
@@ -246,7 +246,7 @@ class WorkerStore(Store):
             self._connection.settimeout(self._deadline.remaining_s or 0.001)
             yield
         except TimeoutError as error:
-            self._deadline.cancel()  # the connection is out of step: nothing more can be asked
+            self._deadline.cancel()  # the connection is out of step: no more requests are possible
             raise self._deadline.error() from error
         except OSError as error:
             raise StoreError("reach", self.location, f"the worker process ended ({error})") from error
@@ -275,13 +275,13 @@ class _SharedMemory:
             yield self._descriptor
 
     def slot(self, length: int) -> int | None:
-        """Where there is room for so many bytes; None if there is none."""
+        """A place with room for so many bytes; None if there is none."""
         with suppress(IndexError):  # another thread may take the last one
             return self._free.pop() if length <= _SLOT_BYTES else None
         return None
 
     def borrowed(self, slot: int, length: int) -> BorrowedBuffer:
-        """What a slot holds; it is free again when the loan ends."""
+        """The content of a slot; the slot is free again when the context ends."""
         return _BorrowedSlot(self._view[slot : slot + length], self._free, slot)
 
 

@@ -101,7 +101,7 @@ class Server:
 
     @property
     def _store(self) -> Store:
-        """Opened by the first request, so that this is told if it fails."""
+        """Opened by the first request, so that the client gets the error if that fails."""
         if self._opened_store is None:
             self._opened_store = self._open_store()
         return self._opened_store

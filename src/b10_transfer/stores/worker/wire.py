@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     class Connection(Protocol):
-        """What of a socket is used here."""
+        """The part of a socket that is used here."""
 
         def sendall(self, data: bytes | bytearray | memoryview, /) -> None: ...
         def recv_into(self, buffer: memoryview, /) -> int: ...

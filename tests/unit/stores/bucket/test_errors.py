@@ -119,7 +119,7 @@ CASES = {
     "throttled": Case(
         "GenericError",
         {"was_reached", "is_throttled", "is_repeatable"},
-        "fewer requests",
+        "throttled",
         answered("503 Slow Down", "SlowDown"),
     ),
     "broken": Case(
