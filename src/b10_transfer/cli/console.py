@@ -26,7 +26,7 @@ from ..status import OperationStatus
 
 if TYPE_CHECKING:
     from ..concurrency.deadline import Deadline
-    from ..maintenance.export import Carried
+    from ..maintenance.export import CopyResult
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -139,16 +139,16 @@ def print_more(left_out: int, what: str, *, err: bool = False) -> None:
         click.echo(f"and {left_out} more {what}", err=err)
 
 
-def print_carried(carried: Sequence[Carried], where: str) -> None:
+def print_copied(results: Sequence[CopyResult], where: str) -> None:
     """Print the result of copying packs: a total, and a line for each pack that was not copied."""
-    copied = [one for one in carried if one.state == "copied"]
-    others = {state: sum(one.state == state for one in carried) for state in ("replaced", "there already")}
+    copied = [one for one in results if one.state == "copied"]
+    others = {state: sum(one.state == state for one in results) for state in ("replaced", "there already")}
     also = "".join(f", {number} {state}" for state, number in others.items() if number)
     click.echo(f"{len(copied)} packs, {size(sum(one.packed_bytes for one in copied))}, copied {where}{also}")
-    behind = [one for one in carried if not one.is_done]
-    for one in behind[:MOST_ROWS]:
+    failed = [one for one in results if not one.is_done]
+    for one in failed[:MOST_ROWS]:
         click.echo(f"{one.pack} of namespace {one.namespace} was not copied: {printable(one.state)}", err=True)
-    print_more(len(behind) - MOST_ROWS, "were not copied", err=True)
+    print_more(len(failed) - MOST_ROWS, "were not copied", err=True)
 
 
 def print_facts(facts: Iterable[tuple[str, str]], title: str = "", indent: str = "  ") -> None:

@@ -83,25 +83,27 @@ def _read(described: TextIO) -> PodDescription:
 
 
 def _print(found: Explanation) -> None:
-    _say(f"{'HIT' if found.would_hit else 'MISS'}: {found.verdict}", bold=True)
+    _print_line(f"{'HIT' if found.would_hit else 'MISS'}: {found.verdict}", bold=True)
     if found.would_hit:
-        _say(f"  {count(found.packs, 'pack')}, {count(found.files, 'file')}, {size(found.bytes)}")
+        _print_line(f"  {count(found.packs, 'pack')}, {count(found.files, 'file')}, {size(found.bytes)}")
     if found.advice:
-        _say(f"  {found.advice}")
+        _print_line(f"  {found.advice}")
     if found.local_caches:
         names = ", ".join(found.local_caches)
-        _say(f"  {names}: already in use, so a load leaves them alone (--merge adds missing units)")
+        _print_line(f"  {names}: already in use, so a load leaves them alone (--merge adds missing units)")
     for reason in found.refused_caches:
-        _say(f"  left out: {reason}")
-    _say(f"  store {found.store}, namespace {found.namespace}, environment {found.environment_id}")
+        _print_line(f"  left out: {reason}")
+    _print_line(f"  store {found.store}, namespace {found.namespace}, environment {found.environment_id}")
     for remark in found.remarks:
-        _say(f"  key: {remark}")
+        _print_line(f"  key: {remark}")
     for neighbour in found.nearest:
         _print_neighbour(found, neighbour)
     if found.more:
-        _say(f"\n{count(found.more, 'other environment')} with more differences; `b10-compile-cache ls` lists all")
+        _print_line(
+            f"\n{count(found.more, 'other environment')} with more differences; `b10-compile-cache ls` lists all"
+        )
     for note in _notes(found):
-        _say(f"\n{note}")
+        _print_line(f"\n{note}")
 
 
 def _notes(found: Explanation) -> Iterator[str]:
@@ -128,12 +130,12 @@ def _print_neighbour(found: Explanation, neighbour: Neighbour) -> None:
     where = "" if neighbour.namespace == found.namespace else f"namespace {neighbour.namespace}, "
     published = f"{count(neighbour.packs, 'pack')}, newest {age(time.time() - neighbour.newest_s)} ago"
     if neighbour.differences is None:
-        _say(f"\n{where}{neighbour.id[:12]} ({published}): the store has no description of it")
+        _print_line(f"\n{where}{neighbour.id[:12]} ({published}): the store has no description of it")
         return
     differ, whole = len(neighbour.differences), len(found.parts)
-    _say(f"\n{where}{neighbour.id[:12]} ({published}): {differ} of {whole} parts differ")
+    _print_line(f"\n{where}{neighbour.id[:12]} ({published}): {differ} of {whole} parts differ")
     print_facts([(difference.part, difference.text) for difference in neighbour.differences])
 
 
-def _say(text: str, *, bold: bool = False) -> None:
+def _print_line(text: str, *, bold: bool = False) -> None:
     click.secho("\n".join(map(printable, text.split("\n"))), bold=bold)

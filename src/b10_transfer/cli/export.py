@@ -10,12 +10,12 @@ from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..environment import detect
 from ..inspection.bounded import bounded, open_store
-from ..maintenance.export import Carried, export
+from ..maintenance.export import CopyResult, export
 from .console import (
     ExitCode,
     deadline_option,
     json_option,
-    print_carried,
+    print_copied,
     print_json,
     progress,
     report_errors,
@@ -63,7 +63,7 @@ def command(
     set_up_logging()
     with report_errors(as_json=as_json), progress() as observe:
 
-        def work(deadline: Deadline) -> list[Carried]:
+        def work(deadline: Deadline) -> list[CopyResult]:
             config = Config.from_environment(store=store, namespace=namespace)
             own = detect().id
 
@@ -73,9 +73,9 @@ def command(
             with open_store(config, deadline) as opened:
                 return export(opened, config, deadline, file.absolute(), wanted, oci=oci)
 
-        carried = bounded("export", work, deadline_s=deadline_s, observe=observe)
+        results = bounded("export", work, deadline_s=deadline_s, observe=observe)
     if as_json:
-        print_json(carried)
+        print_json(results)
     else:
-        print_carried(carried, f"to {file}")
-    context.exit(ExitCode.OK if any(one.state == "copied" for one in carried) else ExitCode.NOTHING)
+        print_copied(results, f"to {file}")
+    context.exit(ExitCode.OK if any(one.state == "copied" for one in results) else ExitCode.NOTHING)

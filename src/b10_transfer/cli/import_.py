@@ -9,12 +9,12 @@ import click
 from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..inspection.bounded import bounded, open_store
-from ..maintenance.export import Carried, import_
+from ..maintenance.export import CopyResult, import_
 from .console import (
     ExitCode,
     deadline_option,
     json_option,
-    print_carried,
+    print_copied,
     print_json,
     progress,
     report_errors,
@@ -46,14 +46,14 @@ def command(
     set_up_logging()
     with report_errors(as_json=as_json), progress() as observe:
 
-        def work(deadline: Deadline) -> list[Carried]:
+        def work(deadline: Deadline) -> list[CopyResult]:
             config = Config.from_environment(store=store)
             with open_store(config, deadline) as opened:
                 return import_(file.absolute(), opened, config, deadline, replace_damaged=replace_damaged)
 
-        carried = bounded("import", work, deadline_s=deadline_s, observe=observe)
+        results = bounded("import", work, deadline_s=deadline_s, observe=observe)
     if as_json:
-        print_json(carried)
+        print_json(results)
     else:
-        print_carried(carried, "to the store")
-    context.exit(ExitCode.OK if all(one.is_done for one in carried) else ExitCode.ERROR)
+        print_copied(results, "to the store")
+    context.exit(ExitCode.OK if all(one.is_done for one in results) else ExitCode.ERROR)

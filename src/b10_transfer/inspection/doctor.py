@@ -21,7 +21,7 @@ from . import forecast
 from .bounded import Observer, open_store
 from .checks import Check, Diagnosis, State, ok, problem, warning
 from .forecast import Forecast
-from .info import LocalCache, LocalState, look_around, read_store
+from .info import LocalCache, LocalState, read_store, survey_pod
 from .probing import probe_store
 from .settings import check_settings
 
@@ -72,18 +72,18 @@ def diagnose(
         # The rest is local, and is checked even if the store hung.
         local = Deadline("doctor", seconds) if deadline.remaining_s <= 0 else deadline
         _collect(checks, "work directory", local, lambda: _check_work_dir(found))
-        _collect(checks, "caches", local, lambda: _check_pod(found, local, store_answers=deadline.remaining_s > 0))
+        _collect(checks, "caches", local, lambda: _check_pod(found, local, is_store_usable=deadline.remaining_s > 0))
     local = Deadline("doctor", seconds) if deadline.remaining_s <= 0 else deadline
     _collect(checks, "key", local, _check_key)
     checks += _check_per_pod_variables()
     return Diagnosis(all(check.state is not State.PROBLEM for check in checks), tuple(checks))
 
 
-def _collect(checks: list[Check], name: str, deadline: Deadline, look: Callable[[], Iterable[Check]]) -> None:
+def _collect(checks: list[Check], name: str, deadline: Deadline, run_checks: Callable[[], Iterable[Check]]) -> None:
     """Add the checks of one group, up to the first error."""
 
     def work() -> None:
-        for check in look():
+        for check in run_checks():
             checks.append(check)
 
     try:
@@ -125,10 +125,10 @@ def _check_work_dir(config: Config) -> Iterator[Check]:
         yield ok(name, seen)
 
 
-def _check_pod(config: Config, deadline: Deadline, *, store_answers: bool) -> Iterator[Check]:
-    local = look_around(config, deadline)
+def _check_pod(config: Config, deadline: Deadline, *, is_store_usable: bool) -> Iterator[Check]:
+    local = survey_pod(config, deadline)
     yield from _check_caches(local)
-    if store_answers:
+    if is_store_usable:
         stored = read_store(local, deadline)
         yield _check_operation("load", forecast.of_load(local.environment, local.survey, stored))
         yield _check_operation("save", forecast.of_save(config, local.environment, local.roots, local.found, stored))

@@ -268,10 +268,10 @@ def compare(store: Mapping[str, str], pod: Mapping[str, str]) -> tuple[Differenc
 
 def _in_words(part: str, store: str | None, pod: str | None) -> str:
     if part == "cpu features" and store is not None and pod is not None:
-        theirs, ours = set(store.split()), set(pod.split())
+        stored, own = set(store.split()), set(pod.split())
         words = [
             f"{has} {' '.join(sorted(extra))}"
-            for has, extra in (("this pod lacks", theirs - ours), ("this pod also has", ours - theirs))
+            for has, extra in (("this pod lacks", stored - own), ("this pod also has", own - stored))
             if extra
         ]
         return "; ".join(words) or f"store has {store!r}, this pod {pod!r}"

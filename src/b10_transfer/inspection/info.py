@@ -123,7 +123,7 @@ def inspect_pod(
         observe(deadline)
 
     def work() -> LocalState:
-        return look_around(Config.from_environment(namespace=namespace, store=store), deadline)
+        return survey_pod(Config.from_environment(namespace=namespace, store=store), deadline)
 
     local = run_within(deadline, work)
     stored = read_store(local, deadline)
@@ -148,7 +148,7 @@ def inspect_pod(
     )
 
 
-def look_around(config: Config, deadline: Deadline) -> LocalState:
+def survey_pod(config: Config, deadline: Deadline) -> LocalState:
     """Read this pod's caches. Raises ConfigurationError."""
     located = locate_caches(config)
     roots = tuple(located.roots)

@@ -85,8 +85,8 @@ def clear_caches(
 def _clear(root: CacheRoot, config: Config, deadline: Deadline) -> ClearedCache:
     deadline.check(f"clearing {root.path}")
     if config.locks:
-        patience = Deadline("clear", deadline.remaining_s * LOCKS_SHARE)
-        wait_for_restore(root.outermost, patience, may_be_shared=config.shared_roots)
+        wait = Deadline("clear", deadline.remaining_s * LOCKS_SHARE)
+        wait_for_restore(root.outermost, wait, may_be_shared=config.shared_roots)
     sweep = Sweep()
     try:
         if (opened := open_private(root, to_restore=True)) is not None:

@@ -36,7 +36,7 @@ _PART_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Carried:
+class CopyResult:
     """The result for one pack."""
 
     namespace: str
@@ -58,7 +58,7 @@ Choice = Callable[[str, str], bool]
 
 def export(
     store: Store, config: Config, deadline: Deadline, path: Path, wanted: Choice, *, oci: bool = False
-) -> list[Carried]:
+) -> list[CopyResult]:
     """Write the usable packs of a store to a new file.
 
     Args:
@@ -76,7 +76,7 @@ def export(
         CacheError: The store could not be read or the file not written. Then the file does not exist.
     """
     with _directory(config) as folder:
-        carried = copy(store, DirectoryStore(folder), config, deadline, wanted)
+        results = copy(store, DirectoryStore(folder), config, deadline, wanted)
         # Under another name first, so that a file with this name is always complete.
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         with _local_errors("write", path):
@@ -91,12 +91,12 @@ def export(
             except BaseException:
                 shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink(missing_ok=True)
                 raise
-    return carried
+    return results
 
 
 def import_(
     path: Path, store: Store, config: Config, deadline: Deadline, *, replace_damaged: bool = False
-) -> list[Carried]:
+) -> list[CopyResult]:
     """Publish the packs of a file that a store does not have.
 
     Args:
@@ -127,12 +127,12 @@ def copy(
     wanted: Choice,
     *,
     replace_damaged: bool = False,
-) -> list[Carried]:
+) -> list[CopyResult]:
     """Publish every usable pack of ``source`` in ``target``, under the same name. Raises CacheError.
 
     Superseded packs are copied, too: in the target, the merged pack may be untrusted, too large or recalled.
     """
-    carried = []
+    results = []
     catalogue, there = Catalogue(source, config, deadline), Catalogue(target, config, deadline)
     for namespace in catalogue.namespaces():
         for environment_id in filter(lambda found: wanted(namespace, found), catalogue.environments(namespace)):
@@ -141,18 +141,18 @@ def copy(
             parts: Mapping[str, str] = {}
             for pack in repository.each():
                 if isinstance(pack, Rejected):
-                    carried.append(Carried(namespace, environment_id, pack.id, 0, pack.error.detail))
+                    results.append(CopyResult(namespace, environment_id, pack.id, 0, pack.error.detail))
                     continue
                 if (reader := source.open(pack.name)) is None:
                     continue
                 with reader:
                     state = receiver.take(pack, _Source(reader, deadline))
-                carried.append(Carried(namespace, environment_id, pack.id, pack.packed_bytes, state))
+                results.append(CopyResult(namespace, environment_id, pack.id, pack.packed_bytes, state))
                 parts = parts or catalogue.parts(namespace, environment_id, [pack])
             if parts:
                 description = io.BytesIO(Environment(parts).to_json())
                 target.create(layout.Place(namespace, environment_id).description, description)
-    return carried
+    return results
 
 
 class _Receiver:
@@ -166,7 +166,7 @@ class _Receiver:
         self._place = layout.Place(repository.namespace, repository.environment.id)
 
     def take(self, pack: Pack, content: _Source) -> str:
-        """Publish a pack unless the store has a valid one with its id. Returns :attr:`Carried.state`."""
+        """Publish a pack unless the store has a valid one with its id. Returns :attr:`CopyResult.state`."""
         if pack.id in self._listed.recalls:
             return "it is recalled in the store; `reinstate` undoes that"
         if pack.id in self._listed.pruned:

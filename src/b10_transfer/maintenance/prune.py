@@ -127,46 +127,46 @@ def prune(
     stored = [_Stored(found.namespace, found.id, pack) for found in inventory.environments for pack in found.packs]
     # A pod that may not write cannot read the store's clock.
     now_s = 0.0 if not stored else time.time() if config.read_only else store.now()
-    named = {id_: why for id_, why in _named(stored, rules, now_s).items() if only is None or id_ in only}
-    named = _with_what_was_merged(stored, named)
-    going = {one.pack.id: one.pruned(MARK, named[one.pack.id]) for one in stored if one.pack.id in named}
+    selected = {id_: why for id_, why in _select(stored, rules, now_s).items() if only is None or id_ in only}
+    selected = _with_superseded(stored, selected)
+    pruned_packs = {one.pack.id: one.pruned(MARK, selected[one.pack.id]) for one in stored if one.pack.id in selected}
     for place, repository in _repositories(store, config, deadline, namespace):
         here = [one for one in stored if one.place == place]
         with collect_errors(errors):
             if not pretend:
                 for one in here:  # oldest first: a superseded pack before the one that supersedes it
-                    if one.pack.id in named:
-                        repository.prune(one.pack.id, named[one.pack.id])
+                    if one.pack.id in selected:
+                        repository.prune(one.pack.id, selected[one.pack.id])
             found = due(repository, repository.union(), config.grace_s, lambda: now_s if pretend else store.now())
             for one_due in found if pretend else sweep(repository, found):
-                why = going[one_due.id].why if one_due.id in going else one_due.why
-                going[one_due.id] = PrunedPack(*place, one_due.id, one_due.packed_bytes, DELETE, why)
+                why = pruned_packs[one_due.id].why if one_due.id in pruned_packs else one_due.why
+                pruned_packs[one_due.id] = PrunedPack(*place, one_due.id, one_due.packed_bytes, DELETE, why)
             if not pretend:
                 _remove_empty(store, repository, config)
     if not pretend:
         store.remove_abandoned(config.incomplete_timeout_s)
-    kept = [one.pack for one in stored if one.pack.id not in going and one.pack.state not in LEAVING]
+    kept = [one.pack for one in stored if one.pack.id not in pruned_packs and one.pack.state not in LEAVING]
     return Pruning(
-        store.location, tuple(going.values()), len(kept), sum(pack.packed_bytes for pack in kept), tuple(errors)
+        store.location, tuple(pruned_packs.values()), len(kept), sum(pack.packed_bytes for pack in kept), tuple(errors)
     )
 
 
-def _named(stored: Sequence[_Stored], rules: Rules, now_s: float) -> dict[str, str]:
+def _select(stored: Sequence[_Stored], rules: Rules, now_s: float) -> dict[str, str]:
     """Ids of the packs that rules select, with the reasons."""
-    named: dict[str, str] = {}
+    selected: dict[str, str] = {}
     if rules.older_than_s is not None:
-        named |= _too_old(stored, rules.older_than_s, now_s)
+        selected |= _too_old(stored, rules.older_than_s, now_s)
     if rules.keep is not None:
-        named = _too_many(stored, rules.keep) | named
+        selected = _too_many(stored, rules.keep) | selected
     if rules.most_bytes is not None:
-        left = [one for one in stored if one.pack.state not in LEAVING and one.pack.id not in named]
-        named |= _too_large(left, rules.most_bytes)
-    return named
+        left = [one for one in stored if one.pack.state not in LEAVING and one.pack.id not in selected]
+        selected |= _too_large(left, rules.most_bytes)
+    return selected
 
 
-def _with_what_was_merged(stored: Sequence[_Stored], named: dict[str, str]) -> dict[str, str]:
+def _with_superseded(stored: Sequence[_Stored], selected: dict[str, str]) -> dict[str, str]:
     """Also select packs that were merged into a selected one: loads would use them again."""
-    found = dict(named)
+    found = dict(selected)
     for one in reversed(stored):  # the latest first: a superseded pack may itself be a merged one
         if one.pack.superseded_by in found:
             found[one.pack.id] = f"it was merged into {one.pack.superseded_by}, which is pruned"
@@ -187,13 +187,13 @@ def _too_many(stored: Sequence[_Stored], keep: int) -> dict[str, str]:
 
 
 def _too_large(stored: Sequence[_Stored], most_bytes: int) -> dict[str, str]:
-    named = {}
+    selected = {}
     room = sum(one.pack.packed_bytes for one in stored)
     for one in sorted(stored, key=lambda one: one.pack.published_s):
         if room > most_bytes and one.is_prunable:
             room -= one.pack.packed_bytes
-            named[one.pack.id] = "the store is over the size limit, and this is its oldest pack"
-    return named
+            selected[one.pack.id] = "the store is over the size limit, and this is its oldest pack"
+    return selected
 
 
 def _repositories(
