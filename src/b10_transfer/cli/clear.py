@@ -49,7 +49,7 @@ def command(
     deadline_s: float | None,
     as_json: bool,
 ) -> None:
-    """Remove compile artifacts from this pod's caches, or with --store packs from the store.
+    """Remove artifacts from this pod, or with --store packs.
 
     From the caches it removes only artifacts, and folders that are then empty. It follows no link. Stop the server
     first: it may compile again otherwise.
@@ -57,8 +57,8 @@ def command(
     From the store it removes the packs of one environment, for every pod that shares the store. It asks first on a
     terminal; elsewhere it needs --yes.
 
-    Exits with 0 if it is done or nothing was to do, with 1 if something could not be removed, and with 2 if --yes is
-    missing.
+    Exits with 0 if it is done or there was nothing to do, with 1 if something could not be removed, and with 2 if --yes
+    is missing.
     """
     set_up_logging()
     if store is None:

@@ -50,7 +50,9 @@ class ExitCode(IntEnum):
 
 def store_options(command: Command) -> Command:
     """``--store`` and ``--namespace``."""
-    command = click.option("--namespace", metavar="NAME", help="Workload. [B10_NAMESPACE, default]")(command)
+    command = click.option("--namespace", metavar="NAME", help="Name of the workload. [B10_NAMESPACE, default]")(
+        command
+    )
     return click.option("--store", metavar="DIR", help="Where packs are stored. [B10_STORE]")(command)
 
 

@@ -29,7 +29,7 @@ _COLOURS = {State.OK: "green", State.WARNING: "yellow", State.PROBLEM: "red"}
 def command(
     context: click.Context, store: str | None, namespace: str | None, deadline_s: float | None, as_json: bool
 ) -> None:
-    """Check settings, store, local directories and key, and say what to do.
+    """Check settings, store, directories and key; say what to do.
 
     To check the store, it creates some small objects, reads and lists them, and deletes them. It also measures latency,
     free space and the store's clock. A store that this pod may not write is only a warning: a pod that only loads does

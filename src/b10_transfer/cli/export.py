@@ -42,7 +42,9 @@ def command(
     deadline_s: float | None,
     as_json: bool,
 ) -> None:
-    """Write the store's packs for this pod to one FILE, for an image or for a network without the store.
+    """Write the packs for this pod to one FILE.
+
+    Use it to put a warm cache into an image, or to copy packs to a network without the store.
 
     \b
         b10-compile-cache export warm.tar

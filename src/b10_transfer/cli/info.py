@@ -34,7 +34,7 @@ from .console import (
 def command(
     context: click.Context, store: str | None, namespace: str | None, deadline_s: float | None, as_json: bool
 ) -> None:
-    """Show this pod: its key, its caches, its store, and what a load and a save would do now.
+    """Show this pod: key, caches, store, next load and save.
 
     Run it in the container and the Python environment of the server, with the server's variables: the key and the
     places of the caches depend on them. It changes nothing. Exits with 0, or with 1 if the store could not be read; the

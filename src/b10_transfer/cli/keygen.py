@@ -16,7 +16,9 @@ from .console import ExitCode
 @click.argument("name", metavar="PATH")
 @click.pass_context
 def command(context: click.Context, name: str) -> None:
-    """Make a key pair: PATH for the pods that save, PATH.pub for all others.
+    """Make a key pair for signed packs.
+
+    PATH is the private key, for the pods that save. PATH.pub is the public key, for all others.
 
     \b
         b10-compile-cache keygen builder.key

@@ -85,7 +85,7 @@ def command(
     does only that. The age of a pack is the time since it was published.
 
     Prune shows what it will delete and asks on a terminal; elsewhere it needs --yes. Exits with 0 if it is done or
-    nothing was to do, 1 if something could not be deleted, and 2 if --yes is missing.
+    there was nothing to do, with 1 if something could not be deleted, and with 2 if --yes is missing.
     """
     set_up_logging()
     rules = Rules(older_than_s, keep, max_size)

@@ -27,7 +27,8 @@ from .console import (
 @click.option(
     "--since",
     type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]),
-    help="Also every pack that was published to the namespace since this time (time zone of this machine).",
+    metavar="TIME",
+    help="Also every pack published to the namespace since 2026-11-23 or 2026-11-23T14:00 (local time).",
 )
 @click.option("--why", default="", metavar="TEXT", help="The reason, stored with the mark and shown by `ls --packs`.")
 @store_options

@@ -20,9 +20,10 @@ from .console import ExitCode, deadline_option, json_option, print_json, progres
 def command(
     context: click.Context, packs: tuple[str, ...], store: str | None, deadline_s: float | None, as_json: bool
 ) -> None:
-    """Use packs again that `recall` marked as bad, or that a save marked as damaged.
+    """Undo `recall` and `prune`: use marked packs again.
 
-    This removes the marks. Loads still ignore a pack that is really damaged.
+    It removes the marks of packs that were recalled or pruned, or that a save found damaged. Loads still ignore a pack
+    that is really damaged.
     """
     set_up_logging()
     with report_errors(as_json=as_json), progress() as observe:

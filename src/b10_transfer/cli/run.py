@@ -34,7 +34,7 @@ def command(
     on_compile: str | None,
     server: tuple[str, ...],
 ) -> None:
-    """Restore the caches, run a server, and save what the server compiles.
+    """Restore the caches, run a server, save what it compiles.
 
     \b
         b10-compile-cache run -- vllm serve MODEL --port 8000

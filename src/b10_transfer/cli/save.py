@@ -16,10 +16,10 @@ from .console import ExitCode, deadline_option, json_option, print_json, progres
 def command(
     context: click.Context, store: str | None, namespace: str | None, deadline_s: float | None, as_json: bool
 ) -> None:
-    """Publish compile artifacts that the store does not have, after the model has compiled.
+    """Publish compile artifacts that the store does not have.
 
-    Exits with 0 if they were published or nothing was new, and 1 on failure. A pack is published completely or not at
-    all.
+    Call it after the model has compiled. A pack is published completely or not at all. Exits with 0 if artifacts were
+    published or nothing was new, and with 1 on failure.
     """
     set_up_logging()
     with progress() as observe:

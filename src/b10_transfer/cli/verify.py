@@ -38,7 +38,9 @@ _SOUND = (USABLE, SET_ASIDE, RECALLED, "newer", *LEAVING)
 def command(
     context: click.Context, store: str | None, namespace: str | None, deadline_s: float | None, as_json: bool
 ) -> None:
-    """Read every byte of every pack in the store, and check it against its index and signature.
+    """Check every byte of every pack in the store.
+
+    Each byte is checked against the digests in the index of its pack, and the index against the signature.
 
     If B10_TRUSTED_KEYS is set, a pack that no trusted key signed fails, too. Damaged packs are marked, unless
     B10_READ_ONLY=1: the next save checks them, and publishes those of their units that its pod has. A large store needs
