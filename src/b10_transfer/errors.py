@@ -19,14 +19,19 @@ def explained(error: OSError) -> str:
     return f"{text}; {MORE_FILES}" if error.errno == errno.EMFILE else text
 
 
-def encodable(text: str) -> str:
-    """Escape bytes of a path or variable that are not UTF-8, because log handlers cannot write them."""
-    return text.encode("utf-8", "backslashreplace").decode()
+def printable(text: str) -> str:
+    """Escape characters that a log handler cannot write, or that control a terminal or begin a line.
+
+    Paths, variables and texts from a store may have any character.
+    """
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def without_secrets(text: str) -> str:
     """A text for a message, without the credentials and the query of any URL in it: both may hold secrets."""
-    text = encodable(text)
+    text = printable(text)
     if "://" not in text or text.startswith("file://"):
         return text
     return re.sub(r"\?\S*", "?…", re.sub(r"//.*@", "//…@", text))
@@ -71,9 +76,9 @@ class StoreError(CacheError):
 
     def __init__(self, operation: str, target: str, detail: str) -> None:
         self.operation = operation
-        self.target = target
-        self.detail = detail
-        super().__init__(f"could not {operation} {target}: {detail}")
+        self.target = printable(target)
+        self.detail = printable(detail)
+        super().__init__(f"could not {operation} {self.target}: {self.detail}")
 
 
 class ReadOnlyStoreError(StoreError):
@@ -90,8 +95,8 @@ class PackError(CacheError):
 
     def __init__(self, pack: str, detail: str) -> None:
         self.pack = pack
-        self.detail = detail
-        super().__init__(f"pack {pack}: {detail}")
+        self.detail = printable(detail)
+        super().__init__(f"pack {pack}: {self.detail}")
 
 
 class CorruptPackError(PackError, CacheValidationError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from .errors import encodable
+from .errors import printable
 
 _MOST_REMEMBERED = 1000
 """A process that meets more causes than this logs the later ones each time."""
@@ -25,7 +25,7 @@ class Notices:
             message: The message.
             cause: What messages of several modules have in common. Default: each message is about a cause of its own.
         """
-        message = encodable(message)
+        message = printable(message)
         is_new = self.remember(cause) if cause else self._remember(logger.name, message)
         logger.log(level if is_new else logging.DEBUG, "%s", message)
 

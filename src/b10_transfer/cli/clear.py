@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from ..errors import printable
 from ..maintenance.clear import ClearedEnvironment, clear_caches, clear_store
 from .console import (
     ExitCode,
@@ -13,7 +14,6 @@ from .console import (
     deadline_option,
     json_option,
     print_json,
-    printable,
     progress,
     report_errors,
     set_up_logging,

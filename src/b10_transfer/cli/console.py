@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..config.launcher import read_log_level
-from ..errors import CacheError
+from ..errors import CacheError, printable
 from ..status import OperationStatus
 
 if TYPE_CHECKING:
@@ -167,13 +167,6 @@ def print_facts(facts: Iterable[tuple[str, str]], title: str = "", indent: str =
                 len(start) :
             ]
         click.echo(f"{start}{value}".rstrip())
-
-
-def printable(text: str) -> str:
-    """Escape characters that could control a terminal, in text from a store or a path."""
-    if text.isprintable():
-        return text
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def age(seconds: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ..errors import printable
 from ..inspection.checks import Check, State
 from ..inspection.doctor import diagnose
 from .console import (
@@ -11,7 +12,6 @@ from .console import (
     deadline_option,
     json_option,
     print_json,
-    printable,
     progress,
     report_errors,
     set_up_logging,

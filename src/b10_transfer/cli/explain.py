@@ -8,6 +8,7 @@ from typing import TextIO
 
 import click
 
+from ..errors import printable
 from ..inspection.explain import Explanation, Neighbour, explain
 from ..inspection.pods import PodDescription
 from ..repository.ignored import few
@@ -19,7 +20,6 @@ from .console import (
     json_option,
     print_facts,
     print_json,
-    printable,
     progress,
     report_errors,
     set_up_logging,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ..errors import printable
 from ..inspection.forecast import Forecast
 from ..inspection.info import LocalCache, PodInfo, inspect_pod
 from ..inspection.plugins import Addition
@@ -17,7 +18,6 @@ from .console import (
     print_facts,
     print_json,
     print_table,
-    printable,
     progress,
     report_errors,
     set_up_logging,

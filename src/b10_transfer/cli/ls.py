@@ -9,6 +9,7 @@ import click
 from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..environment import detect
+from ..errors import printable
 from ..inspection.bounded import bounded, open_store
 from ..repository.catalogue import LEAVING, USABLE, Inventory, StoredEnvironment, StoredPack, take_inventory
 from .console import (
@@ -20,7 +21,6 @@ from .console import (
     print_json,
     print_more,
     print_table,
-    printable,
     progress,
     report_errors,
     set_up_logging,

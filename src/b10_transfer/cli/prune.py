@@ -11,6 +11,7 @@ import click
 
 from ..concurrency.deadline import Deadline
 from ..config import Config
+from ..errors import printable
 from ..inspection.bounded import bounded, open_store
 from ..maintenance.prune import DELETE, MARK, Pruning, Rules, prune
 from .console import (
@@ -20,7 +21,6 @@ from .console import (
     json_option,
     print_json,
     print_table,
-    printable,
     progress,
     report_errors,
     set_up_logging,

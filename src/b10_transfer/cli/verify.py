@@ -7,6 +7,7 @@ import click
 from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..environment import detect
+from ..errors import printable
 from ..inspection.bounded import bounded, open_store
 from ..maintenance.recall import mark_damaged
 from ..repository.catalogue import LEAVING, RECALLED, SET_ASIDE, USABLE, Inventory, take_inventory
@@ -18,7 +19,6 @@ from .console import (
     print_json,
     print_more,
     print_table,
-    printable,
     progress,
     report_errors,
     set_up_logging,

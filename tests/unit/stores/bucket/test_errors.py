@@ -135,6 +135,12 @@ CASES = {
         answered("501 Not Implemented", "NotImplemented"),
         request="create",
     ),
+    "hostile text": Case(
+        "GenericError",
+        {"was_reached"},
+        r"(Bad\x1b[2J\nINFO all is well)",
+        answered("400 Bad Request", "Bad\x1b[2J\nINFO all is well"),
+    ),
     "exists": Case(
         "AlreadyExistsError",
         {"was_reached"},
