@@ -102,6 +102,24 @@ def test_ids_ahead_of_the_clock_are_read_up_to_the_limit_of_a_load(
     assert int(report.pack[:12], 16) < hour_ahead_ms
 
 
+def test_marks_of_damage_leave_time_to_publish(
+    environment: Path, isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody can create such a mark, and reading a large pack may take longer than a save has."""
+    from b10_transfer.repository import reader
+
+    def read_for_ever(_pack_id: str, pack: reader.PackReader, _index: object) -> None:
+        while True:
+            time.sleep(0.01)
+            pack._deadline.check("reading a large pack")
+
+    monkeypatch.setattr(reader, "check_content", read_for_ever)
+    (environment / "quarantine").mkdir()
+    (environment / "quarantine" / f"{pack_of(environment)}.suspect").touch()
+    isolated_env.fill(isolated_env.triton, {"NEW/a.so": b"new"})
+    assert save(deadline_s=8).status is OperationStatus.SUCCESS
+
+
 def flood(folder: Path) -> None:
     """Put one object more into a folder than a store lists."""
     folder.mkdir(exist_ok=True)

@@ -16,7 +16,7 @@ from ..adapters import locate_caches
 from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..environment import identify
-from ..errors import CacheError, CorruptPackError, ReadOnlyStoreError
+from ..errors import CacheError, CorruptPackError, DeadlineExceededError, ReadOnlyStoreError
 from ..local import snapshot
 from ..local.files import LocalUnit
 from ..local.left_out import planned_without
@@ -168,10 +168,18 @@ class _Saver:
         return union, planned
 
     def _without_damaged(self, union: Union, local: Sequence[LocalUnit]) -> Union:
-        """Read every byte of the packs that may be damaged, and leave out those that are."""
+        """Read every byte of the packs that may be damaged, and leave out those that are.
+
+        This takes at most half of the time that is left. Later saves check the other packs.
+        """
         doubtful = union.suspect | _compiled_anew(union, local)
+        repository = self._repository.with_deadline(Deadline("checking packs", self._deadline.remaining_s / 2))
         for pack in [pack for pack in union.packs if pack.id in doubtful]:
-            checked = self._repository.checked(pack)
+            try:
+                checked = repository.checked(pack)
+            except DeadlineExceededError:
+                logger.info("no time to read every byte of %d packs that may be damaged", len(doubtful))
+                break
             if isinstance(checked, Rejected):
                 union = union.without(pack, checked.error)
             elif pack.id in union.suspect:

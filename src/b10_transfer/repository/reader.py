@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -171,6 +172,12 @@ class ReadRepository:
             pack = self._read(pack_id, Budget(self.limits))
             found[pack_id] = pack.origins if isinstance(pack, Pack) else frozenset({pack_id})
         return found
+
+    def with_deadline(self, deadline: Deadline) -> ReadRepository:
+        """The same packs with another deadline, for work that must leave time for more."""
+        other = copy.copy(self)
+        other._deadline = deadline
+        return other
 
     def is_whole(self, pack: Pack) -> bool:
         """Whether every byte of a pack is still there, and as it was published."""
