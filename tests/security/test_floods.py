@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from b10_transfer import OperationStatus, load, save
+from b10_transfer.pack import PackReader
 from b10_transfer.repository.reader import MOST_FALSE_RECALLS
 from b10_transfer.repository.signing import SigningKey
 from b10_transfer.stores.base import MOST_LISTED
@@ -108,7 +109,7 @@ def test_marks_of_damage_leave_time_to_publish(
     """Anybody can create such a mark, and reading a large pack may take longer than a save has."""
     from b10_transfer.repository import reader
 
-    def read_for_ever(_pack_id: str, pack: reader.PackReader, _index: object) -> None:
+    def read_for_ever(_pack_id: str, pack: PackReader, _index: object) -> None:
         while True:
             time.sleep(0.01)
             pack._deadline.check("reading a large pack")
