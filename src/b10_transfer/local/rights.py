@@ -5,15 +5,18 @@ Linux gives every thread its own rights on file systems (``setfsuid``), so no ot
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from ..errors import LocalCacheError, explained
 from .ownership import User
+
+if TYPE_CHECKING:
+    import ctypes
 
 _SYSTEM_CALLS = {"x86_64": (116, 122, 123), "aarch64": (159, 151, 152)}
 """Numbers of setgroups, setfsuid and setfsgid. The C library's setgroups would change every thread."""
@@ -30,6 +33,8 @@ def rights_of(user: User | None) -> Iterator[None]:
     if user is None:
         yield
         return
+    import ctypes  # only root needs it, and every load would pay for the import
+
     libc = ctypes.CDLL(None, use_errno=True)
     groups, dumpable = os.getgroups(), libc.prctl(_GET_DUMPABLE)
     try:
@@ -48,6 +53,8 @@ def rights_of(user: User | None) -> Iterator[None]:
 
 def _assume(libc: ctypes.CDLL, user: User, groups: Sequence[int]) -> None:
     """Change the rights of this thread. The group comes first or last: changing it takes root's rights."""
+    import ctypes
+
     try:
         setgroups, setfsuid, setfsgid = _SYSTEM_CALLS[platform.machine()]
     except KeyError:

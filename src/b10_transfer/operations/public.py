@@ -21,7 +21,6 @@ from ..local.usage import CacheReport, CacheUse, Usage
 from ..status import LoadReport, OperationStatus, SaveReport
 from . import compile_once
 from . import load as loading
-from . import save as saving
 from .edge import Observer, finish
 from .edge import attempt as attempt_operation
 from .instant_start import prepare_if_requested
@@ -224,6 +223,7 @@ def save(
         >>> print(save().reason)
         nothing new: all 1 units are in the store
     """
+    from . import save as saving  # a load does not pay for the import
 
     published: list[str] = []
 
