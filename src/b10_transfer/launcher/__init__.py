@@ -1,1 +1,1 @@
-"""Keeps a server's caches: restores before it starts, saves what it compiles, says what came of it."""
+"""Runs a server: restores its caches before it starts, saves what it compiles, and reports what was used."""

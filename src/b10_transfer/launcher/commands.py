@@ -1,4 +1,4 @@
-"""The two ways of looking after a server: as its parent, and beside it."""
+"""The two ways to keep a server's caches: as its parent, and beside it."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def run(
 ) -> int:
     """Restore, run a server until it ends, save.
 
-    The server starts when the load is over, but no later than ``B10_START_WITHIN_SECONDS``: a load that takes longer
-    goes on beside it. A signal before that ends this program; one during the last save ends the save. What is raised,
-    is raised before the server was started, which its caller then may. To be called once, by a process that ends with
-    what this returns: signals stay blocked, and a thread may be left behind.
+    The server starts when the load is over, but no later than after ``B10_START_WITHIN_SECONDS``. A load that takes
+    longer continues while the server runs. A signal before the start ends this program. A signal during the last save
+    ends the save. An exception is raised only before the server was started; the caller may then start it. Call this
+    once, in a process that then exits with the returned code: signals stay blocked, and a thread may remain.
 
     Args:
         arguments: The server's command line.
@@ -104,7 +104,7 @@ def _stop_server() -> None:
 
 
 def _accompany(pid: int, signals: Signals, supervisor: Supervisor, config: LauncherConfig) -> int:
-    """Be the server's parent until it has ended, then save; returns its exit code. Raises nothing, whatever fails."""
+    """Wait until the server has ended, then save. Returns its exit code and never raises."""
     code = None
     try:
         code = signals.supervise(pid)
@@ -112,14 +112,14 @@ def _accompany(pid: int, signals: Signals, supervisor: Supervisor, config: Launc
         supervisor.end(completed=code == 0 and not signals.asked_to_stop)
         _wait_for_last_save(signals, supervisor, config)
     except Exception:
-        logger.exception("the caches are no longer looked after; the server is not affected")
+        logger.exception("the caches are no longer kept; the server is not affected")
     return wait_for_exit(pid) if code is None else code
 
 
 def keep_beside(*, namespace: str | None = None, store: str | None = None) -> int:
-    """Restore, then look after the server that something else starts, until it ends or a signal asks to stop.
+    """Restore, then keep the caches of a server that another program starts, until it ends or a signal arrives.
 
-    To be called once, like :func:`run`.
+    Call it once, like :func:`run`.
     """
     config = LauncherConfig.from_environment()
     _warn_of_per_pod_variables()
@@ -141,16 +141,16 @@ def keep_beside(*, namespace: str | None = None, store: str | None = None) -> in
 def _warn_of_per_pod_variables() -> None:
     if names := per_pod_variables(os.environ):
         logger.warning(
-            "%s: vLLM's cache keys hold these values, so a pod on which they differ compiles anew. "
-            "Unset them, or give every pod the same",
+            "%s: vLLM's cache keys hold these values, so a pod with other values compiles again. "
+            "Unset them, or set the same values in every pod",
             ", ".join(names),
         )
 
 
 def _wait_for_last_save(signals: Signals, supervisor: Supervisor, config: LauncherConfig) -> None:
-    """Let the last save happen, within its time, unless a signal asks for haste."""
-    # A little longer than the save's own deadline, so that it is the save that reports it.
+    """Wait for the last save until its deadline, or until a signal arrives."""
+    # A little longer than the save's own deadline, so that the save itself reports a timeout.
     if signals.wait_for(supervisor.finished, config.last_save_s + 1):
-        logger.warning("asked to end during the last save: what it would have published is not")
+        logger.warning("asked to end during the last save: its units are not published")
     elif not supervisor.finished.is_set():
         logger.warning("the last save took longer than B10_LAST_SAVE_SECONDS (%g s): given up", config.last_save_s)

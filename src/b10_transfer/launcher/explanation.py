@@ -18,7 +18,7 @@ _PLACES = ("HOME", "TMPDIR", "XDG_CACHE_HOME")
 
 def why_unused(report: CacheReport, server: Mapping[str, str]) -> str:
     """One sentence for a person. ``server`` is the server's environment, empty if it is not known."""
-    # What it compiled, it compiled here: then it does keep its caches where this process looks.
+    # If units were compiled in these directories, the server does keep its caches here.
     compiled = any(cache.compiled for cache in report.caches)
     if not compiled and (differing := places_that_differ(server)):
         return (

@@ -1,14 +1,13 @@
-"""Being a server's parent: start it, pass signals on, reap what dies, tell its exit code.
+"""The parent of a server: starts it, passes signals on, reaps processes that end, and returns its exit code.
 
-Signals are blocked and waited for, in the main thread, rather than handled: so none is lost, and each says where it
-came from. What a terminal sends (Ctrl-C) reaches the server by itself, since it is in the same process group, and is
-not passed on a second time; nor is SIGTSTP touched, which has to stop both. What a program sends to the whole group
-does reach the server twice: nothing tells that it was not for this process alone.
+Signals are blocked, and the main thread waits for them instead of handling them. So none is lost, and each has its
+sender. A terminal sends its signals (Ctrl-C) to the whole process group, so the server gets them without help, and
+this process does not pass them on. It leaves SIGTSTP alone, because that has to stop both. A signal that a program
+sends to the whole group reaches the server twice: nothing shows that it was not for this process alone.
 
-The server gets the signal mask and the dispositions that this process was started with, with two exceptions. Python
-ignores SIGPIPE and SIGXFSZ and does not tell whether they were ignored before: the server gets their defaults. And 32
-and 33, which the C library keeps for itself and sets up where it needs them, are ignored in what glibc's
-``posix_spawn`` starts.
+The server gets the signal mask and the dispositions that this process was started with. There are two exceptions.
+Python ignores SIGPIPE and SIGXFSZ and forgets whether they were ignored before, so the server gets their defaults. The
+C library keeps 32 and 33 for itself, so they are ignored in a program that glibc's ``posix_spawn`` starts.
 """
 
 from __future__ import annotations
@@ -31,18 +30,18 @@ _SI_KERNEL = 0x80
 STOPPING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP})
 _PASSED_ON = STOPPING | {signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGVTALRM, signal.SIGIO, signal.SIGPWR}
 _REAL_TIME = range(signal.SIGRTMIN, signal.SIGRTMAX + 1)
-"""Passed on as well: any of these would end this process, and leave the server to nobody."""
+"""Passed on as well: each of these would end this process and leave the server without a parent."""
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 _PR_SET_PDEATHSIG = 1
 """``prctl``'s request for a signal when the parent dies (``linux/prctl.h``)."""
 _WORKER = "b10_transfer.stores.worker.server"
-"""What the command line of a store's worker process holds."""
+"""A part of the command line of each of the store's worker processes."""
 
 
 class Signals:
-    """The signals of this process, blocked for the rest of its life: only the main thread takes them, when it asks.
+    """The signals of this process. They are blocked for the rest of its life, and only the main thread takes them.
 
-    To be made before any thread is started, which would else be interrupted by them.
+    Create it before any other thread starts: a signal could otherwise interrupt that thread.
     """
 
     def __init__(self) -> None:
@@ -54,10 +53,10 @@ class Signals:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._original = signal.pthread_sigmask(signal.SIG_BLOCK, self._wanted)
         self.asked_to_stop = False
-        """Whether a signal that stops a process has come, to be passed on or not."""
+        """Whether a signal that stops a process has arrived."""
 
     def give_back(self) -> None:
-        """Have signals mean what they meant before."""
+        """Restore the signal mask and the dispositions of before."""
         if self._children_ignored:
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._original)
@@ -84,14 +83,22 @@ class Signals:
         return None
 
     def spawn(self, arguments: Sequence[str], *, dies_with_this: bool = False) -> int:
-        """Start a program as if this process had not been there; returns its process id. Raises OSError.
+        """Start a program with the signals and the environment that this process was started with.
 
-        With ``dies_with_this`` the kernel sends it SIGTERM when this process dies, by SIGKILL too (Linux).
+        Args:
+            arguments: The command line.
+            dies_with_this: Whether the kernel sends it SIGTERM when this process dies, by SIGKILL too (Linux only).
+
+        Returns:
+            The process id.
+
+        Raises:
+            OSError: The program cannot be started.
         """
         if dies_with_this:
             return self._fork(arguments)
         if self._children_ignored:
-            # Until it runs: by the time a program could have ended, they are heeded again.
+            # Only until the program runs: before it can end, SIGCHLD is no longer ignored.
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         try:
             return os.posix_spawnp(
@@ -139,7 +146,7 @@ class Signals:
 
     def supervise(self, pid: int) -> int:
         """Pass signals on to a child until it ends; returns its exit code, 128 + n if signal n ended it."""
-        # Asked first, since changing what becomes of SIGCHLD, as above, discards one that has come already.
+        # Reaped first, because a change of SIGCHLD's disposition, as in spawn(), discards a pending SIGCHLD.
         while (status := _reap(pid)) is None:
             found = self.take()
             assert found is not None
@@ -153,7 +160,7 @@ class Signals:
 
 
 def wait_for_exit(pid: int) -> int:
-    """The exit code of a child, told like :meth:`Signals.supervise`, with no regard to signals."""
+    """Wait for a child and ignore signals. Returns its exit code as :meth:`Signals.supervise` does."""
     return _as_a_shell_tells(os.waitpid(pid, 0)[1])
 
 
@@ -163,16 +170,16 @@ def _as_a_shell_tells(status: int) -> int:
 
 
 def _is_the_servers_too(received: signal.struct_siginfo) -> bool:
-    """Whether a terminal has sent a signal to the server as well: to all of its foreground's process group.
+    """Whether the server received a signal too, because a terminal sent it to the whole foreground process group.
 
-    Only that it was closed is told to nobody but the session's leader (``tty_signal_session_leader`` in the kernel).
+    If a terminal closes, the kernel sends SIGHUP to the session's leader alone (``tty_signal_session_leader``).
     """
     closed = received.si_signo == signal.SIGHUP and os.getsid(0) == os.getpid()
     return received.si_code == _SI_KERNEL and not closed
 
 
 def original_environment() -> dict[str, str]:
-    """The environment without what Python itself adds where no language is set (PEP 538)."""
+    """The environment without the variable that Python adds if no language is set (PEP 538)."""
     environ = dict(os.environ)
     if "LC_CTYPE" in environ and "LC_CTYPE" not in environment_of(os.getpid()):
         del environ["LC_CTYPE"]
@@ -189,9 +196,9 @@ def _reap(pid: int) -> int | None:
 
 
 def reap_orphans(but: int = 0) -> None:
-    """As process 1 of a container, reap adopted processes. Does nothing elsewhere: there they have another parent.
+    """Reap adopted processes if this is process 1 of a container. Otherwise do nothing: they have another parent.
 
-    This may take away exit statuses of this program's own helpers, which do without.
+    This may take exit statuses of this program's own helpers, which do not need them.
     """
     if os.getpid() != 1:
         return
@@ -205,9 +212,9 @@ def reap_orphans(but: int = 0) -> None:
 
 
 def end_workers() -> None:
-    """Kill the store's workers that an abandoned load or save has left: nothing of ours outlives this process.
+    """Kill the store's workers that an abandoned load or save has left, so that none outlives this process.
 
-    One in a call that the kernel does not interrupt ends when that call does.
+    A worker in a call that the kernel does not interrupt ends when that call ends.
     """
     for process in processes():
         if process.parent == os.getpid() and any(_WORKER in argument for argument in process.arguments):
@@ -216,11 +223,11 @@ def end_workers() -> None:
 
 
 def exit_code_of(error: OSError) -> int:
-    """What shells exit with if a program cannot be started: 127 if there is none, 126 otherwise."""
+    """The exit code of shells if a program cannot be started: 127 if it does not exist, 126 otherwise."""
     return 127 if error.errno == errno.ENOENT else 126
 
 
 def lower_priority() -> None:
-    """Let the server go first: on Linux this holds for the calling thread and for those that it starts."""
+    """Lower the priority of the calling thread and of the threads that it starts (Linux)."""
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)

@@ -1,4 +1,4 @@
-"""This user's processes, as the kernel tells of them in ``/proc``."""
+"""This user's processes, as ``/proc`` lists them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True)
 class Process:
-    """A process, told from a later one of the same number by when it started."""
+    """A process. Its start time distinguishes it from a later process with the same id."""
 
     pid: int
     started: int
@@ -28,7 +28,7 @@ class Process:
         return found is not None and found.started == self.started
 
     def started_ns(self) -> int | None:
-        """When it started, in nanoseconds since the epoch, to about a hundredth of a second; None if not known."""
+        """Its start in nanoseconds since the epoch, to about a hundredth of a second; None if that is not known."""
         try:
             uptime_s = float((_PROC / "uptime").read_text().split()[0])
         except (OSError, ValueError, IndexError):
@@ -56,7 +56,7 @@ def read(pid: int) -> Process | None:
         arguments = (_PROC / str(pid) / "cmdline").read_bytes()
     except OSError:
         return None
-    # The name, in parentheses, may hold anything; behind it: state, parent, group, session, … start as the 20th.
+    # The name, in parentheses, may hold any character. Behind it: state, parent, group, session, …, start as the 20th.
     fields = status.rpartition(")")[2].split()
     if fields[0] in "ZX":
         return None
@@ -65,7 +65,7 @@ def read(pid: int) -> Process | None:
 
 
 def environment_of(pid: int) -> dict[str, str]:
-    """The environment a process was started with; empty if it may not be read."""
+    """The environment that a process was started with; empty if it cannot be read."""
     try:
         entries = os.fsdecode((_PROC / str(pid) / "environ").read_bytes()).split("\0")
     except OSError:

@@ -1,4 +1,4 @@
-"""The server beside this process: which process it is, where it answers, whether it lives and serves."""
+"""The server: its process, its address, and whether it runs and serves."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ _READY_PATH = "/v1/models"
 
 
 def address_of(arguments: Sequence[str]) -> str | None:
-    """The URL that a server started with these arguments answers at, or None for a program that is no known server.
+    """The URL of a server that was started with these arguments; None if the program is no known server.
 
-    Known are ``vllm serve``, ``python -m vllm.entrypoints.openai.api_server`` and ``python -m sglang.launch_server``.
+    Known servers are ``vllm serve``, ``python -m vllm.entrypoints.openai.api_server`` and
+    ``python -m sglang.launch_server``.
     """
     port = _default_port(arguments)
     if port is None or "--headless" in arguments or _option(arguments, "--uds") is not None:
         return None
     host = _option(arguments, "--host") or "127.0.0.1"
-    # What a server listens on is not always what it can be asked at.
+    # A server may listen on an address to which nobody can connect.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     scheme = "https" if _option(arguments, "--ssl-certfile") else "http"
     number = _option(arguments, "--port") or str(port)
@@ -65,16 +66,19 @@ def _option(arguments: Sequence[str], name: str) -> str | None:
 
 
 def find_external_server(*, anywhere: bool = True) -> Process | None:
-    """The nearest known server of this user: an ancestor of this process, else the latest of its siblings, else of its
-    session, else the only one ``anywhere``.
+    """Find the nearest known server of this user.
 
-    ``b10-compile-cache & vllm serve`` in a shell script makes them siblings, and so does a process manager that starts
-    each program in a session of its own; where the shell replaces itself with the server, the server is the parent.
+    It is an ancestor of this process, else its latest sibling, else the latest in its session. In a shell script,
+    ``b10-compile-cache & vllm serve`` makes them siblings. So does a process manager that starts each program in a
+    session of its own. If the shell replaces itself with the server, the server is the parent.
+
+    Args:
+        anywhere: Whether the user's only server is taken if none is that near. Default: true.
     """
     everyone = {process.pid: process for process in processes()}
     ours = ancestors(os.getpid(), everyone)
     known = {pid for pid, process in everyone.items() if _default_port(process.arguments) is not None}
-    # Its workers, forked, have the same arguments: the server is the one on top.
+    # Forked workers have the arguments of the server, which is the topmost of these processes.
     servers = [everyone[pid] for pid in known - {os.getpid()} if not known.intersection(ancestors(pid, everyone))]
     if above := [process for process in servers if process.pid in ours]:
         return above[0]
@@ -99,18 +103,18 @@ class Child:
         self._url = url or address_of(arguments)
 
     def is_alive(self) -> bool:
-        """Always: its parent is told of its end."""
+        """Always true: this process, its parent, notices its end."""
         return True
 
     def serves(self) -> bool | None:
         return None if self._url is None else serves(self._url)
 
     def environment(self) -> Mapping[str, str]:
-        """It has this process's own."""
+        """Empty: it has the environment of this process."""
         return {}
 
     def started_ns(self) -> int | None:
-        """After the load, or with it."""
+        """None: it starts after the load, or during it."""
         return None
 
 
@@ -128,10 +132,11 @@ class ExternalServer:
         self._silences = 0
 
     def is_alive(self) -> bool:
-        """Whether it lives, or may still come.
+        """Whether it runs, or may still start.
 
-        Without a process to watch, three questions without an answer end it. Without an answer either it may be any
-        program: it counts as alive as long as whoever started this process does, but for ``timeout_s`` at least.
+        If no process was found, it counts as ended after three requests without an answer. If it never answered, it
+        may be any program: it counts as alive as long as the parent of this process lives, and at least for
+        ``timeout_s``.
         """
         if self._process is None:
             self._process = self._find()
@@ -143,19 +148,19 @@ class ExternalServer:
         return time.monotonic() < self._waits_until or os.getppid() == self._parent
 
     def _find(self) -> Process | None:
-        # Another server of this machine is not to be taken for the one that is about to be started here.
+        # At first only near processes count: another server of this machine may run, and the right one start soon.
         if self._near_until is None:
             self._near_until = time.monotonic() + self._quiet_s
         found = find_external_server(anywhere=time.monotonic() >= self._near_until)
-        # With a URL, what answers there is the server, whatever else is running.
+        # If a URL is configured, only a process at that port is the server.
         if found is None or (self._url is not None and not _same_port(self._url, address_of(found.arguments))):
             return None
-        # Not its arguments: they may hold an API key.
+        # Its arguments are not logged: they may hold an API key.
         logger.info("found the server: process %d, %s", found.pid, address_of(found.arguments) or "without an address")
         return found
 
     def serves(self) -> bool | None:
-        """Whether it answers; None, that is, nothing to ask, also as long as it has not been found."""
+        """Whether it answers; None if its address is not known, for example because it was not found yet."""
         url = self._url
         if url is None and self._process is not None:
             url = address_of(self._process.arguments)
@@ -168,7 +173,7 @@ class ExternalServer:
         return environment_of(self._process.pid) if self._process is not None else {}
 
     def started_ns(self) -> int | None:
-        """That of this process, a little before the server's as a rule, if the server's is not known."""
+        """The start of the server, or of this process if the server's is not known: mostly a little earlier."""
         process = self._process or read(os.getpid())
         return process.started_ns() if process is not None else None
 
@@ -181,10 +186,10 @@ def _same_port(url: str, other: str | None) -> bool:
 
 
 def serves(url: str) -> bool:
-    """Whether a server answers at ``url`` as one that is ready. Takes 2 s at most; never raises.
+    """Whether a server at ``url`` answers that it is ready. Takes 2 s at most; never raises.
 
-    A refusal for want of a key (401, 403) is an answer too. The limit is for all of it: a server that answers byte by
-    byte, a name with many addresses or a slow resolver does not take longer.
+    A request that is refused for lack of a key (401, 403) is answered, too. The limit holds for the whole request: also
+    if the server answers byte by byte, the name has many addresses, or the resolver is slow.
     """
     answers: list[bool] = []
     connections: list[http.client.HTTPConnection] = []
@@ -205,7 +210,7 @@ def serves(url: str) -> bool:
 
 
 def _answers(url: str, connections: list[http.client.HTTPConnection]) -> bool:
-    # Imported here: an idle command needs none of it.
+    # Imported here: an idle command does not need it.
     import http.client
 
     try:
@@ -213,7 +218,7 @@ def _answers(url: str, connections: list[http.client.HTTPConnection]) -> bool:
         if parts.scheme == "https":
             import ssl
 
-            # Whether it serves is asked of this machine's own server; whose certificate it has does not matter.
+            # The request only asks a server of this machine whether it is ready, so its certificate does not matter.
             context = ssl._create_unverified_context()
             connection: http.client.HTTPConnection = http.client.HTTPSConnection(
                 parts.hostname or "", parts.port, timeout=_PROBE_TIMEOUT_S, context=context

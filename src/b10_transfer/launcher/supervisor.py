@@ -1,7 +1,7 @@
-"""The life of a server's caches: restored before or while it starts, saved once it serves, again after late compiles,
-and a last time when it has ended.
+"""Keeps the caches of one server: restores before or while it starts, saves when it serves, after late compilations,
+and when it has ended.
 
-All of it runs in a thread of its own, at low priority, and nothing of it reaches the server: what fails is logged.
+This runs in a thread of its own with low priority. No error reaches the server; errors are logged.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..adapters import CacheRoot, cache_roots
 from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..config.launcher import LauncherConfig
-from ..errors import CacheError
+from ..errors import CacheError, NoThreadError
 from ..local import snapshot
 from ..local.left_out import cause_of, log_left_out
 from ..local.usage import Usage
@@ -29,36 +29,36 @@ from .processes import lower_priority
 logger = logging.getLogger(__name__)
 
 _SHARE = 0.005
-"""At most this share of a core goes into looking whether the server lives and whether anything was written."""
+"""The largest share of a core that is spent on checks of the server and of the caches."""
 _SHORTEST_PAUSE_S = 0.05
-"""Whatever interval is asked for."""
+"""Even if the configured interval is shorter."""
 _SCAN_DEADLINE_S = 60.0
 _RETRY_S = 60.0
-"""After a save that failed; doubled each time, up to an hour."""
+"""The pause after a failed save. It doubles with each failure, up to an hour."""
 _LONGEST_RETRY_S = 3600.0
 
 Fingerprint = frozenset[tuple[str, int, int, int]]
-"""Every finished unit: its name, and its files' number, bytes and latest modification."""
+"""Each finished unit: its name, and the number, bytes and latest modification of its files."""
 
 
 class Server(Protocol):
-    """A server, as far as its caches are concerned."""
+    """The facts about a server that concern its caches."""
 
     def is_alive(self) -> bool:
         """Whether it may still compile."""
 
     def serves(self) -> bool | None:
-        """Whether it is ready; None if that cannot be asked."""
+        """Whether it is ready; None if it cannot be queried."""
 
     def environment(self) -> Mapping[str, str]:
-        """The variables it was started with; empty if they are not known."""
+        """The variables that it was started with; empty if they are not known."""
 
     def started_ns(self) -> int | None:
-        """When it started, in nanoseconds since the epoch; None if that is not known, or not before the load."""
+        """Its start in nanoseconds since the epoch; None if that is not known, or if it was not before the load."""
 
 
 class Supervisor:
-    """Looks after the caches of one server. Times are monotonic."""
+    """Keeps the caches of one server. Times are monotonic."""
 
     def __init__(
         self,
@@ -106,33 +106,33 @@ class Supervisor:
         self.has_compiled = False
         """Whether ``on_compile`` was given, and the server has compiled although everything was restored."""
         self.loaded = threading.Event()
-        """Set once the load is over, whatever came of it."""
+        """Set when the load is over, also if it failed."""
         self._stop = threading.Event()
         self._completed = False
         self.finished = threading.Event()
-        """Set once there is nothing more to do."""
+        """Set when there is nothing more to do."""
 
     def start(self, server: Server) -> None:
-        """Do all of it in a daemon thread, which is over when ``finished`` is set."""
+        """Start a daemon thread that does all of this. It has ended when ``finished`` is set."""
 
         def work() -> None:
             try:
                 self.load()
                 self._tell_loaded()
-                # Only now: a server may be waiting for the load.
+                # Only now, because a server may wait for the load.
                 lower_priority()
                 self.keep(server)
                 self.last_save(server)
             except Exception:
-                logger.exception("the caches are no longer looked after; the server is not affected")
+                logger.exception("the caches are no longer kept; the server is not affected")
             finally:
                 self._tell_loaded()
                 self.finished.set()
 
         try:
             threading.Thread(target=work, name="b10-transfer-supervisor", daemon=True).start()
-        except RuntimeError as error:  # no more threads are to be had
-            logger.error("the caches are not looked after: %s", error)
+        except RuntimeError as error:  # the system starts no more threads
+            logger.error("the caches are not kept: %s", NoThreadError(error))
             self._tell_loaded()
             self.finished.set()
 
@@ -148,15 +148,17 @@ class Supervisor:
                 logger.error("B10_LOADED_FILE=%s cannot be made: %s", self._config.loaded_file, error.strerror)
 
     def end(self, *, completed: bool = False) -> None:
-        """To be called when the server has ended, or this program is asked to end: a last save, and no more.
+        """Request a last save. Call this when the server has ended, or when this program is to end.
 
-        ``completed``: the server has done all it wanted, so that what it has not used by now it never will.
+        Args:
+            completed: Whether the server ended by itself without an error. Units that it has not used by then are
+                reported as unused. Default: false.
         """
         self._completed = completed
         self._stop.set()
 
     def load(self) -> LoadReport:
-        """Restore what the store holds, also to caches that a server has begun to fill."""
+        """Restore units of the store, also to caches that a server has begun to fill."""
         began_ns = time.time_ns()
         report = operations.load(
             namespace=self._namespace, store=self._store, merge=True, instant=False, wait_for_compile_s=self._wait_s
@@ -166,20 +168,20 @@ class Supervisor:
         self._is_whole = self.hit and not report.ignored_packs
         try:
             self._roots = cache_roots(Config.from_environment(namespace=self._namespace, store=self._store))
-        except CacheError as error:  # the load has said so
+        except CacheError as error:  # the load has logged it
             logger.debug("the caches cannot be looked at: %s", error)
         self._restored = bool(report.restored)
         self._usage = Usage(self._roots, report.restored, began_ns, ended_ns)
         self._look()
-        # If all that is here came from the store, a save would read all of it to find nothing. By names, and files,
-        # because a compiler may have begun: what it has written beside must not be taken for saved.
+        # If all units here came from the store, a save would find nothing new. Names and numbers of files are compared,
+        # because a compiler may already have added files.
         here = {name for name, _files, _size, _modified in self._seen}
         if here == set(report.restored) and sum(files for _name, files, _size, _modified in self._seen) == report.files:
             self._saved = self._seen
         return report
 
     def keep(self, server: Server) -> None:
-        """Save what the server compiles, as long as it lives: once it serves, then whenever its caches fall quiet."""
+        """Save new units while the server runs: when it serves, and then whenever its caches have been quiet."""
         started = time.monotonic()
         ready: bool | None = False
         gave_up = False
@@ -192,7 +194,7 @@ class Supervisor:
             waited_s = time.monotonic() - started
             if ready is False and not gave_up and waited_s > self._config.timeout_s:
                 logger.warning(
-                    "no server answered within %g s: going by the quiet of the caches", self._config.timeout_s
+                    "no server answered within %g s: saving when the caches are quiet", self._config.timeout_s
                 )
                 gave_up = True
             if ready is not False or gave_up:
@@ -202,7 +204,7 @@ class Supervisor:
             self._pause(server, max(pause_s, busy_s / _SHARE, _SHORTEST_PAUSE_S))
 
     def last_save(self, server: Server) -> None:
-        """What was compiled until the end, within its own deadline."""
+        """Save the units that were compiled until the end, within a deadline of its own."""
         self._look()
         self._check_compiled(server)
         self._prove(server, even_if_unused=self._completed)
@@ -213,7 +215,7 @@ class Supervisor:
             logger.warning("%s", why_nothing_was_saved(self._roots, self._failed, server.environment()))
 
     def _pause(self, server: Server, seconds: float) -> None:
-        """Do nothing for so long, unless the server ends meanwhile."""
+        """Wait for some seconds, or until the server ends."""
         until = time.monotonic() + seconds
         step_s = max(self._config.interval_s, _SHORTEST_PAUSE_S)
         while (left_s := until - time.monotonic()) > 0 and not self._stop.wait(min(left_s, step_s)):
@@ -229,19 +231,19 @@ class Supervisor:
             self._save()
 
     def _save_when_quiet(self, server: Server) -> None:
-        """Save if something new has been left alone for a while."""
+        """Save if there are new units and the caches have not changed for a while."""
         now = time.monotonic()
         self._look()
         self._check_compiled(server)
         if now - self._changed_at < self._config.quiet_s:
             return
-        # Whether a program that cannot be asked is ready, nobody knows: that it has not read anything yet says nothing.
+        # A program that cannot be queried may not be ready yet, so unused units mean nothing.
         self._prove(server, even_if_unused=False)
         if self._seen and self._seen != self._saved and now >= self._retry_at:
             self._save()
 
     def _look(self) -> None:
-        """Note what the caches hold now, and when that last changed."""
+        """Note the units in the caches, and when they last changed."""
         try:
             look = snapshot.take(self._roots, Deadline("looking at the caches", _SCAN_DEADLINE_S))
         except CacheError as error:
@@ -263,7 +265,8 @@ class Supervisor:
         try:
             caches = [cache for cache in self._usage.report(server.started_ns()).caches if cache.compiled]
         except CacheError as error:
-            logger.warning("it is unknown whether the server has compiled: %s", error)
+            message = f"it is unknown whether the server has compiled: {error}"
+            notices.log(logger, logging.WARNING, message, cause_of(error))
             return
         if caches:
             logger.warning("%s", why_compiled(caches))
@@ -284,7 +287,7 @@ class Supervisor:
         self._retry_s = _RETRY_S
 
     def _prove(self, server: Server, *, even_if_unused: bool = True) -> None:
-        """Say, once, what became of the restore."""
+        """Log once how the restored units were used."""
         if self._proved or self._usage is None:
             return
         try:
