@@ -1,6 +1,6 @@
-"""What is known of each compiler's cache: where it is, which files are artifacts, how they group into units.
+"""The adapters. Each knows one compiler's cache: its place, its artifacts, and their units.
 
-One file adds one: write a subclass of :class:`Adapter` in a module of its own and name it in :data:`ADAPTERS`.
+To add one, write a subclass of :class:`Adapter` in a module of its own and list it in :data:`ADAPTERS`.
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ from .tvm_ffi import TvmFfiAdapter
 from .vllm import VllmAdapter
 from .vllm_modelinfos import VllmModelInfosAdapter
 
-# vLLM's first: it points Inductor and Triton into its own cache, and takes theirs along.
+# vLLM's comes first: vLLM points Inductor and Triton into its own cache, which covers theirs.
 ADAPTERS: tuple[Adapter, ...] = (
-    # Places that a server chooses come first: it sets a compiler's variable to one, and a cache keeps its name.
+    # Places that a server chooses come first. The server sets a compiler's variable to such a place, and the cache
+    # must have the same name in the server's process and in others.
     VllmAdapter(),
     VllmModelInfosAdapter(),
     VllmDeepGemmAdapter(),
@@ -69,15 +70,15 @@ ADAPTERS: tuple[Adapter, ...] = (
 
 _BY_NAME = {adapter.name: adapter for adapter in ADAPTERS}
 _NO_CACHE = "/dev/null/"
-"""A cache whose path leads there is switched off."""
+"""A cache with a path there is switched off."""
 
 
 def all_adapters(wanted: Callable[[str], bool] = bool) -> list[Adapter]:
-    """The adapters of this package, and those of other packages.
+    """List the adapters of this package and of other packages.
 
     Args:
-        wanted: Whether the cache of a name is used. Default: each one. Another package's adapter is not imported
-            otherwise.
+        wanted: Whether the cache with a name is used. The adapter of another package is imported only then. Default:
+            all caches.
     """
     return [*(adapter for adapter in ADAPTERS if wanted(adapter.name)), *_of_plugins(wanted)]
 
@@ -99,15 +100,15 @@ def _of_plugins(wanted: Callable[[str], bool]) -> Sequence[Adapter]:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """Another cache whose directory is the same, or lies in this one, or holds it."""
+    """Another cache with the same directory, or with a directory in this one or around it."""
 
     adapter: Adapter
     inside: str
-    """Where it lies in this one: its path with a slash behind; empty if it does not."""
+    """Its path in this cache, with a slash at the end; empty if it is not in this cache."""
     around: str
-    """Where this one lies in it, likewise."""
+    """The path of this cache in it, with a slash at the end; empty if this cache is not in it."""
     takes_first: bool
-    """Whether a file that both could hold is its own."""
+    """Whether a file that could belong to both belongs to it."""
 
     def claims(self, path: str) -> bool:
         """Whether a file of this root could be one of the neighbour's artifacts."""
@@ -115,7 +116,7 @@ class Neighbour:
         return bool(there) and self.adapter.unit_of(there) is not None
 
     def knows(self, path: str) -> bool:
-        """Whether the neighbour writes such a file or folder, or lies below it."""
+        """Whether the neighbour writes such a file or folder, or has its directory in it."""
         if self.inside.startswith(f"{path}/"):
             return True
         there = self._there(path)
@@ -126,7 +127,7 @@ class Neighbour:
         )
 
     def _there(self, path: str) -> str:
-        """A path of this root as one of the neighbour's; empty if it is none."""
+        """A path of this root as a path of the neighbour; empty if the neighbour has no such path."""
         if self.inside:
             return path[len(self.inside) :] if path.startswith(self.inside) else ""
         return self.around + path
@@ -139,17 +140,17 @@ class CacheRoot:
     adapter: Adapter
     path: Path
     nested: tuple[Path, ...] = ()
-    """What lies below this root and is not looked into: the store, the work directory, the node's copies."""
+    """Directories in this root that are never entered: the store, the work directory, the node's cache."""
     outer: Path | None = None
-    """The outermost root that this one is nested in, if it is."""
+    """The outermost root that contains this one; None if there is none."""
     may_be_shared: bool = False
-    """Whether it is used even if other users could have put something there."""
+    """Whether it is used even if other users could have written there."""
 
     neighbours: tuple[Neighbour, ...] = ()
-    """Caches that share this directory, or lie in it, or hold it."""
+    """Caches with the same directory, or with a directory in this one or around it."""
 
     def unit_of(self, path: str) -> Unit | None:
-        """The unit that a file belongs to; None if it is no artifact, or one of a neighbour."""
+        """The unit of a file; None if the file is no artifact, or belongs to a neighbour."""
         unit = self.adapter.unit_of(path)
         if unit is None or not self.neighbours:
             return unit
@@ -165,12 +166,12 @@ class CacheRoot:
 
     @property
     def outermost(self) -> Path:
-        """Beside this lie the root's staging and its lock: nothing of ours shall make an outer root look in use."""
+        """The directory beside which staging and lock lie. They must not make an outer root look used."""
         return self.outer or self.path
 
     @property
     def name(self) -> str:
-        """What the root's files are filed under in a pack."""
+        """The name of this cache in packs."""
         return self.adapter.name
 
 
@@ -179,9 +180,9 @@ class LocatedCaches:
     """The caches of this process."""
 
     roots: list[CacheRoot]
-    """Those that can be used, whether or not they exist yet."""
+    """The caches that can be used, whether or not they exist."""
     refused: Mapping[str, ConfigurationError]
-    """Why a cache is not used at the place where it is, by its name."""
+    """Why other caches are not used, by name."""
 
 
 def cache_roots(config: Config) -> list[CacheRoot]:
@@ -192,8 +193,10 @@ def cache_roots(config: Config) -> list[CacheRoot]:
 def locate_caches(config: Config) -> LocatedCaches:
     """Find the root of every cache. A root inside another that covers it is left out, as is one at ``/dev/null``.
 
-    A variable that puts a cache where it must not be affects that cache alone. Raises ConfigurationError if B10_CACHES
-    is wrong.
+    A variable with a wrong place affects only its own cache.
+
+    Raises:
+        ConfigurationError: B10_CACHES is wrong.
     """
     known = [*_BY_NAME, *(plugin.name for plugin in plugins.installed.of(plugins.ADAPTERS))]
     if unknown := config.caches.named - set(known):
@@ -219,7 +222,7 @@ def locate_caches(config: Config) -> LocatedCaches:
 
 
 def _check_use(adapter: Adapter, path: str, uses: Mapping[str, str], config: Config) -> None:
-    """Raise ConfigurationError if a directory clearly holds something else than a cache."""
+    """Raise ConfigurationError if a directory clearly has another use than a cache."""
     use = "part of a model hub" if lies_in_a_hub(path) else uses.get(path)
     if use is None and isinstance(config.store, Path) and is_below(Path(path), [config.store]):
         use = "part of the store"
@@ -235,7 +238,7 @@ def _variable(adapter: Adapter) -> str:
 
 
 def _related(found: Sequence[CacheRoot], config: Config) -> list[CacheRoot]:
-    """The same roots, each knowing what lies in it and around it."""
+    """The same roots, each with the caches in it and around it."""
     # A store in a cache would otherwise save its own packs, again and again.
     # Compared as text: with ``Path.parents`` the places of twenty caches take 8 ms.
     foreign = {

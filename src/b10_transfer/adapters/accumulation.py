@@ -1,8 +1,8 @@
 """Files in which a compiler collects results over time, and how two of them become one.
 
-A file is a table of tables, and what stands at one path of keys is one result. Merging keeps every result of both
-files; of two at one path the later stays. A table beats a single value, whichever is later, so that the order in which
-files are merged matters for conflicts alone.
+A file is a table of tables. The value at one path of keys is one result. A merge keeps every result of both files. If
+both have a result at one path, the later one stays. If one of them is a table and the other a single value, the table
+stays. So the order of merges matters only for conflicts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Table = dict[str, Any]
 
 
 class Results:
-    """One kind of such files. This one is JSON; a subclass reads and writes another format.
+    """The format of such files: JSON. A subclass reads and writes another format.
 
     Args:
         same: Keys at the top that say for which system results hold. Where they differ, the newer file stays alone.

@@ -1,4 +1,4 @@
-"""The seam between the cache of one compiler and everything else."""
+"""The interface between the cache of one compiler and the rest of this package."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ class Adapter(ABC):
     """Knows the cache of one compiler."""
 
     name: str
-    """What the cache is called in packs: the first component of its members' paths. Never changes once released."""
+    """The name of the cache in packs: the first component of its files' paths. It never changes once released."""
 
     title: str
-    """What the cache is, in a few words, for people."""
+    """The contents of the cache in a few words."""
     units: str
-    """What its units are, in a few words, for people."""
+    """Its units in a few words."""
     accompanies: bool = False
-    """Whether its units only go along with compile artifacts: alone they neither make a cache nor are worth a save."""
+    """Whether the cache is auxiliary: its units are saved and restored only together with artifacts of others."""
     layout: Layout
-    """What the compiler writes."""
+    """The paths that the compiler writes."""
     variables: tuple[Variable, ...] = ()
-    """The environment variables that say where the root is, for docs/configuration.md."""
+    """The environment variables that decide where the root is, for docs/configuration.md."""
     version: str = ""
     """Of another package's adapter: the version that its units are bound to. A pod with another version does not load
     them. Empty if the names of the units, or the environment key, hold all that they depend on."""
@@ -46,9 +46,10 @@ class Adapter(ABC):
 
     @abstractmethod
     def locate(self, env: EnvReader) -> Path | None:
-        """The root's absolute path on this machine, links resolved; None if it is where it cannot be taken.
+        """The root's absolute path on this machine, links resolved; None if the cache cannot be saved where it is.
 
-        Raises ConfigurationError.
+        Raises:
+            ConfigurationError: A variable has a wrong value.
         """
 
     def check_place(self, env: EnvReader, path: Path) -> None:
@@ -58,12 +59,12 @@ class Adapter(ABC):
     def unit_of(self, path: str) -> Unit | None:
         """The unit that the file at ``path`` (relative to the root, ``/``-separated) belongs to.
 
-        None if the compiler writes no artifact of such a path: a lock, a half-written file, a file of somebody else.
+        None if the compiler writes no artifact of such a path: a lock, a half-written file, a file of another program.
         """
         return self.layout.unit_of(path)
 
     def skips_folder(self, path: str) -> bool:
-        """Whether the compiler writes no artifacts into a folder, so that it need not be looked into."""
+        """Whether the compiler writes no artifacts into a folder. Such a folder is not entered."""
         return not self.layout.may_hold(path)
 
     def leaves_here(self, path: str) -> bool:
@@ -71,9 +72,9 @@ class Adapter(ABC):
         return self.layout.is_left_here(path)
 
     def written(self, unit: Unit, files: Collection[str], *, is_mixed: bool = False) -> Collection[str]:
-        """Which of the files that may belong to a unit the compiler wrote, as far as their names tell.
+        """The files of a unit that the compiler wrote, judged by their names.
 
-        Where a name says little (``config.json`` may be a kernel's), the names beside it decide.
+        If a name is ambiguous (``config.json`` may be a kernel's), the names beside it decide.
 
         Args:
             unit: A unit.
@@ -91,41 +92,47 @@ class Adapter(ABC):
         return False
 
     def may_be_replaced(self, unit: Unit, files: Collection[str] = ()) -> bool:
-        """Whether the compiler may find a unit out of date, or improve it, and write it anew under the same name."""
+        """Whether the compiler may write a unit again under the same name: because it is outdated, or to improve it."""
         return False
 
     def results_of(self, path: str) -> Results | None:
-        """How results are merged that a file, a unit of its own, collects; None if the file is another one."""
+        """The format of a file that collects results, and is a unit of its own; None for any other file."""
         return None
 
     def covers(self, root: str, other: str, adapter: Adapter) -> bool:
-        """Whether this adapter, at ``root``, saves and restores all that ``adapter`` would at the path ``other``.
+        """Whether this adapter, at ``root``, covers the cache of ``adapter`` at the path ``other``.
 
         Paths are text here: comparing those of all caches as ``Path`` takes milliseconds.
         """
         return root == other and self.layout is adapter.layout
 
     def is_rewritten(self, path: str) -> bool:
-        """Whether a file holds paths of this machine, and so passes through the next two methods."""
+        """Whether a file contains paths of this machine, and so passes through the next two methods."""
         return False
 
     def to_portable(self, path: str, data: bytes, files: Collection[str]) -> bytes:
-        """The content of the file at ``path`` with paths of this machine taken out; ``files`` are its unit's.
+        """Remove this machine's paths from the content of a file.
 
-        Raises ValueError if the content is not as the compiler writes it.
+        Args:
+            path: The file, relative to the root.
+            data: Its content.
+            files: The files of its unit.
+
+        Raises:
+            ValueError: The content is not as the compiler writes it.
         """
         raise NotImplementedError
 
     def to_local(self, root: Path, path: str, data: bytes) -> bytes:
-        """The inverse: portable content with this machine's paths put in. Raises ValueError if it is not sound."""
+        """Put this machine's paths into portable content. Raises ValueError if the content is not valid."""
         raise NotImplementedError
 
 
 def is_locked(lock: Path) -> bool:
-    """Whether a compiler holds a lock file (with ``flock``), that is, may still be writing what the lock stands for."""
+    """Whether a compiler holds a lock file (with ``flock``), so that it may still write what the lock protects."""
     try:
         descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:  # never locked here: what it stands for was restored
+    except OSError:  # it was never locked here: the unit was restored
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -141,7 +148,7 @@ def is_locked(lock: Path) -> bool:
 
 
 def is_being_built(binary: Path) -> bool:
-    """Whether Inductor has begun to build a library or header and not finished, be it because it was killed.
+    """Whether Inductor has begun to build a library or header and has not finished, for example because it was killed.
 
     Its C++ builder makes the folder ``<name>_CxxBuild`` first and removes it last (torch 2.13,
     ``torch/_inductor/cpp_builder.py``, ``CppBuilder.build``); the compiler writes straight to the binary's final name.

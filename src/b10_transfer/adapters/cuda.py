@@ -1,16 +1,16 @@
-"""What the CUDA driver has compiled from PTX, for devices that a library holds no binary for.
+"""The CUDA driver's cache: PTX that it compiled for devices for which a library has no binary.
 
-Layout (drivers of CUDA 13.1, as system calls show it; NVIDIA documents none): ``index`` and ``<hex>/<hex>/<hash>``, one
-file for each piece of PTX. On a miss the driver creates an entry under its final name and fills it; every look opens
-``index`` first, for writing. Names follow the PTX, the device and the driver, so another driver's entries do not hit.
+Layout (drivers of CUDA 13.1, from system calls; NVIDIA documents none): ``index`` and ``<hex>/<hex>/<hash>``, one file
+for each piece of PTX. On a miss the driver creates an entry under its final name and fills it. Each lookup first opens
+``index`` for writing. Names depend on the PTX, the device and the driver, so entries of another driver do not hit.
 
-What ``index`` says of the entries is not known, so that one of one pod beside entries of another cannot be called
-sound: **the whole cache is one unit**. A save publishes it anew, whole, once it has all the files of the stored one and
-more; of two pods that compiled different things the first to save wins. An entry that was cut short by a killed process
-cannot be told from a finished one; whether the driver can is for the driver.
+The content of ``index`` is not documented, so an index of one pod may not match the entries of another. Therefore
+**the whole cache is one unit**. A save publishes it again if it has all files of the stored one and more. If two pods
+compiled different code, the first to save wins. Nothing here distinguishes an entry of a killed process from a finished
+one; the driver has to.
 
-The unit must have one name everywhere: its folder's. So the root is ``.nv``, the unit ``ComputeCache``, and a
-``CUDA_CACHE_PATH`` that does not end so is left alone: what lies around it may be anything, a home directory say.
+The unit must have one name everywhere, which is its folder's. So the root is ``.nv`` and the unit ``ComputeCache``.
+Another ``CUDA_CACHE_PATH`` is left alone, because its parent may be any directory, for example a home directory.
 """
 
 from __future__ import annotations

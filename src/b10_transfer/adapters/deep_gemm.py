@@ -1,14 +1,14 @@
 """DeepGEMM's kernels.
 
 Layout (DeepGEMM 2.6, ``csrc/jit/compiler.hpp``): ``cache/kernel.<name>.<hash>/`` with ``kernel.cu`` and
-``kernel.cubin``, compiled in ``tmp/<uuid>/`` and renamed into place whole. A folder with only one of the two ends the
-process, so that a unit must never be in place half.
+``kernel.cubin``, compiled in ``tmp/<uuid>/`` and renamed into place whole. If a folder has only one of the two,
+DeepGEMM ends the process. So a unit must never be incomplete.
 
 The hash covers the generated code, the content of DeepGEMM's headers that it includes (hence its version), the
-compiler's version and its flags, among them the path of those headers: packages that lie elsewhere never hit.
+compiler's version and its flags, among them the path of those headers: a package at another path never hits.
 
-vLLM and SGLang each point DeepGEMM at a folder of their own, in their own process: another cannot see it. These places
-come before DeepGEMM's own among the adapters, so that they have one name for whoever looks (:mod:`.sglang`).
+vLLM and SGLang each point DeepGEMM at a folder of their own, and other processes cannot see that. The adapters of these
+places come before DeepGEMM's own, so that each place has the same name in every process (:mod:`.sglang`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether a library is whole: a linker that is killed leaves a file that begins like one."""
+"""Whether a library is complete: a linker that was killed leaves a file that begins like one."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _LOADED = 1
 
 
 def is_whole_library(path: Path) -> bool:
-    """Whether a file is no library that a linker has not finished.
+    """Whether a linker has finished a file. A file that is no ELF file counts as finished.
 
-    An unfinished one is empty, begins with zeros (some linkers write the header last), or is an ELF file of which a
-    table, a section or a loaded segment ends behind the file.
+    An unfinished file is empty, begins with zeros (some linkers write the header last), or is an ELF file with a table,
+    a section or a loaded segment that ends behind the end of the file.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:  # whoever reads it next finds that out
+    except FileNotFoundError:  # the next reader notices
         return True
     except OSError:
         return False
@@ -59,7 +59,7 @@ def _is_whole(descriptor: int, size: int) -> bool:
 
 
 class _Entry(NamedTuple):
-    """An entry of a table, and which of its fields tell its type and what it stands for."""
+    """The fields of an entry of a table, and the positions of its type, offset and size."""
 
     fields: str
     type: int
@@ -67,7 +67,7 @@ class _Entry(NamedTuple):
     size: int
 
     def read(self, descriptor: int, file_size: int, start: int, each: int, count: int) -> Iterator[tuple[int, int]]:
-        """Of each entry its type, and where what it stands for ends. Raises struct.error if the table is not whole."""
+        """The type of each entry, and where its content ends. Raises struct.error if the table is not complete."""
         if not count:  # then the file may claim that the table is anywhere
             return
         entry = struct.Struct(self.fields)

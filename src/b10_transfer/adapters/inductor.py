@@ -10,7 +10,7 @@ Layout (torch 2.13; ``torch/_inductor/codecache.py``, ``runtime/autotune_cache.p
 ``aotautograd/<key>/``           likewise
 ``triton/<device>/<key>/``       Triton kernels, as in Triton's own cache
 ``cache/<hash of the system>``   results of max-autotune
-``memoizer_cache.json``          the same of what Inductor memoizes
+``memoizer_cache.json``          results that Inductor memoizes
 ``dynamo/code_state_….pkl``      which shapes Dynamo takes for dynamic
 ``dynamo/<key>/entry``           what precompilation has traced; a digest as the name if instant starts have
 ``cutedsl_compile_cache/<key>.o``  kernels of CuTe DSL (torch 2.14)

@@ -1,9 +1,9 @@
 """SGLang's own kernels, and the other compilers' caches where SGLang moves them.
 
-SGLang (0.5.23, ``srt/environ.py``) points other compilers at folders in its own cache directory, in its own process
-and unless their variables are set: another process cannot see it. So each of them has a second place here, which comes
-before the first among the adapters: the cache has one name, be it looked at from within SGLang's process or without.
-(The CUDA driver's is left alone there, see :mod:`.cuda`.)
+SGLang (0.5.23, ``srt/environ.py``) points other compilers at folders in its own cache directory, unless their variables
+are set. It does so in its own process, and other processes cannot see that. So each of these compilers has a second
+adapter here, before its first one. Thus a cache has the same name inside and outside of SGLang's process. (The CUDA
+driver's cache is left alone there, see :mod:`.cuda`.)
 
 Layout of its own caches (``sglang/kernels/jit``):
 
@@ -15,7 +15,7 @@ Layout of its own caches (``sglang/kernels/jit``):
                                                 renamed into place
 ==============================================  ======================================================================
 
-By its source both go by content alone, wherever things lie. (Not tried: both want a GPU.)
+According to their source, both depend on content alone, not on paths. (Not tried: both need a GPU.)
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class SglangFlashInferAdapter(FlashInferAdapter):
 
 
 def name_other_caches(env: EnvReader) -> None:
-    """Log which of SGLang's other caches are there: they are not saved. Once for each.
+    """Log once which other caches of SGLang exist. They are not saved.
 
     Their names hold what differs between pods (a process's number), or belong to versions before 0.5.23.
     """

@@ -1,9 +1,9 @@
-"""What PyTorch's TunableOp found about matrix products.
+"""The results of PyTorch's TunableOp, which tunes matrix products.
 
 ``PYTORCH_TUNABLEOP_FILENAME`` (torch 2.13, ``torch/cuda/tunable.py``) names one file for each device: the device's
 number replaces ``%d``, or goes before the extension. Without the variable the files are in the server's working
-directory, which nothing here knows: they are not saved. Nor is a file whose name does not tell that it is TunableOp's,
-because its folder may hold tables of other programs.
+directory. That is not known here, so they are not saved. A file without TunableOp in its name is not saved either,
+because its folder may have tables of other programs.
 
 A line is ``operator,parameters,solution,time``. Lines ``Validator,name,value`` come first and say for which versions
 and device the results hold: TunableOp ignores the whole file if one differs. It writes the file when its process ends,

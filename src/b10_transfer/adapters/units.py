@@ -25,7 +25,7 @@ _TRANSIENT = re.compile(
 
 
 class UnitKind(str, Enum):
-    """How the files of a unit lie, and so how they are put in place."""
+    """How the files of a unit are arranged, which decides how they are put in place."""
 
     FOLDER = "folder"
     """Everything below one folder; the folder is renamed into place whole."""
@@ -36,7 +36,7 @@ class UnitKind(str, Enum):
 
 
 class Unit(NamedTuple):
-    """The smallest thing that is published, restored or replaced whole.
+    """The smallest set of files that is published, restored or replaced completely.
 
     ``path`` is relative to the cache root, ``/``-separated. The unit's files are those below it (FOLDER), or those
     whose path is it, or begins with it and a dot (STEM).
@@ -52,7 +52,7 @@ def is_transient(path: str) -> bool:
 
 
 def any_transient(paths: Iterable[str]) -> bool:
-    """The same of many paths at once."""
+    """Whether any of many paths names something that is never an artifact."""
     lines = "\n".join(paths)
     return _is_hinted(lines) and any(map(is_transient, lines.split("\n")))
 

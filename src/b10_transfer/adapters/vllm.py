@@ -15,16 +15,16 @@ path as given, and, but for ``torch_aot_compile``, the sources that were traced:
 ``<hash>/rank_<i>_<j>/triton_cache/``
 =============================================  =======================================================================
 
-A graph that the index names and that is not there is an error to vLLM, no miss: such a rank folder is one unit. A
-``model`` holds all it needs, so the Inductor directory beside it groups as Inductor's own.
+If the index names a graph that is missing, vLLM fails: that is no miss. So such a rank folder is one unit. A ``model``
+contains everything it needs, so the Inductor directory beside it has Inductor's units.
 
 ``cache_key_factors.json`` and ``computation_graph.py`` are for people. vLLM writes them before it compiles and never
-reads them; the first holds values of environment variables. They do not travel.
+reads them. The first contains values of environment variables. They are not saved.
 
-The index records each artifact's absolute path, and vLLM read the artifact from there until it learned better
-(vllm-project/vllm#52154): the paths are taken out, and this machine's put in. Nothing else holds a path below the cache
-root that decides on a hit: ``model`` and the libraries do mention it, but hit in another place, as the tests with the
-real server show. Paths of *sources*, and the model's, are in the hash: they must be the same on every pod.
+The index contains each artifact's absolute path, and earlier versions of vLLM read the artifact from there
+(vllm-project/vllm#52154). A save removes these paths, and a load puts in this machine's. No other path below the cache
+root decides on a hit. ``model`` and the libraries contain such paths, but hit elsewhere too, as the tests with the real
+server show. Paths of *sources* and of the model are in the hash: they must be the same on every pod.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""What vLLM knows of model classes.
+"""vLLM's facts about model classes.
 
 Layout (vLLM 0.32, ``vllm/model_executor/models/registry.py``): ``VLLM_CACHE_ROOT/modelinfos/<module>-<class>.json``
-with ``hash``, of the module's source, and ``modelinfo``, what the class supports; written under another name, then
-renamed. To find that out vLLM imports the class in a process of its own, at every start without such a file: some 10 s.
+with ``hash``, of the module's source, and ``modelinfo``, the features of the class. It is written under another name
+and renamed. At each start without such a file, vLLM imports the class in a process of its own, which takes about 10 s.
 
-The hash is of that one source; what the class inherits from others is not in it. So a file travels with vLLM's version,
-and to another version as one whose hash fits nothing, which vLLM writes anew. Those of models that plugins bring do not
-travel: nothing here knows their version.
+The hash covers that one source, and no class that it inherits from. So a saved file also has vLLM's version. Another
+version of vLLM gets a file with a hash that fits nothing, and writes it again. Files about models of plugins are not
+saved, because nothing here knows the version of a plugin.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from .layout import Layout, stem_shape
 from .vllm_root import VLLM_CACHE_ROOT, vllm_cache_root
 
 _VERSION = "vllm"
-"""Where a file that travels says for which version it holds."""
+"""The key of vLLM's version in a saved file."""
 
 
 class VllmModelInfosAdapter(Adapter):
     """``VLLM_CACHE_ROOT/modelinfos``."""
 
     name = "vllm_modelinfos"
-    title = "What vLLM has found out about model classes; goes along with compiled artifacts, counts as none"
+    title = "vLLM's facts about model classes; auxiliary: saved only together with artifacts"
     units = "a file, valid for one version of vLLM"
     variables = (VLLM_CACHE_ROOT,)
     accompanies = True
@@ -69,7 +69,7 @@ def _read(data: bytes) -> dict[str, object]:
 
 
 def _installed_version() -> str | None:
-    """vLLM's version, from its files; in one built between two releases the commit is part of it."""
+    """vLLM's version, from its files. The version of a build between two releases includes the commit."""
     source = interpreter().read_module_file("vllm", "_version.py")
     found = source and re.search(r"^__version__ = .*?['\"]([^'\"]+)['\"]", source, re.MULTILINE)
     return found.group(1) if found else None

@@ -1,4 +1,4 @@
-"""Where vLLM keeps what it may lose: the directory below which several of the caches lie."""
+"""vLLM's cache directory, which contains several of the caches."""
 
 from __future__ import annotations
 
