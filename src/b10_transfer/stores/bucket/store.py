@@ -56,7 +56,7 @@ only be busy when a fleet starts."""
 _CLOCK = ".clock"
 _CLOCK_TRIES = 5
 _MOST_ABANDONED = 100
-"""One clean-up deletes at most so many objects: each takes a request."""
+"""One clean-up deletes so many objects at most."""
 _HEXADECIMAL = frozenset("0123456789abcdef")
 _WITHOUT_SUFFIXES = ("az://", "abfs://", "abfss://")
 """Azure has no ranges that count from an object's end, so a reader requests the size first."""
@@ -69,7 +69,7 @@ class BucketStore(RangedStore):
         check_variables(url, os.environ)
         self.location = url
         self._timeout_s = max(timeout_s, 1.0)
-        # obstore retries nothing: it cannot know which requests may be retried, and for how long.
+        # obstore cannot know which requests may be retried, and for how long.
         self._store = self._connected({"max_retries": 0, "retry_timeout": timedelta(0)})
         self._was_reached = False
         self._pace = Pace(self._timeout_s)
@@ -87,12 +87,13 @@ class BucketStore(RangedStore):
 
     def list(self, folder: str) -> list[ObjectInfo]:
         try:
-            listed = sorted(map(_info, self._listing(folder)["objects"]), key=_name_of)
+            found = self._below(folder)
         except UnusableNameError:
-            below = self._below(folder, skips_odd=True)
-            listed = sorted((info for info in below if _folder_of(info) == folder), key=_name_of)
-        check_count(len(listed), f"{self.location}/{folder}")
-        return listed
+            try:
+                found = [*map(_info, self._listing(folder)["objects"])]
+            except UnusableNameError:
+                found = self._below(folder, skips_odd=True)
+        return sorted((info for info in found if _folder_of(info) == folder), key=_name_of)
 
     def list_each(self, folders: Sequence[str]) -> Sequence[Sequence[ObjectInfo]]:
         [parent] = {folder.rpartition("/")[0] for folder in folders}
@@ -108,7 +109,7 @@ class BucketStore(RangedStore):
     def _below(self, folder: str, *, skips_odd: bool = False) -> Sequence[ObjectInfo]:
         """List everything below a folder; on request without names that begin with a slash, dot or control character.
 
-        The client refuses a whole page of keys for one that has an empty component, ``..`` or a control character. Most
+        The client refuses a whole page of keys for one with an empty component, ``..`` or a control character. Most
         such keys sort before every name that this package gives.
         """
         offset, where = f"{folder}/0" if skips_odd else None, f"{self.location}/{folder}"
@@ -181,12 +182,10 @@ class BucketStore(RangedStore):
         except UnusableNameError:  # they are at most 256, and harmless
             return 0
         names = [info["path"] for info in page if _is_clock(info["path"]) and info["last_modified"] < oldest]
-        removed = 0
-        for name in names[:_MOST_ABANDONED]:
+        for removed, name in enumerate(names[:_MOST_ABANDONED]):
             if not self._delete_if_allowed(name):
-                break
-            removed += 1
-        return removed
+                return removed
+        return len(names[:_MOST_ABANDONED])
 
     def _delete_if_allowed(self, name: str) -> bool:
         """Delete an object that is no longer needed; False if that fails, for example without permission."""

@@ -63,6 +63,8 @@ def test_object_opens_whether_or_not_a_bucket_gives_ranges_from_the_end(
 
 
 _FLOOD = """
+import sys
+from datetime import datetime
 import obstore
 from obstore.store import MemoryStore
 from b10_transfer.stores import base
@@ -82,6 +84,17 @@ except base.TooManyObjectsError as error:
     assert "s3://bucket/prefix/a/foreign" in str(error), error
 else:
     raise AssertionError("it was listed")
+
+def endless(*_, **__):
+    while True:
+        yield [{"path": "a/packs/one", "size": 0, "last_modified": datetime.now()}] * 50
+
+obstore.list = endless
+try:
+    store.list("a/packs")
+except base.TooManyObjectsError:
+    sys.exit(0)
+sys.exit(1)
 """
 
 
@@ -261,14 +274,14 @@ def sleep(seconds):
 time.sleep = sleep
 failures = [eval(failure) for failure in sys.argv[1:]]
 
-def fail(*_):
+def fail(*_, **__):
     took_s, failure = failures.pop(0) if len(failures) > 1 else failures[0]
     clock[0] += took_s
     if failure:
         raise OSError(failure)
-    return {"objects": [], "common_prefixes": []}
+    return []
 
-obstore.list_with_delimiter = fail
+obstore.list = fail
 store = BucketStore("s3://bucket/prefix", 60)
 try:
     while failures[0][1] or len(failures) > 1:
