@@ -102,6 +102,7 @@ def test_without_permission_to_delete_nothing_accumulates_without_bound(
         assert save().status is OperationStatus.SUCCESS
     clocks = {key.split("/")[-2] for key in bucket.keys(".clock")}
     assert all(len(name) == 2 for name in clocks), "names of a fixed set"
+    assert len(bucket.keys("leases/")) <= 2 * len(bucket.keys("packs/"))
 
 
 def test_leftovers_that_may_not_be_deleted_cost_a_save_a_few_requests(
