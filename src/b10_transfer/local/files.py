@@ -15,11 +15,11 @@ from .ownership import FOLDER, OpenRoot
 _OF_THE_FILE_SYSTEM = "lost+found"
 """Made by mkfs at the top of an ext4 volume; root alone may read it."""
 _DEEPEST = 100
-"""Folders below each other that a walk looks through: compilers nest a dozen at most, and each takes a descriptor."""
+"""The most nested folders that a scan enters. Compilers nest a dozen at most, and each takes a descriptor."""
 
 
 class LocalFile(NamedTuple):
-    """A file as it was found. If it is found equal again, nobody has written to it in between."""
+    """A file as it was found. If it is found equal again, no process has written to it in between."""
 
     path: str
     """Relative to its root."""
@@ -30,7 +30,7 @@ class LocalFile(NamedTuple):
 
     @property
     def as_read(self) -> FileFound:
-        """What reading it whole tells of it, if it still is as it was found."""
+        """The result of reading the whole file, if it has not changed since."""
         return (self.size, self.size, self.mtime_ns, self.inode)
 
 
@@ -42,7 +42,7 @@ class LocalUnit:
     unit: Unit
     files: tuple[LocalFile, ...]
     results: bytes | None = None
-    """What is published instead of its file: the results in it, and those that the store has already."""
+    """Content that is published instead of its file: its results, and those that the store has already."""
 
     @property
     def root(self) -> CacheRoot:
@@ -51,7 +51,7 @@ class LocalUnit:
 
     @property
     def name(self) -> str:
-        """What it is called in a pack."""
+        """Its name in a pack."""
         return f"{self.root.name}/{self.unit.path}"
 
     @property
@@ -61,10 +61,10 @@ class LocalUnit:
 
 
 class RootScan:
-    """One look at a cache root: its units, and how many entries are none of its compiler's.
+    """One scan of a cache root: its units, and the number of entries that its compiler did not write.
 
-    Only folders that the compiler writes to are looked into, and no link is followed. Left out, and noted in the open
-    root, is what cannot be read and what another user could have written.
+    The scan enters only folders that the compiler writes to, and follows no link. It leaves out entries that cannot be
+    read or that another user could have written, and notes them in the open root.
     """
 
     def __init__(self, opened: OpenRoot) -> None:
@@ -74,14 +74,14 @@ class RootScan:
         self._root = opened.root
         inside = len(str(self._root.path)) + 1
         self._foreign = {_OF_THE_FILE_SYSTEM, *(str(path)[inside:] for path in self._root.nested)}
-        """The store and the like, which are not looked into."""
+        """Entries that are not entered: the store, for example."""
         self._mixed: set[str] = set()
         """Folders that hold unrecognised files."""
 
     def units(self, start: str = "", *, deep: bool = True) -> Iterator[tuple[Unit, list[LocalFile]]]:
         """Each unit in the folder ``start``, with the files that its compiler wrote, sorted by path.
 
-        What vanishes meanwhile is passed over. With ``deep`` the folders in it are looked into as well.
+        Files that vanish meanwhile are left out. With ``deep`` the scan also enters the folders in it.
         Raises LocalCacheError if the root itself cannot be read.
         """
         gathered: dict[Unit, list[LocalFile]] = {}
@@ -127,7 +127,7 @@ class RootScan:
 
     def _opened_start(self, start: str) -> _Folder | None:
         try:
-            # By a descriptor of its own: one that is shared is read from where the last scan of it ended.
+            # With a descriptor of its own: a shared one would continue where the last scan ended.
             return _Folder(self._opened.open_folder(start or "."), f"{start}/" if start else "", [])
         except (FileNotFoundError, NotADirectoryError):
             return None
@@ -151,7 +151,7 @@ class RootScan:
         return None
 
     def _listed(self, folder: _Folder) -> list[tuple[Unit, LocalFile]]:
-        """The files in a folder; the folders in it that are worth a look are added to ``folder.names``."""
+        """The files in a folder; folders in it that may hold artifacts are added to ``folder.names``."""
         files: list[tuple[Unit, LocalFile]] = []
         claim = self._root.unit_of if self._root.neighbours else self._root.adapter.unit_of
         try:
@@ -198,7 +198,7 @@ class _Folder(NamedTuple):
     prefix: str
     """Its path below the root and a slash; empty for the root."""
     names: list[str]
-    """The folders in it that are still to be looked through."""
+    """Its folders that are still to be scanned."""
 
 
 def _as_found(path: str, status: os.stat_result) -> LocalFile:

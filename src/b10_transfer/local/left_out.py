@@ -15,14 +15,14 @@ T = TypeVar("T")
 
 
 def cause_of(error: CacheError) -> str:
-    """What errors of several caches have in common: the same folder above them, for example."""
+    """The cause that errors of several caches may share, for example the same folder above them."""
     return error.detail if isinstance(error, LocalCacheError) else str(error)
 
 
 def planned_without(failed: Mapping[str, CacheError], plan: Callable[[], T]) -> T:
     """Make a plan, and log which caches the operation leaves out.
 
-    What the operation fails with is in its own result, and is not logged here.
+    If the plan fails, its error is in the result of the operation and is not logged here.
 
     Args:
         failed: Why caches cannot be used, by name.

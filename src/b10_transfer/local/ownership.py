@@ -1,7 +1,7 @@
-"""Who else could change a local cache: compilers run what lies there, and a save publishes it.
+"""Checks whether other users could change a local cache: compilers run its files, and a save publishes them.
 
 The check goes from ``/`` down. Each folder must belong to this user or root, and nobody else may replace its entries.
-Once a folder has passed, no other user can exchange it, so the check of the next one is about the right folder.
+Once a folder has passed, no other user can replace it. So the check of the next one looks at the right folder.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..errors import LocalCacheError, explained
 from ..stores.locality import is_mount_point
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-"""How a folder is opened: a link in its place is an error."""
+"""Flags to open a folder. A link in its place is an error."""
 _ADVICE = (
     "what lies there would be run. Remove it, choose another directory, or set B10_SHARED_ROOTS=1 if other users may "
     "run code here"
@@ -35,7 +35,7 @@ class User:
 
 @dataclass
 class _Way:
-    """What is known of the folders from ``/`` to a cache root, as far as they exist."""
+    """Facts about the folders from ``/`` to a cache root, as far as they exist."""
 
     owner: User | None = None
     """The user, neither this one nor root, to whom root has given a folder on the way."""
@@ -98,9 +98,9 @@ class OpenRoot:
         self.root = root
         self.descriptor = descriptor
         self.left_out: list[LocalCacheError] = []
-        """Why entries that a walk has met were left out: the first few."""
+        """Why entries were left out: the first few."""
         status = os.fstat(descriptor)
-        # Where no other user can enter, or all who can are trusted, its entries need no check of their own.
+        # If no other user can enter, or all who can are trusted, its entries need no check of their own.
         self._is_exposed = way.is_reachable and not way.is_volume and not root.may_be_shared
         self._owners = {os.geteuid(), _ROOT, status.st_uid} | ({way.owner.uid} if way.owner else set())
         self._trusts_group = bool(status.st_mode & stat.S_IWGRP)
@@ -208,12 +208,12 @@ def _on_the_way(path: str) -> list[str]:
 
 
 def _is_own(status: os.stat_result, everybody_creates: bool) -> bool:
-    """Whether an entry belongs to this user or root, for all that this process can tell."""
+    """Whether an entry belongs to this user or root, as far as this process can see."""
     return status.st_uid in (os.geteuid(), _ROOT) or (not everybody_creates and _is_unmapped(status.st_uid))
 
 
 def _belongs_to_owner(way: _Way, folder: str, status: os.stat_result, everybody_creates: bool) -> bool:
-    """Whether root loads here for another user; if so, note him."""
+    """Whether root loads here for another user. If so, remember that user."""
     if os.geteuid() != _ROOT or (everybody_creates if way.owner is None else way.owner.uid != status.st_uid):
         return False
     way.owner, way.owned = User(status.st_uid, status.st_gid), way.owned or folder
@@ -221,7 +221,7 @@ def _belongs_to_owner(way: _Way, folder: str, status: os.stat_result, everybody_
 
 
 def _is_unmapped(uid: int) -> bool:
-    """Whether the kernel shows this user for all that a container has no number for, the machine's root among them."""
+    """Whether the kernel shows this id for users without one in this container, like the host's root."""
     try:
         if uid != int(Path("/proc/sys/kernel/overflowuid").read_text()):
             return False

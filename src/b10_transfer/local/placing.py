@@ -26,19 +26,19 @@ from .staging import StagedTree
 logger = logging.getLogger(__name__)
 
 _TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
-"""What a rename answers when there is something in its way."""
+"""Errors of a rename if the target exists."""
 _CANNOT_RENAME = {errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM}
-"""What it answers if a folder cannot become the root, though units can be put into one that is made there."""
+"""Errors of a rename if a folder cannot become the root, although a new root could take units."""
 _CREATED = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 @dataclass
 class Restored:
-    """What a restore did."""
+    """The result of a restore."""
 
     union: Union
-    """What it restored from: without the packs whose content turned out to be damaged."""
+    """The union that it restored from, without packs that turned out to be damaged."""
     names: list[str] = field(default_factory=list)
     """Names of the units that are in place."""
     files: int = 0
@@ -46,15 +46,15 @@ class Restored:
     packed_bytes: int = 0
     packs: set[str] = field(default_factory=set)
     failures: list[CacheError] = field(default_factory=list)
-    """What could not be put in place, of roots or units; the others were."""
+    """Why roots or units could not be put in place. All others are in place."""
 
     @property
     def units(self) -> int:
-        """How many units are in place."""
+        """The number of units that are in place."""
         return len(self.names)
 
     def count(self, pack: Pack, unit: PackUnit) -> None:
-        """Note that a unit is in place."""
+        """Record that a unit is in place."""
         self.names.append(unit.name)
         self.files += len(unit.members)
         self.bytes += unit.size
@@ -63,7 +63,7 @@ class Restored:
             self.packed_bytes += pack.packed_bytes
 
     def fail(self, error: CacheError) -> None:
-        """Note, and say, what could not be put in place."""
+        """Record and log why units could not be put in place."""
         logger.warning("%s; the rest is restored without it", error)
         self.failures.append(error)
 
@@ -84,9 +84,9 @@ def place(cache: CacheRoot, tree: StagedTree, units: list[tuple[Pack, PackUnit]]
 
 
 def _become_root(tree: StagedTree, root: Path) -> bool:
-    """Make the staged tree the root, which is missing: all of a restore appears at once. False if it exists now."""
+    """Rename the staged tree to the root, so that a restore appears at once. False if the root exists now."""
     make_folders(root.parent, tree.folder_mode)
-    # The staged tree is private; the root gets the permissions that any new folder gets.
+    # The staged tree is private. The root gets the permissions of any new folder.
     mode = stat.S_IMODE(os.stat(tree.path).st_mode) | tree.folder_mode & ~tree.masked
     os.chmod(tree.path, mode)
     try:
@@ -110,7 +110,7 @@ def _place_unit(cache: CacheRoot, tree: StagedTree, unit: PackUnit) -> bool:
     if cache.adapter.is_held(root, known):
         return False
     _move_aside(presence.files(known), root, staged)
-    # A stem, or a folder that a killed compiler has left. What names the other files comes last.
+    # A stem, or a folder that a killed compiler has left. The file that names the others comes last.
     paths = sorted((below_root(member.path) for member in unit.members), key=cache.adapter.is_rewritten)
     for path in paths:
         make_folders((root / path).parent, tree.folder_mode)
@@ -119,7 +119,7 @@ def _place_unit(cache: CacheRoot, tree: StagedTree, unit: PackUnit) -> bool:
 
 
 def _add_results(results: Results, target: Path, restored: Path) -> bool:
-    """Add results to a file that is there, unless its compiler writes to it meanwhile; False if it has all of them."""
+    """Add results to an existing file, unless its compiler writes to it meanwhile; False if it has all of them."""
     before = os.stat(target, follow_symlinks=False)
     local = target.read_bytes()
     try:
@@ -140,9 +140,9 @@ def _add_results(results: Results, target: Path, restored: Path) -> bool:
 
 
 def _move_aside(leftovers: Sequence[LocalFile], root: Path, staged: Path) -> None:
-    """Take away what a killed compiler has left of a unit: the staged tree goes once the restore is over.
+    """Move leftovers of a killed compiler to the staged tree, which is removed when the restore is over.
 
-    The folder itself stays, for a compiler that no lock tells of may be about to write to it.
+    The folder itself stays, because a compiler without a lock may be about to write to it.
     """
     for number, file in enumerate(leftovers):
         with suppress(FileNotFoundError):
@@ -150,7 +150,7 @@ def _move_aside(leftovers: Sequence[LocalFile], root: Path, staged: Path) -> Non
 
 
 def _link(staged: Path, target: Path) -> None:
-    """Give a staged file its name, unless a compiler was faster: then its file stays, with the same content."""
+    """Give a staged file its final name. If a compiler was faster, its file stays, with the same content."""
     try:
         os.link(staged, target, follow_symlinks=False)
     except FileExistsError:
@@ -162,7 +162,7 @@ def _link(staged: Path, target: Path) -> None:
 
 
 def _copy(staged: Path, target: Path) -> None:
-    """The same without hard links. A rename would replace a file that was compiled a moment ago."""
+    """Copy a file, on file systems without hard links. A rename could replace a file that was just compiled."""
     try:
         descriptor = os.open(target, _CREATED, 0o600)
     except FileExistsError:

@@ -1,4 +1,4 @@
-"""Which units are already in a cache root."""
+"""Finds units that are already in a cache root."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def missing(units: Wanted, roots: Iterable[CacheRoot]) -> list[str]:
 
 
 class Presence:
-    """What is in a cache root, at the moment when it is first looked for."""
+    """The units in a cache root at the time of the first look."""
 
     def __init__(self, root: CacheRoot) -> None:
         self._root = root
         self._stems: dict[str, dict[Unit, list[LocalFile]]] = {}
-        """What is known of folders that hold many units."""
+        """The units of folders that hold many."""
         try:
             self._opened = open_private(root, to_restore=True)
         except LocalCacheError:  # it is not restored to either
@@ -45,7 +45,7 @@ class Presence:
         return bool(files) and self._root.adapter.is_complete(self._root.path, unit, files)
 
     def lacks_results(self, unit: PackUnit) -> bool:
-        """Whether a file that collects results, and that is there, may lack some of a stored one."""
+        """Whether an existing file of results may lack some results of the stored one."""
         path = below_root(unit.name)
         if self._root.adapter.results_of(path) is None or unit.size > MOST_BYTES:
             return False

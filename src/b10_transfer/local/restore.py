@@ -1,8 +1,8 @@
 """Put units in place while compilers may be running and other ranks may be restoring.
 
-Everything is first written to a staging folder in the cache root, each byte out of a verified frame. Then the units are
-put in place one by one: a folder by a rename, the files of a stem by links. A root that does not exist appears by one
-rename. None of these replaces anything: a reader sees all of a unit or none of it, and what is there already stays.
+Files are first written to a staging folder in the cache root, from verified frames only. Then the units are put in
+place one by one: a folder by a rename, the files of a stem by links. A root that does not exist appears by one rename.
+None of these replaces a file. So a reader sees all of a unit or none of it, and existing files stay.
 
 A root that cannot be restored to does not affect the others.
 """
@@ -27,7 +27,7 @@ from .staging import StagedTree, staged_tree
 from .writing import stage
 
 _BLOCK_BYTES = 4096
-"""What a file system allots for a file at least."""
+"""The least space that a file takes on a file system."""
 
 
 def restore(
@@ -110,7 +110,7 @@ def _stage_roots(roots: Mapping[str, CacheRoot], result: Restored, cleanup: Exit
 
 
 def _by_pack(wanted: Wanted) -> list[tuple[Pack, list[PackUnit]]]:
-    """The wanted units of each pack, so that a pack is read once."""
+    """The wanted units by pack, so that each pack is read once."""
     grouped: dict[str, tuple[Pack, list[PackUnit]]] = {}
     for pack, unit in wanted.values():
         grouped.setdefault(pack.id, (pack, []))[1].append(unit)
@@ -153,7 +153,7 @@ def _drop_without_room(
 
 
 def _variable(root: CacheRoot) -> str:
-    """The variable that says where a cache is: its own rather than one that it shares."""
+    """The variable that decides where a cache is: its own rather than a shared one."""
     return root.adapter.variables[-1].name if root.adapter.variables else "TMPDIR"
 
 

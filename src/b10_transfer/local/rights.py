@@ -1,4 +1,4 @@
-"""Root acts with the rights of another user, so that this user's links lead it to nothing that he may not change.
+"""Root acts with the rights of another user, so that links of that user lead it to nothing that the user cannot change.
 
 Linux gives every thread its own rights on file systems (``setfsuid``), so no other thread of the process is affected.
 """
@@ -26,7 +26,7 @@ _GET_DUMPABLE, _SET_DUMPABLE = 3, 4
 
 @contextmanager
 def rights_of(user: User | None) -> Iterator[None]:
-    """Have this thread act on file systems with the rights of a user; None for those that it has.
+    """Let this thread use the rights of a user on file systems; None for its own rights.
 
     Raises LocalCacheError if it cannot.
     """
@@ -52,7 +52,7 @@ def rights_of(user: User | None) -> Iterator[None]:
 
 
 def _assume(libc: ctypes.CDLL, user: User, groups: Sequence[int]) -> None:
-    """Change the rights of this thread. The group comes first or last: changing it takes root's rights."""
+    """Change the rights of this thread. The group changes first or last, because that needs root's rights."""
     import ctypes
 
     try:

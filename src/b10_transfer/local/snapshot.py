@@ -1,7 +1,7 @@
-"""Take artifacts out of the local caches: find the units, choose those a store lacks, pack them.
+"""Reads artifacts from the local caches: finds the units, chooses those that a store lacks, and packs them.
 
-A compiler may be writing meanwhile. A unit that its adapter calls incomplete, or whose files are not the same after
-they were read as when they were found, is left for the next save: it is never published half.
+A compiler may write meanwhile. A unit is left for the next save if its adapter calls it incomplete, or if its files
+changed while they were read. So a unit is never published half.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _log_entries_left_out(opened: OpenRoot) -> None:
 
 
 def _fitting(units: list[LocalUnit]) -> list[LocalUnit]:
-    """Those of one root whose paths the format has room for, beside those before them."""
+    """The units of one root whose paths fit into the format."""
     with suppress(ValueError):  # nearly always all of them, and at once they take a fraction of the time
         _check_fit(units, DistinctPaths())
         return units
@@ -118,7 +118,7 @@ def _fitting(units: list[LocalUnit]) -> list[LocalUnit]:
 
 
 def _check_fit(units: Iterable[LocalUnit], distinct: DistinctPaths) -> None:
-    """Raise ValueError unless the format has room for some units' paths, beside ``distinct``."""
+    """Raise ValueError if the paths of some units do not fit into the format beside ``distinct``."""
     paths = [f"{unit.root.name}/{file.path}" for unit in units for file in unit.files]
     if paths:
         check_paths(paths)
@@ -128,17 +128,17 @@ def _check_fit(units: Iterable[LocalUnit], distinct: DistinctPaths) -> None:
 def lacking(
     units: Iterable[LocalUnit], stored: Mapping[str, PackUnit], settled: Collection[str] = ()
 ) -> list[LocalUnit]:
-    """The units that a store holding ``stored`` would gain by.
+    """The units that are new to a store that holds ``stored``.
 
-    Compilers name their artifacts by what went into them, so a unit of a known name is the same work done twice, even
-    where its bytes differ (they hold timings). It counts as new only if it has all the files that the stored one has,
-    and more: a graph for one more set of guards, a library that was not there yet.
+    Compilers name artifacts by their inputs. So a unit with a known name is the same work, even if its bytes differ:
+    they hold timings. It counts as new only if it has all files of the stored unit and more, for example a graph for
+    one more set of guards, or a library that was missing.
 
-    Where a name covers less than the compiler checks, it may have found the stored unit out of date and replaced it.
-    Such a unit counts as new if its content differs and its name is among the ``settled`` ones: what was published a
-    moment ago was probably compiled at the same time.
+    If a name covers less than the compiler checks, the compiler may have replaced an outdated unit. Such a unit counts
+    as new if its content differs and its name is in ``settled``: a unit that was published a moment ago was probably
+    compiled at the same time.
 
-    What only goes along with artifacts is new if one of those is.
+    Units of auxiliary caches are new only together with artifacts.
     """
     new = [
         unit
@@ -156,7 +156,7 @@ def lacking(
 
 
 def _holds_sound_results(unit: LocalUnit) -> bool:
-    """Whether a unit is another one than a file of results that is not as its compiler writes it."""
+    """False for a file of results that is not as its compiler writes it."""
     results = unit.root.adapter.results_of(unit.unit.path)
     if results is None or unit.size > MOST_BYTES:
         return True
@@ -178,9 +178,9 @@ def _log_malformed(unit: LocalUnit, error: ValueError) -> None:
 def with_new_results(
     units: Iterable[LocalUnit], stored: Mapping[str, PackUnit], read_stored: Callable[[str], bytes | None]
 ) -> list[LocalUnit]:
-    """Units in which a compiler collects results, with some that the store lacks, and all that it has.
+    """Units with results that the store lacks. Their content is merged with the results in the store.
 
-    A unit whose name the store lacks is none of them. A file that is not as a compiler writes it is left out.
+    Units with names that the store lacks are not among them. A file that is not as a compiler writes it is left out.
     """
     found = []
     for unit in units:
@@ -202,7 +202,7 @@ def with_new_results(
 
 
 def hold_artifacts(units: Iterable[LocalUnit]) -> bool:
-    """Whether there is an artifact among units, not only what goes along with artifacts."""
+    """Whether any of the units is of a cache that is not auxiliary."""
     return any(not unit.root.adapter.accompanies for unit in units)
 
 
@@ -216,7 +216,7 @@ def _differs(local: LocalUnit, stored: PackUnit) -> bool:
 
 
 def content(unit: LocalUnit) -> frozenset[tuple[str, str]]:
-    """Path in a pack and SHA-256 of each of a unit's files, as they would travel; empty if they are being written."""
+    """Path in a pack and SHA-256 of each of a unit's files, as a pack would hold them; empty if they change."""
     found = set()
     buffer = memoryview(bytearray(_BUFFER_BYTES))
     try:
@@ -234,7 +234,7 @@ def content(unit: LocalUnit) -> frozenset[tuple[str, str]]:
 
 
 def in_order(units: Iterable[LocalUnit]) -> deque[LocalUnit]:
-    """Units in the order in which they pack best: like beside like."""
+    """Units in the order that compresses best: similar units side by side."""
     return deque(sorted(units, key=_likeness))
 
 
@@ -274,7 +274,7 @@ def pack(units: deque[LocalUnit], writer: PackWriter, left_out: Packed) -> None:
 
 
 def log_times(units: Iterable[LocalUnit]) -> None:
-    """Warn of files whose times the format has no room for."""
+    """Warn of files whose times do not fit into the format."""
     odd = [
         f"{unit.root.path}/{file.path}"
         for unit in units
@@ -291,8 +291,8 @@ def log_times(units: Iterable[LocalUnit]) -> None:
 
 
 def compiled_since(unit: LocalUnit, stored: PackUnit, since_s: float) -> bool:
-    """Whether this pod compiled a unit although the store had it since then: its files are neither restored nor
-    published ones, and newer."""
+    """Whether this pod compiled a unit although the store had it: its files are newer, and neither restored nor
+    published."""
     times = {member.path: member.mtime_ns for member in stored.members}
     newer = [
         file.mtime_ns
@@ -307,5 +307,5 @@ def _extends(local: LocalUnit, stored: PackUnit) -> bool:
 
 
 def _likeness(unit: LocalUnit) -> tuple[str, int, str]:
-    """Variants of one kernel have files of the same names and about the same size; side by side they pack best."""
+    """Variants of one kernel have files of the same names and about the same size; side by side they compress best."""
     return (unit.files[0].path.rpartition("/")[2], unit.size, unit.name)

@@ -26,14 +26,14 @@ class UnitChangedError(Exception):
 
 
 class Sources:
-    """The files of a unit as they travel, to be read one by one or all at once."""
+    """The files of a unit as a pack holds them, to be read one by one or all at once."""
 
     def __init__(self, unit: LocalUnit) -> None:
         self._unit = unit
         self._opened = unit.opened
         self.files: list[SourceFile] = []
         self._contents: list[LocalFile | bytes] = []
-        """Of each its place on this machine, or its content without this machine's paths."""
+        """The place of each file on this machine, or its content without this machine's paths."""
         paths = {file.path for file in unit.files}
         prefix, is_rewritten = f"{unit.root.name}/", unit.root.adapter.is_rewritten
         for file in unit.files:
@@ -95,7 +95,7 @@ def read_whole(unit: LocalUnit) -> bytes:
 
 
 class _UnchangedFile:
-    """A file that is read on condition that it stays as it was found: leaving it raises UnitChangedError otherwise."""
+    """A file that must not change while it is read: leaving the context raises UnitChangedError otherwise."""
 
     __slots__ = ("_descriptor", "_found", "_path")
 

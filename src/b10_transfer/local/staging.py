@@ -1,8 +1,8 @@
 """Local staging: where new units are written before they are put in place, and the lock of a cache root.
 
-What is staged lies inside the root, under names that are never artifacts, so that it takes on the root's group, access
-control lists and file system. If the root does not exist it lies beside it, and the root appears by one rename. The
-lock lies beside the root, or inside if the root is a mount point or the folder above it cannot be written.
+Staged files are inside the root, under names that are never artifacts. So they have the root's group, access control
+lists and file system. If the root does not exist, they are beside it, and the root appears by one rename. The lock is
+beside the root, or inside it if the root is a mount point or the folder above it is not writable.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .rights import rights_of
 logger = logging.getLogger(__name__)
 
 LOCKS_SHARE = 0.5
-"""The part of an operation's time that it waits for locks at most. Then it goes on without: locks only save work."""
+"""The largest part of an operation's time that it waits for locks. Then it continues without: locks only save work."""
 _STAGING = ".b10-staging-"
 _LOCK = ".b10-lock"
 _POLL_S = 0.02
@@ -93,13 +93,13 @@ class StagedTree:
         """Release the descriptors; the files stay."""
         self._is_over = True
         with self._guard:
-            # A thread that hangs in a write goes on with it some day: its descriptor must not mean another folder then.
+            # A thread that hangs in a write may continue later. Its descriptor must not mean another folder by then.
             if self._writers == 0 and self._descriptor >= 0:
                 os.close(self._descriptor)
                 self._descriptor = -1
 
     def _find_masked(self) -> int:
-        """The permissions that creating a file here does not give: by the umask, which cannot be read, or by an ACL."""
+        """The permissions that new files here do not get, because of the umask, which cannot be read, or an ACL."""
         name = ".mode"
         descriptor = os.open(name, _CREATE, 0o777, dir_fd=self._descriptor)
         try:
@@ -131,14 +131,14 @@ def _new_tree(folder: Path, prefix: str, user: User | None) -> StagedTree:
     while True:
         path = folder / f"{prefix}{secrets.token_hex(8)}"
         os.mkdir(path, 0o700)
-        # Until it is locked, another process may take it for a dead one's and remove it.
+        # Until it is locked, another process may remove it as a dead process's tree.
         with suppress(FileNotFoundError):
             os.chmod(path, 0o700)  # whatever the umask has taken away
             return StagedTree(path, user, 0o775 if is_groups else 0o755)
 
 
 def remove_leftovers(root: Path, *, may_be_shared: bool = False) -> None:
-    """Remove what dead processes left staged for a root that exists. (A :func:`staged_tree` does so by itself.)"""
+    """Remove staged files of dead processes for an existing root. (:func:`staged_tree` does this, too.)"""
     with suppress(OSError, LocalCacheError):
         if os.path.exists(root):
             user = user_to_restore_at(root, may_be_shared=may_be_shared)
@@ -151,8 +151,8 @@ def remove_leftovers(root: Path, *, may_be_shared: bool = False) -> None:
 def locked(root: Path, patience: Deadline, *, may_be_shared: bool = False) -> Iterator[None]:
     """Hold a root's lock, which makes other ranks of the pod wait for the restore in progress instead of repeating it.
 
-    The kernel releases it when its holder dies. It only saves work: if it cannot be had, or not within ``patience``,
-    this goes on without it.
+    The kernel releases it when its holder dies. It only saves work: if it is not acquired within
+    ``patience``, this continues without it.
     """
     try:
         user = user_to_restore_at(root, may_be_shared=may_be_shared)
@@ -183,7 +183,7 @@ def wait_for_restore(root: Path, patience: Deadline, *, may_be_shared: bool = Fa
 
 
 class _Lock:
-    """An open lock file. Leaving it releases the lock, if it was ever had, and closes the file."""
+    """An open lock file. Leaving the context releases the lock and closes the file."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -198,7 +198,7 @@ class _Lock:
         os.close(self._descriptor)
 
     def try_it(self) -> bool:
-        """Whether the lock is had now. Raises OSError on a file system without locks."""
+        """Try to acquire the lock; whether it is held now. Raises OSError on a file system without locks."""
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -206,12 +206,12 @@ class _Lock:
         return True
 
     def wait(self, root: Path, patience: Deadline) -> None:
-        """Wait for the lock; without locks there is nothing to wait for."""
+        """Wait for the lock. On a file system without locks, do not wait."""
         with suppress(OSError):
             while not self.try_it():
                 if patience.remaining_s <= _POLL_S:
                     logger.warning(
-                        "the lock of %s is held by another process; this one goes on without it. It may do the same "
+                        "the lock of %s is held by another process; this one continues without it. It may do the same "
                         "work again",
                         root,
                     )
@@ -220,7 +220,7 @@ class _Lock:
 
 
 def _open_lock(path: Path, create: int, user: User | None) -> int:
-    """Open a lock. One that another user has made could be held for ever, and is an OSError."""
+    """Open a lock. Another user could hold a lock of his own for ever, so that raises OSError."""
     descriptor = os.open(path, os.O_RDWR | create | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     status = os.fstat(descriptor)
     if not _is_ours(status, user) or not stat.S_ISREG(status.st_mode):
@@ -234,7 +234,7 @@ def _is_ours(status: os.stat_result, user: User | None) -> bool:
 
 
 def _place(root: Path) -> tuple[Path, str]:
-    """The folder for a root's staging and lock, which is made, and how names there begin."""
+    """Make the folder for a root's staging and lock; that folder, and the prefix of names there."""
     inside, beside = _places(root)
     if os.path.isdir(root):
         return inside
@@ -247,7 +247,7 @@ def _cannot_be_beside(root: Path) -> bool:
 
 
 def _places(root: Path) -> tuple[tuple[Path, str], tuple[Path, str]]:
-    """Where a root's staging and lock lie, with how names begin: inside it and, while it is missing, beside it."""
+    """Folders for a root's staging and lock, with the prefix of names: in the root, and beside it."""
     return (root, ""), (root.parent, f".{root.name}")
 
 

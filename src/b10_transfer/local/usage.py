@@ -66,10 +66,10 @@ class CacheReport:
 
 
 class Usage:
-    """Remembers a load, and later tells what has become of what it restored.
+    """Remembers a load, and later reports how the restored units were used.
 
-    ``began_ns`` and ``ended_ns`` say when the load did, in nanoseconds since the epoch. Local file systems stamp files
-    by this machine's clock, never ahead of it.
+    ``began_ns`` and ``ended_ns`` are the times of the load, in nanoseconds since the epoch. Local file systems use this
+    machine's clock for the times of files.
     """
 
     def __init__(self, roots: Sequence[CacheRoot], restored: Iterable[str], began_ns: int, ended_ns: int) -> None:
@@ -79,9 +79,13 @@ class Usage:
         self._ended_ns = ended_ns
 
     def report(self, since_ns: int | None = None) -> CacheReport:
-        """Look at the caches. Raises LocalCacheError if they cannot be read.
+        """Report the use of each cache.
 
-        ``since_ns``: from when on units count as compiled, if that is before the load began.
+        Args:
+            since_ns: The time from which units count as compiled, if it is before the load. Default: the load's begin.
+
+        Raises:
+            LocalCacheError: The caches cannot be read.
         """
         began_ns = self._began_ns if since_ns is None else min(since_ns, self._began_ns)
         restored = Counter(name.partition("/")[0] for name in self._restored)
@@ -95,7 +99,7 @@ class Usage:
             was_restored = unit.name in self._restored
             if was_restored:
                 used[unit.root.name] += any(status.st_atime_ns != status.st_mtime_ns for status in statuses)
-            # By the time of the last change, which nothing sets back: a restored file's other times are old ones.
+            # Judged by the time of the last change, which no program sets. The other times of a restored file are old.
             after_ns = self._ended_ns if was_restored else began_ns
             compiled[unit.root.name] += any(status.st_ctime_ns > after_ns for status in statuses)
         caches = tuple(
@@ -103,7 +107,7 @@ class Usage:
                 cache=root.name,
                 path=str(root.path),
                 restored=restored[root.name],
-                used=used[root.name] if _is_told(used, restored, root) else None,
+                used=used[root.name] if _is_known(used, restored, root) else None,
                 compiled=compiled[root.name],
             )
             for root in self._roots
@@ -120,13 +124,13 @@ def _statuses(unit: LocalUnit) -> list[os.stat_result]:
     return found
 
 
-def _is_told(used: Counter[str], restored: Counter[str], root: CacheRoot) -> bool:
-    """Whether the number of used units is known: nothing restored is nothing used, and what moved did move."""
+def _is_known(used: Counter[str], restored: Counter[str], root: CacheRoot) -> bool:
+    """Whether the number of used units is known: zero if none was restored; else if reads are recorded."""
     return not restored[root.name] or bool(used[root.name]) or _records_reads(root.path)
 
 
 def _records_reads(folder: Path) -> bool:
-    """Whether reading a file moves its access time here. Tried out, because mount options do not tell of overlays."""
+    """Whether a read moves the access time here. Found by trial, because overlays hide their mount options."""
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".b10-probe-") as file:
             file.write(b"x")
@@ -139,9 +143,9 @@ def _records_reads(folder: Path) -> bool:
 
 
 def warning_of(caches: Sequence[CacheUse]) -> str:
-    """Why restored caches were probably not used; empty if they were, or if it cannot be told.
+    """Why restored caches were probably not used; empty if they were, or if that is unknown.
 
-    A cache that was missed is warned of even if another one was used: precompiled headers serve any compilation.
+    A cache that was not used is reported even if another one was: precompiled headers serve any compilation.
     """
     restored = [cache for cache in caches if cache.restored]
     unused = not any(cache.used is None or cache.used for cache in restored)

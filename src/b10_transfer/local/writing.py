@@ -55,14 +55,14 @@ class _Writer:
         self._trees = trees
         self._roots = {name: (roots[name], roots[name].adapter.is_rewritten) for name in trees}
         self._gathered = bytearray()
-        """Of a file that is to be rewritten, what earlier frames held of it."""
+        """The content in earlier frames of a file that is to be rewritten."""
         self.failed: dict[str, OSError] = {}
         """Why a root cannot be written to, by its name."""
 
     def batches(self, content: bytearray, slices: Sequence[Slice]) -> Iterator[_Batch]:
-        """What to write of a frame. Raises CorruptPackError if a file is not sound."""
+        """The parts of files in a frame. Raises CorruptPackError if a file is not valid."""
         parts: dict[str, list[FilePart]] = {name: [] for name in self._trees}
-        # Thousands of times, and a microsecond each is a millisecond of a start: nothing is done twice in here.
+        # This runs thousands of times: a microsecond each is a millisecond of a start.
         for (path_in_pack, size, mode, mtime_ns, _offset, _sha256), first, last, at in slices:
             root_name, _, path = path_in_pack.partition("/")
             root, is_rewritten = self._roots[root_name]
@@ -74,7 +74,7 @@ class _Writer:
                     parts[root_name].append((path, mode, mtime_ns, data, 0, len(data), 0))
                     self._gathered.clear()
             else:
-                # The last part takes the owner's permission to write away again, if it must not be there.
+                # The last part removes the owner's permission to write, if the file must not have it.
                 mode = mode if is_last else mode | stat.S_IWUSR
                 parts[root_name].append((path, mode, mtime_ns, content, first, last, at))
         for name, of_root in parts.items():

@@ -33,36 +33,36 @@ logger = logging.getLogger(__name__)
 _NAME = "compile"
 _POLL_S = 0.25
 _POLL_MOST_S = 1.0
-"""A listing a second for each waiter: so late, at most, is a pack noticed …"""
+"""Each waiter lists once a second, so it notices a pack after a second at most …"""
 _REST, _REST_KEPT, _REST_MOST_S = 5, 0.9, 10.0
-"""… except where the store is slow to answer: a waiter rests so many times as long as its last look took, and hardly
-less the next time. So thousands that wait keep a store busy but not swamped, and what they wait for gets through."""
+"""… unless the store is slow: a waiter pauses this many times as long as its last listing took, and only a little less
+the next time. So thousands of waiters do not overload a store, and the save that they wait for gets through."""
 _HELD_AT_MOST_S = 86_400.0
 
 
 class Outcome(Enum):
-    """What came of waiting for a while."""
+    """The result of a wait."""
 
     PUBLISHED = auto()
     """There are packs that were not there before."""
     MINE = auto()
     """This process has the lease, and should look once more before it compiles."""
     SAME_JOB = auto()
-    """Another rank of this process's job compiles. It may need this one to get on."""
+    """Another rank of this process's job compiles. It may need this one to make progress."""
     NOBODY = auto()
-    """Nobody compiles, and this process may not claim it."""
+    """No replica compiles, and this process may not claim the lease."""
     WAITING = auto()
-    """Somebody still compiles."""
+    """Another replica still compiles."""
 
 
 class Waiter:
-    """What a replica remembers while it waits, over all the parts of its wait."""
+    """The state of a replica that waits, kept over all parts of its wait."""
 
     def __init__(self, session: Session | None = None) -> None:
         self.session = session or Session()
-        """Of the process that waits: it holds the lease if this process compiles."""
+        """That of the waiting process. It holds the lease if this process compiles."""
         self.known: set[str] = set()
-        """Ids of the packs that a load has read, or was told of. None of them is worth another load."""
+        """Ids of packs that a load has read or that were listed. None of them is a reason for another load."""
         self._pause_s = _POLL_S
         self._rest_s = 0.0
         self._claim_at = 0.0
@@ -70,22 +70,22 @@ class Waiter:
         self._unchanged_since = 0.0
 
     def has_news(self, pack_ids: Collection[str]) -> bool:
-        """Whether there are packs that are not known. From now on they are, so that each is worth one load at most."""
+        """Whether any of these packs is unknown. Afterwards they are known, so each causes one load at most."""
         has_news = not self.known.issuperset(pack_ids)
         self.known.update(pack_ids)
         return has_news
 
     def pause_s(self, look_s: float) -> float:
-        """How long to pause after a look that took so long."""
+        """The pause after a listing that took ``look_s`` seconds."""
         self._rest_s = min(max(_REST * look_s, _REST_KEPT * self._rest_s), _REST_MOST_S)
         pause_s = random.uniform(0.5, 1.0) * max(self._pause_s, self._rest_s)
         self._pause_s = min(2 * self._pause_s, _POLL_MOST_S)
         return pause_s
 
     def may_claim(self, store: ReadStore, repository: Repository, timeout_s: float) -> bool:
-        """Whether nobody may hold the lease any more: so it seems at first, and when it has not been renewed for long.
+        """Whether the lease may be free: at the first look, and when it was not renewed for long.
 
-        Looking costs one request, and claiming five: of ten thousand waiters those would keep a bucket busy.
+        A look costs one request, a claim five. With ten thousand waiters, claims would overload a bucket.
         """
         now = time.monotonic()
         if now < self._claim_at:
@@ -143,7 +143,7 @@ def wait(config: Config, deadline: Deadline, seconds: float, waiter: Waiter) -> 
 
 
 def _claim(config: Config, store: Store, repository: Repository, job: str) -> Lease | None:
-    """Claim the lease to compile; None if somebody holds it. Raises ReadOnlyStoreError if this pod must not write."""
+    """Claim the lease to compile; None if another replica holds it. Raises ReadOnlyStoreError."""
     if config.read_only:
         raise ReadOnlyStoreError("write", str(config.store), "B10_READ_ONLY=1")
     return leases.try_acquire(
@@ -157,14 +157,14 @@ def _claim(config: Config, store: Store, repository: Repository, job: str) -> Le
 
 
 def release(config: Config, deadline: Deadline, session: Session) -> None:
-    """Let other replicas compile, or load what this process has saved. Does nothing if it does not hold the lease."""
+    """Release the lease, so that other replicas compile, or load the saved units. Does nothing without the lease."""
     if not session.has_leases or (lease := session.take_lease(_place(config, detect()))) is None:
         return
     try:
         with opened(config, deadline) as store:
             lease.release(store)
     except CacheError as error:
-        logger.debug("the lease to compile dies of its age: %s", error)
+        logger.debug("the lease to compile is not released, and expires: %s", error)
 
 
 def _place(config: Config, environment: Environment) -> Place:

@@ -1,4 +1,4 @@
-"""One load: look at the local caches, read what the store holds, put in place what is missing.
+"""One load: scan the local caches, read the store, and put missing units in place.
 
 :func:`plan` makes every decision. The load acts on it; ``info``, ``explain`` and ``doctor`` show it.
 """
@@ -78,7 +78,7 @@ def load(config: Config, deadline: Deadline, seen: set[str] | None = None) -> Lo
         if planned.status is OperationStatus.SUCCESS:
             report = _restore(repository, planned, config, deadline, patience, report)
         else:
-            report = _told(planned, report)
+            report = _report_of(planned, report)
         for path in sorted({root.outermost for root in (*local.used, *local.open)}):
             remove_leftovers(path, may_be_shared=config.shared_roots)  # where nothing was staged, which does it, too
         return report
@@ -86,17 +86,17 @@ def load(config: Config, deadline: Deadline, seen: set[str] | None = None) -> Lo
 
 @dataclass(frozen=True)
 class LocalRoots:
-    """Cache roots, by what a load may do with them."""
+    """Cache roots, grouped by how a load may use them."""
 
     open: Sequence[CacheRoot]
-    """Those it may add to: without artifacts, or any when merging."""
+    """Roots that it may add to: those without artifacts, or all if it merges."""
     used: Sequence[CacheRoot]
-    """Those that hold artifacts already."""
+    """Roots that already hold artifacts."""
     failed: Mapping[str, CacheError]
-    """Why others cannot be used, by name."""
+    """Why other caches cannot be used, by name."""
 
     def only(self, names: set[str]) -> LocalRoots:
-        """Those of some names."""
+        """The roots with some names."""
         return LocalRoots(
             [root for root in self.open if root.name in names],
             [root for root in self.used if root.name in names],
@@ -104,7 +104,7 @@ class LocalRoots:
         )
 
     def refreshed(self, config: Config) -> LocalRoots:
-        """The same roots, after another look at those that were open."""
+        """The same roots, after a new scan of the open ones."""
         now = survey(self.open, config)
         return LocalRoots(now.open, [*self.used, *now.used], {**self.failed, **now.failed})
 
@@ -123,7 +123,7 @@ class LoadPlan:
     local: LocalRoots
     """The caches that the store holds something for, or all of them if the store was not read."""
     names: Sequence[str] = ()
-    """Units to put in place."""
+    """Names of the units to put in place."""
     already_present: int = 0
     """Units of the store that are in place."""
     union: Union | None = None
@@ -214,7 +214,7 @@ def _plan_with(union: Union, local: LocalRoots) -> LoadPlan:
 
 
 def _raise_if_nothing_is_usable(local: LocalRoots) -> None:
-    """Raise why caches cannot be used, unless there is another one: its artifacts are in place."""
+    """Raise the reason why caches cannot be used, unless another cache can: its artifacts are in place."""
     if not any(not root.adapter.accompanies for root in (*local.open, *local.used)):
         for error in local.failed.values():
             raise error
@@ -247,7 +247,7 @@ def _restore(
         # Another rank may have restored, or a compiler begun, while this one waited.
         planned = _plan_with(union, planned.local.refreshed(config))
         if planned.status is not OperationStatus.SUCCESS:
-            return _told(planned, report)
+            return _report_of(planned, report)
         restored = restore(repository, union, planned.names, planned.roots, deadline)
         known = {pack.id for pack in union.rejected}
         damaged = [pack for pack in restored.union.rejected if pack.id not in known]
@@ -259,7 +259,7 @@ def _restore(
         if planned.status is OperationStatus.SUCCESS:
             reason = "other processes changed the caches while this load ran; nothing was restored"
             planned = replace(planned, status=OperationStatus.SKIPPED, reason=reason)
-        return _told(planned, report)
+        return _report_of(planned, report)
     return replace(
         report,
         status=OperationStatus.SUCCESS,
@@ -276,7 +276,7 @@ def _restore(
     )
 
 
-def _told(planned: LoadPlan, report: LoadReport) -> LoadReport:
+def _report_of(planned: LoadPlan, report: LoadReport) -> LoadReport:
     """The report of a load that restores nothing."""
     reason = planned.reason
     if planned.status is OperationStatus.DOES_NOT_EXIST:

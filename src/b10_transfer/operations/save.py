@@ -39,7 +39,7 @@ from .save_plan import READ_ONLY, SavePlan, Stored, plan, plan_without_store, st
 logger = logging.getLogger(__name__)
 
 _MOST_MARKS = 100
-"""Damaged packs that one save sets aside: each costs a request. Later saves go on."""
+"""The most damaged packs that one save marks: each costs a request. Later saves mark the others."""
 
 
 def save(config: Config, deadline: Deadline, on_published: Callable[[str], None] = lambda _pack_id: None) -> SaveReport:
@@ -107,7 +107,7 @@ def _clean_up(store: Store, config: Config, log_level: int) -> None:
 
 
 class _Saver:
-    """One save, once it is known that there is something to save."""
+    """A save with units to publish."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class _Saver:
         self._plan = plan
         self._report = report
         self._union = Union((), ())
-        """What the store held when it was last looked at."""
+        """The union at the last reading of the store."""
         self.has_published = False
         """Whether a pack was published."""
 
@@ -143,7 +143,7 @@ class _Saver:
             return self._publish(union, planned.units, on_published)
 
     def compact(self) -> None:
-        """Merge packs, where they have become many. Whatever comes of it: what was published is published."""
+        """Merge packs if they are many. A failure does not affect the packs that were published."""
         deadline = Deadline("compacting", self._deadline.remaining_s / 2)
         try:
             if compaction.is_due(self._store, self._repository, self._union, self._config):
@@ -153,7 +153,7 @@ class _Saver:
             logger.warning("the packs stay as they are until the next save: %s", error, exc_info=unforeseen)
 
     def _survey(self, local: Sequence[LocalUnit]) -> tuple[Union, SavePlan]:
-        """What the store holds, without packs that are damaged as far as this pod can know, and what it lacks."""
+        """Read the union, without packs that this pod finds damaged, and plan the save."""
         union = self._union = self._without_damaged(self._repository.union(), local)
         planned = self._plan(
             lambda: Stored(
@@ -226,7 +226,7 @@ class _Saver:
         return replace(self._report, reason=planned.reason, quarantined_packs=self._quarantine(union))
 
     def _quarantine(self, union: Union) -> tuple[str, ...]:
-        """Set damaged packs aside, now that the union holds again what this machine can give of what they held."""
+        """Mark damaged packs, after their units were published again as far as this pod has them."""
         damaged = [pack for pack in union.rejected if isinstance(pack.error, CorruptPackError)]
         done: list[Rejected] = []
         try:
@@ -260,12 +260,12 @@ class _Saver:
 
 
 def published_as(packs: Sequence[str]) -> str:
-    """Which packs a save has published, for people."""
+    """The reason of a save that has published packs."""
     return f"published as pack {packs[0]}" if len(packs) == 1 else f"published as {len(packs)} packs: {few(packs)}"
 
 
 def _compiled_anew(union: Union, local: Iterable[LocalUnit]) -> set[str]:
-    """Ids of the packs whose units this pod compiled although they were there: its load may have found damage.
+    """Ids of the packs whose units this pod compiled although they were there: the load may have found damage.
 
     Only a reason to look: a pod that loaded nothing, or whose clock is wrong, makes a save read a sound pack.
     """

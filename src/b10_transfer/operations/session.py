@@ -1,4 +1,4 @@
-"""What a process remembers from one operation to the next."""
+"""The state that a process keeps between operations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..stores.leases import Lease
 
 
 class Place(NamedTuple):
-    """Where artifacts of a process are filed. Each place has a lease to compile of its own."""
+    """The store, namespace and environment of artifacts. Each place has its own lease to compile."""
 
     store: str
     namespace: str
@@ -23,7 +23,7 @@ class Session:
 
     def __init__(self) -> None:
         self.last_load: Callable[[], Usage] | None = None
-        """Makes the record of what the last load restored; None before the first load."""
+        """Returns the record of the last load; None before the first load."""
         self._leases: dict[Place, Lease] = {}
         self._lock = threading.Lock()
 

@@ -1,8 +1,8 @@
 """Many small files at once: written below a folder, or read into memory.
 
 A load writes thousands of files and a save reads as many. In Python that is four or five calls for each, and each call
-hands the interpreter's lock over and takes it back. Where the package was built with a C compiler the same loops run in
-C, which ``is_native`` says; without one everything works as well, more slowly.
+releases the interpreter's lock and takes it again. If the package was built with a C compiler, the same loops run in C
+(``is_native``). Without one everything works, but more slowly.
 """
 
 from __future__ import annotations

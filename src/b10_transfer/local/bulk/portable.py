@@ -1,4 +1,4 @@
-"""What ``_native.c`` does, in Python: where there is no C compiler, and to hold the other to."""
+"""``_native.c`` in Python: for systems without a C compiler, and as the reference for its tests."""
 
 from __future__ import annotations
 
