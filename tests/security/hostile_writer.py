@@ -43,6 +43,7 @@ NAMES = (
     "compact.99999999",
     "compact.00000001",
     f"{0:032x}.tmp",
+    "environment.json",
     "id_rsa",
     "a b",
     "-x",

@@ -73,15 +73,21 @@ class HostileWriterOfADirectory(HostileWriter):
                 os.utime(path, (choice, choice))
 
     @precondition(lambda self: self.is_destructive)
-    @rule(choice=ANY, is_link=st.booleans())
-    def attacker_replaces_a_folder(self, choice: int, is_link: bool) -> None:
+    @rule(choice=ANY, by=st.sampled_from(["nothing", "link", "file", "pipe", "link to itself"]))
+    def attacker_replaces_a_folder(self, choice: int, by: str) -> None:
         folders = [path for path in sorted(self.store.rglob("*")) if path.is_dir() and not path.is_symlink()]
         if folders:
             self.was_destructive = True
             folder = folders[choice % len(folders)]
             shutil.rmtree(folder)
-            if is_link:
+            if by == "link":
                 folder.symlink_to(self.victim)
+            elif by == "link to itself":
+                folder.symlink_to(folder.name)
+            elif by == "file":
+                folder.write_bytes(b"")
+            elif by == "pipe":
+                os.mkfifo(folder)
 
     @precondition(lambda self: self.is_destructive)
     @rule(choice=ANY)
