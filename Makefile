@@ -35,9 +35,12 @@ demo: $(VENV)/test-ready
 	$(VENV)/bin/python examples/demo.py
 
 # Many tests wait for processes and disks rather than compute: more of them at once than there are cores.
+# Those of instant starts import torch and patch it, which other tests must not find done: they have a process of their own.
 WORKERS := 4
 test: $(VENV)/test-ready
-	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal --ignore=tests/instant --ignore=tests/benchmarks
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal --ignore=tests/instant --ignore=tests/benchmarks \
+		--ignore=tests/unit/instant
+	$(VENV)/bin/python -m pytest tests/unit/instant
 
 test-benchmarks: $(VENV)/bench-ready
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal tests/benchmarks
