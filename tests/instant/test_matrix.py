@@ -25,10 +25,8 @@ COMPILED_ANEW = {
     "inference",
     "eager backend",
     "reduce-overhead",
-    # Refused: torch puts a name among the globals that another process lacks, or calls a C function without a name.
+    # A hook that is made anew in each process has no name.
     "hooks",
-    "second of two",
-    "structured",
 }
 """What a second process traces again although nothing has changed."""
 

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from .content import ChangedError, object_named
-from .values import UnrecordableError, is_of_a_release
+from .releases import is_of_a_release
+from .values import UnrecordableError
 
 Checks = dict[tuple[tuple[str, str], tuple[str, str]], bool]
 _HEAP_TYPE = 1 << 9

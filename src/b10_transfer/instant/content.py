@@ -14,7 +14,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .values import Describer, Description, UnrecordableError, difference, is_file_of_a_release, is_of_a_release
+from .messages import Description, difference
+from .releases import is_file_of_a_release, is_of_a_release
+from .values import Describer, UnrecordableError
 
 _HEAP_TYPE = 1 << 9
 _NOT_COMPARED = {

@@ -12,8 +12,10 @@ from typing import Any
 from .checks import compare_checks, named_checks
 from .code import CodeName, UnresolvableError, digest_of
 from .content import ChangedError, Names, compare, describe_classes, free_names, object_named
+from .messages import Description, difference
 from .process import configuration
-from .values import Describer, Description, UnrecordableError, difference, is_of_a_release
+from .releases import is_of_a_release
+from .values import Describer, UnrecordableError
 
 _HEAP_TYPE = 1 << 9
 

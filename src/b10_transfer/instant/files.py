@@ -18,8 +18,8 @@ from .guards import Expected
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
-"""Files of another format are not used: those of format 1 do not hold the values that guards compare with."""
+FORMAT = 3
+"""Files of another format are not used: those of formats 1 and 2 may hold results that no guard compares."""
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,10 @@ from torch._dynamo.package import load_guards_state
 
 from .code import CodeName, UnresolvableError
 from .content import ChangedError
+from .messages import Description, difference, shown
 from .recording import recording
-from .values import Describer, Description, UnrecordableError, difference, shown
+from .values import DESCRIPTORS, Describer, UnrecordableError
+from .watching import unwatched
 
 Expected = dict[tuple[str, ...], Description]
 """What guards compare with, by the guard's kind, source and arguments."""
@@ -49,14 +51,25 @@ def _function_of_name(name: CodeName) -> types.FunctionType:
     return function
 
 
+def _descriptor_of_class(owner: type, name: str) -> object:
+    return vars(owner)[name]
+
+
+def _place(descriptor: Any) -> tuple[type, str] | None:
+    owner, name = descriptor.__objclass__, descriptor.__name__
+    return (owner, name) if vars(owner).get(name) is descriptor else None
+
+
 class Pickler(GuardsStatePickler):
-    """Writes code objects and functions as their names, so that a restored guard compares with the true ones."""
+    """Writes code objects, functions and descriptors as names, so that a restored guard compares with true ones."""
 
     def reducer_override(self, obj: Any) -> Any:
         if recording.get() is not None:
             try:
                 if isinstance(obj, types.CodeType):
                     return _code_of_name, (CodeName.of(obj),)
+                if isinstance(obj, DESCRIPTORS) and (place := _place(obj)):
+                    return _descriptor_of_class, place
                 if isinstance(obj, types.FunctionType) and (name := CodeName.of_function(obj)):
                     return _function_of_name, (name,)
             except UnresolvableError:
@@ -71,7 +84,8 @@ class Manager(CheckFunctionManager):
 
     def __init__(self, f_code: types.CodeType, *arguments: Any, **options: Any) -> None:
         self._code = f_code
-        super().__init__(f_code, *arguments, **options)
+        with unwatched():  # guards run what they compare, and what they compare with is recorded
+            super().__init__(f_code, *arguments, **options)
 
     def build_guards(self, sorted_guards: Any, *arguments: Any, **options: Any) -> Any:
         """Raises ChangedError if restored guards would compare with other values than those that were saved."""

@@ -23,7 +23,9 @@ from .files import Frame, Trace, TraceFile
 from .guards import Expected
 from .process import STRICT, configuration, custom_passes, home_of, process_state
 from .recording import recording
-from .values import Describer, is_file_of_a_release
+from .releases import is_file_of_a_release
+from .values import Describer
+from .watching import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +68,7 @@ class Package(CompilePackage):
         outer, self._current_entry = self._current_entry, None
         token = recording.set(self)
         try:
-            with torch._dynamo.config.patch(**STRICT), super().code_context(code):
+            with torch._dynamo.config.patch(**STRICT), super().code_context(code), Watch() as self._watch:
                 if code in self._nameless:
                     self.refuse(f"{code.co_name} cannot be found by name")
                 yield
@@ -138,6 +140,7 @@ class Package(CompilePackage):
         assert self._guarded is not None
         assert self._guards is not None
         (state, dynamo_code), (expected, describer, scope, installed) = self._guarded, self._guards
+        self._watch.check()
         if self._configuration != configuration():
             raise UnresolvableError("the configuration has changed since torch.compile was called")
         if passes := custom_passes():

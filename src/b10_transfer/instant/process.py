@@ -38,6 +38,8 @@ _STATE = (
     *("_C._functorch.get_dynamic_layer_stack_depth", "_C._get_autograd_fallback_mode", "_C._get_cpu_capability"),
     *("backends.mha.get_fastpath_enabled", "autograd._is_checkpoint_valid", "cuda.is_available", "xpu.is_available"),
     *("_C._get_rocm_fa_preferred_backend", "_C._get_sm_carveout_experimental", "_C._get_miopen_immediate"),
+    *("accelerator.is_available", "accelerator.current_accelerator", "cuda.is_initialized", "xpu.is_initialized"),
+    *("is_autocast_cache_enabled", "distributed.is_available"),
     *("__future__.get_overwrite_module_params_on_conversion", "__future__.get_swap_module_params_on_conversion"),
 )
 """Functions of torch without arguments: what tracing or compiling may read and no guard of Dynamo compares."""

@@ -11,7 +11,6 @@ import dataclasses
 import enum
 import functools
 import math
-import os
 import re
 import sys
 import types
@@ -23,8 +22,8 @@ import torch
 from torch._dynamo.guards import _Missing
 
 from .code import digest_of
-
-Description = tuple[Any, ...]
+from .messages import Description
+from .releases import is_of_a_release
 
 _MAX_VALUES = 20_000
 _HEAP_TYPE = 1 << 9
@@ -47,15 +46,15 @@ _BY_TEXT = (
     typing.ForwardRef,
 )
 _SCALARS = (bool, int, str, bytes, type(None), type(Ellipsis), type(NotImplemented))
-_C_FUNCTIONS = (
-    types.BuiltinFunctionType,
+DESCRIPTORS = (
     types.MethodDescriptorType,
     types.WrapperDescriptorType,
-    types.MethodWrapperType,
     types.ClassMethodDescriptorType,
     types.GetSetDescriptorType,
     types.MemberDescriptorType,
 )
+"""The kinds of attribute that a class in C has."""
+_C_FUNCTIONS = (types.BuiltinFunctionType, types.MethodWrapperType, *DESCRIPTORS)
 _OF_ENUM = {"_value_", "_name_", "__objclass__", "_sort_order_", "__module__", "__doc__"}
 
 
@@ -108,13 +107,14 @@ class Describer:
         return ("class", value.__module__, value.__qualname__)
 
     def function(self, function: types.FunctionType) -> Description:
-        """A function by name, code, defaults, closure and attributes."""
+        """A function by names, documentation, code, defaults, closure, attributes and annotations."""
         attributes = {k: v for k, v in vars(function).items() if k != "__wrapped__"}
         parts = [function.__defaults__, function.__kwdefaults__, function.__closure__ or (), attributes]
+        names = (function.__module__, function.__qualname__, function.__name__, str(function.__doc__))
         self.codes.add(id(function.__code__))
         describe = self.lenient if is_of_a_release(function.__globals__.get("__name__")) else self.describe
         described = tuple(describe(part) for part in parts)
-        return ("function", function.__module__, function.__qualname__, digest_of(function.__code__), *described)
+        return ("function", *names, digest_of(function.__code__), *described, _annotations(function))
 
     def lenient(self, value: Any) -> Description:
         """Leave out what a function of torch or of Python itself holds and cannot be described: it has a version."""
@@ -168,6 +168,22 @@ def _is_python_class(kind: type) -> bool:
 
 
 _POINTER = 8
+
+
+def _annotations(function: types.FunctionType) -> Description:
+    """By text: they are not part of what a function does, and may be anything."""
+    try:
+        annotations = function.__annotations__
+    except Exception as error:  # noqa: BLE001 - from Python 3.14 on they are code that runs now
+        return ("not defined", type(error).__name__)
+    return tuple((name, _annotation(value)) for name, value in annotations.items())
+
+
+def _annotation(value: Any) -> str:
+    return f"{value.__module__}.{value.__qualname__}" if isinstance(value, type) else _ADDRESS.sub("", repr(value))
+
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def _float(_describer: Describer, value: float) -> Description:
@@ -318,47 +334,3 @@ _BY_BASE: list[tuple[Any, Callable[[Describer, Any], Description]]] = [
     ((torch._ops.OpOverload, torch._ops.OpOverloadPacket, torch._ops.HigherOrderOperator), _operator),
     (dataclasses.Field, lambda d, v: ("field", v.name, *d.describe_all((v.default, v.default_factory, v.init)))),
 ]
-
-
-_RELEASES = tuple(os.path.dirname(str(module.__file__)) + os.sep for module in (torch, os))
-
-
-@functools.cache
-def is_of_a_release(module: str | None) -> bool:
-    """Whether a module is torch's or Python's own: a trace is bound to their versions."""
-    if module in sys.builtin_module_names:
-        return True
-    return is_file_of_a_release(getattr(sys.modules.get(str(module)), "__file__", None) or "")
-
-
-def is_file_of_a_release(file: str) -> bool:
-    return file.startswith((*_RELEASES, "<frozen ")) and not (file.startswith(_RELEASES[1]) and "-packages" in file)
-
-
-def difference(was: Description, now: Description) -> str:
-    """The innermost difference of two descriptions, for a message."""
-    while len(was) == len(now):
-        differing = [(a, b) for a, b in zip(was, now, strict=True) if a != b]
-        if len(differing) != 1 or not isinstance(differing[0][0], tuple) or not isinstance(differing[0][1], tuple):
-            break
-        was, now = differing[0]
-    before, after = shown(was), shown(now)
-    return f"was {before}, is {after}" if before != after else f"{before} has changed"
-
-
-def shown(description: Description) -> str:
-    """A description in a message."""
-    if not description:
-        return "nothing"
-    kind, *parts = description
-    if kind in ("tuple", "list"):
-        return f"{kind}({', '.join(map(shown, parts))})"
-    if kind in ("function", "class") and len(parts) > 1:
-        return f"{kind} {parts[0]}.{parts[1]}"
-    return (
-        str(parts[0]) if len(parts) == 1 and isinstance(parts[0], str) else f"{kind} {' '.join(_texts(parts))}".strip()
-    )
-
-
-def _texts(parts: list[Any]) -> list[str]:
-    return [part for part in parts if isinstance(part, str)][:3]

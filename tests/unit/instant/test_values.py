@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import pytest
 
 torch = pytest.importorskip("torch")
-from b10_transfer.instant.values import Describer, UnrecordableError, difference  # noqa: E402
+from b10_transfer.instant.messages import difference  # noqa: E402
+from b10_transfer.instant.values import Describer, UnrecordableError  # noqa: E402
 
 pytestmark = pytest.mark.torch
 

@@ -1,0 +1,196 @@
+"""The Python code of a program that runs while one of its frames is compiled.
+
+Dynamo reads a program's code and does not run it. Where torch does run some (methods of enumeration members, kernels
+that compute on tensors without data, compiler passes), the trace holds what that code returned, and no guard compares
+what the code read.
+"""
+
+from __future__ import annotations
+
+import cProfile
+import gc
+import os
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+from .releases import is_file_of_a_release, is_of_a_release
+
+_LIBRARIES = (
+    *("sympy", "mpmath", "networkx", "numpy", "filelock", "typing_extensions", "_distutils_hack", "setuptools"),
+    *("jinja2", "markupsafe", "fsspec", "optree", "packaging", "psutil", "triton", "torchgen", "functorch"),
+    "b10_transfer",
+)
+"""What torch's compilers import beside Python's own modules."""
+_GENERATED = (
+    *(
+        "<module>",
+        "<lambda>",
+        "guard",
+        "___make_guard_fn",
+        "__create_fn__",
+        "__init__",
+        "__new__",
+        "__setattr__",
+        "__delattr__",
+    ),
+    *("__eq__", "__hash__", "__repr__", "__lt__", "__le__", "__gt__", "__ge__"),
+)
+"""Without a file: expressions that ``eval`` runs, guards, functions that dataclasses and named tuples generate."""
+
+
+_SOURCES = ("<eval_with_key>", "<class 'networkx.", "<lambdifygenerated")
+"""Of graphs of torch.fx, and of what networkx and sympy generate."""
+
+
+class RanError(Exception):
+    """Code of the program has run, or it cannot be seen whether any has."""
+
+
+class _Profiler:
+    """The profiler in C. Before Python 3.12 it sees the thread that starts it."""
+
+    def __init__(self) -> None:
+        if sys.getprofile() is not None:
+            raise RanError("another profiler is active")
+        self._profiler = cProfile.Profile(subcalls=False, builtins=False)
+        self._profiler.enable(subcalls=False, builtins=False)
+
+    def stop(self) -> set[types.CodeType]:
+        """The code that ran."""
+        self._profiler.disable()
+        return {entry.code for entry in self._profiler.getstats() if isinstance(entry.code, types.CodeType)}
+
+
+class _Monitor:
+    """``sys.monitoring``. From Python 3.12 on the profiler in C sees every thread."""
+
+    def __init__(self) -> None:
+        self._monitoring: Any = sys.monitoring  # type: ignore[attr-defined,unused-ignore]
+        free = [number for number in range(6) if self._monitoring.get_tool(number) is None]
+        if not free:
+            raise RanError("other profilers use every tool of sys.monitoring")
+        self._tool = free[-1]
+        self._ran: set[types.CodeType] = set()
+        self._thread = threading.get_ident()
+        events = self._monitoring.events
+        self._monitoring.use_tool_id(self._tool, "b10_transfer")
+        for event in (events.PY_START, events.PY_RESUME):
+            self._monitoring.register_callback(self._tool, event, self._note)
+        self._monitoring.set_events(self._tool, events.PY_START | events.PY_RESUME)
+
+    def _note(self, code: types.CodeType, _offset: int) -> None:
+        if threading.get_ident() == self._thread:
+            self._ran.add(code)
+
+    def stop(self) -> set[types.CodeType]:
+        """The code that ran."""
+        self._monitoring.set_events(self._tool, 0)
+        self._monitoring.free_tool_id(self._tool)
+        return self._ran
+
+
+_start: Callable[[], _Profiler | _Monitor] = _Monitor if sys.version_info >= (3, 12) else _Profiler
+_current = threading.local()
+
+
+class Watch:
+    """Collects the code that runs in the thread that enters it."""
+
+    def __init__(self) -> None:
+        self._ran: set[types.CodeType] = set()
+        self._problem = ""
+        self._watcher: _Profiler | _Monitor | None = None
+        self._outer: Watch | None = None
+
+    def __enter__(self) -> Watch:
+        self._outer = getattr(_current, "watch", None)
+        if self._outer is not None:
+            self._outer.pause()
+        _current.watch = self
+        self.resume()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.pause()
+        _current.watch = self._outer
+        if self._outer is not None:
+            self._outer._ran |= self._ran
+            self._outer._problem = self._outer._problem or self._problem
+            self._outer.resume()
+
+    def resume(self) -> None:
+        try:
+            self._watcher = _start()
+        except Exception as error:  # noqa: BLE001 - the compilation must go on as if we were not there
+            self._problem = str(error) or type(error).__name__
+
+    def pause(self) -> None:
+        if self._watcher is not None:
+            self._ran |= self._watcher.stop()
+            self._watcher = None
+
+    def check(self) -> None:
+        """Raises RanError if code of the program has run since the watch began, or if that cannot be seen."""
+        self.pause()
+        if self._problem:
+            raise RanError(f"the code that runs while it is traced cannot be watched: {self._problem}")
+        ran = sorted(f"{code.co_name} ({code.co_filename})" for code in _of_the_program(self._ran))
+        self.resume()
+        if ran:
+            raise RanError(f"{ran[0]} ran while it was traced, and its result may be part of the trace")
+
+
+@contextmanager
+def unwatched() -> Iterator[None]:
+    """Leave out code whose result no trace holds, or that is asked again before a trace is restored."""
+    watch: Watch | None = getattr(_current, "watch", None)
+    if watch is None or watch._watcher is None:
+        yield
+        return
+    watch.pause()
+    try:
+        yield
+    finally:
+        watch.resume()
+
+
+_of_libraries: dict[int, types.CodeType] = {}
+"""By the object's id, with the object itself so that the id stays its own."""
+
+
+def _of_the_program(ran: set[types.CodeType]) -> list[types.CodeType]:
+    folders = (*_folders(), cache_dir() + os.sep)
+    others = [code for code in ran if id(code) not in _of_libraries and not _is_of_a_library(code, folders)]
+    generated = [code for code in others if code.co_filename.startswith("<")]
+    for function in gc.get_referrers(*generated) if generated else ():
+        if isinstance(function, types.FunctionType) and _is_generated_by_torch(function):
+            _of_libraries[id(function.__code__)] = function.__code__
+    return [code for code in others if id(code) not in _of_libraries]
+
+
+def _is_generated_by_torch(function: types.FunctionType) -> bool:
+    module = function.__module__ or function.__globals__.get("__name__")
+    handler: Any = getattr(sys.modules.get("torch._inductor.ops_handler"), "DefaultHandler", None)
+    return is_of_a_release(module) or vars(handler).get(function.__name__) is function
+
+
+def _is_of_a_library(code: types.CodeType, folders: tuple[str, ...]) -> bool:
+    file = code.co_filename
+    if file == "<string>":
+        return code.co_name in _GENERATED or code.co_name.startswith("monomial_")  # of sympy
+    if file.startswith(_SOURCES) or code.co_name == "__del__":  # no result of a finalizer is part of a trace
+        return True
+    return is_file_of_a_release(file) or file.startswith(folders)
+
+
+def _folders() -> list[str]:
+    """Where the libraries of torch's compilers lie, of those that are imported."""
+    modules = [module for name in _LIBRARIES if (module := sys.modules.get(name)) is not None]
+    files = [str(getattr(module, "__file__", None) or "") for module in modules]
+    return [file.removesuffix("__init__.py") for file in files if file]

@@ -1,0 +1,64 @@
+"""Which code of a program runs while something else does."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+
+import pytest
+
+pytest.importorskip("torch")
+from b10_transfer.instant.watching import RanError, Watch, unwatched
+
+pytestmark = pytest.mark.torch
+
+
+def of_the_program() -> int:
+    return 1
+
+
+def test_code_of_the_program_is_noticed_by_name() -> None:
+    with pytest.raises(RanError, match="of_the_program"), Watch() as watch:
+        of_the_program()
+        watch.check()
+
+
+def test_code_of_python_and_of_other_threads_is_not_counted() -> None:
+    with Watch() as watch:
+        json.dumps({"a": [1]})
+        thread = threading.Thread(target=of_the_program)
+        thread.start()
+        thread.join()
+        watch.check()
+
+
+def test_code_that_is_left_out_does_not_count_and_later_code_does() -> None:
+    with pytest.raises(RanError, match="of_the_program"), Watch() as watch:
+        with unwatched():
+            of_the_program()
+        watch.check()
+        of_the_program()
+        watch.check()
+
+
+def test_what_runs_in_an_inner_watch_counts_in_the_outer_one() -> None:
+    with pytest.raises(RanError, match="of_the_program"), Watch() as outer:
+        with Watch():
+            of_the_program()
+        outer.check()
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="sys.monitoring has room for several tools")
+def test_another_profiler_stays_in_place_and_nothing_is_kept() -> None:
+    def profile(*_event: object) -> None:
+        pass
+
+    sys.setprofile(profile)
+    try:
+        with Watch() as watch:
+            with pytest.raises(RanError, match="another profiler"):
+                watch.check()
+            assert sys.getprofile() is profile
+    finally:
+        sys.setprofile(None)
