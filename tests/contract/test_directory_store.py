@@ -277,7 +277,7 @@ def another_user(uid: int) -> Iterator[None]:
 @pytest.mark.parametrize("closed", ["a", ".staging"])
 def test_refusal_names_the_object_its_owner_its_mode_and_the_command_that_helps(path: Path, closed: str) -> None:
     DirectoryStore(path).create("a/object", io.BytesIO(b"content"))
-    for folder in [path, *(folder for folder in path.parents if folder.owner() == "root" and folder != folder.parent)]:
+    for folder in [path, *(folder for folder in path.parents if folder.stat().st_uid == 0 and folder != folder.parent)]:
         folder.chmod(folder.stat().st_mode | 0o055)
     for folder in (path / "a", path / ".staging"):
         folder.chmod(0o777)

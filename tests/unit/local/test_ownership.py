@@ -211,7 +211,7 @@ def test_entry_of_another_user_is_left_out_unless_the_root_is_its_groups(tmp_pat
 def reachable(path: Path) -> Path:
     """A folder that every user can enter; pytest makes its own for one user alone."""
     for folder in (path, *path.parents):
-        if folder.owner() == path.owner() and not folder.stat().st_mode & 0o001:
+        if folder.stat().st_uid == path.stat().st_uid and not folder.stat().st_mode & 0o001:
             folder.chmod(folder.stat().st_mode | 0o001)
     return path
 
