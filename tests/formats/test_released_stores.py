@@ -44,7 +44,8 @@ def golden(
         folder.mkdir()
         Writer(folder).write(folder)
     else:
-        shutil.copytree(STORES / request.param, folder)
+        # With new times: a save deletes pruned packs an hour after their marks were made, also in an old checkout.
+        shutil.copytree(STORES / request.param, folder, copy_function=shutil.copyfile)
     monkeypatch.setenv("B10_STORE", str(folder / "store"))
     monkeypatch.setenv("B10_NAMESPACE", NAMESPACE)
     for operation in (loading, saving):
