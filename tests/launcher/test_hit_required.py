@@ -95,7 +95,15 @@ def test_program_that_has_compiled_and_ended_fails_unless_it_has_failed_itself(p
     pod.serve_and_end()
     for code, expected in (("0", 4), ("7", 7)):
         pod.empty_cache()
-        started = run(pod, "--on-compile=exit", FAKE_COMPILES="3", FAKE_ENDS="1", FAKE_EXIT=code, B10_READ_ONLY="1")
+        started = run(
+            pod,
+            "--on-compile=exit",
+            FAKE_COMPILES="3",
+            FAKE_ENDS="1",
+            FAKE_EXIT=code,
+            B10_READ_ONLY="1",
+            B10_TRANSFER_VLLM_URL="http://127.0.0.1:1/",  # where it never serves, so its caches are scanned at its end
+        )
         assert started.wait() == expected
 
 
