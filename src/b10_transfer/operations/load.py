@@ -307,7 +307,7 @@ def _nothing_open(local: LocalRoots) -> str:
         return _in_use(local.used)
     if local.open:
         return f"{named(local.open)} is restored only together with compile artifacts, and B10_CACHES leaves those out"
-    return "B10_CACHES leaves no cache"
+    return "B10_CACHES leaves no cache that can be used where it is"
 
 
 def _in_use(roots: Sequence[CacheRoot]) -> str:

@@ -97,7 +97,7 @@ def store_is_read_only(config: Config, why: str) -> str:
 def _nothing_found(roots: Sequence[CacheRoot]) -> str:
     """Why there is nothing to save. Of the roots, most belong to compilers that are not in use here."""
     if not roots:
-        return "B10_CACHES leaves no cache"
+        return "B10_CACHES leaves no cache that can be used where it is"
     if there := [root for root in roots if root.path.exists()]:
         return f"there are no finished compile artifacts in {named(there)}"
     if len(roots) <= 3:

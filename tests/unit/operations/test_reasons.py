@@ -36,7 +36,10 @@ def test_nothing_is_done_where_no_cache_is_chosen(isolated_env: IsolatedEnv, mon
     monkeypatch.setenv("B10_CACHES", "cuda")
     monkeypatch.setenv("CUDA_CACHE_PATH", "/cache/elsewhere")
     for report in (load(), save()):
-        assert (report.status, report.reason) == (OperationStatus.SKIPPED, "B10_CACHES leaves no cache")
+        assert (report.status, report.reason) == (
+            OperationStatus.SKIPPED,
+            "B10_CACHES leaves no cache that can be used where it is",
+        )
 
 
 def test_load_names_the_caches_that_are_in_use_and_stored(isolated_env: IsolatedEnv) -> None:
@@ -92,3 +95,13 @@ def test_unreadable_home_is_one_warning(
     [warning] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert "Permission denied" in warning
     assert "more cache directories likewise)" in warning
+
+
+def test_only_cache_that_is_chosen_and_cannot_be_saved_where_it_is_is_named(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("B10_CACHES", "cuda")
+    monkeypatch.setenv("CUDA_CACHE_PATH", "/var/cache/cuda")
+    assert save().reason == "B10_CACHES leaves no cache that can be used where it is"
+    [warning] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "CUDA_CACHE_PATH=/var/cache/cuda" in warning
