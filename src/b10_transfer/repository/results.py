@@ -13,6 +13,12 @@ from .union import Union
 logger = logging.getLogger(__name__)
 
 
+def collects_results(name: str) -> bool:
+    """Whether a unit, by its name in packs, is a file that collects results."""
+    root, _, path = name.partition("/")
+    return results_of(root, path) is not None
+
+
 def collected_results(repository: ReadRepository, union: Union, name: str) -> bytes | None:
     """All results that the packs hold of a unit. Every byte is verified, and a pack that cannot be read is passed over.
 

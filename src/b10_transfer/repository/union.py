@@ -89,13 +89,18 @@ class Union:
 
     def versions(self, name: str) -> list[tuple[Pack, PackUnit]]:
         """Every publication of a unit that counts, the oldest first; of packs that hold the same, one."""
-        found = {
-            pack.origin(unit): (pack, unit)
-            for pack in self.packs
-            for unit in pack.index.units
-            if unit.name == name and unit.origin not in self.recalled
-        }
+        found = self._versions.get(name, {})
         return [found[origin] for origin in sorted(found)]
+
+    @cached_property
+    def _versions(self) -> Mapping[str, Mapping[str, tuple[Pack, PackUnit]]]:
+        """The publications of each unit, by name and origin."""
+        found: dict[str, dict[str, tuple[Pack, PackUnit]]] = {}
+        for pack in self.packs:
+            for unit in pack.index.units:
+                if unit.origin not in self.recalled:
+                    found.setdefault(unit.name, {})[pack.origin(unit)] = (pack, unit)
+        return found
 
     @cached_property
     def superseded(self) -> Mapping[str, Pack]:

@@ -10,6 +10,7 @@ import pytest
 
 from b10_transfer import OperationStatus, load, save
 from b10_transfer.adapters.accumulation import Results
+from b10_transfer.repository.union import Union
 from tests.conftest import IsolatedEnv
 from tests.shapes import SHA256
 
@@ -142,3 +143,17 @@ def test_malformed_results_are_not_published_over_sound_ones(
     last = pod("last")
     load()
     assert shapes(last) == {"a": 1}
+
+
+def test_a_load_looks_for_further_publications_only_of_files_that_collect_results(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looking for them at every unit made the time of a load grow with the square of their number."""
+    isolated_env.fill(isolated_env.triton, {f"KEY{number}/a.so": b"a" for number in range(3)})
+    assert save().status is OperationStatus.SUCCESS
+    searched: list[str] = []
+    versions = Union.versions
+    monkeypatch.setattr(Union, "versions", lambda self, name: searched.append(name) or versions(self, name))
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(isolated_env.home / "elsewhere"))
+    assert load().units == 3
+    assert searched == []
