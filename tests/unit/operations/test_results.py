@@ -153,7 +153,12 @@ def test_a_load_looks_for_further_publications_only_of_files_that_collect_result
     assert save().status is OperationStatus.SUCCESS
     searched: list[str] = []
     versions = Union.versions
-    monkeypatch.setattr(Union, "versions", lambda self, name: searched.append(name) or versions(self, name))
+
+    def search(union: Union, name: str) -> Any:
+        searched.append(name)
+        return versions(union, name)
+
+    monkeypatch.setattr(Union, "versions", search)
     monkeypatch.setenv("TRITON_CACHE_DIR", str(isolated_env.home / "elsewhere"))
     assert load().units == 3
     assert searched == []
