@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from .units import Unit, UnitKind, is_transient
 
@@ -25,17 +25,25 @@ class Shape:
         rest: FOLDER: patterns of the components below the unit. STEM: the pattern of what follows the unit's name.
     """
 
+    # Patterns are compiled on first use: most pods use few of the caches, and compiling all takes milliseconds.
+
     def __init__(self, kind: UnitKind, unit: str, rest: str) -> None:
         self.kind = kind
         if kind is UnitKind.FOLDER:
             self._depth = unit.count("/") + 1
-            *folders, name = f"{unit}/{rest}".split("/")
-            self._name = re.compile(name, re.ASCII)
+            *self._parents, self._file = f"{unit}/{rest}".split("/")
         else:
             self._depth = 0
-            *folders, name = unit.split("/")
-            self._name = re.compile(f"({name}){rest}", re.ASCII)
-        self._folders = [None if part == ANY_DEPTH else re.compile(part, re.ASCII) for part in folders]
+            *self._parents, name = unit.split("/")
+            self._file = f"({name}){rest}"
+
+    @cached_property
+    def _name(self) -> re.Pattern[str]:
+        return re.compile(self._file, re.ASCII)
+
+    @cached_property
+    def _folders(self) -> list[re.Pattern[str] | None]:
+        return [None if part == ANY_DEPTH else re.compile(part, re.ASCII) for part in self._parents]
 
     def may_hold(self, folder: Sequence[str]) -> bool:
         """Whether files of this shape may lie in a folder or below it."""
@@ -85,8 +93,13 @@ class Layout:
 
     def __init__(self, *shapes: Shape, left_here: Sequence[str] = ()) -> None:
         self._shapes = shapes
-        self._left_here = re.compile("|".join(f"(?:{pattern})(?:/.*)?" for pattern in left_here) or r"(?!)", re.ASCII)
+        self._patterns_left_here = left_here
         self._shapes_in = lru_cache(maxsize=_FOLDERS_REMEMBERED)(self._find_shapes_in)
+
+    @cached_property
+    def _left_here(self) -> re.Pattern[str]:
+        patterns = (f"(?:{pattern})(?:/.*)?" for pattern in self._patterns_left_here)
+        return re.compile("|".join(patterns) or r"(?!)", re.ASCII)
 
     def unit_of(self, path: str) -> Unit | None:
         """The unit that a file belongs to; None if it is no artifact."""
