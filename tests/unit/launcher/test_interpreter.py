@@ -17,7 +17,8 @@ from b10_transfer.launcher.interpreter import python_of, use_interpreter_of, use
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder on the PATH, with an interpreter of another environment."""
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.delenv("B10_PYTHON", raising=False)
+    monkeypatch.setenv("B10_PYTHON", "")  # so that a value which the code sets is removed after the test
+    monkeypatch.delenv("B10_PYTHON")
     program(tmp_path, "python3.99", f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     return tmp_path
 
