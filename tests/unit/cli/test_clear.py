@@ -113,9 +113,12 @@ def test_file_at_the_top_of_a_cache_that_cannot_be_removed_has_a_plain_path(
     root = isolated_env.home / ".cache" / "vllm" / "modelinfos"
     monkeypatch.setenv("VLLM_CACHE_ROOT", str(root.parent))
     isolated_env.fill(root, {"vllm-model-Class.json": b"{}"})
+    unlink = os.unlink
 
-    def refuse(_path: str, *, dir_fd: int | None = None) -> None:
-        raise OSError(30, "Read-only file system")
+    def refuse(path: str, *, dir_fd: int | None = None) -> None:
+        if path == "vllm-model-Class.json":
+            raise OSError(30, "Read-only file system")
+        unlink(path, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "unlink", refuse)
     assert f"error: could not remove {root}/vllm-model-Class.json: Read-only file system\n" in command("clear").stderr
