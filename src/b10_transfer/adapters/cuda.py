@@ -35,7 +35,7 @@ class CudaAdapter(Adapter):
     """``CUDA_CACHE_PATH`` or ``~/.nv/ComputeCache``; the root is the folder around it."""
 
     name = "cuda"
-    title = "What the CUDA driver compiled from PTX"
+    title = "Kernels that the CUDA driver compiled from PTX"
     units = "the whole cache"
     variables = (
         Variable(

@@ -121,7 +121,7 @@ class FlashInferAutotuneAdapter(Adapter):
             "VLLM_FLASHINFER_AUTOTUNE_CACHE_DIR",
             "`VLLM_CACHE_ROOT/flashinfer_autotune_cache`",
             "a path, `~` and links resolved",
-            "Where vLLM keeps what FlashInfer's autotuner found.",
+            "Where vLLM keeps the results of FlashInfer's autotuner.",
         ),
     )
     layout = Layout(

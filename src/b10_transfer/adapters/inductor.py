@@ -61,7 +61,7 @@ class InductorAdapter(Adapter):
     """``TORCHINDUCTOR_CACHE_DIR``, with the Triton kernels inside it."""
 
     name = "inductor"
-    title = "Inductor's: graphs, generated code, tuning, and the Triton kernels inside it"
+    title = "Inductor's graphs, generated code and tuning, and the Triton kernels inside it"
     units = "a graph's folder, the files of one key, a kernel's folder"
     variables = (
         Variable(

@@ -114,7 +114,7 @@ class SglangInductorAdapter(InductorAdapter):
     """``inductor`` in SGLang's cache directory."""
 
     name = "sglang_inductor"
-    title = "Inductor's in SGLang"
+    title = "Inductor's artifacts in SGLang"
     variables = (_CACHE_DIR,)
 
     def locate(self, env: EnvReader) -> Path:

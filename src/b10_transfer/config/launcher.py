@@ -72,8 +72,8 @@ LAUNCHER_VARIABLES: tuple[Variable, ...] = (
         "B10_LAST_SAVE_SECONDS",
         "`10`",
         "a positive number of seconds",
-        "The time limit of the save after the server has ended. Kubernetes kills a pod 30 s after it asked it to stop, "
-        "and the server uses some of that time.",
+        "The time limit of the save after the server has ended. Kubernetes kills a pod 30 s after "
+        "SIGTERM, and the server uses some of that time.",
     ),
 )
 """The variables that only the command reads."""

@@ -65,8 +65,8 @@ VARIABLES: tuple[Variable, ...] = (
         "B10_PYTHON",
         "the Python that runs this package; for `run`, the server's",
         "a Python interpreter",
-        "Whose torch and Triton the key names. Set it if `b10-compile-cache` is installed apart from the server, with "
-        "pipx or `uv tool`. `run` finds the server's Python itself. The command in the background looks for `vllm` and "
+        "The Python whose torch and Triton are in the key. Set it if `b10-compile-cache` is installed apart from the "
+        "server, with pipx or `uv tool`. `run` finds the server's Python itself. The command in the background looks for `vllm` and "
         "`sglang` on the PATH.",
     ),
     Variable(

@@ -20,9 +20,9 @@ from .union import Pack, Rejected, Union
 
 USABLE, SET_ASIDE, RECALLED, PRUNED, SUPERSEDED = "usable", "set aside", "recalled", "pruned", "superseded"
 _WHY = {
-    SET_ASIDE: "a saver found it damaged",
+    SET_ASIDE: "a save found it damaged",
     RECALLED: "by an operator",
-    PRUNED: "it goes after the period of grace",
+    PRUNED: "it is deleted when the grace period is over",
     NOT_READ: "a load opens the newest packs only",
 }
 LEAVING = (PRUNED, SUPERSEDED)

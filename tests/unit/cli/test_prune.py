@@ -89,7 +89,7 @@ def test_save_deletes_pruned_packs(pod: Publisher, isolated_env: IsolatedEnv) ->
 def test_pruned_pack_is_restored_within_the_period_of_grace(pod: Publisher) -> None:
     [old] = publish(pod, 40)
     command("prune", "--older-than", "30d", "--yes")
-    assert "pruned: it goes after the period of grace" in command("ls", "--packs").stdout
+    assert "pruned: it is deleted when the grace period is over" in command("ls", "--packs").stdout
     assert "1 leaving" in command("ls").stdout
     assert command("reinstate", *ids(old)).exit_code == 0
     assert load().units == 1

@@ -55,8 +55,8 @@ def check_variables(url: str, environ: Mapping[str, str]) -> None:
             raise StoreError(
                 "reach",
                 url,
-                f"{name} has a line break in it, or the like, which no request can hold; set it to the value alone "
-                "(what was made with echo ends in a line break)",
+                f"{name} contains a line break or another control character, which no request can carry; set it to the "
+                "value alone (a file that echo has written ends in a line break)",
             )
     for name in _PATHS:
         if "{" in read.get(name, ""):
