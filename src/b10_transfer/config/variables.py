@@ -66,8 +66,8 @@ VARIABLES: tuple[Variable, ...] = (
         "the Python that runs this package; for `run`, the server's",
         "a Python interpreter",
         "The Python whose torch and Triton are in the key. Set it if `b10-compile-cache` is installed apart from the "
-        "server, with pipx or `uv tool`. `run` finds the server's Python itself. The command in the background looks for `vllm` and "
-        "`sglang` on the PATH.",
+        "server, with pipx or `uv tool`. `run` finds the server's Python itself. The command in the background looks "
+        "for `vllm` and `sglang` on the PATH.",
     ),
     Variable(
         "B10_CACHES",

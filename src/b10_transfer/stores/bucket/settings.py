@@ -55,7 +55,7 @@ def check_variables(url: str, environ: Mapping[str, str]) -> None:
             raise StoreError(
                 "reach",
                 url,
-                f"{name} contains a line break or another control character, which no request can carry; set it to the "
+                f"{name} has a line break or another control character, which no request can carry; set it to the "
                 "value alone (a file that echo has written ends in a line break)",
             )
     for name in _PATHS:
