@@ -15,6 +15,7 @@ import threading
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from torch._inductor.runtime.cache_dir_utils import cache_dir
@@ -24,9 +25,10 @@ from .releases import is_file_of_a_release, is_of_a_release
 _LIBRARIES = (
     *("sympy", "mpmath", "networkx", "numpy", "filelock", "typing_extensions", "_distutils_hack", "setuptools"),
     *("jinja2", "markupsafe", "fsspec", "optree", "packaging", "psutil", "triton", "torchgen", "functorch"),
+    *("tqdm", "tabulate", "cutlass", "cutlass_library", "ck4inductor"),  # those that are installed
     "b10_transfer",
 )
-"""What torch's compilers import beside Python's own modules."""
+"""What torch's compilers use beside Python's own modules."""
 _GENERATED = (
     *(
         "<module>",
@@ -95,6 +97,8 @@ class _Monitor:
         return self._ran
 
 
+_INSTALLED = {"site-packages", "dist-packages"}
+"""Folders that installed packages lie in."""
 _start: Callable[[], _Profiler | _Monitor] = _Monitor if sys.version_info >= (3, 12) else _Profiler
 _current = threading.local()
 
@@ -104,6 +108,7 @@ class Watch:
 
     def __init__(self) -> None:
         self._ran: set[types.CodeType] = set()
+        self._modules: frozenset[str] = frozenset()
         self._problem = ""
         self._watcher: _Profiler | _Monitor | None = None
         self._outer: Watch | None = None
@@ -113,6 +118,7 @@ class Watch:
         if self._outer is not None:
             self._outer.pause()
         _current.watch = self
+        self._modules = frozenset(sys.modules)
         self.resume()
         return self
 
@@ -140,10 +146,20 @@ class Watch:
         self.pause()
         if self._problem:
             raise RanError(f"the code that runs while it is traced cannot be watched: {self._problem}")
-        ran = sorted(f"{code.co_name} ({code.co_filename})" for code in _of_the_program(self._ran))
+        ran = sorted(f"{code.co_name} ({code.co_filename})" for code in _of_the_program(self._ran, self._imported()))
         self.resume()
         if ran:
             raise RanError(f"{ran[0]} ran while it was traced, and its result may be part of the trace")
+
+    def _imported(self) -> frozenset[str]:
+        """Files of the installed modules that were imported since the watch began.
+
+        torch imports more while it compiles: what is installed decides which (tqdm, for example). The code of a module
+        runs when it is imported.
+        """
+        names = sys.modules.keys() - self._modules
+        files = (getattr(sys.modules.get(name), "__file__", None) for name in names)
+        return frozenset(file for file in files if isinstance(file, str) and _INSTALLED.intersection(Path(file).parts))
 
 
 @contextmanager
@@ -164,9 +180,13 @@ _of_libraries: dict[int, types.CodeType] = {}
 """By the object's id, with the object itself so that the id stays its own."""
 
 
-def _of_the_program(ran: set[types.CodeType]) -> list[types.CodeType]:
+def _of_the_program(ran: set[types.CodeType], imported: frozenset[str]) -> list[types.CodeType]:
     folders = (*_folders(), cache_dir() + os.sep)
-    others = [code for code in ran if id(code) not in _of_libraries and not _is_of_a_library(code, folders)]
+    others = [
+        code
+        for code in ran
+        if id(code) not in _of_libraries and code.co_filename not in imported and not _is_of_a_library(code, folders)
+    ]
     generated = [code for code in others if code.co_filename.startswith("<")]
     for function in gc.get_referrers(*generated) if generated else ():
         if isinstance(function, types.FunctionType) and _is_generated_by_torch(function):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import threading
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 
@@ -62,3 +65,29 @@ def test_another_profiler_stays_in_place_and_nothing_is_kept() -> None:
             assert sys.getprofile() is profile
     finally:
         sys.setprofile(None)
+
+
+@pytest.mark.parametrize(("folder", "counts"), [("site-packages", False), ("program", True)])
+def test_import_of_an_installed_module_is_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, counts: bool
+) -> None:
+    """torch imports what is installed while it compiles, tqdm for example."""
+    name = f"imported_from_{folder.replace('-', '_')}"
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / f"{name}.py").write_text("def runs():\n    return 1\n\nruns()\n")
+    monkeypatch.syspath_prepend(tmp_path / folder)
+    # pytest's own import hook is code of a program, too.
+    monkeypatch.setattr(sys, "meta_path", [finder for finder in sys.meta_path if isinstance(finder, type)])
+    with pytest.raises(RanError, match="imported_from_program") if counts else nullcontext(), Watch() as watch:
+        importlib.import_module(name)
+        watch.check()
+
+
+def test_installed_module_that_was_imported_before_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "site-packages").mkdir()
+    (tmp_path / "site-packages" / "imported_before.py").write_text("def runs():\n    return 1\n")
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
+    module = importlib.import_module("imported_before")
+    with pytest.raises(RanError, match="runs"), Watch() as watch:
+        module.runs()
+        watch.check()
