@@ -66,7 +66,8 @@ def serve(port: int) -> None:
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
 
-def receive_signals(stopping: threading.Event) -> None:
+def receive_signals(stopping: list[int]) -> None:
+    """Append each number of a signal that stops a server. An Event's lock may be held where a signal arrives."""
     late = iter(range(1000))
 
     def receive(received: int, _frame: object) -> None:
@@ -74,7 +75,7 @@ def receive_signals(stopping: threading.Event) -> None:
             compile_unit(f"LATE{next(late)}")
         note("signal", number=received)  # last: a test may kill this process as soon as it reads it
         if received not in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGRTMIN):
-            stopping.set()
+            stopping.append(received)
 
     for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGRTMIN"):
         signal.signal(getattr(signal, name), receive)
@@ -88,14 +89,14 @@ def start_worker() -> None:
 
 
 def main() -> None:
-    stopping = threading.Event()
+    stopping: list[int] = []
     receive_signals(stopping)
     note("started", arguments=sys.argv, pid=os.getpid(), parent=os.getppid(), cached=sorted(os.listdir(cache)))
     if os.environ.get("FAKE_WORKER") == "1":
         start_worker()
     gate = os.environ.get("FAKE_GATE")
-    while gate is not None and not os.path.exists(gate) and not stopping.wait(0.02):
-        pass
+    while gate is not None and not os.path.exists(gate) and not stopping:
+        time.sleep(0.02)
     for kernel in range(int(os.environ.get("FAKE_COMPILES", "2"))):
         compile_unit(f"KERNEL{kernel}")
     leave_orphans(int(os.environ.get("FAKE_ORPHANS", "0")))
@@ -105,8 +106,8 @@ def main() -> None:
     ends = os.environ.get("FAKE_ENDS")
     if ends == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    while not stopping.wait(0.05) and ends != "1":
-        pass
+    while not stopping and ends != "1":
+        time.sleep(0.05)
     time.sleep(float(os.environ.get("FAKE_END_S", "0")))
     note("ends")
     sys.exit(int(os.environ.get("FAKE_EXIT", "0")))
