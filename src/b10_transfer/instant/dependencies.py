@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from .checks import compare_checks, named_checks
+from .checks import Checks, compare_checks, named_checks
 from .code import CodeName, UnresolvableError, digest_of
 from .content import ChangedError, Names, compare, describe_classes, free_names, object_named
 from .messages import Description, difference
@@ -34,7 +34,7 @@ class Dependencies:
     """Functions, classes and enumeration members that tracing read without a guard, by module and name."""
     free: dict[str, tuple[str, ...]]
     """By module, the names of builtins that no global of it hides."""
-    checks: dict[tuple[tuple[str, str], tuple[str, str]], bool]
+    checks: Checks
     """Whether one class was a subclass of another that decides so itself, both by module and name."""
 
     @classmethod

@@ -83,16 +83,15 @@ def _guarding_wrap(builder: Any, value: Any) -> Any:
 def _guarding_global(tx: Any, name: str) -> Any:
     """Dynamo does not guard on globals of Python's own modules. Some hold what a program sets, such as os.environ."""
     module, variable, source = _global(tx, name)
-    value = vars(module).get(name) if isinstance(module, types.ModuleType) else None
-    is_fixed = value is None or isinstance(
-        value, (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)
-    )
-    if recording.get() is not None and isinstance(source, SkipGuardSource) and not is_fixed:
-        source = source.base
+    if recording.get() is not None and isinstance(source, SkipGuardSource) and isinstance(module, types.ModuleType):
+        value = vars(module).get(name)
+        if value is not None and not isinstance(value, _FIXED):
+            source = source.base
     return module, variable, source
 
 
 _FIXED = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)
+"""What a module of Python's own defines and no program sets."""
 
 
 @functools.wraps(_item)

@@ -22,30 +22,19 @@ from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from .releases import is_file_of_a_release, is_of_a_release
 
+# fmt: off
 _LIBRARIES = (
-    *("sympy", "mpmath", "networkx", "numpy", "filelock", "typing_extensions", "_distutils_hack", "setuptools"),
-    *("jinja2", "markupsafe", "fsspec", "optree", "packaging", "psutil", "triton", "torchgen", "functorch"),
-    *("tqdm", "tabulate", "cutlass", "cutlass_library", "ck4inductor"),  # those that are installed
-    "b10_transfer",
+    "sympy", "mpmath", "networkx", "numpy", "filelock", "typing_extensions", "_distutils_hack", "setuptools",
+    "jinja2", "markupsafe", "fsspec", "optree", "packaging", "psutil", "triton", "torchgen", "functorch", "tqdm",
+    "tabulate", "cutlass", "cutlass_library", "ck4inductor", "b10_transfer",
 )
 """What torch's compilers use beside Python's own modules."""
-_GENERATED = (
-    *(
-        "<module>",
-        "<lambda>",
-        "guard",
-        "___make_guard_fn",
-        "__create_fn__",
-        "__init__",
-        "__new__",
-        "__setattr__",
-        "__delattr__",
-    ),
-    *("__eq__", "__hash__", "__repr__", "__lt__", "__le__", "__gt__", "__ge__"),
-)
+_GENERATED = frozenset((
+    "<module>", "<lambda>", "guard", "___make_guard_fn", "__create_fn__", "__init__", "__new__", "__setattr__",
+    "__delattr__", "__eq__", "__hash__", "__repr__", "__lt__", "__le__", "__gt__", "__ge__",
+))
+# fmt: on
 """Without a file: expressions that ``eval`` runs, guards, functions that dataclasses and named tuples generate."""
-
-
 _SOURCES = ("<eval_with_key>", "<class 'networkx.", "<lambdifygenerated")
 """Of graphs of torch.fx, and of what networkx and sympy generate."""
 
