@@ -86,7 +86,7 @@ def run(
             return exit_code_of(error)
         code = _accompany(pid, signals, supervisor, config)
         failed_itself = code != 0 and not signals.asked_to_stop
-        return EXIT_COMPILED if watch is _stop_server and supervisor.has_compiled and not failed_itself else code
+        return EXIT_COMPILED if on_compile is OnCompile.EXIT and supervisor.has_compiled and not failed_itself else code
     except Exception:
         signals.give_back()
         raise

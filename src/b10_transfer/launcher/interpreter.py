@@ -32,9 +32,17 @@ def use_interpreter_of(arguments: Sequence[str]) -> None:
     Args:
         arguments: The server's command line.
     """
-    if os.environ.get(VARIABLE):
-        return
-    found = python_of(arguments)
+    if not os.environ.get(VARIABLE):
+        _use(python_of(arguments))
+
+
+def use_interpreter_of_known_server() -> None:
+    """Do the same for a server that something else starts, if this process's own interpreter has no torch."""
+    if not os.environ.get(VARIABLE) and not torch_build().version:
+        _use(next(filter(None, (python_of([name]) for name in _KNOWN_SERVERS)), None))
+
+
+def _use(found: str | None) -> None:
     if found is None or _is_this_one(found):
         return
     try:
@@ -44,16 +52,6 @@ def use_interpreter_of(arguments: Sequence[str]) -> None:
         return
     logger.info("the key is that of the server's Python, %s", found)
     os.environ[VARIABLE] = found
-
-
-def use_interpreter_of_known_server() -> None:
-    """Do the same for a server that something else starts, if this process's own interpreter has no torch."""
-    if os.environ.get(VARIABLE) or torch_build().version:
-        return
-    for name in _KNOWN_SERVERS:
-        if python_of([name]) is not None:
-            use_interpreter_of([name])
-            return
 
 
 def python_of(arguments: Sequence[str]) -> str | None:

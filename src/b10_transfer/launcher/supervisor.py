@@ -84,10 +84,8 @@ class Supervisor:
         self._store = store
         self._roots: list[CacheRoot] = []
         self._usage: Usage | None = None
-        self._is_whole = False
-        """Whether the caches held everything that the store had for this pod when the load ended."""
-        self._restored = False
-        """Whether the load restored anything."""
+        self._report: LoadReport | None = None
+        """The result of the load; None before it has ended."""
         self._proved = False
         self._failed: Mapping[str, CacheError] = {}
         """Why caches could not be looked at, by name."""
@@ -101,8 +99,6 @@ class Supervisor:
         self._changed_at = 0.0
         self._retry_at = 0.0
         self._retry_s = _RETRY_S
-        self.hit = False
-        """Whether the load restored artifacts, or found all of them in place."""
         self.has_compiled = False
         """Whether ``on_compile`` was given, and the server has compiled although everything was restored."""
         self.loaded = threading.Event()
@@ -157,6 +153,12 @@ class Supervisor:
         self._completed = completed
         self._stop.set()
 
+    @property
+    def hit(self) -> bool:
+        """Whether the load restored artifacts, or found all of them in place."""
+        report = self._report
+        return report is not None and (report.status is OperationStatus.SUCCESS or report.already_present > 0)
+
     def load(self) -> LoadReport:
         """Restore units of the store, also to caches that a server has begun to fill."""
         began_ns = time.time_ns()
@@ -164,13 +166,11 @@ class Supervisor:
             namespace=self._namespace, store=self._store, merge=True, instant=False, wait_for_compile_s=self._wait_s
         )
         ended_ns = time.time_ns()
-        self.hit = report.status is OperationStatus.SUCCESS or report.already_present > 0
-        self._is_whole = self.hit and not report.ignored_packs
+        self._report = report
         try:
             self._roots = cache_roots(Config.from_environment(namespace=self._namespace, store=self._store))
         except CacheError as error:  # the load has logged it
             logger.debug("the caches cannot be looked at: %s", error)
-        self._restored = bool(report.restored)
         self._usage = Usage(self._roots, report.restored, began_ns, ended_ns)
         self._look()
         # If all units here came from the store, a save would find nothing new. Names and numbers of files are compared,
@@ -259,7 +259,9 @@ class Supervisor:
 
     def _check_compiled(self, server: Server) -> None:
         """Call ``on_compile`` at the first unit that was compiled although everything was restored."""
-        if self._on_compile is None or self._usage is None or not self._is_whole or self._seen == self._checked:
+        if self._on_compile is None or self._usage is None or self._seen == self._checked:
+            return
+        if not self.hit or (self._report is not None and self._report.ignored_packs):  # so something was to be compiled
             return
         self._checked = self._seen
         try:
@@ -294,7 +296,7 @@ class Supervisor:
             report = self._usage.report(server.started_ns())
         except CacheError as error:
             self._proved = True
-            if self._restored:
+            if self._report is not None and self._report.restored:
                 message = f"the use of the restored caches is unknown: {error}"
                 notices.log(logger, logging.WARNING, message, cause_of(error))
             return
