@@ -18,7 +18,7 @@ from ..concurrency.deadline import Deadline
 from ..errors import CacheError, LocalCacheError, NoSpaceError, PackError, explained
 from ..pack import PackUnit
 from ..repository.repository import ReadRepository
-from ..repository.results import collected_results, collects_results
+from ..repository.results import are_spread, collected_results
 from ..repository.union import Pack, Union
 from .ownership import user_to_restore_as
 from .placing import Restored, place
@@ -91,8 +91,7 @@ def _merge_results(
         root, _, path = name.partition("/")
         if (
             root in trees
-            and collects_results(name)
-            and len(union.versions(name)) > 1
+            and are_spread(union, name)
             and (data := collected_results(repository, union, name)) is not None
         ):
             (trees[root].path / path).write_bytes(data)

@@ -13,7 +13,7 @@ from ..errors import CorruptPackError
 from ..pack import FRAME_RAW_BYTES, Amount, Index, Limits, Member, PackUnit, PackWriter, Piece, SourceFile
 from ..pack.limits import BLOCK_BYTES
 from .repository import ReadRepository
-from .results import collected_results, collects_results
+from .results import are_spread, collected_results
 from .union import Pack, Union
 
 _MOST_BYTES = 128 * 1024 * 1024
@@ -82,9 +82,8 @@ def merge(repository: ReadRepository, packs: Sequence[Pack], out: BinaryIO, dead
     """
     union = Union(tuple(packs), ())
     latest = union.units
-    # Of files that collect results, each publication holds some.
-    several = (name for name in latest if collects_results(name) and len(union.versions(name)) > 1)
-    results = {name: data for name in several if (data := collected_results(repository, union, name)) is not None}
+    spread = (name for name in latest if are_spread(union, name))
+    results = {name: data for name in spread if (data := collected_results(repository, union, name)) is not None}
     with PackWriter(out, repository.limits, deadline) as writer:
         for pack in packs:
             _add(repository, pack, [unit for held, unit in latest.values() if held.id == pack.id], results, writer)

@@ -13,10 +13,10 @@ from .union import Union
 logger = logging.getLogger(__name__)
 
 
-def collects_results(name: str) -> bool:
-    """Whether a unit, by its name in packs, is a file that collects results."""
+def are_spread(union: Union, name: str) -> bool:
+    """Whether a unit, by its name in packs, is a file that collects results, and several publications hold some."""
     root, _, path = name.partition("/")
-    return results_of(root, path) is not None
+    return results_of(root, path) is not None and len(union.versions(name)) > 1
 
 
 def collected_results(repository: ReadRepository, union: Union, name: str) -> bytes | None:
