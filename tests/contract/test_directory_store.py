@@ -10,8 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import pytest
 
 from b10_transfer.errors import StoreError
 from b10_transfer.stores.directory import DirectoryStore
+from tests.users import another_user
 
 DEAD, GROWING, YOUNG = (f"{number:032x}.tmp" for number in range(3))
 """Names in ``.staging`` as a store chooses them."""
@@ -257,20 +257,6 @@ def test_mode_that_a_file_system_does_not_let_be_set_is_no_obstacle(
     monkeypatch.setattr(os, "fchmod", refuse)
     monkeypatch.setattr(os, "fchown", refuse)
     assert DirectoryStore(path).create("a/object", io.BytesIO(b"content"))
-
-
-@contextmanager
-def another_user(uid: int) -> Iterator[None]:
-    groups = os.getgroups()
-    os.setgroups([])
-    os.setegid(uid)
-    os.seteuid(uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(0)
-        os.setgroups(groups)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

@@ -165,7 +165,7 @@ def test_user_without_a_home_needs_none(pod: Pod, operation: str) -> None:
 
 @needs_root
 def test_store_that_a_user_may_not_write_to_is_read_only_for_him(pod: Pod) -> None:
-    """He is told what to do if he is meant to save."""
+    """The message says what to do if this user must save."""
     assert pod.run("save").status == "SUCCESS"
     give_to(UID, pod, "tmp", "source", "target")
     other = pod.folder / "source/inductor/fxgraph/ot/fother/graph"
@@ -182,7 +182,7 @@ def test_store_that_a_user_may_not_write_to_is_read_only_for_him(pod: Pod) -> No
 
 @needs_root
 def test_part_of_a_store_that_a_user_may_not_write_to_is_an_error_that_says_so(pod: Pod) -> None:
-    """Somebody has changed it by hand: that is a fault, while a store as a whole may be read-only on purpose."""
+    """A folder that was closed by hand is a fault. A store as a whole may be read-only on purpose."""
     (pod.folder / "store").chmod(0o777)
     assert pod.run("save").status == "SUCCESS"
     give_to(UID, pod, "tmp", "source", "target")

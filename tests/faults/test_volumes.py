@@ -23,6 +23,7 @@ from b10_transfer.maintenance.clear import Sweep
 from b10_transfer.pack import PackWriter
 from tests.conftest import FillTree, Packs, ReadTree
 from tests.shapes import ARTIFACTS
+from tests.users import another_user
 
 EACH_ADAPTER = pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda adapter: adapter.name)
 USER = 12345
@@ -60,16 +61,8 @@ def ordinary_user(*places: Path) -> Iterator[None]:
     for place in places:
         for path in (place, *(path for path in place.rglob("*") if path.name != "lost+found")):
             os.chown(path, USER, USER)
-    groups = os.getgroups()
-    os.setgroups([])
-    os.setegid(USER)
-    os.seteuid(USER)
-    try:
+    with another_user(USER):
         yield
-    finally:
-        os.seteuid(0)
-        os.setegid(0)
-        os.setgroups(groups)
 
 
 def packed(packs: Packs, root: CacheRoot) -> bytes:

@@ -1,4 +1,4 @@
-"""A library that a killed linker has left is told from a finished one."""
+"""A library that a killed linker has left is not complete; a finished one is."""
 
 from __future__ import annotations
 
