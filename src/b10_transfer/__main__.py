@@ -58,7 +58,11 @@ def _become(server: list[str]) -> None:
         os.execvp(server[0], server)
     except OSError as error:
         logger.error("%s cannot be started: %s", server[0], error.strerror)
-        sys.exit(127 if isinstance(error, FileNotFoundError) else 126)
+        import shutil
+
+        # A folder of PATH that cannot be searched turns "does not exist" into "permission denied".
+        is_missing = "/" not in server[0] and shutil.which(server[0], os.F_OK) is None
+        sys.exit(127 if is_missing or isinstance(error, FileNotFoundError) else 126)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from enum import Enum
 from ..config.launcher import LauncherConfig
 from ..config.per_pod import per_pod_variables
 from .interpreter import use_interpreter_of, use_interpreter_of_known_server
-from .processes import Signals, end_workers, exit_code_of, wait_for_exit
+from .processes import Signals, end_workers, wait_for_exit, why_not_started
 from .server import Child, ExternalServer
 from .supervisor import Supervisor
 
@@ -82,8 +82,9 @@ def run(
         try:
             pid = signals.spawn(arguments, dies_with_this=config.server_dies_with_run)
         except OSError as error:
-            logger.error("%s cannot be started: %s", arguments[0], error.strerror)
-            return exit_code_of(error)
+            code, why = why_not_started(arguments[0], error)
+            logger.error("%s cannot be started: %s", arguments[0], why)
+            return code
         code = _accompany(pid, signals, supervisor, config)
         failed_itself = code != 0 and not signals.asked_to_stop
         return EXIT_COMPILED if on_compile is OnCompile.EXIT and supervisor.has_compiled and not failed_itself else code

@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
 import signal
 import threading
 import time
@@ -222,9 +223,15 @@ def end_workers() -> None:
                 os.kill(process.pid, signal.SIGKILL)
 
 
-def exit_code_of(error: OSError) -> int:
-    """The exit code of shells if a program cannot be started: 127 if it does not exist, 126 otherwise."""
-    return 127 if error.errno == errno.ENOENT else 126
+def why_not_started(program: str, error: OSError) -> tuple[int, str]:
+    """The exit code of shells if a program cannot be started, and the reason: 127 if it does not exist, 126 otherwise.
+
+    The C library reports a missing program as EACCES if one folder of PATH cannot be searched.
+    """
+    is_missing = "/" not in program and shutil.which(program, os.F_OK) is None
+    if is_missing or error.errno == errno.ENOENT:
+        return 127, os.strerror(errno.ENOENT)
+    return 126, error.strerror or str(error)
 
 
 def lower_priority() -> None:

@@ -215,7 +215,7 @@ def _plan_with(union: Union, local: LocalRoots) -> LoadPlan:
 
 def _raise_if_nothing_is_usable(local: LocalRoots) -> None:
     """Raise the reason why caches cannot be used, unless another cache can: its artifacts are in place."""
-    if not any(not root.adapter.accompanies for root in (*local.open, *local.used)):
+    if all(root.adapter.accompanies for root in (*local.open, *local.used)):
         for error in local.failed.values():
             raise error
 
