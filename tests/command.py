@@ -66,9 +66,13 @@ class Publisher(Packs):
 
     def publish(self, units: Mapping[str, Files] = UNITS) -> Path:
         """Publish one pack; where it lies."""
+        return self.publish_pack(self.write(units))
+
+    def publish_pack(self, pack: bytes) -> Path:
+        """Publish a finished pack; where it lies."""
         store = DirectoryStore(self.store)
         repository = Repository(store, self.namespace, self.environment, self.limits, Deadline("publish", 60))
-        return self.folder / "packs" / f"{repository.publish(io.BytesIO(self.write(units)))}.tar.zst"
+        return self.folder / "packs" / f"{repository.publish(io.BytesIO(pack))}.tar.zst"
 
 
 def pod_like_this(**parts: str) -> Environment:

@@ -183,11 +183,25 @@ class Packs:
     def write(self, units: Mapping[str, Files], mode: int = 0o644, mtime_ns: int = 1_700_000_000_123_456_789) -> bytes:
         """A pack of units: ``{"triton/KEY/": {"a.cubin": b"…"}}`` is a folder, ``{"inductor/ey/key.": {"py": b"…"}}``
         a stem. A unit's key and a file's key together are the file's path."""
+        kinds = {"/": "folder", ".": "stem"}
+        return self.write_units(
+            {
+                (prefix[:-1], kinds[prefix[-1]]): {prefix + suffix: data for suffix, data in files.items()}
+                for prefix, files in units.items()
+            },
+            mode,
+            mtime_ns,
+        )
+
+    def write_units(
+        self, units: Mapping[tuple[str, str], Files], mode: int = 0o644, mtime_ns: int = 1_700_000_000_123_456_789
+    ) -> bytes:
+        """A pack of units, by name and kind, with files by their paths in packs."""
         out = io.BytesIO()
         with PackWriter(out, self.limits, Deadline("write", 60)) as writer:
-            for prefix, files in units.items():
-                sources = [_source(prefix + suffix, data, mode, mtime_ns) for suffix, data in files.items()]
-                writer.add_unit(prefix[:-1], "folder" if prefix.endswith("/") else "stem", sources)
+            for (name, kind), files in units.items():
+                sources = [_source(path, data, mode, mtime_ns) for path, data in files.items()]
+                writer.add_unit(name, kind, sources)
             writer.finish(self.namespace, self.environment)
         return out.getvalue()
 

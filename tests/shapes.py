@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 SHA256 = "0a1b" * 16
 INDUCTOR_KEY = "cdq7vqhv5vfe4bcrkgejqo5o4m2sxhbvdyxmehbbr4qrmnbjqwup"
@@ -23,6 +24,13 @@ def below(folder: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
 def folders_of(paths: Iterable[str]) -> list[str]:
     """Every folder above some files, and their root."""
     return sorted({"/".join(path.split("/")[:depth]) for path in paths for depth in range(path.count("/") + 1)})
+
+
+def elf_header(machine: int, *, is_big: bool = False) -> bytes:
+    """The first bytes of a library for a machine, by its number in ELF files."""
+    order: Literal["little", "big"] = "big" if is_big else "little"
+    identity = b"\x7fELF" + bytes([2, 2 if is_big else 1, 1]) + bytes(9)
+    return identity + (3).to_bytes(2, order) + machine.to_bytes(2, order) + bytes(44)
 
 
 TRITON = {

@@ -62,6 +62,11 @@ class LoadReport(Report):
     """How many packs were ignored."""
     already_present: int = 0
     """Number of units of the store that were in place before this load."""
+    partial: str = ""
+    """Why the load restored only a part of what a warm start needs; empty if it restored all, or nothing."""
+    siblings: tuple[str, ...] = ()
+    """Ids of the environments that the units were published for, if they are not this pod's own: those differ only in
+    the CPU or the C library."""
     instant: str = ""
     """``ready`` if later compilations may start instantly, else the reason why not; empty if it was not requested."""
 

@@ -15,7 +15,7 @@ import pytest
 from b10_transfer import LoadReport, SaveReport, load, save
 from b10_transfer.adapters import vllm_modelinfos
 from b10_transfer.environment import detect
-from tests.command import Publisher, command, damage
+from tests.command import Publisher, command, damage, pod_like_this
 from tests.conftest import IsolatedEnv
 
 KERNEL = {"KERNEL/launcher.so": b"machine code"}
@@ -165,6 +165,22 @@ def half_of_the_packs_damaged(pod: Pod) -> None:
     shutil.rmtree(pod.env.triton)
 
 
+def saved_on_another_cpu(pod: Pod) -> None:
+    kernel = {"k.cubin": b"GPU code", "__grp__k.json": b'{"child_paths": {"k.cubin": "k.cubin"}}'}
+    units = {"triton/KERNEL/": kernel, "triton/HELPER/": {"launcher.so": b"x"}}
+    Publisher(pod.env.store, pod_like_this(cpu_features="avx")).publish(units)
+
+
+def saved_on_another_cpu_and_in_use(pod: Pod) -> None:
+    saved_on_another_cpu(pod)
+    pod.env.fill(pod.env.triton, KERNEL)
+
+
+def saved_on_another_cpu_and_switched_off(pod: Pod) -> None:
+    saved_on_another_cpu(pod)
+    pod.set("B10_SIBLINGS", "0")
+
+
 SITUATIONS: list[Callable[[Pod], None]] = [
     nothing,
     saved_elsewhere,
@@ -189,6 +205,9 @@ SITUATIONS: list[Callable[[Pod], None]] = [
     wrong_variable_and_all_else_in_place,
     cache_is_a_file,
     half_of_the_packs_damaged,
+    saved_on_another_cpu,
+    saved_on_another_cpu_and_in_use,
+    saved_on_another_cpu_and_switched_off,
 ]
 
 
@@ -219,7 +238,11 @@ def test_load_does_what_info_explain_and_doctor_predict(pod: Pod, merge: str) ->
         assert info["reason"] in report.reason
     if "load" in explained.json:
         assert explained.json["load"] == info
-        assert explained.json["would_hit"] or report.status.name in ("DOES_NOT_EXIST", "ERROR", "SKIPPED")
+        assert (
+            explained.json["would_hit"]
+            or report.siblings
+            or report.status.name in ("DOES_NOT_EXIST", "ERROR", "SKIPPED")
+        )
         assert explained.json["would_hit"] is False or report.status.name in ("SUCCESS", "SKIPPED")
     else:  # the store cannot be read
         assert explained.exit_code == 1

@@ -95,6 +95,18 @@ class Adapter(ABC):
         """Whether the compiler may write a unit again under the same name: because it is outdated, or to improve it."""
         return False
 
+    def depends_on_host(self, unit: Unit, files: Collection[str]) -> bool:
+        """Whether a unit may be of no use, or harmful, on another CPU or with another C library.
+
+        False only for GPU code and for the results of tuning a GPU. A load that finds nothing else restores such units
+        from pods with another CPU. It refuses libraries and objects for a host in any case.
+
+        Args:
+            unit: A unit.
+            files: Its files, relative to the root.
+        """
+        return True
+
     def results_of(self, path: str) -> Results | None:
         """The format of a file that collects results, and is a unit of its own; None for any other file."""
         return None

@@ -47,6 +47,9 @@ class DeepGemmAdapter(Adapter):
     def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
         return {f"{unit.path}/kernel.cu", f"{unit.path}/kernel.cubin"} <= set(files)
 
+    def depends_on_host(self, unit: Unit, files: Collection[str]) -> bool:
+        return False
+
 
 class VllmDeepGemmAdapter(DeepGemmAdapter):
     """Where vLLM points ``DG_JIT_CACHE_DIR`` unless it is set (vLLM 0.32, ``vllm/utils/deep_gemm.py``)."""

@@ -1,4 +1,4 @@
-"""Whether a library is complete: a linker that was killed leaves a file that begins like one."""
+"""Whether a library is complete, and whether a file is machine code for the host."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 _MAGIC = b"\x7fELF"
+_ARCHIVE = b"!<arch>"
+_GPU_MACHINES = (190, 224)
+"""Machines of an ELF file: NVIDIA CUDA and AMD GPU."""
 _NO_BITS = 8
 """Type of a section that takes no room in the file."""
 _LOADED = 1
@@ -56,6 +59,22 @@ def _is_whole(descriptor: int, size: int) -> bool:
         kind != _LOADED or end <= size
         for kind, end in segment.read(descriptor, size, segments_at, segment_size, segments)
     )
+
+
+def is_host_code(path: Path) -> bool:
+    """Whether a file is, or may be, a library, an object or an archive of objects for a CPU.
+
+    GPU code may be an ELF file, too.
+    """
+    try:
+        with open(path, "rb") as file:
+            header = file.read(20)
+    except OSError:
+        return True
+    if not header.startswith(_MAGIC):
+        return header.startswith(_ARCHIVE)
+    order: Literal["little", "big"] = "big" if header[5:6] == b"\2" else "little"
+    return int.from_bytes(header[18:20], order) not in _GPU_MACHINES
 
 
 class _Entry(NamedTuple):

@@ -95,6 +95,11 @@ class FlashInferAdapter(Adapter):
         # With an op's source published before the op, another pod's op would come to lie beside it, older than it.
         return not os.path.isdir(ops / name) or os.path.exists(ops / name / f"{name}.so")
 
+    def depends_on_host(self, unit: Unit, files: Collection[str]) -> bool:
+        """Tuning does not. A source does not either, but beside an op that is built later it must not be newer."""
+        parts = unit.path.split("/")
+        return parts[0] != "autotune" and parts[2:3] != ["autotune"]
+
     def results_of(self, path: str) -> Results | None:
         parts = path.split("/")
         return _TUNING if parts[2:3] == ["autotune"] and len(parts) == 4 else None
@@ -133,6 +138,9 @@ class FlashInferAutotuneAdapter(Adapter):
     def locate(self, env: EnvReader) -> Path:
         default = vllm_cache_root(env) / "flashinfer_autotune_cache"
         return env.path("VLLM_FLASHINFER_AUTOTUNE_CACHE_DIR") or default
+
+    def depends_on_host(self, unit: Unit, files: Collection[str]) -> bool:
+        return False
 
     def results_of(self, path: str) -> Results | None:
         return _TUNING

@@ -145,6 +145,12 @@ class InductorAdapter(Adapter):
         is_tuning = bool(files) and all(file.endswith(".best_config") for file in files)
         return is_tuning or unit.path.startswith("dynamo/code_state_")
 
+    def depends_on_host(self, unit: Unit, files: Collection[str]) -> bool:
+        """Triton's kernels do not, nor tuning: Inductor takes a stored result only for a kernel that it makes here."""
+        if unit.path.startswith(f"{_KERNELS}/"):
+            return self._triton.depends_on_host(unit, files)
+        return not _SYSTEM.fullmatch(unit.path) and not all(file.endswith(".best_config") for file in files)
+
     def results_of(self, path: str) -> Results | None:
         if path == "memoizer_cache.json":
             return _MEMOIZED

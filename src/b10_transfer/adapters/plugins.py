@@ -97,6 +97,9 @@ class PluginAdapter(Adapter):
     def may_be_replaced(self, unit: Unit, files: Collection[str] = ()) -> bool:
         return self._call(False, lambda: bool(self._inner.may_be_replaced(unit, files)))
 
+    def depends_on_host(self, unit: Unit, files: Collection[str]) -> bool:
+        return self._call(True, lambda: bool(self._inner.depends_on_host(unit, files)))
+
     def _call(self, default: T, function: Callable[[], T], passes: type[Exception] | tuple[()] = ()) -> T:
         """Call the adapter; the default if it fails. Errors of type ``passes`` are the caller's."""
         if self.failed:

@@ -60,5 +60,9 @@ class TileLangAdapter(Adapter):
     def locate(self, env: EnvReader) -> Path:
         return env.literal_path("TILELANG_CACHE_DIR") or real_path("~/.tilelang/cache")
 
+    def depends_on_host(self, unit: Unit, files: Collection[str]) -> bool:
+        """A kernel's folder has a library for the host; device code beside it does not depend on the host."""
+        return unit.kind is not UnitKind.STEM
+
     def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
         return bool(files) if unit.kind is UnitKind.STEM else f"{unit.path}/{_LAST}" in files

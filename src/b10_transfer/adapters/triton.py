@@ -7,6 +7,11 @@ never hits. The group file therefore travels with bare file names and gets the l
 Helpers (launchers, driver utilities) are folders that hold a single ``.so`` and no group. Triton's autotuner keeps its
 results in ``<key>/<function>.autotune.json``.
 
+A kernel does not depend on the host's CPU, a helper does: Triton builds it with ``-O3`` and without ``-march``
+(``triton/runtime/build.py``, Triton 3.9), but with the compiler that ``CC`` or ``knobs.build.impl`` names. Compilers of
+some distributions use instructions by default that other CPUs lack, and a library does not say which it uses. It is
+also linked to symbols of one C library.
+
 Names of kernels are free, so a file counts only beside the others of its kernel: ``config.json`` alone is none.
 """
 
@@ -90,6 +95,9 @@ class TritonAdapter(Adapter):
     def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
         has_group = any(self.is_rewritten(file) for file in files)
         return bool(files) and (has_group or not any(file.endswith(_INTERMEDIATE) for file in files))
+
+    def depends_on_host(self, unit: Unit, files: Collection[str]) -> bool:
+        return any(file.endswith(".so") for file in files)
 
     def is_rewritten(self, path: str) -> bool:
         return path.endswith(".json") and path.rpartition("/")[2].startswith(_GROUP)

@@ -102,5 +102,8 @@ class TunableOpAdapter(Adapter):
         except OSError:
             return False
 
+    def depends_on_host(self, unit: Unit, files: Collection[str]) -> bool:
+        return False
+
     def results_of(self, path: str) -> Results | None:
         return _TUNED

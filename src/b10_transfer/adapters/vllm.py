@@ -143,6 +143,13 @@ class VllmAdapter(Adapter):
             return super().covers(root, other, adapter)
         return bool(_nested(other[len(root) + 1 :])[1])
 
+    def depends_on_host(self, unit: Unit, files: Collection[str]) -> bool:
+        prefix, cache, below = _nested(unit.path)
+        if cache != _INDUCTOR or not prefix.startswith(f"{_AOT}/"):
+            return True
+        inner = [file[len(prefix) + 1 :] for file in files]
+        return self._inductor.depends_on_host(Unit(below, unit.kind), inner)
+
     def results_of(self, path: str) -> Results | None:
         folder, adapter, below = self._inside(path)
         return adapter.results_of(below) if adapter and folder.startswith(f"{_AOT}/") else None

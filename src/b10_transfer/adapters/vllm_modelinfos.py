@@ -43,6 +43,9 @@ class VllmModelInfosAdapter(Adapter):
     def may_be_replaced(self, unit: Unit, files: Collection[str] = ()) -> bool:
         return True
 
+    def depends_on_host(self, unit: Unit, files: Collection[str]) -> bool:
+        return False
+
     def is_rewritten(self, path: str) -> bool:
         return True
 

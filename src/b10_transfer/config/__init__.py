@@ -88,6 +88,8 @@ class Config:
     trusted_keys: str | None
     read_only: bool
     shared_roots: bool
+    siblings: bool
+    """Whether a load that finds nothing else restores GPU code of pods with another CPU."""
     caches: CacheSelection
     """Which compilers' caches are saved and restored."""
     reader: EnvReader = field(repr=False, compare=False)
@@ -141,6 +143,7 @@ class Config:
             trusted_keys=env.protecting_text("B10_TRUSTED_KEYS"),
             read_only=env.flag("B10_READ_ONLY", default=False, protects=True),
             shared_roots=env.flag("B10_SHARED_ROOTS", default=False),
+            siblings=env.flag("B10_SIBLINGS", default=True),
             locks=env.flag("B10_LOCKS", default=True),
             caches=CacheSelection.parse("B10_CACHES", env.text("B10_CACHES") or "all"),
             reader=env,

@@ -55,6 +55,14 @@ VARIABLES: tuple[Variable, ...] = (
         "such a cache alone.",
     ),
     Variable(
+        "B10_SIBLINGS",
+        "`1`",
+        "`0` or `1`",
+        "With `1` a load that finds nothing for its environment restores GPU kernels and tuning from environments "
+        "that differ only in the CPU's features or the C library. The rest is compiled, and the next save publishes "
+        "everything. With `0` such a start is cold.",
+    ),
+    Variable(
         "B10_INSTANT",
         "`0`",
         "`0` or `1`",

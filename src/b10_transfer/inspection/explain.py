@@ -21,6 +21,7 @@ from ..pack import PackUnit
 from ..repository.catalogue import Amount, Catalogue, collect_errors
 from ..repository.ignored import reasons
 from ..repository.repository import ReadRepository
+from ..repository.siblings import describe
 from ..repository.union import Union
 from ..status import OperationStatus
 from . import forecast
@@ -151,12 +152,15 @@ def _explain(config: Config, pod: Pod, deadline: Deadline) -> Explanation:
         catalogue = Catalogue(store, config, deadline)
         repository = catalogue.repository(config.namespace, pod.environment.id)
         facts = store.facts()
-        stored = forecast.read_stored(repository, facts)
+        stored = forecast.read_stored(store, config, pod.environment, deadline)
         found = _search(catalogue, repository, stored.union, pod.caches, pod.environment, exists=facts.exists)
     verdict, advice = _verdict(found)
     expected = pod.forecast(stored)
     if found.usable and expected.status is OperationStatus.ERROR:
         verdict, advice = f"{verdict}, but would fail: {expected.reason}", ""
+    elif stored.siblings is not None and expected.status is OperationStatus.SUCCESS:
+        names = [name for name in stored.siblings.units if name.partition("/")[0] in pod.caches]
+        verdict = f"no environment equals this pod's; {describe(stored.siblings, names)} would be restored"
     amount = Amount.of(found.usable)
     return Explanation(
         would_hit=bool(found.usable) and expected.status is not OperationStatus.ERROR,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from ..adapters import CacheRoot
+from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..environment import Environment
 from ..errors import CacheError
@@ -15,12 +18,12 @@ from ..operations import load as loading
 from ..operations import save_plan
 from ..operations.load import LoadPlan, LocalRoots
 from ..operations.save_plan import Stored
-from ..repository.catalogue import Amount
-from ..repository.repository import ReadRepository
+from ..repository.catalogue import Amount, Catalogue
 from ..repository.results import collected_results
+from ..repository.siblings import read_siblings
 from ..repository.union import Union
 from ..status import OperationStatus
-from ..stores.base import StoreFacts
+from ..stores.base import ReadStore
 
 
 @dataclass(frozen=True)
@@ -34,36 +37,30 @@ class Forecast:
     bytes: int = 0
 
 
-def read_stored(repository: ReadRepository, facts: StoreFacts) -> Stored:
-    """Read what a store holds for this pod. Raises StoreError."""
+def read_stored(store: ReadStore, config: Config, environment: Environment, deadline: Deadline) -> Stored:
+    """Read what a store holds for a pod of some environment. Raises StoreError."""
+    catalogue = Catalogue(store, config, deadline)
+    repository = catalogue.repository(config.namespace, environment.id)
     union = repository.union()
     recalled = repository.recalled_content(union)
     results = {name: collected_results(repository, union, name) for name in union.units}
-    return Stored(union, lambda: recalled, results.get, lambda: facts.read_only)
+    read_only = store.facts().read_only
+    siblings = None
+    if config.siblings and not any(name.partition("/")[0] in config.caches for name in union.units):
+        siblings = read_siblings(catalogue, config.namespace, environment)
+    return Stored(union, lambda: recalled, results.get, lambda: read_only, siblings)
 
 
 def of_load(pod: Environment, local: LocalRoots, stored: Stored | CacheError) -> Forecast:
     """Forecast a load. ``stored`` is the store's content, or the error that reading it raised."""
     if unidentified := _unidentified(pod):
         return unidentified
-
-    def read_union() -> Union:
-        return _or_raise(stored).union
-
-    try:
-        planned = loading.plan(local, read_union)
-    except CacheError as error:
-        return Forecast(OperationStatus.ERROR, str(error))
-    return _forecast(planned)
+    return _of_plan(stored, partial(loading.plan, local))
 
 
 def of_load_to_empty_caches(caches: Collection[str], stored: Stored | CacheError) -> Forecast:
     """Forecast a load of another pod whose caches, named by ``caches``, are empty."""
-    try:
-        planned = loading.plan_for_empty_caches(caches, _or_raise(stored).union)
-    except CacheError as error:
-        return Forecast(OperationStatus.ERROR, str(error))
-    return _forecast(planned)
+    return _of_plan(stored, lambda read_union: loading.plan_for_empty_caches(caches, read_union()))
 
 
 def of_save(
@@ -78,6 +75,20 @@ def of_save(
         return Forecast(OperationStatus.ERROR, str(error))
     files, size = sum(len(unit.files) for unit in planned.units), sum(unit.size for unit in planned.units)
     return Forecast(planned.status, planned.reason, len(planned.units), files, size)
+
+
+def _of_plan(stored: Stored | CacheError, plan: Callable[[Callable[[], Union]], LoadPlan]) -> Forecast:
+    """Forecast a load from its plan. It restores units of siblings if the pod's own environment has nothing."""
+    try:
+        planned = plan(lambda: _or_raise(stored).union)
+    except CacheError as error:
+        return Forecast(OperationStatus.ERROR, str(error))
+    siblings = stored.siblings if isinstance(stored, Stored) else None
+    if planned.status is OperationStatus.DOES_NOT_EXIST and siblings is not None:
+        with suppress(CacheError):
+            instead = plan(lambda: siblings)
+            planned = instead if instead.status is OperationStatus.SUCCESS else planned
+    return _forecast(planned)
 
 
 def _forecast(planned: LoadPlan) -> Forecast:

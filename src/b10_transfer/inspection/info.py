@@ -19,7 +19,7 @@ from ..local.snapshot import Snapshot
 from ..operations import load as loading
 from ..operations.load import LocalRoots
 from ..operations.save_plan import Stored
-from ..repository.catalogue import Amount, Catalogue
+from ..repository.catalogue import Amount
 from ..repository.union import Union
 from ..version import __version__
 from . import forecast
@@ -192,9 +192,7 @@ def read_store(local: LocalState, deadline: Deadline) -> Stored | CacheError:
 
     def read() -> Stored:
         with open_store(local.config, deadline) as store:
-            catalogue = Catalogue(store, local.config, deadline)
-            repository = catalogue.repository(local.config.namespace, local.environment.id)
-            return forecast.read_stored(repository, store.facts())
+            return forecast.read_stored(store, local.config, local.environment, deadline)
 
     try:
         return run_within(deadline, read)

@@ -155,9 +155,11 @@ class Supervisor:
 
     @property
     def hit(self) -> bool:
-        """Whether the load restored artifacts, or found all of them in place."""
+        """Whether the load restored artifacts of this pod's environment, or found all of them in place."""
         report = self._report
-        return report is not None and (report.status is OperationStatus.SUCCESS or report.already_present > 0)
+        if report is None or report.siblings:
+            return False
+        return report.status is OperationStatus.SUCCESS or report.already_present > 0
 
     def load(self) -> LoadReport:
         """Restore units of the store, also to caches that a server has begun to fill."""
@@ -175,6 +177,8 @@ class Supervisor:
         self._look()
         # If all units here came from the store, a save would find nothing new. Names and numbers of files are compared,
         # because a compiler may already have added files.
+        if report.siblings:  # the store lacks them in this pod's environment
+            return report
         here = {name for name, _files, _size, _modified in self._seen}
         if here == set(report.restored) and sum(files for _name, files, _size, _modified in self._seen) == report.files:
             self._saved = self._seen

@@ -9,11 +9,13 @@ A root that cannot be restored to does not affect the others.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 
 from ..adapters import CacheRoot
+from ..adapters.elf import is_host_code
 from ..concurrency.deadline import Deadline
 from ..errors import CacheError, LocalCacheError, NoSpaceError, PackError, explained
 from ..pack import PackUnit
@@ -22,9 +24,11 @@ from ..repository.results import are_spread, collected_results
 from ..repository.union import Pack, Union
 from .ownership import user_to_restore_as
 from .placing import Restored, place
-from .presence import Wanted
+from .presence import Wanted, below_root, known_unit
 from .staging import StagedTree, staged_tree
 from .writing import stage
+
+logger = logging.getLogger(__name__)
 
 _BLOCK_BYTES = 4096
 """The least space that a file takes on a file system."""
@@ -65,6 +69,7 @@ def restore(
                 for name, cause in failed.items():
                     result.fail(_failure(by_name[name], cause))
                     del trees[name]
+        _unstage_host_code(repository, staged, by_name, trees)
         _merge_results(repository, result.union, staged, trees)
         for name, tree in trees.items():
             root = by_name[name]
@@ -81,6 +86,26 @@ def restore(
 
 def _failure(root: CacheRoot, error: OSError) -> LocalCacheError:
     return LocalCacheError("restore to", str(root.path), explained(error))
+
+
+def _unstage_host_code(
+    repository: ReadRepository,
+    staged: dict[str, tuple[Pack, PackUnit]],
+    roots: Mapping[str, CacheRoot],
+    trees: Mapping[str, StagedTree],
+) -> None:
+    """Leave out units of other environments that may not run on this CPU, whatever their files are called."""
+    for name, (pack, unit) in list(staged.items()):
+        root, _, _path = name.partition("/")
+        if pack.index.environment_id == repository.environment.id or root not in trees:
+            continue
+        paths = [below_root(member.path) for member in unit.members]
+        if roots[root].adapter.depends_on_host(known_unit(unit), paths) or any(
+            is_host_code(trees[root].path / path) for path in paths
+        ):
+            logger.warning("pack %s: %s holds code for a CPU, and this pod's may be another; left out", pack.id, name)
+            del staged[name]
+            _unstage([unit], trees)
 
 
 def _merge_results(

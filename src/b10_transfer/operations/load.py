@@ -29,17 +29,21 @@ from ..repository.signing import trusted_keys
 from ..repository.union import Rejected, Union
 from ..status import LoadReport, OperationStatus
 from ..stores.opening import opened
+from .siblings import of_siblings, read_siblings
 
 logger = logging.getLogger(__name__)
 
 
-def load(config: Config, deadline: Deadline, seen: set[str] | None = None) -> LoadReport:
+def load(
+    config: Config, deadline: Deadline, seen: set[str] | None = None, *, from_siblings: bool = False
+) -> LoadReport:
     """Restore what the store holds for this environment.
 
     Args:
         config: The settings.
         deadline: Bounds the load.
         seen: Receives the ids of the packs that the load has read or rejected.
+        from_siblings: Whether to restore what sibling environments hold instead.
 
     Raises:
         CacheError: Nothing was restored.
@@ -66,6 +70,8 @@ def load(config: Config, deadline: Deadline, seen: set[str] | None = None) -> Lo
         repository = Repository(store, config.namespace, environment, limits, deadline, trusted)
 
         def read_union() -> Union:
+            if from_siblings:
+                return read_siblings(store, config, environment, deadline)
             union = repository.union()
             _log_ignored(union.rejected, len(union.unread))
             if seen is not None:
@@ -79,6 +85,8 @@ def load(config: Config, deadline: Deadline, seen: set[str] | None = None) -> Lo
             report = _restore(repository, planned, config, deadline, patience, report)
         else:
             report = _report_of(planned, report)
+        if from_siblings and planned.union is not None:
+            report = of_siblings(report, planned.union)
         for path in sorted({root.outermost for root in (*local.used, *local.open)}):
             remove_leftovers(path, may_be_shared=config.shared_roots)  # where nothing was staged, which does it, too
         return report
@@ -253,7 +261,8 @@ def _restore(
         damaged = [pack for pack in restored.union.rejected if pack.id not in known]
         _log_ignored(damaged)
         if not config.read_only:
-            repository.suspect(damaged)
+            own = {pack.id for pack in union.packs if pack.index.environment_id == report.environment_id}
+            repository.suspect(pack for pack in damaged if pack.id in own)
     if not restored.units:  # every pack turned out to be damaged, or other processes were faster
         planned = _plan_with(restored.union, planned.local.refreshed(config))
         if planned.status is OperationStatus.SUCCESS:

@@ -11,6 +11,7 @@ import os
 import time
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from .. import instant as instant_start
 from ..adapters import cache_roots
@@ -25,6 +26,7 @@ from .edge import Observer, finish
 from .edge import attempt as attempt_operation
 from .instant_start import prepare_if_requested
 from .session import session
+from .siblings import load_from_siblings
 from .waiting import wait_for_compile
 
 __all__ = [
@@ -170,11 +172,13 @@ def load(
         return Config.from_environment(namespace=namespace, store=store, merge=merge)
 
     waiter = compile_once.Waiter(session)
+    settings: list[Config] = []
 
-    def operate(deadline: Deadline) -> LoadReport:
+    def operate(deadline: Deadline, *, from_siblings: bool = False) -> LoadReport:
         config = read_config()
+        settings.append(config)
         began_ns = time.time_ns()
-        report = loading.load(config, deadline, waiter.known)
+        report = loading.load(config, deadline, waiter.known, from_siblings=from_siblings)
         ended_ns = time.time_ns()
         # cache_report() looks for the caches again: that takes a millisecond, and a load does not pay for it.
         session.last_load = lambda: Usage(cache_roots(config), report.restored, began_ns, ended_ns)
@@ -188,6 +192,8 @@ def load(
     tried_s = time.perf_counter() - started
     if report.status is OperationStatus.DOES_NOT_EXIST:
         report = wait_for_compile(report, wait_for_compile_s, read_config, attempt, waiter)
+    if report.status is OperationStatus.DOES_NOT_EXIST and settings[-1].siblings:
+        report = load_from_siblings(report, partial(operate, from_siblings=True), deadline_s, tried_s)
     report = replace(report, instant=prepare_if_requested(instant, report, read_config, deadline_s, tried_s))
     return finish("load", report, started)
 

@@ -42,6 +42,8 @@ class Stored(NamedTuple):
     """Reads the results that the packs hold of a unit."""
     reason_read_only: Callable[[], str]
     """Finds out why nothing can be written there; empty if that is not known."""
+    siblings: Union | None = None
+    """What a load restores instead if ``union`` is empty; None if it is not, or if such loads are off."""
 
 
 def plan(config: Config, roots: Sequence[CacheRoot], found: Snapshot, read_store: Callable[[], Stored]) -> SavePlan:
@@ -58,7 +60,7 @@ def plan(config: Config, roots: Sequence[CacheRoot], found: Snapshot, read_store
     """
     if planned := plan_without_store(config, roots, found):
         return planned
-    union, read_recalled, read_results, reason_read_only = read_store()
+    union, read_recalled, read_results, reason_read_only, _siblings = read_store()
     stored = {name: unit for name, (_pack, unit) in union.units.items()}
     lacking = [
         *snapshot.lacking(found.units, stored, union.settled()),

@@ -127,7 +127,7 @@ class Catalogue:
 
     def __init__(self, store: ReadStore, config: Config, deadline: Deadline) -> None:
         self._store = store
-        self._limits = Limits.of(config)
+        self.limits = Limits.of(config)
         self._trusted = trusted_keys(config)
         self._deadline = deadline
 
@@ -144,7 +144,7 @@ class Catalogue:
     def repository(self, namespace: str, environment_id: str) -> ReadRepository:
         """The packs of an environment."""
         environment = KnownById({}, known_id=environment_id)
-        return ReadRepository(self._store, namespace, environment, self._limits, self._deadline, self._trusted)
+        return ReadRepository(self._store, namespace, environment, self.limits, self._deadline, self._trusted)
 
     def parts(self, namespace: str, environment_id: str, usable: Iterable[Pack] | None = None) -> Mapping[str, str]:
         """The parts of an environment's key, from its description or else from a pack; empty if neither has them."""

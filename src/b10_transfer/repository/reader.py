@@ -58,17 +58,20 @@ class ReadRepository:
         self._judged: dict[str, bool] = {}
         """Whether packs are valid, of those that could be read."""
 
-    def union(self, *, verify_frames: bool = False, listed: Listed | None = None) -> Union:
+    def union(
+        self, *, verify_frames: bool = False, listed: Listed | None = None, budget: Budget | None = None
+    ) -> Union:
         """Read the packs' indexes, newest first, and with ``verify_frames`` check every byte of these packs as well.
 
-        The packs are those of ``listed``, or of a new listing. A pack that cannot be used is in ``rejected``, and so is
-        one that a load has no room for beside newer ones. Raises StoreError if the store cannot be read.
+        The packs are those of ``listed``, or of a new listing, and are charged to ``budget``, or to a new one. A pack
+        that cannot be used is in ``rejected``, and so is one that a load has no room for beside newer ones. Raises
+        StoreError if the store cannot be read.
         """
         self._deadline.check(f"listing the packs in {self._store.location}")
         listed = self.look() if listed is None else listed
         newest_first = sorted(listed.usable, reverse=True)
         ids, unread = newest_first[: self.limits.load_packs], newest_first[self.limits.load_packs :]
-        budget = Budget(self.limits)
+        budget = Budget(self.limits) if budget is None else budget
         packs: list[Pack] = []
         rejected: list[Rejected] = []
         # A store in which opening takes a while opens them ahead, in this order.
