@@ -63,7 +63,8 @@ class LoadReport(Report):
     already_present: int = 0
     """Number of units of the store that were in place before this load."""
     partial: str = ""
-    """Why the load restored only a part of what a warm start needs; empty if it restored all, or nothing."""
+    """What this pod gets, and why not more: ``2 of 13 units; pack 01a2… is damaged``. Empty if it gets everything that
+    was saved for it, or nothing."""
     siblings: tuple[str, ...] = ()
     """Ids of the environments that the units were published for, if they are not this pod's own: those differ only in
     the CPU or the C library."""

@@ -83,7 +83,8 @@ def _read(described: TextIO) -> PodDescription:
 
 
 def _print(found: Explanation) -> None:
-    _print_line(f"{'HIT' if found.would_hit else 'MISS'}: {found.verdict}", bold=True)
+    hit = f"PARTIAL: {found.partial}" if found.partial else f"HIT: {found.verdict}"
+    _print_line(hit if found.would_hit else f"MISS: {found.verdict}", bold=True)
     if found.would_hit:
         _print_line(f"  {count(found.packs, 'pack')}, {count(found.files, 'file')}, {size(found.bytes)}")
     if found.advice:

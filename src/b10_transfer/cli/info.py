@@ -114,6 +114,8 @@ def _amount(amount: Amount | None) -> str:
 
 
 def _in_words(forecast: Forecast) -> str:
+    partial = f"; PARTIAL: {forecast.partial}" if forecast.partial else ""
     if forecast.status is not OperationStatus.SUCCESS:
-        return f"{forecast.status.name}: {forecast.reason}"
-    return f"{forecast.reason} {count(forecast.units, 'unit')}, {count(forecast.files, 'file')}, {size(forecast.bytes)}"
+        return f"{forecast.status.name}: {forecast.reason}{partial}"
+    amount = f"{count(forecast.units, 'unit')}, {count(forecast.files, 'file')}, {size(forecast.bytes)}"
+    return f"{forecast.reason} {amount}{partial}"

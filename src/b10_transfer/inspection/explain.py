@@ -62,6 +62,8 @@ class Explanation:
     """What a load would find now, and the reasons."""
 
     would_hit: bool
+    partial: str
+    """What a load would give, and why not more; empty if it would give everything that was saved for this pod."""
     verdict: str
     """One sentence for a person."""
     advice: str
@@ -156,6 +158,7 @@ def _explain(config: Config, pod: Pod, deadline: Deadline) -> Explanation:
         found = _search(catalogue, repository, stored.union, pod.caches, pod.environment, exists=facts.exists)
     verdict, advice = _verdict(found)
     expected = pod.forecast(stored)
+    partial = expected.partial or forecast.of_load_to_empty_caches(pod.caches, stored).partial
     if found.usable and expected.status is OperationStatus.ERROR:
         verdict, advice = f"{verdict}, but would fail: {expected.reason}", ""
     elif stored.siblings is not None and expected.status is OperationStatus.SUCCESS:
@@ -164,6 +167,7 @@ def _explain(config: Config, pod: Pod, deadline: Deadline) -> Explanation:
     amount = Amount.of(found.usable)
     return Explanation(
         would_hit=bool(found.usable) and expected.status is not OperationStatus.ERROR,
+        partial=partial if found.usable else "",
         verdict=verdict,
         advice=advice,
         store=str(config.store),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from ..adapters import CacheRoot
@@ -14,13 +14,12 @@ from ..config import Config
 from ..environment import Environment
 from ..errors import CacheError
 from ..local.snapshot import Snapshot
-from ..operations import load as loading
-from ..operations import save_plan
-from ..operations.load import LoadPlan, LocalRoots
+from ..operations import load_plan, save_plan
+from ..operations.load_plan import LoadPlan, LocalRoots
 from ..operations.save_plan import Stored
 from ..repository.catalogue import Amount, Catalogue
 from ..repository.results import collected_results
-from ..repository.siblings import read_siblings
+from ..repository.siblings import describe, read_siblings
 from ..repository.union import Union
 from ..status import OperationStatus
 from ..stores.base import ReadStore
@@ -35,6 +34,8 @@ class Forecast:
     units: int = 0
     files: int = 0
     bytes: int = 0
+    partial: str = ""
+    """For a load: what this pod would get, and why not more; empty if it would get everything, or nothing."""
 
 
 def read_stored(store: ReadStore, config: Config, environment: Environment, deadline: Deadline) -> Stored:
@@ -43,6 +44,7 @@ def read_stored(store: ReadStore, config: Config, environment: Environment, dead
     repository = catalogue.repository(config.namespace, environment.id)
     union = repository.union()
     recalled = repository.recalled_content(union)
+    union = replace(union, withheld=frozenset(recalled))
     results = {name: collected_results(repository, union, name) for name in union.units}
     read_only = store.facts().read_only
     siblings = None
@@ -55,12 +57,12 @@ def of_load(pod: Environment, local: LocalRoots, stored: Stored | CacheError) ->
     """Forecast a load. ``stored`` is the store's content, or the error that reading it raised."""
     if unidentified := _unidentified(pod):
         return unidentified
-    return _of_plan(stored, partial(loading.plan, local))
+    return _of_plan(stored, partial(load_plan.plan, local))
 
 
 def of_load_to_empty_caches(caches: Collection[str], stored: Stored | CacheError) -> Forecast:
     """Forecast a load of another pod whose caches, named by ``caches``, are empty."""
-    return _of_plan(stored, lambda read_union: loading.plan_for_empty_caches(caches, read_union()))
+    return _of_plan(stored, lambda read_union: load_plan.plan_for_empty_caches(caches, read_union()))
 
 
 def of_save(
@@ -87,14 +89,16 @@ def _of_plan(stored: Stored | CacheError, plan: Callable[[Callable[[], Union]], 
     if planned.status is OperationStatus.DOES_NOT_EXIST and siblings is not None:
         with suppress(CacheError):
             instead = plan(lambda: siblings)
-            planned = instead if instead.status is OperationStatus.SUCCESS else planned
+            if instead.status is OperationStatus.SUCCESS:
+                found = describe(siblings, instead.names)
+                planned = replace(instead, partial=f"no environment equals this pod's; {found} would be restored")
     return _forecast(planned)
 
 
 def _forecast(planned: LoadPlan) -> Forecast:
     units = planned.union.units if planned.union is not None else {}
     amount = Amount.of(units[name][1] for name in planned.names)
-    return Forecast(planned.status, planned.reason, amount.units, amount.files, amount.bytes)
+    return Forecast(planned.status, planned.reason, amount.units, amount.files, amount.bytes, planned.partial)
 
 
 def _unidentified(pod: Environment) -> Forecast | None:

@@ -16,8 +16,8 @@ from ..errors import CacheError, ConfigurationError, LocalCacheError
 from ..local import snapshot
 from ..local.presence import missing
 from ..local.snapshot import Snapshot
-from ..operations import load as loading
-from ..operations.load import LocalRoots
+from ..operations import load_plan
+from ..operations.load_plan import LocalRoots
 from ..operations.save_plan import Stored
 from ..repository.catalogue import Amount
 from ..repository.union import Union
@@ -152,7 +152,7 @@ def survey_pod(config: Config, deadline: Deadline) -> LocalState:
     """Read this pod's caches. Raises ConfigurationError."""
     located = locate_caches(config)
     roots = tuple(located.roots)
-    survey = loading.survey(roots, config, located.refused)
+    survey = load_plan.survey(roots, config, located.refused)
     found = snapshot.take(roots, deadline, located.refused)
     caches = tuple(_local_cache(root, survey, found) for root in roots)
     return LocalState(config, detect(), roots, caches, found, survey, located.refused)

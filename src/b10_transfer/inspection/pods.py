@@ -13,7 +13,7 @@ from ..config import Config
 from ..config.per_pod import per_pod_variables
 from ..environment import Environment, detect
 from ..errors import CacheError, ConfigurationError
-from ..operations import load as loading
+from ..operations import load_plan
 from ..operations.save_plan import Stored
 from . import forecast
 from .forecast import Forecast
@@ -40,7 +40,7 @@ def this_pod(config: Config) -> Pod:
     """Describe the pod that this process runs in."""
     environment = detect()
     located = locate_caches(config)
-    local = loading.survey(located.roots, config, located.refused)
+    local = load_plan.survey(located.roots, config, located.refused)
     return Pod(
         environment,
         frozenset(root.name for root in located.roots),

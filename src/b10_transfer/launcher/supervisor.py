@@ -265,8 +265,9 @@ class Supervisor:
         """Call ``on_compile`` at the first unit that was compiled although everything was restored."""
         if self._on_compile is None or self._usage is None or self._seen == self._checked:
             return
-        if not self.hit or (self._report is not None and self._report.ignored_packs):  # so something was to be compiled
-            return
+        report = self._report
+        if not self.hit or (report is not None and (report.ignored_packs or report.partial)):
+            return  # something was to be compiled
         self._checked = self._seen
         try:
             caches = [cache for cache in self._usage.report(server.started_ns()).caches if cache.compiled]

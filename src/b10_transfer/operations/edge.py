@@ -62,4 +62,6 @@ def _log(operation: str, report: Report) -> None:
         if not getattr(report, "instant", ""):  # the seconds would include the import of torch
             rate = report.bytes / 1e6 / max(report.seconds, 1e-9)
             amount += f" at {rate:.{0 if rate >= 10 else 1}f} MB/s"
-    logger.info("%s: %s in %.2f s%s (%s)", operation, report.status.name, report.seconds, amount, report.reason)
+    partial = getattr(report, "partial", "")
+    reason = f"{report.reason}; PARTIAL: {partial}" if partial else report.reason
+    logger.info("%s: %s in %.2f s%s (%s)", operation, report.status.name, report.seconds, amount, reason)

@@ -48,14 +48,19 @@ def lines_about(rejected: Sequence[Rejected], unread: int) -> list[str]:
     """
     if len(rejected) <= MOST_LINES and not unread:
         return [str(pack.error) for pack in rejected]
-    counts = Counter(state_of(pack.error) for pack in rejected) + Counter({NOT_READ: unread})
-    counted = ", ".join(f"{number} {state}" for state, number in counts.most_common())
-    line = f"{len(rejected) + unread} packs ({counted})"
+    line = counted(rejected, unread)
     if unread:
         line += "; a load opens the newest packs only"
     if rejected:
         line += "; for example " + "; ".join(f"{pack.error!s:.300}" for pack in rejected[: -MOST_LINES - 1 : -1])
     return [line]
+
+
+def counted(rejected: Sequence[Rejected], unread: int = 0) -> str:
+    """The number of packs, and how many are ignored for each reason."""
+    counts = Counter(state_of(pack.error) for pack in rejected) + Counter({NOT_READ: unread})
+    by_state = ", ".join(f"{number} {state}" for state, number in counts.most_common())
+    return f"{len(rejected) + unread} packs ({by_state})"
 
 
 def few(names: Iterable[str]) -> str:

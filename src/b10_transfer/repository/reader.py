@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 from ..concurrency.deadline import Deadline
@@ -30,6 +31,8 @@ from .union import Pack, Rejected, Union
 logger = logging.getLogger(__name__)
 
 _MOST_DESCRIBED_BYTES = 64 * 1024
+_MOST_RECALLED_NAMED = 16
+"""A load reads the indexes of so many recalled packs, to report what is missing. Each costs a request."""
 MOST_FALSE_RECALLS = 1000
 """One listing checks so many recalls with wrong signatures. Each takes 0.2 ms, and any writer can create them."""
 Content = frozenset[tuple[str, str]]
@@ -148,15 +151,25 @@ class ReadRepository:
         """Every pack's object by the pack's id, oldest first: those that are set aside as well, and none is read."""
         return packs_by_id(self._store.list(self._place.listed[-1]))
 
-    def recalled_content(self, union: Union) -> dict[str, set[Content]]:
+    def with_recalled_names(self, union: Union) -> Union:
+        """The same union with the names of recalled units, from at most 16 recalled packs, the newest."""
+        if not union.recalled:
+            return union
+        return replace(union, withheld=frozenset(self.recalled_content(union, _MOST_RECALLED_NAMED)))
+
+    def recalled_content(self, union: Union, most: int | None = None) -> dict[str, set[Content]]:
         """The content of the recalled packs, by unit. Pods that have restored it must not publish it again.
 
         A recalled pack that cannot be read is left out, and so is one that exceeds the memory of a load.
+
+        Args:
+            union: The union, which names the recalled packs.
+            most: How many recalled packs are read, the newest first. Default: as many as a load reads.
         """
         budget = Budget(self.limits)
         found: dict[str, set[Content]] = {}
         withheld = [unit for pack in union.packs for unit in pack.index.units if unit.origin in union.recalled]
-        for pack_id in sorted(union.recalled, reverse=True)[: self.limits.load_packs]:
+        for pack_id in sorted(union.recalled, reverse=True)[: most or self.limits.load_packs]:
             pack = self._read(pack_id, budget)
             if isinstance(pack, Pack):
                 withheld += pack.index.units

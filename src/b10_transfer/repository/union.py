@@ -53,6 +53,8 @@ class Rejected:
 
     id: str
     error: PackError
+    units: frozenset[str] | None = None
+    """Names of its units; None if its index could not be used."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class Union:
     """Ids of packs that were not read, because a load opens only so many. They are older than all others."""
     suspect: frozenset[str] = frozenset()
     """Ids of packs in which a load or ``verify`` found damage. They count until a save has checked them."""
+    withheld: frozenset[str] = frozenset()
+    """Names of units that were recalled, as far as they were looked up. The union may hold other versions of them."""
 
     @property
     def ignored(self) -> int:
@@ -146,5 +150,5 @@ class Union:
         return replace(
             self,
             packs=tuple(other for other in self.packs if other.id != pack.id),
-            rejected=(*self.rejected, Rejected(pack.id, error)),
+            rejected=(*self.rejected, Rejected(pack.id, error, frozenset(unit.name for unit in pack.index.units))),
         )

@@ -167,6 +167,7 @@ def test_json_of_a_miss_is_complete(this_pod: Publisher) -> None:
     found = command("explain", "--json").json
     assert found == {
         "would_hit": False,
+        "partial": "",
         "verdict": "no environment in the store equals this pod's",
         "advice": found["advice"],
         "store": str(this_pod.store),
@@ -206,6 +207,7 @@ def test_json_of_a_miss_is_complete(this_pod: Publisher) -> None:
             "units": 0,
             "files": 0,
             "bytes": 0,
+            "partial": "",
         },
         "local_caches": [],
         "refused_caches": [],

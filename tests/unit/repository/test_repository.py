@@ -335,7 +335,7 @@ def test_union_without_a_pack_falls_back_to_earlier_ones(packs: Packs, repositor
     without = union.without(union.packs[1], error)
     assert [pack.id for pack, _unit in union.units.values()] == [second]
     assert [pack.id for pack, _unit in without.units.values()] == [first]
-    assert without.rejected == (Rejected(second, error),)
+    assert without.rejected == (Rejected(second, error, frozenset({"triton/KERNEL"})),)
 
 
 def test_nothing_is_read_or_published_behind_the_deadline(packs: Packs, store: MemoryStore) -> None:
