@@ -70,6 +70,8 @@ class LoadReport(Report):
     the CPU or the C library."""
     instant: str = ""
     """``ready`` if later compilations may start instantly, else the reason why not; empty if it was not requested."""
+    autosave: str = ""
+    """``on`` if a process saves later compilations, else the reason why not; empty if it was not requested."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..operations.public import load
+from ..operations.public import exit_warning, load
 from .console import ExitCode, deadline_option, json_option, print_json, progress, set_up_logging, store_options
 
 
@@ -36,8 +36,15 @@ def command(
     set_up_logging()
     with progress() as observe:
         report = load(
-            namespace=namespace, store=store, merge=merge, deadline_s=deadline_s, instant=False, observe=observe
+            namespace=namespace,
+            store=store,
+            merge=merge,
+            deadline_s=deadline_s,
+            instant=False,
+            autosave=False,
+            observe=observe,
         )
+    exit_warning.forget()
     if as_json:
         print_json(report)
     context.exit(ExitCode.of(report.status))

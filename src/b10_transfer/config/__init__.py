@@ -25,6 +25,7 @@ __all__ = [
     "Config",
     "PluginUrl",
     "Variable",
+    "read_autosave",
     "read_deadline",
     "read_instant",
     "read_wait",
@@ -198,6 +199,21 @@ def read_instant(override: bool | None = None, environ: Mapping[str, str] | None
     if override is not None:
         return override
     return EnvReader(os.environ if environ is None else environ).flag("B10_INSTANT", default=False)
+
+
+def read_autosave(override: bool | None = None, environ: Mapping[str, str] | None = None) -> bool:
+    """Read whether a process of its own saves what a program compiles.
+
+    Args:
+        override: Overrides ``B10_AUTOSAVE``.
+        environ: The variables. Default: those of this process.
+
+    Raises:
+        ConfigurationError: The value is neither 0 nor 1.
+    """
+    if override is not None:
+        return override
+    return EnvReader(os.environ if environ is None else environ).flag("B10_AUTOSAVE", default=False)
 
 
 def read_deadline(override: float | None = None, environ: Mapping[str, str] | None = None) -> float:

@@ -63,6 +63,13 @@ VARIABLES: tuple[Variable, ...] = (
         "everything. With `0` such a start is cold.",
     ),
     Variable(
+        "B10_AUTOSAVE",
+        "`0`",
+        "`0` or `1`",
+        "With `1` a load in a program also starts a small process that saves whatever the program compiles later "
+        "([autosave.md](autosave.md)). The commands ignore it.",
+    ),
+    Variable(
         "B10_INSTANT",
         "`0`",
         "`0` or `1`",

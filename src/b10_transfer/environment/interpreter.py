@@ -10,6 +10,7 @@ import functools
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -59,6 +60,22 @@ def interpreter() -> Interpreter:
     """
     chosen = os.environ.get(VARIABLE)
     return ask(chosen) if chosen else Interpreter(sys.executable, sys.implementation.cache_tag or "")
+
+
+def startable_python() -> str | None:
+    """An interpreter that starts as this process's own; None if there is none.
+
+    In an embedded interpreter ``sys.executable`` is another program.
+    """
+    candidates = [
+        sys.executable,
+        os.path.join(sys.prefix, "bin", "python3"),
+        os.path.join(sys.base_prefix, "bin", "python3"),
+    ]
+    for candidate in candidates:
+        if candidate and re.match(r"python|pypy", os.path.basename(candidate)) and os.access(candidate, os.X_OK):
+            return candidate
+    return None
 
 
 @functools.lru_cache(maxsize=8)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 from collections.abc import Sequence
 from enum import Enum
 
 from ..config.launcher import LauncherConfig
 from ..config.per_pod import per_pod_variables
+from ..local.supervision import Supervision
 from .interpreter import use_interpreter_of, use_interpreter_of_known_server
 from .processes import Signals, end_workers, wait_for_exit, why_not_started
-from .server import Child, ExternalServer
+from .server import Child, ExternalServer, Programs
 from .supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
@@ -129,14 +131,46 @@ def keep_beside(*, namespace: str | None = None, store: str | None = None) -> in
     supervisor = Supervisor(config, namespace=namespace, store=store)
     supervisor.start(ExternalServer(config))
     try:
-        while not supervisor.finished.is_set():
-            if signals.wait_for(supervisor.finished, _LONG_S, poll_s=_IDLE_POLL_S):
-                supervisor.end()
-                _wait_for_last_save(signals, supervisor, config)
-                break
+        _keep_until_end(supervisor, signals, config)
         return 0
     finally:
         end_workers()
+
+
+def keep_for_programs(supervision: Supervision, restored: str) -> int:
+    """Save what the programs of a set of caches compile, until the last of them has ended or a signal arrives.
+
+    It ends at once if another process does that. Call it once, like :func:`run`.
+
+    Args:
+        supervision: Tells which programs there are.
+        restored: The digest of the units that a program has restored, by :func:`digest_of_restored`.
+    """
+    config = LauncherConfig.from_environment()
+    signals = Signals()
+    if not supervision.supervise(alone=True):
+        return 0
+    try:
+        while True:
+            supervisor = Supervisor(config)
+            supervisor.start(Programs(supervision), restored)
+            if _keep_until_end(supervisor, signals, config) or supervision.leave():
+                return 0
+            # Another program has begun during the last save, or the supervisor has failed.
+            if signals.wait_for(threading.Event(), config.interval_s):
+                return 0
+    finally:
+        end_workers()
+
+
+def _keep_until_end(supervisor: Supervisor, signals: Signals, config: LauncherConfig) -> bool:
+    """Wait until a supervisor has finished or a signal asks this process to end; whether a signal did."""
+    while not supervisor.finished.is_set():
+        if signals.wait_for(supervisor.finished, _LONG_S, poll_s=_IDLE_POLL_S):
+            supervisor.end()
+            _wait_for_last_save(signals, supervisor, config)
+            return True
+    return False
 
 
 def _warn_of_per_pod_variables() -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..config.launcher import LauncherConfig
+from ..local.supervision import Supervision
 from .processtable import Process, environment_of, processes, read
 
 if TYPE_CHECKING:
@@ -176,6 +177,27 @@ class ExternalServer:
         """The start of the server, or of this process if the server's is not known: mostly a little earlier."""
         process = self._process or read(os.getpid())
         return process.started_ns() if process is not None else None
+
+
+class Programs:
+    """The programs of a set of caches. Each of them has restored for itself."""
+
+    def __init__(self, supervision: Supervision) -> None:
+        self._supervision = supervision
+
+    def is_alive(self) -> bool:
+        """Whether any of them, or a process that one has forked, is alive."""
+        return self._supervision.has_programs()
+
+    def serves(self) -> bool | None:
+        return None
+
+    def environment(self) -> Mapping[str, str]:
+        """Empty: they have the environment of this process."""
+        return {}
+
+    def started_ns(self) -> int | None:
+        return None
 
 
 def _same_port(url: str, other: str | None) -> bool:

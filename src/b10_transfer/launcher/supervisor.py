@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Protocol
 
 from ..adapters import CacheRoot, cache_roots
@@ -19,9 +20,11 @@ from ..config.launcher import LauncherConfig
 from ..errors import CacheError, NoThreadError
 from ..local import snapshot
 from ..local.left_out import cause_of, log_left_out
+from ..local.supervision import Supervision
 from ..local.usage import Usage
 from ..notices import notices
 from ..operations import public as operations
+from ..operations.autosave import digest_of, digest_of_restored
 from ..status import LoadReport, OperationStatus
 from .explanation import why_compiled, why_nothing_was_saved, why_unused
 from .processes import lower_priority
@@ -108,12 +111,22 @@ class Supervisor:
         self.finished = threading.Event()
         """Set when there is nothing more to do."""
 
-    def start(self, server: Server) -> None:
-        """Start a daemon thread that does all of this. It has ended when ``finished`` is set."""
+    def start(self, server: Server, restored: str | None = None) -> None:
+        """Start a daemon thread that does all of this. It has ended when ``finished`` is set.
+
+        Args:
+            server: The server.
+            restored: The digest of the units that the server itself has restored, by :func:`digest_of_restored`.
+                Default: this one restores.
+        """
 
         def work() -> None:
             try:
-                self.load()
+                if restored is None:
+                    self.load()
+                else:
+                    self._find_caches()
+                    self._look_first(restored)
                 self._tell_loaded()
                 # Only now, because a server may wait for the load.
                 lower_priority()
@@ -165,24 +178,40 @@ class Supervisor:
         """Restore units of the store, also to caches that a server has begun to fill."""
         began_ns = time.time_ns()
         report = operations.load(
-            namespace=self._namespace, store=self._store, merge=True, instant=False, wait_for_compile_s=self._wait_s
+            namespace=self._namespace,
+            store=self._store,
+            merge=True,
+            instant=False,
+            autosave=False,
+            wait_for_compile_s=self._wait_s,
         )
         ended_ns = time.time_ns()
         self._report = report
-        try:
-            self._roots = cache_roots(Config.from_environment(namespace=self._namespace, store=self._store))
-        except CacheError as error:  # the load has logged it
-            logger.debug("the caches cannot be looked at: %s", error)
+        if (config := self._find_caches()) is not None:
+            # A program in these caches then knows that this process saves what it compiles.
+            with suppress(OSError):
+                environment_id = report.environment_id
+                Supervision.of(self._roots, config.store, config.namespace, environment_id).supervise(alone=False)
         self._usage = Usage(self._roots, report.restored, began_ns, ended_ns)
-        self._look()
-        # If all units here came from the store, a save would find nothing new. Names and numbers of files are compared,
-        # because a compiler may already have added files.
-        if report.siblings:  # the store lacks them in this pod's environment
-            return report
-        here = {name for name, _files, _size, _modified in self._seen}
-        if here == set(report.restored) and sum(files for _name, files, _size, _modified in self._seen) == report.files:
-            self._saved = self._seen
+        self._look_first(digest_of_restored(report))
         return report
+
+    def _find_caches(self) -> Config | None:
+        """Find this pod's caches; None if the settings are wrong."""
+        try:
+            config = Config.from_environment(namespace=self._namespace, store=self._store)
+            self._roots = cache_roots(config)
+        except CacheError as error:  # a load has logged it
+            logger.debug("the caches cannot be looked at: %s", error)
+            return None
+        return config
+
+    def _look_first(self, restored: str) -> None:
+        """Look at the caches. If they hold only the restored units, a save would find nothing new."""
+        self._look()
+        # Names and numbers of files are compared, because a compiler may already have added files.
+        if restored == digest_of((name for name, *_ in self._seen), sum(files for _name, files, *_ in self._seen)):
+            self._saved = self._seen
 
     def keep(self, server: Server) -> None:
         """Save new units while the server runs: when it serves, and then whenever its caches have been quiet."""

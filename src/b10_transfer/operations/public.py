@@ -22,11 +22,13 @@ from ..local.usage import CacheReport, CacheUse, Usage
 from ..status import LoadReport, OperationStatus, SaveReport
 from . import compile_once
 from . import load as loading
+from .autosave import start_if_requested
 from .edge import Observer, finish
 from .edge import attempt as attempt_operation
 from .instant_start import prepare_if_requested
 from .session import session
 from .siblings import load_from_siblings
+from .unsaved import ExitWarning
 from .waiting import wait_for_compile
 
 __all__ = [
@@ -46,6 +48,9 @@ logger = logging.getLogger(__name__)
 
 StorePath = str | os.PathLike[str]
 
+exit_warning = ExitWarning()
+"""That of this process."""
+
 
 def load_compile_cache(
     *,
@@ -55,6 +60,7 @@ def load_compile_cache(
     deadline_s: float | None = None,
     wait_for_compile_s: float | None = None,
     instant: bool | None = None,
+    autosave: bool | None = None,
 ) -> OperationStatus:
     """Restore saved compile artifacts. Call it before the model compiles.
 
@@ -70,6 +76,8 @@ def load_compile_cache(
             top of the deadline. Default: ``B10_WAIT_FOR_COMPILE_SECONDS``, else 0.
         instant: Whether ``torch.compile`` skips tracing, too, if a replica saved traces (docs/instant.md). This imports
             torch. If an instant start is not possible, the start is a warm one. Default: ``B10_INSTANT``, else false.
+        autosave: Whether a process of its own saves what this program compiles from now on (docs/autosave.md). It ends
+            with the program. Default: ``B10_AUTOSAVE``, else false.
 
     Returns:
         SUCCESS: artifacts were restored. SKIPPED: every cache that the store has data for already holds artifacts;
@@ -93,6 +101,7 @@ def load_compile_cache(
         deadline_s=deadline_s,
         wait_for_compile_s=wait_for_compile_s,
         instant=instant,
+        autosave=autosave,
     ).status
 
 
@@ -134,6 +143,7 @@ def load(
     deadline_s: float | None = None,
     wait_for_compile_s: float | None = None,
     instant: bool | None = None,
+    autosave: bool | None = None,
     observe: Observer | None = None,
 ) -> LoadReport:
     """Restore saved compile artifacts, and report what was restored, from where, and why not.
@@ -150,6 +160,8 @@ def load(
             top of the deadline. Default: ``B10_WAIT_FOR_COMPILE_SECONDS``, else 0.
         instant: Whether ``torch.compile`` skips tracing, too, if a replica saved traces (docs/instant.md). This imports
             torch. If an instant start is not possible, the start is a warm one. Default: ``B10_INSTANT``, else false.
+        autosave: Whether a process of its own saves what this program compiles from now on (docs/autosave.md). It ends
+            with the program. Default: ``B10_AUTOSAVE``, else false.
         observe: Called once with the operation's :class:`Deadline` when it begins, for a display of its progress.
             Default: none.
 
@@ -182,6 +194,7 @@ def load(
         ended_ns = time.time_ns()
         # cache_report() looks for the caches again: that takes a millisecond, and a load does not pay for it.
         session.last_load = lambda: Usage(cache_roots(config), report.restored, began_ns, ended_ns)
+        exit_warning.loaded(config, report, began_ns)
         return report
 
     def attempt() -> LoadReport:
@@ -195,6 +208,7 @@ def load(
     if report.status is OperationStatus.DOES_NOT_EXIST and settings[-1].siblings:
         report = load_from_siblings(report, partial(operate, from_siblings=True), deadline_s, tried_s)
     report = replace(report, instant=prepare_if_requested(instant, report, read_config, deadline_s, tried_s))
+    report = replace(report, autosave=start_if_requested(autosave, report, namespace, store))
     return finish("load", report, started)
 
 
@@ -242,11 +256,12 @@ def save(
         finally:
             compile_once.release(config, deadline, session)
 
-    started = time.perf_counter()
+    started, began_ns = time.perf_counter(), time.time_ns()
     report = attempt_operation("save", deadline_s, operate, SaveReport, observe)
     if published and not report.packs:  # it failed after some packs, or while it compacted
         reason = f"{report.reason}; before that some units were {saving.published_as(published)}"
         report = replace(report, reason=reason, packs=tuple(published), pack=published[-1])
+    exit_warning.saved(report, began_ns)
     return finish("save", report, started)
 
 

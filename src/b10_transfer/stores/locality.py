@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import os
 
+TYPE_CHECKING = False  # importing typing would cost every worker process 4 ms
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 _DISKS = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "jfs", "reiserfs"}
 _LOCAL = _DISKS | {"tmpfs", "devtmpfs", "ramfs", "overlay", "erofs", "squashfs"}
 """File systems without a server. NFS is not among them: its reads can be killed, but a wait for writeback cannot."""
 _MOST_LINKS = 40
 
 
-def is_local(path: str) -> bool:
+def is_local(path: str, kinds: Mapping[str, str] | None = None) -> bool:
     """Whether an absolute path, its links followed, and all that is mounted below it are local.
 
     False if that is unknown. A component is looked at only after its file system has proved to be local, so a
     hung mount is recognised by its entry in the kernel's table and never asked.
+
+    Args:
+        path: The path.
+        kinds: The result of :func:`mounts`, for many paths. Default: it is read.
     """
-    kinds = mounts()
+    if kinds is None:
+        kinds = mounts()
     if kinds.get("/") not in _LOCAL:
         return False
     resolved, pending, links = "", path.split("/"), 0

@@ -16,7 +16,7 @@ from b10_transfer import OperationStatus, config, load, save
 from b10_transfer.adapters import ADAPTERS, cache_roots, locate_caches, places
 from b10_transfer.adapters.inductor import InductorAdapter, default_inductor_dir
 from b10_transfer.adapters.triton import TritonAdapter
-from b10_transfer.config import BucketUrl, Config, read_deadline, read_instant, read_wait
+from b10_transfer.config import BucketUrl, Config, read_autosave, read_deadline, read_instant, read_wait
 from b10_transfer.config import store as store_location
 from b10_transfer.config.launcher import LauncherConfig
 from b10_transfer.environment import interpreter
@@ -508,6 +508,7 @@ def test_every_variable_that_is_read_is_documented_and_none_else() -> None:
     read_deadline(environ=environ)
     read_wait(environ=environ)
     read_instant(environ=environ)
+    read_autosave(environ=environ)
     variables = [*config.VARIABLES, *(variable for adapter in ADAPTERS for variable in adapter.variables)]
     documented = " ".join(f"{variable.name} {variable.default}" for variable in variables)
     # They say which directories are no caches.

@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...concurrency.deadline import Deadline
 from ...config import PluginUrl
+from ...environment.interpreter import startable_python
 from ...errors import MORE_PROCESSES, CacheError, ReadOnlyStoreError, StoreError
 from ..base import BorrowedBuffer, ObjectInfo, ObjectReader, Store, StoreFacts
 from ..directory import DirectoryStore
@@ -56,7 +56,7 @@ def directory_store(path: Path, *, make_parents: bool, deadline: Deadline) -> It
     A local one is used directly, which saves some 12 ms. So is any other where no interpreter can be started (an
     embedded one): the deadline holds there too, only the exit of the process may wait for a call that hangs.
     """
-    python = None if is_local(str(path)) else _python()
+    python = None if is_local(str(path)) else startable_python()
     if python is None:
         yield DirectoryStore(path, make_parents=make_parents)
         return
@@ -72,7 +72,7 @@ def bucket_store(url: str, *, deadline: Deadline) -> Iterator[Store]:
     found = find_spec("obstore")
     if found is None or found.origin is None:
         raise StoreError("reach", url, "buckets need the package obstore: pip install 'b10-transfer[cloud]'")
-    python = _python()
+    python = startable_python()
     if python is None:
         raise StoreError("reach", url, f"no interpreter can be started for it ({sys.executable or 'none is known'})")
     arguments = ["bucket", url, f"{deadline.remaining_s:.3f}"]
@@ -87,7 +87,7 @@ def plugin_store(url: PluginUrl, *, deadline: Deadline) -> Iterator[Store]:
 
     The worker imports the package: it may hang, crash or write to standard output without harm to this process.
     """
-    python = _python()
+    python = startable_python()
     if python is None:
         raise StoreError("reach", url, f"no interpreter can be started for it ({sys.executable or 'none is known'})")
     arguments = ["plugin", url, f"{deadline.remaining_s:.3f}", url.plugin.value, url.plugin.package]
@@ -314,16 +314,3 @@ class _WorkerReader(ObjectReader):
             number, self._number = self._number, None
             with suppress(StoreError):  # the worker may be gone, and the reader with it
                 self._store._ask({"do": "close", "reader": number})
-
-
-def _python() -> str | None:
-    """An interpreter to start, or None: in an embedded one ``sys.executable`` is some other program."""
-    candidates = [
-        sys.executable,
-        os.path.join(sys.prefix, "bin", "python3"),
-        os.path.join(sys.base_prefix, "bin", "python3"),
-    ]
-    for candidate in candidates:
-        if candidate and re.match(r"python|pypy", os.path.basename(candidate)) and os.access(candidate, os.X_OK):
-            return candidate
-    return None

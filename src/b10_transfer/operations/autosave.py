@@ -1,0 +1,116 @@
+"""Starts the process that saves what a program compiles after a load: one for each pod and set of caches.
+
+It is no child of the program, has a session of its own and no open file of the program. So the program never waits for
+it, receives nothing from it, and its readers see the end of its output when the program ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from ..adapters import cache_roots
+from ..concurrency.deadline import Deadline, run_within
+from ..config import Config, read_autosave
+from ..environment import identify
+from ..environment.interpreter import startable_python
+from ..local.supervision import Supervision
+from ..status import LoadReport
+
+logger = logging.getLogger(__name__)
+
+_DEADLINE_S = 10.0
+"""For the start of a process, which takes some 20 ms."""
+_READ_ONLY = "B10_READ_ONLY=1"
+_PROGRAM = (
+    "import os, sys; os.fork() and os._exit(0); os.closerange(3, os.sysconf('SC_OPEN_MAX')); "
+    "sys.path += sys.argv.pop(1).split(':'); from b10_transfer.cli.autosave import main; main()"
+)
+"""The process that the program waits for ends at once. Its child goes on."""
+_SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT]
+"""Those that end the process after a last save."""
+
+
+def start_if_requested(
+    autosave: bool | None, report: LoadReport, namespace: str | None, store: str | os.PathLike[str] | None
+) -> str:
+    """Start a process that saves what this program compiles, unless there is one. Never raises.
+
+    Args:
+        autosave: Overrides ``B10_AUTOSAVE``.
+        report: The report of the load.
+        namespace: Overrides ``B10_NAMESPACE``.
+        store: Overrides ``B10_STORE``.
+
+    Returns:
+        ``on``, the reason why there is no such process, or an empty string if it is not requested.
+    """
+    try:
+        if not read_autosave(autosave):
+            return ""
+        deadline = Deadline("starting the autosave process", _DEADLINE_S)
+        reason = run_within(deadline, lambda: _start(report, namespace, store))
+    except Exception as error:  # noqa: BLE001 - the program goes on without
+        reason = str(error) or type(error).__name__
+    if reason:
+        level = logging.INFO if reason == _READ_ONLY else logging.WARNING
+        logger.log(level, "later compilations are not saved: %s", reason)
+    return reason or "on"
+
+
+def _start(report: LoadReport, namespace: str | None, store: str | os.PathLike[str] | None) -> str:
+    """Start it; returns the reason why it cannot be started. Raises CacheError or OSError."""
+    config = Config.from_environment(namespace=namespace, store=store)
+    if config.read_only:
+        return _READ_ONLY
+    python = startable_python()
+    if python is None:
+        return f"no interpreter can be started for that ({sys.executable or 'none is known'})"
+    supervision = Supervision.of(cache_roots(config), config.store, config.namespace, identify().id)
+    # First, so that a supervisor that is about to end goes on.
+    supervision.join()
+    if supervision.has_supervisor():
+        return ""
+    environ = dict(os.environ)
+    if namespace is not None:
+        environ["B10_NAMESPACE"] = namespace
+    if store is not None:
+        environ["B10_STORE"] = os.fspath(store)
+    package = Path(__file__).resolve().parents[2]
+    modules = ":".join([str(package), *(os.path.abspath(folder) for folder in sys.path)])
+    arguments = [str(supervision.folder), supervision.name, digest_of_restored(report)]
+    # Not by subprocess: if another thread forked a process meanwhile, this would wait for the end of that process.
+    child = os.posix_spawn(
+        python,
+        [python, "-I", "-c", _PROGRAM, modules, "b10-compile-cache", "autosave", *arguments],
+        environ,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 2, str(supervision.log), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600),
+            (os.POSIX_SPAWN_DUP2, 2, 1),
+        ],
+        setsid=True,
+        # A signal that arrives before the process can save waits until it can.
+        setsigmask=_SIGNALS,
+        setsigdef=_SIGNALS,
+    )
+    with suppress(ChildProcessError):  # the program reaps every child itself
+        os.waitpid(child, 0)
+    logger.info("a process of its own saves later compilations; it logs to %s", supervision.log)
+    return ""
+
+
+def digest_of_restored(report: LoadReport) -> str:
+    """The digest of what a load has restored; empty if the store lacks it in this pod's environment."""
+    return "" if report.siblings else digest_of(report.restored, report.files)
+
+
+def digest_of(units: Iterable[str], files: int) -> str:
+    """A digest of the names of units and the number of their files."""
+    return hashlib.sha256("\0".join([str(files), *sorted(units)]).encode("utf-8", "surrogateescape")).hexdigest()
