@@ -103,7 +103,7 @@ class DemoError(Exception):
 
 
 def replica(folder: Path, layers: int, *, instant: bool) -> None:
-    """The start of a service: load, compile, warm up, save if there was nothing to load."""
+    """The start of a service: load, compile, warm up, save what was compiled."""
     _announce("loads artifacts from the store")
     loaded = load(instant=instant)  # load_compile_cache() does the same and returns only the status
 
@@ -121,20 +121,19 @@ def replica(folder: Path, layers: int, *, instant: bool) -> None:
         output = model(tokens)
     first_call_s = time.perf_counter() - started
 
-    saved = None
-    if loaded.status is not OperationStatus.SUCCESS:
-        _announce("saves its artifacts to the store")
-        saved = save()
+    _announce("saves its new artifacts to the store")
+    saved = save()
 
-    done = saved or loaded
+    has_published = saved.status is OperationStatus.SUCCESS
+    done = saved if has_published else loaded
     outcome = Outcome(
         compile_s=compile_s,
         first_call_s=first_call_s,
         loaded=loaded.status.name,
         why_loaded=loaded.reason,
-        saved=saved.status.name if saved else "",
-        why_saved=saved.reason if saved else "",
-        artifacts=f"{'saved' if saved else 'restored'} {done.units} units\n"
+        saved=saved.status.name,
+        why_saved=saved.reason,
+        artifacts=f"{'saved' if has_published else 'restored'} {done.units} units\n"
         f"{done.bytes / 1e6:.0f} MB in {done.seconds:.2f} s",
         fx_graph=_hits_and_misses("inductor", "fxgraph_cache"),
         aot_autograd=_hits_and_misses("aot_autograd", "autograd_cache"),

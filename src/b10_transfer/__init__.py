@@ -1,14 +1,20 @@
 """Saves torch.compile artifacts in shared storage and restores them, so that a new replica starts warm.
 
-Two calls in a program that compiles::
+One call in a program that compiles::
 
-    from b10_transfer import OperationStatus, load_compile_cache, save_compile_cache
+    from b10_transfer import load_compile_cache
 
-    loaded = load_compile_cache()
+    load_compile_cache(autosave=True)
+    model = torch.compile(model)
+
+Or two::
+
+    from b10_transfer import load_compile_cache, save_compile_cache
+
+    load_compile_cache()
     model = torch.compile(model)
     model(example)  # warm up
-    if loaded is not OperationStatus.SUCCESS:
-        save_compile_cache()
+    save_compile_cache()
 
 :func:`load` and :func:`save` do the same and return a report. No function here raises an error or imports torch, except
 for ``load(instant=True)``, which imports torch.

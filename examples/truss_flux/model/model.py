@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from b10_transfer import OperationStatus, load_compile_cache, save_compile_cache
+from b10_transfer import load_compile_cache, save_compile_cache
 
 logger = logging.getLogger(__name__)
 
@@ -54,10 +54,9 @@ class Model:
             self._image("warm up", width, height, steps=2, seed=0)
             logger.info("warmed up %d×%d in %.1f s", width, height, time.perf_counter() - started)
 
-        # Save after the warm-up has compiled all sizes. If requests can bring new shapes, save after every load, and
-        # again later: a save publishes only new units, and returns SKIPPED if there are none.
-        if loaded is not OperationStatus.SUCCESS:
-            save_compile_cache()
+        # Save after the warm-up has compiled all sizes, whatever the load returned: a save publishes only new units,
+        # and returns SKIPPED if there are none.
+        save_compile_cache()
 
     def predict(self, request: dict[str, Any]) -> dict[str, Any]:
         """``{"prompt": …, "width": …, "height": …, "seed": …}`` to ``{"data": …}``, a JPEG in base64."""

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from b10_transfer import OperationStatus, load_compile_cache, save_compile_cache
+from b10_transfer import load_compile_cache, save_compile_cache
 
 logger = logging.getLogger(__name__)
 
@@ -59,10 +59,10 @@ class Model:
         for length in LENGTHS:
             self._run("warm up " * length, length)
 
-        # Save after the warm-up has compiled all shapes. If requests can bring new shapes, save after every load, and
-        # again later: a save publishes only new units, and returns SKIPPED in a fraction of a second if there are none.
-        if loaded is not OperationStatus.SUCCESS:
-            save_compile_cache()
+        # Save after the warm-up has compiled all shapes, whatever the load returned: a save publishes only new units,
+        # and returns SKIPPED in a fraction of a second if there are none. If requests can bring new shapes, pass
+        # autosave=True to the load instead.
+        save_compile_cache()
 
     def predict(self, request: dict[str, Any]) -> dict[str, Any]:
         """``{"text": …}`` to ``{"embedding": […]}``; text beyond the longest length is ignored."""
