@@ -106,6 +106,12 @@ def test_cold_server_that_saved_something_is_no_warning(pod: Pod) -> None:
     assert "nothing was saved" not in log
 
 
+def test_server_that_compiles_nothing_is_warned_of(pod: Pod) -> None:
+    started = pod.run(["true", "--enforce-eager"])
+    assert started.wait() == 0
+    assert len(lines_with("WARNING: --enforce-eager: vLLM compiles no graphs", started.log)) == 1
+
+
 def test_arguments_of_a_server_stay_out_of_the_log(pod: Pod) -> None:
     """They may hold an API key."""
     started = pod.shell("$command & $server --api-key very-secret")

@@ -1,4 +1,4 @@
-"""Settings that keep torch from using the caches that a load restores."""
+"""Settings that keep a program from using the caches that a load restores."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ _OFF_BY_DEFAULT_BEFORE = (2, 5)
 
 
 def reason_off(torch_version: str, environ: Mapping[str, str]) -> tuple[str, str]:
-    """Find out whether a setting keeps torch from caching compiled graphs.
+    """Find out whether a setting keeps torch, or vLLM, from caching what it compiles.
 
     Args:
         torch_version: ``torch.__version__``; empty without torch.
         environ: The variables of the program that compiles.
 
     Returns:
-        The reason, and what to do; both empty if torch caches compiled graphs.
+        The reason, and what to do; both empty if compiled graphs are cached.
     """
     if environ.get("TORCHINDUCTOR_FORCE_DISABLE_CACHES") == "1":
         return "TORCHINDUCTOR_FORCE_DISABLE_CACHES=1: torch uses no cache, so nothing restored is used", "Unset it"
+    if environ.get("VLLM_DISABLE_COMPILE_CACHE") == "1":
+        return "VLLM_DISABLE_COMPILE_CACHE=1: vLLM uses no compile cache, so each start compiles", "Unset it"
     value = environ.get("TORCHINDUCTOR_FX_GRAPH_CACHE")
     if value == "1" or _is_on_in_program():
         return "", ""

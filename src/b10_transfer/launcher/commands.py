@@ -64,6 +64,8 @@ def run(
     config = LauncherConfig.from_environment()
     _warn_of_per_pod_variables()
     use_interpreter_of(arguments)
+    if "--enforce-eager" in arguments:
+        logger.warning("--enforce-eager: vLLM compiles no graphs, so it uses none that are restored")
     signals = Signals()
     try:
         watch = None if on_compile is None else _stop_server if on_compile is OnCompile.EXIT else _do_nothing

@@ -20,6 +20,9 @@ def why_unused(report: CacheReport, server: Mapping[str, str]) -> str:
     """One sentence for a person. ``server`` is the server's environment, empty if it is not known."""
     # If units were compiled in these directories, the server does keep its caches here.
     compiled = any(cache.compiled for cache in report.caches)
+    reason, advice = reason_off(_torch_version(), server or os.environ)
+    if reason:
+        return f"{report.warning}. {reason}. {advice}"
     if not compiled and (differing := places_that_differ(server)):
         return (
             f"nothing that was restored was used: the server keeps its caches elsewhere, since {'; '.join(differing)}. "

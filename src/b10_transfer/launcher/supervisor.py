@@ -192,7 +192,7 @@ class Supervisor:
             with suppress(OSError):
                 environment_id = report.environment_id
                 Supervision.of(self._roots, config.store, config.namespace, environment_id).supervise(alone=False)
-        self._usage = Usage(self._roots, report.restored, began_ns, ended_ns)
+        self._usage = Usage(self._roots, report, began_ns, ended_ns)
         self._look_first(digest_of_restored(report))
         return report
 
@@ -337,7 +337,7 @@ class Supervisor:
         if not even_if_unused and not any(cache.used or cache.compiled for cache in report.caches):
             return
         self._proved = True
-        for cache in report.caches:
-            logger.info("%s", cache)
+        for line in (report.summary, *report.caches):
+            logger.info("%s", line)
         if report.warning:
             logger.warning("%s", why_unused(report, server.environment()))

@@ -16,8 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..adapters import CacheRoot
+from ..adapters.ninja import LOG as NINJA_LOG
 from ..concurrency.deadline import Deadline
 from ..environment.imported_torch import compile_counters
+from ..status import LoadReport
 from . import snapshot
 from .files import LocalUnit
 
@@ -34,7 +36,7 @@ class CacheUse:
     path: str
     """Directory of the cache."""
     restored: int
-    """Units that the load restored."""
+    """Units that the load restored, or another process of this pod while the load ran or after it."""
     used: int | None
     """Restored units that were read since. None: the file system records no reads."""
     compiled: int
@@ -47,7 +49,10 @@ class CacheUse:
 
 @dataclass(frozen=True)
 class CacheReport:
-    """How the caches were used since the last load of this process. ``str()`` gives one line for each cache."""
+    """How the caches were used since the last load of this process.
+
+    ``str()`` gives the summary, a line for each cache, and torch's counts that are not zero.
+    """
 
     caches: tuple[CacheUse, ...]
     """Caches with restored or newly compiled units."""
@@ -55,13 +60,14 @@ class CacheReport:
     """torch's counts, for example ``fxgraph_cache_hit``; empty unless this process compiled."""
     warning: str = ""
     """Why restored units were probably not used; empty if they were used or nothing was restored."""
+    summary: str = "compile cache: this process has not loaded"
+    """One line: ``compile cache HIT: 18 of 18 units used, 0 compiled, load 0.6 s, 156.0 MB``. The verdict is HIT,
+    PARTIAL or MISS."""
 
     def __str__(self) -> str:
-        lines = [str(cache) for cache in self.caches]
-        if self.counters:
-            lines.append("torch: " + ", ".join(f"{name} {count}" for name, count in sorted(self.counters.items())))
-        if not lines:
-            lines.append("nothing was restored and nothing was compiled")
+        lines = [self.summary, *map(str, self.caches)]
+        if counted := {name: count for name, count in self.counters.items() if count}:
+            lines.append("torch: " + ", ".join(f"{name} {count}" for name, count in sorted(counted.items())))
         return "\n".join([*lines, f"warning: {self.warning}"] if self.warning else lines)
 
 
@@ -72,9 +78,10 @@ class Usage:
     machine's clock for the times of files.
     """
 
-    def __init__(self, roots: Sequence[CacheRoot], restored: Iterable[str], began_ns: int, ended_ns: int) -> None:
+    def __init__(self, roots: Sequence[CacheRoot], load: LoadReport, began_ns: int, ended_ns: int) -> None:
         self._roots = roots
-        self._restored = frozenset(restored)
+        self._load = load
+        self._restored = frozenset(load.restored)
         self._began_ns = began_ns
         self._ended_ns = ended_ns
 
@@ -91,17 +98,27 @@ class Usage:
         restored = Counter(name.partition("/")[0] for name in self._restored)
         used: Counter[str] = Counter()
         compiled: Counter[str] = Counter()
+        in_place = 0
+        rebuilt: list[str] = []
         found = snapshot.take(self._roots, Deadline("looking at the caches", _DEADLINE_S))
         for error in found.failed.values() if not found.units else ():
             raise error
         for unit in found.units:
             statuses = _statuses(unit)
             was_restored = unit.name in self._restored
-            if was_restored:
-                used[unit.root.name] += any(status.st_atime_ns != status.st_mtime_ns for status in statuses)
             # Judged by the time of the last change, which no program sets. The other times of a restored file are old.
             after_ns = self._ended_ns if was_restored else began_ns
-            compiled[unit.root.name] += any(status.st_ctime_ns > after_ns for status in statuses)
+            changed = any(status.st_ctime_ns > after_ns for status in statuses)
+            if changed and not was_restored and all(status.st_mtime_ns < began_ns for status in statuses):
+                # Another rank, or a forked process, restored it: what is compiled now has no older files.
+                was_restored, changed = True, False
+                restored[unit.root.name] += 1
+            if was_restored:
+                used[unit.root.name] += any(status.st_atime_ns != status.st_mtime_ns for status in statuses)
+            compiled[unit.root.name] += changed
+            if was_restored and changed and any(file.path.endswith(f"/{NINJA_LOG}") for file in unit.files):
+                rebuilt.append(unit.name)
+            in_place += not (was_restored or changed or unit.root.adapter.accompanies)
         caches = tuple(
             CacheUse(
                 cache=root.name,
@@ -113,7 +130,25 @@ class Usage:
             for root in self._roots
             if (restored[root.name] or compiled[root.name]) and not root.adapter.accompanies
         )
-        return CacheReport(caches, compile_counters(), warning_of(caches))
+        warning = warning_of(caches) or _warning_of_rebuilt(rebuilt)
+        return CacheReport(caches, compile_counters(), warning, self._summary(caches, in_place))
+
+    def _summary(self, caches: Sequence[CacheUse], in_place: int) -> str:
+        """The first line of a report. ``in_place`` units were there before the load."""
+        load = self._load
+        restored, compiled = sum(cache.restored for cache in caches), sum(cache.compiled for cache in caches)
+        used = [cache.used for cache in caches if cache.used is not None]
+        if not restored:
+            found = f"{_count(in_place)} already in place" if in_place else "nothing was restored"
+        elif len(used) < len(caches):
+            found = f"{_count(restored)} restored, their use is unknown"
+        else:
+            found = f"{sum(used)} of {restored} units used"
+        verdict = "MISS" if not (restored or in_place) else "PARTIAL" if load.partial else "HIT"
+        seconds = (self._ended_ns - self._began_ns) / 1e9
+        size = f", {load.bytes / 1e6:.1f} MB" if load.bytes else ""
+        why = f"; {load.partial}" if load.partial else ""
+        return f"compile cache {verdict}: {found}, {compiled} compiled, load {seconds:.1f} s{size}{why}"
 
 
 def _statuses(unit: LocalUnit) -> list[os.stat_result]:
@@ -165,6 +200,20 @@ def warning_of(caches: Sequence[CacheUse]) -> str:
         f"while {compiled} were compiled anew: the compiler's own keys "
         "differ from those of the pod that saved (another model path, source path, shapes or flags)"
     )
+
+
+def _warning_of_rebuilt(names: Sequence[str]) -> str:
+    """Why ninja has built restored units again; empty if it has not."""
+    if not names:
+        return ""
+    return (
+        f"ninja built {_count(len(names))} again after a restore, {names[0]} for example: the cache is in another "
+        "directory than on the pod that saved, or packages were installed again and their files are newer"
+    )
+
+
+def _count(units: int) -> str:
+    return "1 unit" if units == 1 else f"{units} units"
 
 
 def _paths(caches: Iterable[CacheUse]) -> str:

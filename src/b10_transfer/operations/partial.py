@@ -32,8 +32,9 @@ def in_words(present: int, causes: Iterable[Cause]) -> str:
     if not causes:
         return ""
     missing = {name for cause in causes for name in cause.units or ()}
-    total = "" if any(cause.units is None for cause in causes) else f" of {present + len(missing)}"
-    return "; ".join([f"{present}{total} units", *(cause.text for cause in causes)])
+    total = present + len(missing)
+    found = f"{present} of {total} unit" if all(cause.units is not None for cause in causes) else f"{present} unit"
+    return "; ".join([found if found in ("1 unit", f"{present} of 1 unit") else f"{found}s", *(c.text for c in causes)])
 
 
 def missing_packs(union: Union, caches: Collection[str]) -> list[Cause]:

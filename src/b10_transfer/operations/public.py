@@ -193,7 +193,7 @@ def load(
         report = loading.load(config, deadline, waiter.known, from_siblings=from_siblings)
         ended_ns = time.time_ns()
         # cache_report() looks for the caches again: that takes a millisecond, and a load does not pay for it.
-        session.last_load = lambda: Usage(cache_roots(config), report.restored, began_ns, ended_ns)
+        session.last_load = lambda: Usage(cache_roots(config), report, began_ns, ended_ns)
         exit_warning.loaded(config, report, began_ns)
         return report
 
@@ -293,6 +293,7 @@ def cache_report() -> CacheReport:
     with suppress(Exception):
         for line in str(replace(report, warning="")).splitlines():
             logger.info("%s", line)
+        logger.debug("torch's counts: %s", dict(report.counters))
         if report.warning:
             logger.warning("%s", report.warning)
     return report

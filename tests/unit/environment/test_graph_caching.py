@@ -14,7 +14,7 @@ from b10_transfer.environment.graph_caching import reason_off
 from tests.command import command
 from tests.conftest import IsolatedEnv
 
-VARIABLES = ("TORCHINDUCTOR_FX_GRAPH_CACHE", "TORCHINDUCTOR_FORCE_DISABLE_CACHES")
+VARIABLES = ("VLLM_DISABLE_COMPILE_CACHE", "TORCHINDUCTOR_FX_GRAPH_CACHE", "TORCHINDUCTOR_FORCE_DISABLE_CACHES")
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +37,8 @@ def _torch_is_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
         ("nonsense", {}, False),
         ("2.13.0", {"TORCHINDUCTOR_FX_GRAPH_CACHE": "0"}, True),
         ("2.13.0", {"TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}, True),
+        ("2.13.0", {"VLLM_DISABLE_COMPILE_CACHE": "1"}, True),
+        ("2.13.0", {"VLLM_DISABLE_COMPILE_CACHE": "0"}, False),
     ],
 )
 def test_caching_that_is_off_is_named(torch: str, environ: dict[str, str], is_off: bool) -> None:

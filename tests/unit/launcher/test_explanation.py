@@ -39,6 +39,11 @@ def test_without_the_servers_environment_the_report_speaks() -> None:
     assert why_unused(REPORT, {}) == "what the report says"
 
 
+def test_setting_that_turns_caches_off_is_the_reason() -> None:
+    server = {"VLLM_DISABLE_COMPILE_CACHE": "1"}
+    assert why_unused(REPORT, server).startswith("what the report says. VLLM_DISABLE_COMPILE_CACHE=1: vLLM uses no")
+
+
 def test_server_that_compiled_where_we_look_keeps_its_caches_there() -> None:
     compiled = CacheReport((CacheUse("triton", "/c", 2, 0, 1),), warning="what the report says")
     assert why_unused(compiled, {"HOME": "/home/user"}) == "what the report says"
