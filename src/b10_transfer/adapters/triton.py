@@ -30,8 +30,8 @@ from .base import Adapter, Unit
 from .layout import Layout, folder_shape
 
 _GROUP = "__grp__"
-KERNEL = r"[A-Z0-9]{1,64}|[0-9a-f]{64}"
-"""A kernel's key: a SHA-256 in base 32 without padding; before Triton 3.1 in hexadecimal."""
+KERNEL = r"[A-Z0-9]{1,64}|[A-Za-z0-9_-]{43}|[0-9a-f]{64}"
+"""A kernel's key, a SHA-256: in base 32 without padding; in Triton 3.2 in base 64 for URLs; before in hexadecimal."""
 _INTERMEDIATE = (
     ".source",
     ".ttir",
@@ -47,7 +47,8 @@ _INTERMEDIATE = (
 """Stages of one compilation: a folder with any of these is finished by its group file."""
 
 
-_KEY_LENGTH = 52
+_KEY_LENGTH = 43
+"""Of the shortest of them."""
 _TUNED = ".autotune.json"
 KERNEL_FILE = rf".+(?:{'|'.join(map(re.escape, (*_INTERMEDIATE, '.json', '.so')))})"
 

@@ -38,10 +38,18 @@ def test_kernel_is_a_unit(isolated_env: IsolatedEnv) -> None:
 
 
 @pytest.mark.parametrize(
+    "key", ["0nEilLcFkgACNS_602cxAc1cxX2KZlbcomEiioVc-iA", "0f" * 32], ids=["triton 3.2", "before triton 3.2"]
+)
+def test_kernel_of_an_older_triton_is_a_unit(key: str) -> None:
+    assert ADAPTER.unit_of(f"{key}/kernel.cubin") == Unit(key, UnitKind.FOLDER)
+
+
+@pytest.mark.parametrize(
     "path",
     [
         f"{KEY}/deeper/launcher.so",
         f"{KEY}/token",
+        "-my_own-folder/kernel.cubin",
         f"{KEY}/x.safetensors",
         KEY,
         f"{KEY}/lock",
