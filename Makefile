@@ -8,7 +8,7 @@ PACKAGE := pyproject.toml setup.py src/b10_transfer/local/bulk/_native.c
 BENCH = $(VENV)/bin/python benchmarks/suite.py --peer $(VENV)/peer/bin/python --vllm $(VENV)/vllm/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-benchmarks test-instant test-nfs test-nfs-v3 test-nfs-v4.2 test-s3 test-vllm test-vllm-quick sanitize hammer fuzz lint format docs bench bench-quick bench-page bench-vllm clean
+.PHONY: help demo test test-benchmarks test-instant test-matrix test-matrix-quick dist test-nfs test-nfs-v3 test-nfs-v4.2 test-s3 test-vllm test-vllm-quick sanitize hammer fuzz lint format docs bench bench-quick bench-page bench-vllm clean
 
 help:
 	@echo "make demo    compile a transformer cold, save, and start it warm and instantly in other processes"
@@ -19,6 +19,9 @@ help:
 	@echo "make test-vllm-quick  the most telling of them"
 	@echo "make test-nfs  tests on real NFS, v3 and v4.2, in a guest each (Debian, root)"
 	@echo "make test-s3   the tests that need a real S3, with a Ceph of their own (Debian, root)"
+	@echo "make test-matrix  torch 2.6 to the newest, and every Python, each in an environment of its own; writes docs/compatibility.md"
+	@echo "make test-matrix-quick  torch 2.8 and the newest"
+	@echo "make dist    the sources and two wheels in dist/, the same bytes for the same commit"
 	@echo "make sanitize  tests of the module in C with gcc's address and undefined-behaviour sanitizers"
 	@echo "make hammer  load, save, compact and prune one store from eight processes, for a minute with locks and one without"
 	@echo "make fuzz    look for inputs that break the reader of packs (INPUTS=100000, Python 3.11 to 3.13)"
@@ -81,6 +84,16 @@ sanitize: $(VENV)/test-ready
 	cd build/sanitize && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=. $(CURDIR)/$(VENV)/bin/python -m pytest -q -p no:cacheprovider -k 'not leaks' test_bulk.py
 
+# Each release of torch is five gigabytes. 10 minutes for each; the environments are removed again.
+test-matrix: dist
+	$(VENV)/bin/python -m tests.versions --write
+
+test-matrix-quick: $(VENV)/test-ready
+	$(VENV)/bin/python -m tests.versions --skip-missing --torch 2.8.0 --torch newest
+
+dist: $(VENV)/dist-ready
+	$(VENV)/bin/python tools/build_dist.py
+
 hammer: $(VENV)/test-ready
 	B10_HAMMER_SECONDS=60 B10_HOSTILE_STEPS=10000 $(VENV)/bin/python -m pytest -s --timeout 3600 tests/concurrency/test_hammer.py \
 		tests/security/test_hostile_writer.py tests/security/test_limits_of_a_load.py
@@ -132,6 +145,10 @@ $(VENV)/test-ready: $(PACKAGE)
 
 $(VENV)/lint-ready: $(VENV)/test-ready
 	$(PIP) install --editable '.[lint]'
+	@touch $@
+
+$(VENV)/dist-ready: $(VENV)/test-ready
+	$(PIP) install --editable '.[dist]'
 	@touch $@
 
 $(VENV)/fuzz-ready: $(VENV)/test-ready

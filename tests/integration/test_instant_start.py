@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +46,20 @@ def start(home: Path, store: Path) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_a_second_process_restores_what_the_first_traced(tmp_path: Path) -> None:
-    assert start(tmp_path / "first", tmp_path / "store") == ["ready", "SUCCESS", True, 1]
+def torch_release() -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", importlib.metadata.version("torch"))[:2])
+
+
+def test_a_second_process_restores_what_the_first_traced(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    first = start(tmp_path / "first", tmp_path / "store")
     instant, _, right, traced = start(tmp_path / "second", tmp_path / "store")
-    assert (instant, right, traced) == ("ready", True, 0)
+    record_property("instant start", "passed" if instant == "ready" else "refused, warm start")
+    if torch_release() >= (2, 13):
+        assert first == ["ready", "SUCCESS", True, 1]
+        assert (instant, right, traced) == ("ready", True, 0)
+    else:  # a refusal with the reason, and a warm start
+        assert instant.startswith("this torch lacks parts that instant starts need")
+        assert first == [instant, "SUCCESS", True, 1]
+        assert (right, traced) == (True, 1)

@@ -45,19 +45,28 @@ def pod(tmp_path: Path) -> Pod:
     return run
 
 
+def hits(outcome: dict[str, int]) -> int:
+    """Graphs that torch found. A hit of AOTAutograd's cache brings the graph with it, and counts as a hit of the cache
+    of FX graphs or not by its kind. Before torch 2.8 AOTAutograd's cache is off."""
+    return max(outcome["fxgraph_cache_hit"], outcome["autograd_cache_hit"])
+
+
+def misses(outcome: dict[str, int]) -> int:
+    return max(outcome["fxgraph_cache_miss"], outcome["autograd_cache_miss"])
+
+
 def assert_warm(outcome: dict[str, Any], graphs: int) -> None:
     assert outcome["loaded"] == "SUCCESS", outcome["reasons"]
-    assert outcome["fxgraph_cache_miss"] == 0
-    assert outcome["autograd_cache_miss"] == 0
-    # An AOTAutograd hit brings the graph with it, and counts as an FX-graph hit or not by its kind.
-    assert outcome["autograd_cache_hit"] == graphs
+    assert (hits(outcome), misses(outcome)) == (graphs, 0)
+    assert outcome["built_libraries"] == 0
 
 
 @pytest.mark.parametrize(("model", "size"), [("transformer", "8"), ("convolutional", "16")])
 def test_second_pod_compiles_nothing(pod: Pod, model: str, size: str) -> None:
     cold = pod("first", model, size)
     assert (cold["loaded"], cold["saved"]) == ("DOES_NOT_EXIST", "SUCCESS")
-    assert cold["autograd_cache_miss"] == 1
+    assert misses(cold) == 1
+    assert cold["built_libraries"] > 0
     warm = pod("second", model, size)
     assert_warm(warm, 1)
     assert warm["results"] == cold["results"]
@@ -70,7 +79,7 @@ def test_two_shapes_that_two_pods_compiled_are_both_there_for_the_next(pod: Pod)
     # The second pod restores the first one's artifacts and compiles a new shape: it publishes only that.
     second = pod("second", "pointwise", "4", "9")
     assert second["saved"] == "SUCCESS"
-    assert (second["autograd_cache_hit"], second["autograd_cache_miss"]) == (1, 1)
+    assert (hits(second), misses(second)) == (1, 1)
     third = pod("third", "pointwise", "4", "9")
     assert_warm(third, 2)
     assert third["results"] == second["results"]

@@ -17,7 +17,7 @@ from ..notices import notices
 from ..version import __version__
 from . import accelerator, cpu
 from .accelerator import Accelerator
-from .frameworks import TorchBuild, torch_build, triton_version
+from .frameworks import OLDEST_TORCH, TorchBuild, torch_build, triton_version
 from .graph_caching import reason_off
 from .interpreter import VARIABLE, Interpreter, interpreter
 from .key import Environment, Remark
@@ -74,6 +74,8 @@ def detect() -> Environment:
 def _remarks(python: Interpreter, torch: TorchBuild, device: Accelerator) -> Iterator[Remark]:
     if not torch.version:
         yield _no_torch(python)
+    if torch.is_too_old:
+        yield _old_torch(torch)
     yield from device.remarks
     seen, advice = reason_off(torch.version, os.environ)
     if seen:
@@ -86,6 +88,15 @@ def _no_torch(python: Interpreter) -> Remark:
         f"{python.executable} has no torch, so the key has no version of torch and no device",
         f"Set {VARIABLE} to the server's Python, or run b10-compile-cache from the server's environment",
         repeats=True,
+    )
+
+
+def _old_torch(torch: TorchBuild) -> Remark:
+    oldest = ".".join(map(str, OLDEST_TORCH))
+    return Remark(
+        logging.WARNING,
+        f"torch {torch.version} is older than {oldest}, the oldest torch that b10-transfer is tested with",
+        "Its artifacts are saved and restored, but it may compile again. Update torch",
     )
 
 

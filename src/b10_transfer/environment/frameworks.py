@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from .interpreter import interpreter
 
+OLDEST_TORCH = (2, 6)
+"""The oldest release in docs/compatibility.md."""
+
 
 @dataclass(frozen=True)
 class TorchBuild:
@@ -18,6 +21,12 @@ class TorchBuild:
     cuda: str = ""
     hip: str = ""
     xpu: str = ""
+
+    @property
+    def is_too_old(self) -> bool:
+        """Whether this is a release before :data:`OLDEST_TORCH`."""
+        found = re.match(r"(\d+)\.(\d+)", self.version)
+        return found is not None and (int(found[1]), int(found[2])) < OLDEST_TORCH
 
 
 def torch_build() -> TorchBuild:

@@ -6,7 +6,9 @@ Usage: ``compile_model.py MODEL SIZE...``; each size is one call of the model wi
 from __future__ import annotations
 
 import json
+import os
 import sys
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -56,8 +58,13 @@ def run(kind: str, sizes: list[int]) -> list[float]:
     return results
 
 
+def libraries() -> set[Path]:
+    return set(Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]).rglob("*.so"))
+
+
 def main() -> None:
     loaded = load()
+    restored = libraries()
     results = run(sys.argv[1], [int(size) for size in sys.argv[2:]])
     saved = save()
     counters = torch._dynamo.utils.counters
@@ -71,6 +78,7 @@ def main() -> None:
                 "save_units": saved.units,
                 "reasons": [loaded.reason, saved.reason],
                 "results": results,
+                "built_libraries": len(libraries() - restored),
                 **{name: counters["inductor"][name] for name in names},
                 **{name: counters["aot_autograd"][name] for name in aot_names},
             }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import sys
 import pytest
 
 from b10_transfer.environment import detect
+from b10_transfer.environment.frameworks import TorchBuild
 from b10_transfer.version import __version__
 
 PARTS = [
@@ -58,6 +60,7 @@ def test_torch_is_not_imported_for_the_key_nor_for_the_public_functions() -> Non
 import json, sys
 import b10_transfer
 from b10_transfer.environment import detect
+from b10_transfer.environment.frameworks import TorchBuild
 b10_transfer.load, b10_transfer.save, detect()
 print(json.dumps({name: "" for name in ("torch", "triton", "numpy") if name in sys.modules}))
 """
@@ -70,3 +73,10 @@ def test_key_equals_that_of_an_imported_torch() -> None:
     assert said["torch"]
     found = detect().parts
     assert {name: found[name] for name in said} == said
+
+
+def test_torch_below_the_supported_floor_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["b10_transfer.environment.detect"], "torch_build", lambda: TorchBuild("2.5.1+cpu"))
+    [remark] = [remark for remark in detect().remarks if "2.5.1" in remark.seen]
+    assert remark.level == logging.WARNING
+    assert "2.6" in remark.seen

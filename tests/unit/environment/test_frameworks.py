@@ -100,3 +100,11 @@ def test_nothing_is_imported(site: Path, fill: FillTree) -> None:
     torch_build()
     triton_version()
     assert not {"torch", "triton"} & sys.modules.keys()
+
+
+@pytest.mark.parametrize(
+    ("version", "is_too_old"),
+    [("2.5.1+cu124", True), ("1.13.1", True), ("2.6.0", False), ("2.15.0a0+git1", False), ("", False), ("x", False)],
+)
+def test_torch_before_the_oldest_supported_release_is_too_old(version: str, is_too_old: bool) -> None:
+    assert TorchBuild(version).is_too_old is is_too_old

@@ -1,0 +1,66 @@
+"""docs/compatibility.md, from the results of all cells that were ever run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+from .cells import DISTRIBUTIONS, PROJECT, PYTHON_CHECKS, TORCH_CHECKS, Result
+
+RESULTS = PROJECT / "docs" / "compatibility.json"
+PAGE = PROJECT / "docs" / "compatibility.md"
+HEAD = """# Compatibility
+
+b10-transfer supports torch 2.6 and Python 3.10 or newer, on Linux. `make test-matrix` runs every cell of these
+tables in an environment of its own and writes this page.
+
+Every cell compiles on the CPU. The kernels for sm_90 are compiled by the Triton that this torch brings and restored to
+another path. They must hit there, although the first path is gone.
+
+There are two wheels. One has the module in C, for glibc 2.34 or newer on x86-64 and any Python with the interpreter's lock. pip
+takes the other one, in pure Python, elsewhere: it does the same, and restores many small files more slowly.
+"""
+
+
+def record(results: Iterable[Result], path: Path = RESULTS) -> None:
+    """Put results into the file, in the place of earlier ones of the same cells."""
+    known = {result.name: result for result in recorded(path)} | {result.name: result for result in results}
+    path.write_text(json.dumps([asdict(known[name]) for name in sorted(known, key=_order)], indent=1) + "\n")
+
+
+def recorded(path: Path = RESULTS) -> list[Result]:
+    """The results of earlier runs."""
+    return [Result(**entry) for entry in json.loads(path.read_text())] if path.exists() else []
+
+
+def write_page(results: list[Result]) -> None:
+    """Write docs/compatibility.md."""
+    tables = [
+        _table("torch", [result for result in results if result.name.startswith("torch ")], list(TORCH_CHECKS)),
+        _table(
+            "Python",
+            [result for result in results if result.name.startswith("python ")],
+            [DISTRIBUTIONS, *PYTHON_CHECKS],
+        ),
+    ]
+    PAGE.write_text("\n".join([HEAD, *tables]))
+
+
+def _table(title: str, results: list[Result], checks: list[str]) -> str:
+    first, second = ("torch", "python") if title == "torch" else ("python", "torch")
+    columns = [first, "triton", second, *checks, "date", "seconds"]
+    lines = [f"## {title}", "", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    for result in results:
+        versions = [result.versions[name] for name in (first, "triton", second)]
+        cells = [*versions, *(result.checks[check] for check in checks), result.date, str(result.seconds)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, ""])
+
+
+def _order(name: str) -> tuple[str, list[int], str]:
+    """torch before Python is not needed: tables are apart. Releases in the order of their numbers, the newest last."""
+    kind, _, version = name.partition(" ")
+    numbers = [int(part) for part in version.split(".") if part.isdigit()]
+    return kind, numbers or [10**6], version
