@@ -11,9 +11,10 @@ GRAPH = "fgi4kywmxnyl2sgkfr6cnhm3z25hdyfqoh3mfpjxytdmzwu7p6rj"
 KERNEL = "XJFWKQ3VTWVPYS5VZ4ABTYTRMO2QF4D3RU6VLZ4QYV6MRPFVXQ3A"
 HELPER = "YJFWKQ3VTWVPYS5VZ4ABTYTRMO2QF4D3RU6VLZ4QYV6MRPFVXQ3A"
 GROUP = b'{"child_paths": {"kernel.cubin": "/elsewhere/kernel.cubin", "kernel.json": "/elsewhere/kernel.json"}}'
-NINJA_LOG = b"# ninja log v7\n1\t2\t3\tmod.so\tcdcaf21747c84c49\n"
+MANIFEST = b"rule link\n  command = sh -c link\nbuild mod.so: link\n"
+NINJA_LOG = b"# ninja log v7\n1\t2\t3\tmod.so\tea24b42686d01a7f\n"
 OP = "0.6.18/90a/cached_ops/mod"
-_NINJA = {".ninja_log": NINJA_LOG, ".ninja_deps": b"# ninjadeps\n", "main.o": b"object", "mod.so": b"library"}
+_NINJA = {".ninja_log": NINJA_LOG, ".ninja_deps": b"# ninjadeps\n\4\0\0\0", "main.o": b"object", "mod.so": b"library"}
 
 
 def below(folder: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -97,3 +98,16 @@ ARTIFACTS: dict[str, dict[str, bytes]] = {
     "cuda": {"ComputeCache/index": b"index", "ComputeCache/0/a/e0943aa8a566c2": b"binary"},
 }
 """For each cache the files of finished units, by their paths below its root."""
+
+LEFT_HERE: dict[str, dict[str, bytes]] = {
+    "sglang_flashinfer": {f"{OP}/build.ninja": MANIFEST},
+    "flashinfer": {f"{OP}/build.ninja": MANIFEST},
+    "tvm_ffi": {"mod_0123456789abcdef/build.ninja": MANIFEST},
+    "torch_extensions": {"py311_cpu/mod/build.ninja": MANIFEST},
+}
+"""Files that a save reads and does not publish."""
+
+
+def tree(cache: str) -> dict[str, bytes]:
+    """The files of a cache as a compiler leaves them."""
+    return {**ARTIFACTS[cache], **LEFT_HERE.get(cache, {})}

@@ -22,7 +22,7 @@ from b10_transfer.local.restore import restore
 from b10_transfer.maintenance.clear import Sweep
 from b10_transfer.pack import PackWriter
 from tests.conftest import FillTree, Packs, ReadTree
-from tests.shapes import ARTIFACTS
+from tests.shapes import ARTIFACTS, tree
 from tests.users import another_user
 
 EACH_ADAPTER = pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda adapter: adapter.name)
@@ -100,7 +100,7 @@ def test_lost_and_found_in_a_cache_is_ignored(
 def test_load_into_a_cache_with_lost_and_found(
     volume: Path, fill: FillTree, packs: Packs, tmp_path: Path, adapter: Adapter
 ) -> None:
-    fill(tmp_path / "source", ARTIFACTS[adapter.name])
+    fill(tmp_path / "source", tree(adapter.name))
     repository = packs.repository()
     repository.publish(io.BytesIO(packed(packs, CacheRoot(adapter, tmp_path / "source"))))
     union = repository.union()
@@ -133,7 +133,7 @@ def test_access_control_lists_of_a_cache_stay_and_new_files_get_its_default_one(
     except OSError:
         pytest.skip("this file system has no access control lists")
     before = os.stat(cache)
-    fill(tmp_path / "source", ARTIFACTS[adapter.name])
+    fill(tmp_path / "source", tree(adapter.name))
     repository = packs.repository()
     repository.publish(io.BytesIO(packed(packs, CacheRoot(adapter, tmp_path / "source"))))
     union = repository.union()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from ..config.reader import EnvReader, Variable
@@ -35,6 +35,10 @@ class Adapter(ABC):
     version: str = ""
     """Of another package's adapter: the version that its units are bound to. A pod with another version does not load
     them. Empty if the names of the units, or the environment key, hold all that they depend on."""
+
+    most_rewritten_bytes = 256 * 1024
+    """The largest file that :meth:`to_portable` and :meth:`to_local` take. Both take it whole, and taking it apart may
+    take 500 times its size."""
 
     is_plugin = False
     """Whether another package adds it."""
@@ -122,10 +126,11 @@ class Adapter(ABC):
         """Whether a file contains paths of this machine, and so passes through the next two methods."""
         return False
 
-    def to_portable(self, path: str, data: bytes, files: Collection[str]) -> bytes:
+    def to_portable(self, root: Path, path: str, data: bytes, files: Collection[str]) -> bytes:
         """Remove this machine's paths from the content of a file.
 
         Args:
+            root: The root's path on this machine.
             path: The file, relative to the root.
             data: Its content.
             files: The files of its unit.
@@ -138,6 +143,19 @@ class Adapter(ABC):
     def to_local(self, root: Path, path: str, data: bytes) -> bytes:
         """Put this machine's paths into portable content. Raises ValueError if the content is not valid."""
         raise NotImplementedError
+
+    def fitting(self, root: Path, staged: Path) -> Callable[[Unit], str] | None:
+        """How staged units are adapted to this machine, just before they are put in place; None if they need not be.
+
+        Args:
+            root: The root.
+            staged: The folder that holds the files, by their paths relative to the root.
+
+        Returns:
+            A function that adapts a unit. It returns why the unit is of no use on this machine, and is not restored;
+            empty if it is. It raises OSError if a file cannot be written.
+        """
+        return None
 
 
 def is_locked(lock: Path) -> bool:

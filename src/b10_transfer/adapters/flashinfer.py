@@ -16,11 +16,10 @@ Layout (FlashInfer 0.6.18, ``flashinfer/jit``), below ``<base>/.cache/flashinfer
 ================================================  ====================================================================
 
 FlashInfer asks ninja about each op in every process: see :mod:`.ninja` for when it hits. A generated source is written
-anew if its content differs, and an op newer than its source is current, so sources travel with their times, each by
-itself. (Up to 0.6.0 all ops shared one state, ``cached_ops/.ninja_log``; it does not travel, and those never hit.)
+anew if its content differs. It is an input of its op, so it travels, too, by itself. (Up to 0.6.0 all ops shared one
+state, ``cached_ops/.ninja_log``; it does not travel, and those never hit.)
 
-``<arch>`` is what was compiled for, ``<version>`` FlashInfer's. Ninja goes by times, not by content: as on one machine,
-an image in which the same version was built from other sources *before* the cache was made hits all the same.
+``<arch>`` is what was compiled for, ``<version>`` FlashInfer's.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from ..config.reader import EnvReader, Variable, real_path
 from .accumulation import Results
 from .base import Adapter, Unit, is_locked
 from .layout import ANY_DEPTH, NAME, Layout, folder_shape, stem_shape
-from .ninja import BUILD_FILES, has_built_library
+from .ninja import BUILD_FILES, NinjaAdapter, has_built_library
 from .vllm_root import VLLM_CACHE_ROOT, vllm_cache_root
 
 _OPS = "cached_ops"
@@ -45,7 +44,7 @@ _TUNED = r"autotune_configs(?:_\w+)?\.json"
 _SOURCE = rf"{NAME}\.(?:cu|cuh|cc|cpp|h|hpp|inc)"
 
 
-class FlashInferAdapter(Adapter):
+class FlashInferAdapter(NinjaAdapter):
     """``<FLASHINFER_WORKSPACE_BASE or home>/.cache/flashinfer``."""
 
     name = "flashinfer"
@@ -55,7 +54,7 @@ class FlashInferAdapter(Adapter):
         Variable(
             "FLASHINFER_WORKSPACE_BASE",
             "`~`",
-            "a path; the same on every pod, or nothing hits",
+            "a path",
             "FlashInfer's cache is `.cache/flashinfer` in it.",
         ),
     )
@@ -78,9 +77,6 @@ class FlashInferAdapter(Adapter):
         # Resolved once more, because what lies below the base may be links too.
         base = env.literal_path("FLASHINFER_WORKSPACE_BASE") or real_path("~")
         return real_path(str(base / ".cache" / "flashinfer"))
-
-    def may_be_replaced(self, unit: Unit, files: Collection[str] = ()) -> bool:
-        return True  # ninja looks at more than a name says
 
     def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
         if not files:

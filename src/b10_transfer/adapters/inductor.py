@@ -165,8 +165,8 @@ class InductorAdapter(Adapter):
     def is_rewritten(self, path: str) -> bool:
         return path.startswith("triton/") and self._triton.is_rewritten(path)
 
-    def to_portable(self, path: str, data: bytes, files: Collection[str]) -> bytes:
-        return self._triton.to_portable(path, data, files)
+    def to_portable(self, root: Path, path: str, data: bytes, files: Collection[str]) -> bytes:
+        return self._triton.to_portable(root, path, data, files)
 
     def to_local(self, root: Path, path: str, data: bytes) -> bytes:
         return self._triton.to_local(root, path, data)

@@ -18,16 +18,16 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ..config.reader import EnvReader, Variable, resolve
-from .base import Adapter, Unit, is_locked
+from .base import Unit, is_locked
 from .elf import is_whole_library
 from .layout import NAME, Layout, folder_shape
-from .ninja import BUILD_FILES, LOG, has_built_library, is_newer
+from .ninja import BUILD_FILES, LOG, NinjaAdapter, has_built_library, is_newer
 
 _BUILD = r"py\d+[a-z]*_(?:cpu|(?:cu|rocm)\d[\w.-]*)"
 """The folder for one Python and toolkit."""
 
 
-class TorchExtensionsAdapter(Adapter):
+class TorchExtensionsAdapter(NinjaAdapter):
     """``TORCH_EXTENSIONS_DIR`` or ``~/.cache/torch_extensions``."""
 
     name = "torch_extensions"
@@ -37,7 +37,7 @@ class TorchExtensionsAdapter(Adapter):
         Variable(
             "TORCH_EXTENSIONS_DIR",
             "`~/.cache/torch_extensions` (below `XDG_CACHE_HOME` if that is set)",
-            "a path; the same on every pod, or nothing hits",
+            "a path",
             "Where PyTorch builds extensions on load.",
         ),
     )
@@ -58,9 +58,6 @@ class TorchExtensionsAdapter(Adapter):
         library = re.compile(rf"{re.escape(unit.path)}/{re.escape(name)}(?:_v\d+)?\.so")
         # Any build of ninja's has such files; PyTorch's has a library of its folder's name.
         return files if f"{unit.path}/.ninja_log" in files and any(map(library.fullmatch, files)) else ()
-
-    def may_be_replaced(self, unit: Unit, files: Collection[str] = ()) -> bool:
-        return True  # ninja looks at more than a name says
 
     def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
         folder = root / unit.path

@@ -103,7 +103,7 @@ class TritonAdapter(Adapter):
     def is_rewritten(self, path: str) -> bool:
         return path.endswith(".json") and path.rpartition("/")[2].startswith(_GROUP)
 
-    def to_portable(self, path: str, data: bytes, files: Collection[str]) -> bytes:
+    def to_portable(self, root: Path, path: str, data: bytes, files: Collection[str]) -> bytes:
         folder = path.rpartition("/")[0]
         names = {child: where.rpartition("/")[2] for child, where in _child_paths(data).items()}
         if missing := [name for name in names.values() if f"{folder}/{name}" not in files]:

@@ -20,14 +20,14 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ..config.reader import EnvReader, Variable, real_path
-from .base import Adapter, Unit, UnitKind, is_locked
+from .base import Unit, UnitKind, is_locked
 from .layout import NAME, Layout, folder_shape, stem_shape
-from .ninja import BUILD_FILES, has_built_library
+from .ninja import BUILD_FILES, NinjaAdapter, has_built_library
 
 _BRIDGE = r"libtorch_c_dlpack_addon_[\w.+-]+\.so"
 
 
-class TvmFfiAdapter(Adapter):
+class TvmFfiAdapter(NinjaAdapter):
     """``TVM_FFI_CACHE_DIR`` or ``~/.cache/tvm-ffi``."""
 
     name = "tvm_ffi"
@@ -37,7 +37,7 @@ class TvmFfiAdapter(Adapter):
         Variable(
             "TVM_FFI_CACHE_DIR",
             "`~/.cache/tvm-ffi`",
-            "a path; the same on every pod, or nothing hits",
+            "a path",
             "Where tvm-ffi builds libraries on load.",
         ),
     )
@@ -50,9 +50,6 @@ class TvmFfiAdapter(Adapter):
 
     def locate(self, env: EnvReader) -> Path:
         return env.path("TVM_FFI_CACHE_DIR") or real_path("~/.cache/tvm-ffi")
-
-    def may_be_replaced(self, unit: Unit, files: Collection[str] = ()) -> bool:
-        return True  # ninja looks at more than a name says
 
     def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
         if self.is_held(root, unit):

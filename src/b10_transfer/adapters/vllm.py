@@ -157,9 +157,9 @@ class VllmAdapter(Adapter):
     def is_rewritten(self, path: str) -> bool:
         return _is_index(path) or self._triton.is_rewritten(path)
 
-    def to_portable(self, path: str, data: bytes, files: Collection[str]) -> bytes:
+    def to_portable(self, root: Path, path: str, data: bytes, files: Collection[str]) -> bytes:
         if not _is_index(path):
-            return self._triton.to_portable(path, data, files)
+            return self._triton.to_portable(root, path, data, files)
         unit = _unit_of_index(path)
 
         def without_place(text: str) -> str:

@@ -49,7 +49,7 @@ class VllmModelInfosAdapter(Adapter):
     def is_rewritten(self, path: str) -> bool:
         return True
 
-    def to_portable(self, path: str, data: bytes, files: Collection[str]) -> bytes:
+    def to_portable(self, root: Path, path: str, data: bytes, files: Collection[str]) -> bytes:
         if (version := _installed_version()) is None:
             raise ValueError("no vLLM is installed for this Python")
         return json.dumps({_VERSION: version, **_read(data)}).encode()

@@ -7,15 +7,17 @@ import logging
 import os
 import shutil
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..adapters import CacheRoot, UnitKind
 from ..adapters.accumulation import Results
+from ..concurrency.deadline import Deadline
 from ..errors import CacheError, LocalCacheError, explained
 from ..pack import PackUnit
+from ..repository.ignored import few
 from ..repository.union import Pack, Union
 from ..stores.folders import make_folders
 from .files import LocalFile
@@ -47,6 +49,8 @@ class Restored:
     packs: set[str] = field(default_factory=set)
     failures: list[CacheError] = field(default_factory=list)
     """Why roots or units could not be put in place. All others are in place."""
+    unfit: dict[str, str] = field(default_factory=dict)
+    """Why units are of no use on this machine, by name. They are not in place."""
 
     @property
     def units(self) -> int:
@@ -68,11 +72,14 @@ class Restored:
         self.failures.append(error)
 
 
-def place(cache: CacheRoot, tree: StagedTree, units: list[tuple[Pack, PackUnit]], result: Restored) -> None:
+def place(
+    cache: CacheRoot, tree: StagedTree, units: list[tuple[Pack, PackUnit]], result: Restored, deadline: Deadline
+) -> None:
     """Move staged units to their root, and count those that were not already there."""
-    if not units:
-        return
     with rights_of(tree.user):
+        units = _fitting(cache, tree, units, result, deadline)
+        if not units:
+            return
         whole = not os.path.lexists(cache.path) and _become_root(tree, cache.path)
         for pack, unit in units:
             try:
@@ -81,6 +88,36 @@ def place(cache: CacheRoot, tree: StagedTree, units: list[tuple[Pack, PackUnit]]
             except OSError as error:  # a folder on another file system, say
                 path = f"{cache.path}/{below_root(unit.name)}"
                 result.fail(LocalCacheError("restore to", path, explained(error)))
+
+
+def _fitting(
+    cache: CacheRoot, tree: StagedTree, units: list[tuple[Pack, PackUnit]], result: Restored, deadline: Deadline
+) -> list[tuple[Pack, PackUnit]]:
+    """Adapt staged units to this machine. Those that are of no use here are removed, with one WARNING for the root."""
+    fit = cache.adapter.fitting(cache.path, tree.path) if units else None
+    if fit is None:
+        return units
+    fitting, unfit = [], {}
+    for pack, unit in units:
+        deadline.check(f"comparing the sources of {unit.name}")
+        known = known_unit(unit)
+        if reason := fit(known):
+            unfit[unit.name] = reason
+            shutil.rmtree(tree.path / known.path)
+        else:
+            fitting.append((pack, unit))
+    if unfit:
+        logger.warning("%s: %s. They have to be built here", cache.path, why_unfit(unfit))
+        result.unfit |= unfit
+    return fitting
+
+
+def why_unfit(unfit: Mapping[str, str]) -> str:
+    """Which units are of no use on this machine, with the reason of one; empty if there are none."""
+    if not unfit:
+        return ""
+    name, reason = next(iter(unfit.items()))
+    return f"{few(unfit)} {'was' if len(unfit) == 1 else 'were'} made from other sources ({name}: {reason})"
 
 
 def _become_root(tree: StagedTree, root: Path) -> bool:

@@ -76,7 +76,7 @@ def restore(
             deadline.check(f"putting files in place in {root.path}")
             of_root = [found for found in staged.values() if found[1].name.partition("/")[0] == name]
             try:
-                place(root, tree, of_root, result)
+                place(root, tree, of_root, result, deadline)
             except OSError as error:
                 result.fail(_failure(root, error))
     if result.failures and not result.units:

@@ -207,9 +207,10 @@ def hold_artifacts(units: Iterable[LocalUnit]) -> bool:
 
 
 def _differs(local: LocalUnit, stored: PackUnit) -> bool:
-    times = {member.path: (member.size, member.mtime_ns) for member in stored.members}
-    prefix = f"{local.root.name}/"
-    if all(times.get(prefix + file.path) == (file.size, storable_time(file.mtime_ns)) for file in local.files):
+    is_rewritten, prefix = local.root.adapter.is_rewritten, f"{local.root.name}/"
+    sizes = {member.path: member.size for member in stored.members}
+    has_sizes = all(sizes.get(prefix + file.path) == file.size for file in local.files if not is_rewritten(file.path))
+    if has_sizes and not _changed_times(local, stored):
         return False  # as it was restored
     found = content(local)
     return bool(found) and found != {(member.path, member.sha256) for member in stored.members}
@@ -293,13 +294,23 @@ def log_times(units: Iterable[LocalUnit]) -> None:
 def compiled_since(unit: LocalUnit, stored: PackUnit, since_s: float) -> bool:
     """Whether this pod compiled a unit although the store had it: its files are newer, and neither restored nor
     published."""
-    times = {member.path: member.mtime_ns for member in stored.members}
-    newer = [
-        file.mtime_ns
-        for file in unit.files
-        if times.get(f"{unit.root.name}/{file.path}", file.mtime_ns) != storable_time(file.mtime_ns)
-    ]
+    newer = _changed_times(unit, stored)
     return bool(newer) and max(newer) > since_s * 1e9
+
+
+def _changed_times(local: LocalUnit, stored: PackUnit) -> list[int]:
+    """Times of the files that have another time in the store, in nanoseconds since the epoch.
+
+    A restore may change the times of files (:meth:`Adapter.fitting`), but not of those that it rewrites, which a
+    compiler writes last.
+    """
+    rewritten = [file for file in local.files if local.root.adapter.is_rewritten(file.path)]
+    times = {member.path: member.mtime_ns for member in stored.members}
+    return [
+        file.mtime_ns
+        for file in rewritten or local.files
+        if times.get(f"{local.root.name}/{file.path}", file.mtime_ns) != storable_time(file.mtime_ns)
+    ]
 
 
 def _extends(local: LocalUnit, stored: PackUnit) -> bool:

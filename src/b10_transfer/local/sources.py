@@ -12,7 +12,6 @@ from functools import partial
 from ..adapters import UnitKind
 from ..errors import LocalCacheError, SaveTooLargeError, explained
 from ..pack import Content, SourceFile
-from ..pack.limits import MAX_REWRITTEN_BYTES
 from ..pack.units import storable_time
 from .bulk import read_files
 from .files import LocalFile, LocalUnit, RootScan
@@ -66,9 +65,9 @@ class Sources:
 
     def _portable(self, file: LocalFile, siblings: Collection[str]) -> bytes:
         """The content of a file without this machine's paths."""
-        if file.size > MAX_REWRITTEN_BYTES:
-            limit = f"{MAX_REWRITTEN_BYTES} for a file that names local paths"
-            raise SaveTooLargeError(f"{self._unit.root.path}/{file.path}", f"{file.size} bytes", limit)
+        root = self._unit.root
+        if file.size > root.adapter.most_rewritten_bytes:
+            raise self._too_large(file, file.size)
         buffer = bytearray(file.size)
         try:
             [found] = read_files(self._opened.descriptor, [(file.path, file.size, 0)], buffer)
@@ -79,9 +78,17 @@ class Sources:
                 while left:
                     left = left[content.readinto(left) :]
         try:
-            return self._unit.root.adapter.to_portable(file.path, bytes(buffer), siblings)
+            portable = root.adapter.to_portable(root.path, file.path, bytes(buffer), siblings)
         except ValueError as error:
             raise UnitChangedError(f"{file.path} is not as its compiler writes it ({error})") from error
+        if len(portable) > root.adapter.most_rewritten_bytes:
+            raise self._too_large(file, len(portable))
+        return portable
+
+    def _too_large(self, file: LocalFile, size: int) -> SaveTooLargeError:
+        root = self._unit.root
+        limit = f"{root.adapter.most_rewritten_bytes} for a file that names local paths"
+        return SaveTooLargeError(f"{root.path}/{file.path}", f"{size} bytes", limit)
 
 
 def read_whole(unit: LocalUnit) -> bytes:

@@ -15,6 +15,7 @@ from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..environment import identify
 from ..local.left_out import planned_without
+from ..local.placing import why_unfit
 from ..local.restore import restore
 from ..local.staging import LOCKS_SHARE, locked, remove_leftovers, wait_for_restore
 from ..pack import Limits
@@ -116,7 +117,10 @@ def _restore(
             repository.suspect(pack for pack in damaged if pack.id in own)
     if not restored.units:  # every pack turned out to be damaged, or other processes were faster
         planned = plan_with(restored.union, planned.local.refreshed(config))
-        if planned.status is OperationStatus.SUCCESS:
+        if restored.unfit and planned.status is OperationStatus.SUCCESS:
+            status = OperationStatus.SKIPPED if planned.already_present else OperationStatus.DOES_NOT_EXIST
+            planned = replace(planned, status=status, reason=why_unfit(restored.unfit))
+        elif planned.status is OperationStatus.SUCCESS:
             reason = "other processes changed the caches while this load ran; nothing was restored"
             planned = replace(planned, status=OperationStatus.SKIPPED, reason=reason)
         return _report_of(planned, report)

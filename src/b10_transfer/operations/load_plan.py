@@ -11,7 +11,7 @@ from ..config import Config
 from ..errors import CacheError, ConfigurationError, LocalCacheError, UnreadablePackError
 from ..local import snapshot
 from ..local.ownership import user_to_restore_as
-from ..local.placing import Restored
+from ..local.placing import Restored, why_unfit
 from ..local.presence import missing
 from ..repository.union import Union
 from ..status import OperationStatus
@@ -183,8 +183,9 @@ def partial_restore(planned: LoadPlan, restored: Restored) -> str:
     """Why a restore gives this pod only a part of what was saved for it."""
     union = restored.union
     causes = [*partial.missing_packs(union, planned.wanted), *partial.left_out_caches(planned.local.failed, union)]
+    causes.append(partial.Cause(why_unfit(restored.unfit), restored.unfit.keys()))
     if restored.failures:
-        lost = set(planned.names).intersection(union.units).difference(restored.names)
+        lost = set(planned.names).intersection(union.units).difference(restored.names, restored.unfit)
         causes.append(partial.Cause(str(restored.failures[0]), lost))
     return partial.in_words(planned.already_present + restored.units, causes)
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 MB = 1024 * 1024
 MAX_EXTENSION_BYTES = 64 * 1024
 """A signature takes some 200 bytes."""
-MAX_REWRITTEN_BYTES = 256 * 1024
-"""Of a file that names local paths: a restore reads it whole, and taking it apart may take 500 times its size."""
 MAX_FRAMES = 65_536
 """In one pack: twice as many as a pack of 32 GiB has."""
 BLOCK_BYTES = 4096

@@ -10,7 +10,6 @@ from ..adapters import Adapter, Unit, UnitKind, find_adapter
 from ..adapters.accumulation import Results
 from ..errors import CorruptPackError, PackTooLargeError, UnsupportedPackError
 from ..pack import Index, Member, PackReader
-from ..pack.limits import MAX_REWRITTEN_BYTES
 from .ignored import few
 
 
@@ -69,12 +68,16 @@ def check_rewritten(pack_id: str, index: Index) -> None:
     """Raise PackTooLargeError if a file is too large to be read whole and taken apart, as a restore must."""
     for unit in index.units:
         for member in unit.members:
-            if member.size > MAX_REWRITTEN_BYTES:
+            if member.size > Adapter.most_rewritten_bytes:
                 root, _, path = member.path.partition("/")
                 adapter = find_adapter(root)
-                if adapter is not None and adapter.is_rewritten(path):
+                if (
+                    adapter is not None
+                    and member.size > (most := adapter.most_rewritten_bytes)
+                    and adapter.is_rewritten(path)
+                ):
                     raise PackTooLargeError(
-                        pack_id, f"{member.path} has {member.size} bytes, the most allowed is {MAX_REWRITTEN_BYTES}"
+                        pack_id, f"{member.path} has {member.size} bytes, the most allowed is {most}"
                     )
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tests.conftest import FillTree, IsolatedEnv
 
 ADAPTER = InductorAdapter()
+ROOT = Path("/cache")
 SYSTEM = "0a" * 32
 FLYDSL = f"gemm_{SYSTEM}/0123456789abcdef.pkl"
 KEY = "cdq7vqhv5vfe4bcrkgejqo5o4m2sxhbvdyxmehbbr4qrmnbjqwup"
@@ -266,7 +267,7 @@ def test_group_file_passes_through_tritons_adapter(tmp_path: Path, fill: FillTre
     portable = b'{"child_paths": {"kernel.cubin": "kernel.cubin"}}'
     local = ADAPTER.to_local(tmp_path, path, portable)
     assert str(tmp_path / "triton" / "0" / KERNEL / "kernel.cubin").encode() in local
-    assert ADAPTER.to_portable(path, local, {f"triton/0/{KERNEL}/kernel.cubin"}) == portable
+    assert ADAPTER.to_portable(ROOT, path, local, {f"triton/0/{KERNEL}/kernel.cubin"}) == portable
 
 
 @pytest.mark.torch

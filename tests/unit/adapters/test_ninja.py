@@ -1,12 +1,25 @@
-"""Which libraries ninja has finished, as its log says."""
+"""Which libraries ninja has finished, and the records of what they were made from. (Real ninja: tests/integration.)"""
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from b10_transfer.adapters.base import Unit, UnitKind
 from b10_transfer.adapters.ninja import has_built_library
+from b10_transfer.adapters.ninja.files import (
+    Dependencies,
+    command_hash,
+    read_dependencies,
+    read_log,
+    write_dependencies,
+)
+from b10_transfer.adapters.ninja.manifest import Edge, edges
+from b10_transfer.adapters.torch_extensions import TorchExtensionsAdapter
 from tests.conftest import FillTree
 
 LOG = b"# ninja log v7\n0\t22760\t1795449921525260545\tmain.o\t607128015deae6ac\n"
@@ -35,3 +48,141 @@ def test_objects_alone_are_no_library(tmp_path: Path, fill: FillTree) -> None:
 def test_log_that_is_no_log_names_nothing(tmp_path: Path, fill: FillTree) -> None:
     fill(tmp_path, {".ninja_log": b"\xff\x00mod.so\tmod.so\n" * 3})
     assert not has_built_library(tmp_path, ["mod/mod.so"])
+
+
+@pytest.mark.parametrize(
+    ("length", "murmur", "rapid"),
+    [
+        (1, "2e49d2477c6737f0", "a2da22321247804b"),
+        (3, "f2d1360f1675bfb3", "bae980166742c4ce"),
+        (8, "61593a6fe38ba7e8", "8f507c8ac2677406"),
+        (16, "6cf406fe306b52f8", "8732a2ee5bb4306c"),
+        (17, "c7c6fa710cc5a22e", "4fa7e7782158064d"),
+        (33, "68b8d98ec65ac3b3", "ae8cf6307e8efe99"),
+        (48, "499a21bbd0c6aacb", "8761d8c1b7c744ea"),
+        (49, "324f6eef533bf4c0", "8d106f582097a89b"),
+        (97, "663b1e19e573425", "f928c34f2467462d"),
+        (250, "fd06d8931e5ae9d9", "cf061980280615df"),
+    ],
+)
+def test_command_has_the_hash_that_ninja_gives_it(length: int, murmur: str, rapid: str) -> None:
+    """As ninja 1.11.1 and 1.13.2 logged them."""
+    command = (": " + "abcdefghijklmnopqrstuvwxyz" * 10)[:length]
+    assert (f"{command_hash(5, command):x}", f"{command_hash(7, command):x}") == (murmur, rapid)
+
+
+def test_commands_are_those_that_ninja_runs() -> None:
+    text = """\
+ninja_required_version = 1.3
+# flags
+cxx = g++
+cflags = -O2 $
+    -I/a$ b -Dx=$$y
+flags = before
+rule compile
+  command = $cxx $cflags ${extra} $flags -c $in -o $out
+  extra = -g
+rule link
+  command = $cxx $in -o $out
+
+build a.o b.d: compile ./src/../a$ b.cpp | x.h y.h || folder
+  flags = own $cxx
+build mod.so: link a.o
+build all: phony mod.so
+flags = after
+default mod.so
+"""
+    command = "g++ -O2 -I/a b -Dx=$y -g own g++ -c 'a b.cpp' -o a.o b.d"
+    assert edges(text) == [
+        Edge(("a.o", "b.d"), ("a b.cpp", "x.h", "y.h"), command),
+        Edge(("mod.so",), ("a.o",), "g++ a.o -o mod.so"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("include other.ninja\n", "build a: r b\n", "build a b\n", "rule r\n  command\n", "  a = b\n", "build $:\n"),
+        "rule r\n  command = $x\n  x = $command\nbuild a: r\n",
+    ],
+)
+def test_commands_that_are_not_understood_are_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        edges(text)
+
+
+def test_dependencies_are_read_as_they_were_written() -> None:
+    found = {"a.o": Dependencies(3, ("/usr/a.h", "b.h", "/usr/long/c.hpp")), "b.o": Dependencies(1 << 60, ("b.h",))}
+    data = write_dependencies(found)
+    assert read_dependencies(data) == found
+    whole = {0}
+    for length in range(17, len(data)):
+        try:
+            whole.add(len(read_dependencies(data[:length])))
+        except ValueError as error:
+            assert "middle" in str(error)
+    assert whole == {0, 1}
+
+
+@pytest.mark.parametrize(
+    "log", [b"", b"# ninja log v4\n", b"\xff", b"# ninja log v7\n1\t2\n", b"# ninja log v7\n1\t2\tx\ty\tz\n"]
+)
+def test_other_log_is_refused(log: bytes) -> None:
+    with pytest.raises(ValueError):
+        read_log(log)
+
+
+RECORD: dict[str, Any] = {
+    "version": 7,
+    "commands": {"mod.so": "cc"},
+    "inputs": [],
+    "depends": {},
+    "programs": {},
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"commands": {"../../outside.so": "cc"}}, "not part of it"),
+        ({"commands": {"/etc/passwd": "cc"}}, "not part of it"),
+        ({"commands": {"..": "cc"}}, "not part of it"),
+        ({"commands": {"other.so": "cc"}}, "not part of it"),
+        ({"commands": {"mod.so\0x": "cc"}}, "not part of it"),
+        ({"commands": {"mod.so": 1}}, "is not a text"),
+        ({"commands": []}, "not a record"),
+        ({"commands": {"mod.so": "\ud800"}}, "surrogates"),
+        ({"inputs": [["/dev/zero", 0, "00"]]}, "cannot be read"),
+        ({"inputs": [["/proc/self/mem", 0, "00"]]}, "another content"),
+        ({"inputs": [["fifo", 0, "00"]]}, "cannot be read"),
+        ({"inputs": [["source.cpp", 6, "00"]]}, "another content"),
+        ({"inputs": [["x" * 5000, 6, "00"]]}, "cannot be read"),
+        ({"inputs": [["a"]]}, ""),
+        ({"inputs": [["a", float("inf"), ""]]}, "not a record"),
+        ({"depends": {"mod.so": [7]}}, "not a record"),
+        ({"programs": {"sh": ["00"]}}, "another one here"),
+        ({"programs": {"sh": 3}}, "not a record"),
+        ({"version": None}, "not a record"),
+    ],
+)
+def test_hostile_record_restores_nothing(tmp_path: Path, fill: FillTree, changed: dict[str, Any], reason: str) -> None:
+    """And changes, reads and waits for no other file."""
+    adapter, unit = TorchExtensionsAdapter(), Unit("mod", UnitKind.FOLDER)
+    (tmp_path / "outside.so").write_bytes(b"")
+    staged = tmp_path / "staged"
+    fill(staged / "mod", {".ninja_log": json.dumps(RECORD).encode(), "mod.so": b"", "source.cpp": b"source"})
+    fit = adapter.fitting(tmp_path / "cache", staged)
+    assert fit(unit) == ""
+    (staged / "mod" / ".ninja_log").write_text(json.dumps(RECORD | changed))
+    os.mkfifo(staged / "mod" / "fifo")
+    before = os.stat(tmp_path / "outside.so")
+    found = fit(unit)
+    assert found
+    assert reason in found
+    assert os.stat(tmp_path / "outside.so") == before
+
+
+def test_build_that_was_saved_without_a_record_is_not_restored(tmp_path: Path, fill: FillTree) -> None:
+    fill(tmp_path / "mod", {".ninja_log": LOG + LINKED, "mod.so": b""})
+    reason = TorchExtensionsAdapter().fitting(tmp_path / "cache", tmp_path)(Unit("mod", UnitKind.FOLDER))
+    assert reason == "it was saved without digests of its sources"

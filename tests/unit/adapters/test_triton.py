@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tests.conftest import IsolatedEnv
 
 ADAPTER = TritonAdapter()
+ROOT = Path("/cache")
 KEY = "XJFWKQ3VTWVPYS5VZ4ABTYTRMO2QF4D3RU6VLZ4QYV6MRPFVXQ3A"
 GROUP = f"{KEY}/__grp__kernel.json"
 FILES = {f"{KEY}/kernel.cubin", f"{KEY}/kernel.json"}
@@ -115,7 +116,7 @@ def test_other_files_are_not_rewritten(path: str) -> None:
 
 def test_group_file_travels_without_paths_of_its_machine(tmp_path: Path) -> None:
     local = group({"kernel.cubin": "/old/machine/cache/KEY/kernel.cubin", "kernel.json": f"/x/{KEY}/kernel.json"})
-    portable = ADAPTER.to_portable(GROUP, local, FILES)
+    portable = ADAPTER.to_portable(ROOT, GROUP, local, FILES)
     assert json.loads(portable) == {"child_paths": {"kernel.cubin": "kernel.cubin", "kernel.json": "kernel.json"}}
     placed = json.loads(ADAPTER.to_local(tmp_path, GROUP, portable))
     assert placed == {
@@ -134,15 +135,16 @@ NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"
 @given(st.dictionaries(NAMES, NAMES, min_size=1, max_size=5))
 def test_portable_group_file_survives_a_journey(names: dict[str, str]) -> None:
     files = {f"{KEY}/{name}" for name in names.values()}
-    portable = ADAPTER.to_portable(GROUP, group(names), files)
+    portable = ADAPTER.to_portable(ROOT, GROUP, group(names), files)
     there = ADAPTER.to_local(Path("/somewhere/else"), GROUP, portable)
-    assert ADAPTER.to_portable(GROUP, there, files) == portable
+    assert ADAPTER.to_portable(ROOT, GROUP, there, files) == portable
     assert json.loads(there)["child_paths"] == {child: f"/somewhere/else/{KEY}/{name}" for child, name in names.items()}
 
 
 def test_group_file_that_names_a_missing_file_does_not_travel() -> None:
+    missing = group({"kernel.cubin": "/old/kernel.cubin", "kernel.ptx": "/old/kernel.ptx"})
     with pytest.raises(ValueError, match="not beside it"):
-        ADAPTER.to_portable(GROUP, group({"kernel.cubin": "/old/kernel.cubin", "kernel.ptx": "/old/kernel.ptx"}), FILES)
+        ADAPTER.to_portable(ROOT, GROUP, missing, FILES)
 
 
 NO_GROUPS = {
@@ -167,7 +169,7 @@ NO_GROUPS = {
 @pytest.mark.parametrize("content", NO_GROUPS.values(), ids=NO_GROUPS)
 def test_file_that_is_no_group_is_refused_both_ways(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(ValueError):
-        ADAPTER.to_portable(GROUP, content, FILES)
+        ADAPTER.to_portable(ROOT, GROUP, content, FILES)
     with pytest.raises(ValueError):
         ADAPTER.to_local(tmp_path, GROUP, content)
 
@@ -199,7 +201,7 @@ def test_triton_finds_a_kernel_that_has_moved(
     subprocess.run([sys.executable, "-c", PUT], check=True)
     [path] = [name.name for name in (isolated_env.triton / "KEY").iterdir() if ADAPTER.is_rewritten(name.name)]
     files = {f"KEY/{file.name}" for file in (isolated_env.triton / "KEY").iterdir()}
-    portable = ADAPTER.to_portable(f"KEY/{path}", (isolated_env.triton / "KEY" / path).read_bytes(), files)
+    portable = ADAPTER.to_portable(ROOT, f"KEY/{path}", (isolated_env.triton / "KEY" / path).read_bytes(), files)
     moved = isolated_env.triton.rename(tmp_path / "moved")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(moved))
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tests.conftest import FillTree, IsolatedEnv
 
 ADAPTER = VllmAdapter()
+ROOT = Path("/cache")
 HASH = "0b62f4587e"
 RANK = f"{HASH}/rank_0_0"
 AOT = "torch_aot_compile/d253b2c3c4b150d99175661abf7a23d71d214f03fe9a91024d1568c882e0b4de"
@@ -227,32 +228,32 @@ FILES = {INDEX, ARTIFACT, f"{RANK}/inductor_cache/dq/{CODE}.py"}
 
 @pytest.mark.parametrize("index", [STANDALONE, INDUCTOR, OLD], ids=["standalone", "inductor", "old"])
 def test_index_travels_without_paths_of_its_machine(index: str) -> None:
-    portable = ADAPTER.to_portable(INDEX, index.encode(), FILES)
+    portable = ADAPTER.to_portable(ROOT, INDEX, index.encode(), FILES)
     assert b"/old" not in portable
     there = ADAPTER.to_local(Path("/new/place"), INDEX, portable)
     expected = index.replace("/old/vllm/torch_compile_cache", "/new/place").replace("/old", "/new/place")
     assert ast.literal_eval(there.decode()) == ast.literal_eval(expected)
-    assert ADAPTER.to_portable(INDEX, there, FILES) == portable
+    assert ADAPTER.to_portable(ROOT, INDEX, there, FILES) == portable
 
 
 def test_index_may_name_a_folder_of_artifacts() -> None:
-    ADAPTER.to_portable(INDEX, STANDALONE.encode(), {INDEX, f"{ARTIFACT}/fxgraph/gi/{GRAPH}/entry"})
+    ADAPTER.to_portable(ROOT, INDEX, STANDALONE.encode(), {INDEX, f"{ARTIFACT}/fxgraph/gi/{GRAPH}/entry"})
 
 
 @pytest.mark.parametrize("length", [0, 1, len(STANDALONE) // 2, len(STANDALONE) - 1])
 def test_index_that_is_half_written_does_not_travel(length: int) -> None:
     with pytest.raises(ValueError, match="not an index"):
-        ADAPTER.to_portable(INDEX, STANDALONE[:length].encode(), FILES)
+        ADAPTER.to_portable(ROOT, INDEX, STANDALONE[:length].encode(), FILES)
 
 
 def test_index_that_names_a_missing_artifact_does_not_travel() -> None:
     with pytest.raises(ValueError, match="not there"):
-        ADAPTER.to_portable(INDEX, STANDALONE.encode(), {INDEX})
+        ADAPTER.to_portable(ROOT, INDEX, STANDALONE.encode(), {INDEX})
 
 
 def test_index_that_looks_portable_already_does_not_travel() -> None:
     with pytest.raises(ValueError, match="holds"):
-        ADAPTER.to_portable(INDEX, b"{1: '{unit}/x'}", FILES)
+        ADAPTER.to_portable(ROOT, INDEX, b"{1: '{unit}/x'}", FILES)
 
 
 @pytest.mark.parametrize(
@@ -272,7 +273,7 @@ def test_index_that_looks_portable_already_does_not_travel() -> None:
 )
 def test_file_that_is_no_index_is_refused_both_ways(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(ValueError):
-        ADAPTER.to_portable(INDEX, content, FILES)
+        ADAPTER.to_portable(ROOT, INDEX, content, FILES)
     with pytest.raises(ValueError):
         ADAPTER.to_local(tmp_path, INDEX, content)
 
@@ -296,7 +297,7 @@ def test_group_file_passes_through_tritons_adapter(tmp_path: Path, path: str) ->
     local = ADAPTER.to_local(tmp_path, path, portable)
     kernel = path.rpartition("/")[0]
     assert f"{tmp_path}/{kernel}/k.cubin".encode() in local
-    assert ADAPTER.to_portable(path, local, {f"{kernel}/k.cubin"}) == portable
+    assert ADAPTER.to_portable(ROOT, path, local, {f"{kernel}/k.cubin"}) == portable
 
 
 @pytest.mark.parametrize("path", [ARTIFACT, f"{AOT}/rank_0_0/model", f"{RANK}/inductor_cache/dq/vllm_compile_cache.py"])

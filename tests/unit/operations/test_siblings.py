@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -16,8 +17,8 @@ from b10_transfer.launcher.supervisor import Supervisor
 from b10_transfer.operations.session import Place, session
 from b10_transfer.repository.signing import SigningKey
 from tests.command import Publisher, command, pod_like_this
-from tests.conftest import Files, IsolatedEnv, ReadTree
-from tests.shapes import ARTIFACTS, KERNEL, elf_header
+from tests.conftest import Files, FillTree, IsolatedEnv, ReadTree
+from tests.shapes import ARTIFACTS, KERNEL, elf_header, tree
 from tests.unit.adapters.test_depends_on_host import FREE
 
 GPU, HOST = elf_header(190), elf_header(62)
@@ -142,33 +143,40 @@ def test_limits_of_a_load_apply(sibling: Publisher, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("cache", ARTIFACTS)
 def test_no_hostile_writer_places_code_for_a_cpu(
-    cache: str, isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    cache: str,
+    isolated_env: IsolatedEnv,
+    fill: FillTree,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Each file of each cache is a library for a CPU, whatever its name says."""
     monkeypatch.setenv("PYTORCH_TUNABLEOP_FILENAME", str(isolated_env.home / "tuning" / "tunableop.csv"))
     adapter = find_adapter(cache)
     assert adapter is not None
     units: dict[tuple[str, str], dict[str, bytes]] = {}
+    source = isolated_env.home / "source"
+    fill(source, tree(cache))
     for path in ARTIFACTS[cache]:
         unit = adapter.unit_of(path)
         assert unit is not None
         is_rewritten = adapter.is_rewritten(path)  # a load refuses the whole pack if it is not what the compiler writes
-        content = to_portable(adapter, path) if is_rewritten else HOST
+        content = to_portable(adapter, source, path) if is_rewritten else HOST
         units.setdefault((f"{cache}/{unit.path}", unit.kind.value), {})[f"{cache}/{path}"] = content
     publisher = Publisher(isolated_env.store, pod_like_this(**OTHER_CPU))
     publisher.publish_pack(publisher.write_units(units))
     report = load()
     assert report.status in (OperationStatus.DOES_NOT_EXIST, OperationStatus.SUCCESS), report.reason
+    shutil.rmtree(source)
     restored = [file for file in isolated_env.home.rglob("*") if file.is_file()]
     assert not [file for file in restored if file.read_bytes().startswith(b"\x7fELF")]
     assert ("holds code for a CPU" in caplog.text) == (cache in FREE and cache != "vllm_modelinfos")
 
 
-def to_portable(adapter: Adapter, path: str) -> bytes:
+def to_portable(adapter: Adapter, root: Path, path: str) -> bytes:
     files = ARTIFACTS[adapter.name]
     if adapter.accompanies:  # to save it takes an installed vLLM
         return files[path]
-    return adapter.to_portable(path, files[path], files)
+    return adapter.to_portable(root, path, files[path], files)
 
 
 @pytest.mark.parametrize(

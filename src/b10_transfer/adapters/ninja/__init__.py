@@ -5,11 +5,12 @@ decides whether it is current. It says yes only if
 
 - its state, ``.ninja_log`` and ``.ninja_deps``, and the objects (``.o``) between source and library are there too,
 - each command is the one in the log: it holds the paths of sources, includes and often the folder itself,
-- no input (system and package headers included) is newer than the log says, to the nanosecond.
+- no input is newer than the output and the log say, to the nanosecond.
 
-So state and objects travel as they are, modification times included, and hit where the same packages lie at the same
-paths and with the same times: on pods of one image with the same cache directory. Elsewhere ninja builds anew, and a
-restored folder is of no use but does no harm. The state's commands are hashes, so its paths cannot be rewritten.
+Ninja goes by times, and on another pod those say nothing. So a save records digests of what the build was made from
+(:mod:`.records`). If all of it is the same where it is restored, outputs and state get times that ninja takes as
+current, and else the build is not restored. The cache may be at another path there: the commands' hashes are computed
+anew.
 
 A folder's name says less than ninja looks at: one that was built anew because an image's packages are newer has the
 stored one's name. It may be replaced, and is then saved again (``Adapter.may_be_replaced``).
@@ -20,14 +21,60 @@ stored one's name. It may be replaced, and is then saved again (``Adapter.may_be
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
-from .layout import NAME
+from ..base import Adapter, Unit
+from ..layout import NAME
 
-LOG = ".ninja_log"
+LOG, DEPENDENCIES = ".ninja_log", ".ninja_deps"
 BUILD_FILES = rf"\.ninja_log|\.ninja_deps|{NAME}\.(?:so|o|d|cpp|cc|cxx|c|cu|cuh|h|hpp|sycl|hip)"
 """What lies in a folder that ninja builds in: its state, objects, the library, sources of inline code."""
+
+
+class NinjaAdapter(Adapter):
+    """A cache whose units are folders that ninja builds in, among others."""
+
+    most_rewritten_bytes = 4 * 1024 * 1024
+    """A record names some thousand headers for each object."""
+
+    def may_be_replaced(self, unit: Unit, files: Collection[str] = ()) -> bool:
+        return True  # ninja looks at more than a name says
+
+    def is_rewritten(self, path: str) -> bool:
+        return path.endswith((f"/{LOG}", f"/{DEPENDENCIES}"))
+
+    def to_portable(self, root: Path, path: str, data: bytes, files: Collection[str]) -> bytes:
+        # Most processes have no build to save or restore.
+        from . import records
+
+        folder, _, name = path.rpartition("/")
+        if name == DEPENDENCIES:
+            return records.NO_DEPENDENCIES  # the record holds them
+        try:
+            return records.record(root, folder, data, files).encode(root)
+        except OSError as error:
+            raise ValueError(str(error)) from error
+
+    def to_local(self, root: Path, path: str, data: bytes) -> bytes:
+        return data  # :meth:`fitting` rewrites it
+
+    def fitting(self, root: Path, staged: Path) -> Callable[[Unit], str]:
+        from . import records
+
+        seen: records.Seen = {}
+
+        def fit(unit: Unit) -> str:
+            log = staged / unit.path / LOG
+            if not log.exists():
+                return ""
+            try:
+                records.fit(root, staged, unit.path, log.read_bytes(), seen)
+            except ValueError as error:
+                return str(error)
+            return ""
+
+        return fit
 
 
 def has_built_library(folder: Path, files: Collection[str]) -> bool:
