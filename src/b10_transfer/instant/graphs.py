@@ -2,8 +2,8 @@
 
 AOTAutograd keeps a graph in one of two forms: the ordinary one, which names an entry of Inductor's cache, and the
 bundled one, which is whole in itself. Torch writes one *or* the other, and under keys that no other process computes
-if a package is recorded. Here a recorded graph is written in the ordinary form under the ordinary key, as without
-instant starts, so that a warm start finds it; the trace gets the bundled form.
+if a package is recorded. Here a recorded graph is looked up and written in the ordinary form under the ordinary key,
+as without instant starts; the trace gets the bundled form.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ from unittest.mock import patch
 import torch._functorch.config as functorch_config
 from torch._dynamo.precompile_context import PrecompileContext
 from torch._functorch._aot_autograd import autograd_cache
-from torch._functorch._aot_autograd.aot_autograd_result import BundledAOTAutogradCacheArtifact
+from torch._functorch._aot_autograd.aot_autograd_result import (
+    BundledAOTAutogradCacheArtifact,
+    BundledAOTAutogradResult,
+    BundledCompiledForward,
+)
 from torch._functorch._aot_autograd.autograd_cache import AOTAutogradCache
 from torch._inductor.cpu_vec_isa import VecISA
 from torch.utils._python_dispatch import _disable_current_modes
@@ -45,8 +49,9 @@ def install() -> None:
 
 def lacking() -> str:
     """What this torch lacks of what is touched here."""
-    for function, needed in ((_make_entry, {"sanitized_aot_config"}), (_key, {"mod", "config"})):
-        if not needed <= set(inspect.signature(function).parameters):
+    needed = ((_make_entry, {"sanitized_aot_config"}), (_key, {"mod", "config"}), (_look_up, {"aot_config"}))
+    for function, names in needed:
+        if not names <= set(inspect.signature(function).parameters):
             return "this torch's AOTAutograd makes or names its cache entries in another way"
     return ""
 
@@ -71,8 +76,29 @@ def _ordinary_key(*arguments: Any, **options: Any) -> Any:
 
 @functools.wraps(_look_up)
 def _lookup(*arguments: Any, **options: Any) -> Any:
-    """Nothing while a package records: it needs the graph in the bundled form, and a hit is in the other."""
-    return _look_up(*arguments, **options) if recording.get() is None else None
+    """The entry that a warm start finds; a package that records is given the graph when it is loaded."""
+    found = _look_up(*arguments, **options)
+    config = inspect.signature(_look_up).bind(*arguments, **options).arguments["aot_config"]
+    backend = getattr(config, "precompile_backend_id", None)
+    if found is not None and recording.get() is not None and backend is not None:
+        entry, content = found
+        if entry.compiled_bw is None:
+            entry.compiled_fw.load = functools.partial(_load, entry.compiled_fw.load, backend, content)
+    return found
+
+
+def _load(load: Callable[[Any], Any], backend: str, content: bytes, inputs: Any) -> Any:
+    """The graph that an ordinary entry names, before torch prepares it for calls."""
+    graph = load(inputs)
+    try:
+        entry = pickle.loads(content)
+        graph._fx_graph_cache_key = entry.compiled_fw.fx_graph_cache_info[0]
+        parts = {field.name: getattr(entry, field.name) for field in dataclasses.fields(entry)}
+        parts["compiled_fw"] = BundledCompiledForward(graph)
+        _record(backend, BundledAOTAutogradResult(**parts))
+    except Exception:  # the trace is then not kept, and says so when it is written
+        logger.debug("instant start: a graph cannot be bundled", exc_info=True)
+    return graph
 
 
 @functools.wraps(_make_entry)
@@ -86,13 +112,18 @@ def _entry(*arguments: Any, **options: Any) -> Any:
     try:
         with functorch_config.patch(bundled_autograd_cache=True):
             bundled = _make_entry(**given)
-        bundled.pre_save()
-        with _disable_current_modes():
-            pickle.dumps(bundled)  # what cannot be written refuses one trace now, and not all of them later
-        PrecompileContext.record_artifact(BundledAOTAutogradCacheArtifact(backend, bundled))
+        _record(backend, bundled)
     except Exception:  # the trace is then not kept, and says so when it is written
         logger.debug("instant start: a graph cannot be bundled", exc_info=True)
     return _make_entry(**given)
+
+
+def _record(backend: str, bundled: Any) -> None:
+    """Give a graph to the package that records. Raises whatever pickling raises."""
+    bundled.pre_save()
+    with _disable_current_modes():
+        pickle.dumps(bundled)  # what cannot be written refuses one trace now, and not all of them later
+    PrecompileContext.record_artifact(BundledAOTAutogradCacheArtifact(backend, bundled))
 
 
 def probing_in_this_process() -> AbstractContextManager[Any]:

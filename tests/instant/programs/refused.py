@@ -1,0 +1,61 @@
+"""One function whose trace is kept, and one whose trace is refused, because its code runs while it is traced.
+
+Prints as JSON: whether the results are right, how many graphs were traced and found in AOTAutograd's cache, and the
+outcome of the save. ``SHIFT`` is a constant of a function that both call.
+"""
+
+from __future__ import annotations
+
+import enum
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch._dynamo.utils as dynamo_utils
+
+import b10_transfer
+
+Path("helper.py").write_text(f"def shift(x):\n    return x + {os.environ['SHIFT']}\n")
+sys.path.insert(0, os.getcwd())
+helper: Any = importlib.import_module("helper")
+
+
+class Mode(enum.Enum):
+    FAST = 1
+
+    def __bool__(self) -> bool:
+        return True
+
+
+def kept(x: torch.Tensor) -> torch.Tensor:
+    shifted: torch.Tensor = helper.shift(x)
+    return shifted * 2.0
+
+
+def refused(x: torch.Tensor) -> torch.Tensor:
+    shifted: torch.Tensor = helper.shift(x)
+    return shifted * 3.0 if Mode.FAST else x
+
+
+report = b10_transfer.load()
+x = torch.randn(8)
+right = all(torch.equal(torch.compile(function)(x), function(x)) for function in (kept, refused))
+saved = b10_transfer.save()
+counters = dynamo_utils.counters
+print(
+    json.dumps(
+        {
+            "instant": report.instant,
+            "right": right,
+            "traced": counters["stats"].get("unique_graphs", 0),
+            "found": counters["aot_autograd"].get("autograd_cache_hit", 0),
+            "missed": counters["aot_autograd"].get("autograd_cache_miss", 0),
+            "saved": saved.status.name,
+            "reason": saved.reason,
+        }
+    )
+)
