@@ -72,6 +72,10 @@ class Config:
     the store in ``~/.cache``."""
     node_cache: Path | None
     """A cache of packs on the node."""
+    expects_mount: bool
+    """Whether the store is at a place where a shared volume is expected."""
+    require_mount: bool
+    """Whether a store directory must be on a mounted volume."""
     namespace: str
     merge: bool
     work_dir: Path
@@ -127,6 +131,8 @@ class Config:
             store=store_dir,
             store_parents_may_be_made=parents_may_be_made,
             node_cache=env.absolute_path("B10_NODE_CACHE"),
+            expects_mount=store_location.expects_mount(env, store_dir),
+            require_mount=env.flag("B10_REQUIRE_MOUNT", default=False, protects=True),
             namespace=_namespace(env, namespace),
             merge=env.flag("B10_MERGE", default=False) if merge is None else merge,
             work_dir=_work_dir(env),

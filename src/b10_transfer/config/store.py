@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import ConfigurationError
 from ..notices import notices
 from .plugins import STORES, Plugin, installed
-from .reader import EnvReader, from_working_directory, real_path
+from .reader import EnvReader, from_working_directory, is_below, real_path, temporary_directory
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +71,20 @@ def locate(env: EnvReader, override: str | os.PathLike[str] | None) -> tuple[Pat
     else:
         return _embedded_store(), True
     return path, MOUNT in path.parents
+
+
+def expects_mount(env: EnvReader, store: Path | BucketUrl | PluginUrl) -> bool:
+    """Whether a shared volume is expected at the place of a store.
+
+    It is below ``/cache/model``. In Kubernetes it is anywhere but in a home or a directory for temporary files: what a
+    demo or a single pod uses there is meant to be local.
+    """
+    if not isinstance(store, Path):
+        return False
+    if MOUNT in store.parents:
+        return True
+    local = [Path(temporary_directory()), Path("/tmp"), Path("/var/tmp"), Path(os.path.expanduser("~"))]
+    return env.text("KUBERNETES_SERVICE_HOST") is not None and not is_below(store, local)
 
 
 def origin(env: EnvReader, override: str | os.PathLike[str] | None) -> str:

@@ -107,6 +107,14 @@ VARIABLES: tuple[Variable, ...] = (
         "the old and the new key while you change keys.",
     ),
     Variable(
+        "B10_REQUIRE_MOUNT",
+        "`0`",
+        "`0` or `1`",
+        "With `1` a load and a save fail with ERROR if the store is a directory on the container's own disk, where no "
+        "other pod can see it. With `0` they warn of this below `/cache/model`, and in Kubernetes anywhere but in a "
+        "home or a directory for temporary files. Set but empty is an error.",
+    ),
+    Variable(
         "B10_READ_ONLY",
         "`0`",
         "`0` or `1`",

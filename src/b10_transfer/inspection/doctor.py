@@ -16,7 +16,11 @@ from ..config.per_pod import per_pod_variables
 from ..environment import detect
 from ..environment.frameworks import torch_build
 from ..errors import CacheError, ConfigurationError
+from ..local.left_out import cause_of
+from ..local.room import shortages
+from ..pack import PackUnit
 from ..status import OperationStatus
+from ..stores.opening import why_not_shared
 from . import forecast
 from .bounded import Observer, open_store
 from .checks import Check, Diagnosis, State, ok, problem, warning
@@ -97,6 +101,10 @@ def _collect(checks: list[Check], name: str, deadline: Deadline, run_checks: Cal
 
 def _check_store(config: Config, origin: str, deadline: Deadline) -> Iterator[Check]:
     yield ok("store", f"{config.store} ({origin})")
+    if why := why_not_shared(config):
+        seen, _, advice = why.partition(". ")
+        make = problem if config.require_mount else warning
+        yield make("store", seen, advice)
     with open_store(config, deadline) as store, open_store(config, deadline) as same_store:
         yield from probe_store(store, same_store, config.max_pack_bytes, deadline, read_only=config.read_only)
 
@@ -131,7 +139,24 @@ def _check_pod(config: Config, deadline: Deadline, *, is_store_usable: bool) -> 
     if is_store_usable:
         stored = read_store(local, deadline)
         yield _check_operation("load", forecast.of_load(local.environment, local.survey, stored))
+        yield from _check_room(local, forecast.units_to_restore(local.survey, stored))
         yield _check_operation("save", forecast.of_save(config, local.environment, local.roots, local.found, stored))
+
+
+def _check_room(local: LocalState, units: list[PackUnit]) -> Iterator[Check]:
+    """Whether there is room for what a load would restore."""
+    if not units:
+        return
+    caches = {unit.name.partition("/")[0] for unit in units}
+    places = [(root, _nearest_folder(root.path)) for root in local.survey.open if root.name in caches]
+    found = shortages(places, units)
+    for error in found.values():
+        seen, _, advice = str(error).partition("; ")
+        yield problem("room for a load", seen, advice or "check the file system")
+    if not found:
+        needed = sum(unit.size for unit in units) / MB
+        free = min(os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize for _root, folder in places) / MB
+        yield ok("room for a load", f"a load would write {needed:.1f} MiB, {free:.0f} MiB are free")
 
 
 def _check_operation(name: str, expected: Forecast) -> Check:
@@ -144,7 +169,17 @@ def _check_operation(name: str, expected: Forecast) -> Check:
 
 def _check_caches(local: LocalState) -> Iterator[Check]:
     empty = []
+    causes: dict[str, list[str]] = {}
+    for name, error in local.survey.failed.items():
+        if name not in local.refused:  # the check of the settings reports those
+            causes.setdefault(cause_of(error), []).append(name)
+    shared = {cause: names for cause, names in causes.items() if len(names) > 1}
+    for cause, names in shared.items():
+        yield problem("caches", f"{cause}; {len(names)} caches are left out: {', '.join(names)}", "correct this once")
+    reported = {name for names in shared.values() for name in names}
     for root, cache in zip(local.roots, local.caches, strict=True):
+        if root.name in reported:
+            continue
         check = _check_cache(root, cache)
         if check is None:
             empty.append(root.name)

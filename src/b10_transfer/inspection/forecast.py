@@ -17,6 +17,7 @@ from ..local.snapshot import Snapshot
 from ..operations import load_plan, save_plan
 from ..operations.load_plan import LoadPlan, LocalRoots
 from ..operations.save_plan import Stored
+from ..pack import PackUnit
 from ..repository.catalogue import Amount, Catalogue
 from ..repository.results import collected_results
 from ..repository.siblings import describe, read_siblings
@@ -58,6 +59,15 @@ def of_load(pod: Environment, local: LocalRoots, stored: Stored | CacheError) ->
     if unidentified := _unidentified(pod):
         return unidentified
     return _of_plan(stored, partial(load_plan.plan, local))
+
+
+def units_to_restore(local: LocalRoots, stored: Stored | CacheError) -> list[PackUnit]:
+    """The units that a load would restore now; none if it would fail."""
+    try:
+        planned = load_plan.plan(local, lambda: _or_raise(stored).union)
+    except CacheError:
+        return []
+    return [planned.union.units[name][1] for name in planned.names] if planned.union is not None else []
 
 
 def of_load_to_empty_caches(caches: Collection[str], stored: Stored | CacheError) -> Forecast:

@@ -10,14 +10,13 @@ A root that cannot be restored to does not affect the others.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 
 from ..adapters import CacheRoot
 from ..adapters.elf import is_host_code
 from ..concurrency.deadline import Deadline
-from ..errors import CacheError, LocalCacheError, NoSpaceError, PackError, explained
+from ..errors import CacheError, LocalCacheError, PackError, explained
 from ..pack import PackUnit
 from ..repository.repository import ReadRepository
 from ..repository.results import are_spread, collected_results
@@ -25,13 +24,11 @@ from ..repository.union import Pack, Union
 from .ownership import user_to_restore_as
 from .placing import Restored, place
 from .presence import Wanted, below_root, known_unit
+from .room import shortages
 from .staging import StagedTree, staged_tree
 from .writing import stage
 
 logger = logging.getLogger(__name__)
-
-_BLOCK_BYTES = 4096
-"""The least space that a file takes on a file system."""
 
 
 def restore(
@@ -146,40 +143,11 @@ def _drop_without_room(
     result: Restored, names: Iterable[str], roots: Mapping[str, CacheRoot], trees: dict[str, StagedTree]
 ) -> None:
     """Leave out the roots for which a file system lacks room, rather than restore half of each."""
-    needed_bytes, needed_files = dict.fromkeys(trees, 0), dict.fromkeys(trees, 0)
-    for name in names:
-        root = name.partition("/")[0]
-        if root in trees:
-            _pack, unit = result.union.units[name]
-            needed_bytes[root] += unit.size + len(unit.members) * _BLOCK_BYTES
-            needed_files[root] += len(unit.members)
-    taken: dict[int, tuple[int, int]] = {}
-    """By device: bytes and files of the roots before."""
-    for name, tree in list(trees.items()):
-        try:
-            device, free = os.stat(tree.path).st_dev, os.statvfs(tree.path)
-        except OSError as error:
-            result.fail(_failure(roots[name], error))
-            del trees[name]
-            continue
-        bytes_before, files_before = taken.get(device, (0, 0))
-        free_bytes = free.f_bavail * free.f_frsize - bytes_before
-        free_files = free.f_favail - files_before if free.f_files else None  # some have no fixed number
-        if free_bytes < needed_bytes[name] or (free_files is not None and free_files < needed_files[name]):
-            variable = _variable(roots[name])
-            place = str(roots[name].path)
-            shortage = NoSpaceError(
-                place, needed_bytes[name], max(0, free_bytes), variable, needed_files[name], free_files
-            )
-            result.fail(shortage)
-            del trees[name]
-        else:
-            taken[device] = (bytes_before + needed_bytes[name], files_before + needed_files[name])
-
-
-def _variable(root: CacheRoot) -> str:
-    """The variable that decides where a cache is: its own rather than a shared one."""
-    return root.adapter.variables[-1].name if root.adapter.variables else "TMPDIR"
+    units = [result.union.units[name][1] for name in names]
+    found = shortages([(root, trees[name].path) for name, root in roots.items() if name in trees], units)
+    for name, error in found.items():
+        result.fail(_failure(roots[name], error) if isinstance(error, OSError) else error)
+        del trees[name]
 
 
 def _unstage(units: Iterable[PackUnit], trees: Mapping[str, StagedTree]) -> None:

@@ -24,7 +24,7 @@ from ..repository.repository import Repository
 from ..repository.signing import trusted_keys
 from ..repository.union import Rejected, Union
 from ..status import LoadReport, OperationStatus
-from ..stores.opening import opened
+from ..stores.opening import check_shared, opened
 from .load_plan import LoadPlan, holding, partial_restore, plan, plan_with, survey
 from .siblings import of_siblings, read_siblings
 
@@ -46,6 +46,7 @@ def load(
         CacheError: Nothing was restored.
     """
     deadline.check("looking at the local caches")
+    check_shared(config)
     # The store first: its worker process starts while this one looks around.
     with opened(config, deadline) as store:
         trusted = trusted_keys(config)

@@ -32,7 +32,7 @@ from ..repository.union import Rejected, Union
 from ..status import OperationStatus, SaveReport
 from ..stores import leases
 from ..stores.base import Store
-from ..stores.opening import opened
+from ..stores.opening import check_shared, opened
 from .publishing import Publisher
 from .save_plan import READ_ONLY, SavePlan, Stored, plan, plan_without_store, store_is_read_only
 
@@ -59,6 +59,7 @@ def save(config: Config, deadline: Deadline, on_published: Callable[[str], None]
             read_only=True,
         )
     deadline.check("looking at the local caches")
+    check_shared(config)
     # The store first: its worker process starts while this one looks around.
     with _open_store(config, deadline) as store:
         environment = identify()

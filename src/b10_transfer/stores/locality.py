@@ -26,8 +26,28 @@ def is_local(path: str, kinds: Mapping[str, str] | None = None) -> bool:
     """
     if kinds is None:
         kinds = mounts()
-    if kinds.get("/") not in _LOCAL:
+    resolved = _resolved(path, kinds)
+    if resolved is None:
         return False
+    return all(kind in _LOCAL for mount, kind in kinds.items() if mount.startswith(f"{resolved}/"))
+
+
+def is_on_root_file_system(path: str) -> bool:
+    """Whether an absolute path, its links followed, is on the file system of ``/``; False if that is unknown.
+
+    That is a container's own disk, which no other container sees.
+    """
+    kinds = mounts()
+    resolved = _resolved(path, kinds)
+    if resolved is None:
+        return False
+    return not any(f"{resolved}/".startswith(f"{mount}/") for mount in kinds if mount != "/")
+
+
+def _resolved(path: str, kinds: Mapping[str, str]) -> str | None:
+    """An absolute path without links; None if it leads to a file system that is not local, or if that is unknown."""
+    if kinds.get("/") not in _LOCAL:
+        return None
     resolved, pending, links = "", path.split("/"), 0
     while pending:
         name = pending.pop(0)
@@ -38,7 +58,7 @@ def is_local(path: str, kinds: Mapping[str, str] | None = None) -> bool:
             continue
         candidate = f"{resolved}/{name}"
         if kinds.get(candidate, "ext4") not in _LOCAL:
-            return False
+            return None
         try:
             target = os.readlink(candidate)
         except OSError:  # no link, or not there yet
@@ -46,11 +66,11 @@ def is_local(path: str, kinds: Mapping[str, str] | None = None) -> bool:
             continue
         links += 1
         if links > _MOST_LINKS:
-            return False
+            return None
         if target.startswith("/"):
             resolved = ""
         pending = target.split("/") + pending
-    return all(kind in _LOCAL for mount, kind in kinds.items() if mount.startswith(f"{resolved}/"))
+    return resolved
 
 
 def mounts(table: str = "/proc/self/mountinfo") -> dict[str, str]:

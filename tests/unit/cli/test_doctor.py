@@ -200,3 +200,23 @@ def test_store_in_use_passes_and_keeps_what_it_has(isolated_env: IsolatedEnv) ->
     assert command("doctor").exit_code == 0
     assert pack.exists()
     assert command("explain").exit_code == 0
+
+
+def test_space_that_a_restore_needs_is_compared_with_what_there_is(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Publisher(isolated_env.store, detect()).publish()
+    [sound] = checks()["room for a load"]
+    assert sound["state"] == "OK"
+    monkeypatch.setattr("b10_transfer.local.room._BLOCK_BYTES", 1 << 60)
+    answer = command("doctor")
+    assert answer.exit_code == 1
+    assert "-> free some space, or point TRITON_CACHE_DIR at a larger file system" in answer.stdout
+
+
+def test_one_cause_is_reported_once(isolated_env: IsolatedEnv) -> None:
+    isolated_env.home.chmod(0o777)
+    answer = command("doctor")
+    assert answer.exit_code == 1
+    assert answer.stdout.count(f"every user can write to {isolated_env.home} ") == 1
+    assert "caches are left out: " in answer.stdout
