@@ -104,9 +104,9 @@ class CountedLoads:
         self.count = 0
         real = loading.load
 
-        def load_and_count(*arguments: Any) -> Any:
+        def load_and_count(*arguments: Any, **named: Any) -> Any:
             self.count += 1
-            return real(*arguments)
+            return real(*arguments, **named)
 
         monkeypatch.setattr(loading, "load", load_and_count)
 

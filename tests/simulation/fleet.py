@@ -125,7 +125,7 @@ class Replica:
             os.utime(folder / "kernel.so", (EPOCH_S, EPOCH_S))
 
     def save(self) -> None:
-        def operate(deadline: Deadline) -> SaveReport:
+        def operate(deadline: Deadline, _deliver: object) -> SaveReport:
             try:
                 return saving.save(self._config, deadline)
             finally:
@@ -136,7 +136,7 @@ class Replica:
             raise RuntimeError(f"a save failed: {report.reason}")
 
     def _attempt(self) -> LoadReport:
-        def operate(deadline: Deadline) -> LoadReport:
+        def operate(deadline: Deadline, _deliver: object) -> LoadReport:
             return loading.load(self._config, deadline, self._waiter.known)
 
         return attempt("load", DEADLINE_S, operate, LoadReport, None)

@@ -28,6 +28,9 @@ class Adapter(ABC):
     """Its units in a few words."""
     accompanies: bool = False
     """Whether the cache is auxiliary: its units are saved and restored only together with artifacts of others."""
+    is_deferred: bool = False
+    """Whether a load returns before it restores this cache. The compiler needs the cache late in a start, and waits for
+    :meth:`lock_of`. Its units are counted neither as restored nor as used."""
     layout: Layout
     """The paths that the compiler writes."""
     variables: tuple[Variable, ...] = ()
@@ -90,6 +93,13 @@ class Adapter(ABC):
     def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
         """Whether the compiler has finished a unit that has the given files (paths relative to the root)."""
         return bool(files)
+
+    def lock_of(self, root: Path, unit: Unit) -> Path | None:
+        """The lock of a unit: the compiler holds it exclusively while it looks whether the unit is there or writes it.
+
+        None if there is no such lock. A cache that is deferred has one for each unit.
+        """
+        return None
 
     def is_held(self, root: Path, unit: Unit) -> bool:
         """Whether a live process holds the lock under which the compiler writes a unit."""

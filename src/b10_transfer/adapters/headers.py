@@ -4,7 +4,8 @@ Layout (torch 2.13, ``torch/_inductor/codecache.py``, ``_precompile_header``): `
 straight to its name while ``locks/<key>.lock`` is held. The key covers the preprocessed header, the command line and
 the compiler's version. They lie below torch's *default* cache directory wherever ``TORCHINDUCTOR_CACHE_DIR`` points.
 
-A start that hits every graph builds a missing one all the same, for 5 s and more: see docs/decisions/005.
+A start that hits every graph only looks whether they are there, but builds a missing one, for 5 s and more: see
+docs/decisions/005.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ class HeadersAdapter(Adapter):
     name = "inductor_headers"
     title = "Inductor's precompiled C++ headers"
     units = "a header and its compiled form"
+    is_deferred = True
     layout = Layout(
         stem_shape(r"[a-z0-9_]{3,64}", r"\.h(?:\.gch|\.pch)?"), left_here=("locks", r"[a-z0-9_.]+_CxxBuild")
     )
@@ -35,5 +37,8 @@ class HeadersAdapter(Adapter):
         header = f"{unit.path}.h.gch"
         return header in files and not self.is_held(root, unit) and not is_being_built(root / header)
 
+    def lock_of(self, root: Path, unit: Unit) -> Path:
+        return root / "locks" / f"{unit.path}.lock"
+
     def is_held(self, root: Path, unit: Unit) -> bool:
-        return is_locked(root / "locks" / f"{unit.path}.lock")
+        return is_locked(self.lock_of(root, unit))

@@ -8,12 +8,16 @@ the interpreter; ``concurrent.futures`` joins its threads there and is therefore
 
 from __future__ import annotations
 
+import atexit
+import logging
 import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from ..errors import DeadlineExceededError, NoThreadError
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -87,15 +91,31 @@ def run_within(deadline: Deadline, function: Callable[[], T]) -> T:
     stops at its next check. Raises the exception of ``function``, :class:`DeadlineExceededError`, or
     :class:`NoThreadError`.
     """
+    return run_until_delivered(deadline, lambda _deliver: function())
+
+
+def run_until_delivered(deadline: Deadline, function: Callable[[Callable[[T], None]], T]) -> T:
+    """Run ``function`` as :func:`run_within` does. It may deliver its result early, and then go on until the deadline.
+
+    The interpreter's exit waits for what follows the result. An exception of that is logged.
+    """
     done = threading.Event()
     results: list[T] = []
     failures: list[BaseException] = []
 
+    def deliver(result: T) -> None:
+        results.append(result)
+        atexit.register(lambda: thread.join(deadline.remaining_s))
+        done.set()
+
     def work() -> None:
         try:
-            results.append(function())
-        except BaseException as error:  # noqa: BLE001 - raised in the caller
+            result = function(deliver)
+            results.append(result)
+        except BaseException as error:  # noqa: BLE001 - raised in the caller, if it still waits
             failures.append(error)
+            if results:
+                logger.warning("%s: the part after its result failed: %s", deadline.operation, error)
         finally:
             done.set()
 
@@ -113,6 +133,6 @@ def run_within(deadline: Deadline, function: Callable[[], T]) -> T:
     if not finished:
         deadline.cancel()
         raise deadline.error()
-    if failures:
+    if not results:
         raise failures[0]
     return results[0]

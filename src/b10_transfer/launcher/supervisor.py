@@ -284,7 +284,9 @@ class Supervisor:
             return
         self._failed = look.failed
         found = frozenset(
-            (unit.name, len(unit.files), unit.size, max(file.mtime_ns for file in unit.files)) for unit in look.units
+            (unit.name, len(unit.files), unit.size, max(file.mtime_ns for file in unit.files))
+            for unit in look.units
+            if not unit.root.adapter.is_deferred  # restored a moment later, and alone no reason for a save
         )
         if found != self._seen:
             self._seen = found

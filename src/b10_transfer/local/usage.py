@@ -128,7 +128,8 @@ class Usage:
                 compiled=compiled[root.name],
             )
             for root in self._roots
-            if (restored[root.name] or compiled[root.name]) and not root.adapter.accompanies
+            if (restored[root.name] or compiled[root.name])
+            and not (root.adapter.accompanies or root.adapter.is_deferred)
         )
         warning = warning_of(caches) or _warning_of_rebuilt(rebuilt)
         return CacheReport(caches, compile_counters(), warning, self._summary(caches, in_place))

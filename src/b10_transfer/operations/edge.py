@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
-from ..concurrency.deadline import Deadline, run_within
+from ..concurrency.deadline import Deadline, run_until_delivered
 from ..config import read_deadline
 from ..errors import CacheError
 from ..notices import notices
@@ -24,16 +24,19 @@ Observer = Callable[[Deadline], object]
 def attempt(
     operation: str,
     deadline_s: float | None,
-    operate: Callable[[Deadline], R],
+    operate: Callable[[Deadline, Callable[[R], None]], R],
     report_type: type[R],
     observe: Observer | None,
 ) -> R:
-    """Run an operation within its deadline. An error is in the report; none is raised."""
+    """Run an operation within its deadline. An error is in the report; none is raised.
+
+    The second argument of ``operate`` delivers the report of an operation that goes on.
+    """
     try:
         deadline = Deadline(operation, read_deadline(deadline_s))
         if observe is not None:
             observe(deadline)
-        return run_within(deadline, lambda: operate(deadline))
+        return run_until_delivered(deadline, lambda deliver: operate(deadline, deliver))
     except Exception as error:  # noqa: BLE001 - errors become a status here
         return report_type(status=OperationStatus.ERROR, reason=str(error) or type(error).__name__, error=error)
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -14,8 +14,9 @@ from ..adapters import locate_caches, named
 from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..environment import identify
+from ..local.deferral import compilers_wait, split
 from ..local.left_out import planned_without
-from ..local.placing import why_unfit
+from ..local.placing import Restored, why_unfit
 from ..local.restore import restore
 from ..local.staging import LOCKS_SHARE, locked, remove_leftovers, wait_for_restore
 from ..pack import Limits
@@ -32,7 +33,12 @@ logger = logging.getLogger(__name__)
 
 
 def load(
-    config: Config, deadline: Deadline, seen: set[str] | None = None, *, from_siblings: bool = False
+    config: Config,
+    deadline: Deadline,
+    seen: set[str] | None = None,
+    *,
+    from_siblings: bool = False,
+    deliver: Callable[[LoadReport], None] | None = None,
 ) -> LoadReport:
     """Restore what the store holds for this environment.
 
@@ -41,6 +47,8 @@ def load(
         deadline: Bounds the load.
         seen: Receives the ids of the packs that the load has read or rejected.
         from_siblings: Whether to restore what sibling environments hold instead.
+        deliver: Receives the report if the load goes on, with units that no start needs at once. Default: such units
+            are restored like others.
 
     Raises:
         CacheError: Nothing was restored.
@@ -80,7 +88,7 @@ def load(
 
         planned = planned_without(local.failed, lambda: plan(local, read_union))
         if planned.status is OperationStatus.SUCCESS:
-            report = _restore(repository, planned, config, deadline, patience, report)
+            report = _restore(repository, planned, config, deadline, patience, report, deliver)
         else:
             report = _report_of(planned, report)
         if from_siblings and planned.union is not None:
@@ -97,6 +105,7 @@ def _restore(
     deadline: Deadline,
     patience: Deadline,
     report: LoadReport,
+    deliver: Callable[[LoadReport], None] | None,
 ) -> LoadReport:
     union = planned.union
     assert union is not None  # there is something to restore
@@ -109,13 +118,28 @@ def _restore(
         planned = plan_with(union, planned.local.refreshed(config))
         if planned.status is not OperationStatus.SUCCESS:
             return _report_of(planned, report)
-        restored = restore(repository, union, planned.names, planned.roots, deadline)
-        known = {pack.id for pack in union.rejected}
-        damaged = [pack for pack in restored.union.rejected if pack.id not in known]
-        _log_ignored(damaged)
-        if not config.read_only:
-            own = {pack.id for pack in union.packs if pack.index.environment_id == report.environment_id}
-            repository.suspect(pack for pack in damaged if pack.id in own)
+
+        def put_in_place(names: Sequence[str]) -> Restored:
+            restored = restore(repository, union, names, holding(names, planned.local.open), deadline)
+            known = {pack.id for pack in union.rejected}
+            damaged = [pack for pack in restored.union.rejected if pack.id not in known]
+            _log_ignored(damaged)
+            if not config.read_only:
+                own = {pack.id for pack in union.packs if pack.index.environment_id == report.environment_id}
+                repository.suspect(pack for pack in damaged if pack.id in own)
+            return restored
+
+        now, later = split(planned.names, planned.roots) if deliver is not None else (planned.names, ())
+        restored = put_in_place(now)
+        report = _report_of_restored(restored, planned, config, report)
+        if deliver is not None and later:
+            with compilers_wait(later, planned.roots):
+                deliver(report)
+                put_in_place(later)
+        return report
+
+
+def _report_of_restored(restored: Restored, planned: LoadPlan, config: Config, report: LoadReport) -> LoadReport:
     if not restored.units:  # every pack turned out to be damaged, or other processes were faster
         planned = plan_with(restored.union, planned.local.refreshed(config))
         if restored.unfit and planned.status is OperationStatus.SUCCESS:

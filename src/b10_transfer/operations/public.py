@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -186,15 +187,29 @@ def load(
     waiter = compile_once.Waiter(session)
     settings: list[Config] = []
 
-    def operate(deadline: Deadline, *, from_siblings: bool = False) -> LoadReport:
+    def operate(
+        deadline: Deadline, deliver: Callable[[LoadReport], None], *, from_siblings: bool = False
+    ) -> LoadReport:
         config = read_config()
         settings.append(config)
         began_ns = time.time_ns()
-        report = loading.load(config, deadline, waiter.known, from_siblings=from_siblings)
-        ended_ns = time.time_ns()
-        # cache_report() looks for the caches again: that takes a millisecond, and a load does not pay for it.
-        session.last_load = lambda: Usage(cache_roots(config), report, began_ns, ended_ns)
-        exit_warning.loaded(config, report, began_ns)
+        restored: list[LoadReport] = []
+
+        def remember(report: LoadReport) -> None:
+            if not restored:
+                restored.append(report)
+                ended_ns = time.time_ns()
+                # cache_report() looks for the caches again: that takes a millisecond, and a load does not pay for it.
+                session.last_load = lambda: Usage(cache_roots(config), report, began_ns, ended_ns)
+                exit_warning.loaded(config, report, began_ns)
+
+        def deliver_early(report: LoadReport) -> None:
+            remember(report)
+            deliver(report)
+
+        early = None if from_siblings else deliver_early
+        report = loading.load(config, deadline, waiter.known, from_siblings=from_siblings, deliver=early)
+        remember(report)
         return report
 
     def attempt() -> LoadReport:
@@ -247,7 +262,7 @@ def save(
 
     published: list[str] = []
 
-    def operate(deadline: Deadline) -> SaveReport:
+    def operate(deadline: Deadline, _deliver: object) -> SaveReport:
         config = Config.from_environment(namespace=namespace, store=store)
         try:
             deadline.check("writing traces")

@@ -21,7 +21,10 @@ logger = logging.getLogger(__name__)
 
 
 def load_from_siblings(
-    missed: LoadReport, load: Callable[[Deadline], LoadReport], deadline_s: float | None, spent_s: float
+    missed: LoadReport,
+    load: Callable[[Deadline, Callable[[LoadReport], None]], LoadReport],
+    deadline_s: float | None,
+    spent_s: float,
 ) -> LoadReport:
     """Load from siblings, within what is left of a load's deadline.
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import signal
+import subprocess
+import sys
 import threading
+from collections.abc import Callable
 
 import pytest
 
-from b10_transfer.concurrency.deadline import Deadline, run_within
+from b10_transfer.concurrency.deadline import Deadline, run_until_delivered, run_within
 from b10_transfer.errors import DeadlineExceededError
 
 LONG_S = 60.0
@@ -113,3 +117,53 @@ def test_sleep_ends_when_the_deadline_is_cancelled() -> None:
 def test_sleep_does_not_outlast_the_deadline() -> None:
     with pytest.raises(DeadlineExceededError):
         Deadline("load", 0.02).sleep(LONG_S)
+
+
+def test_delivered_result_is_returned_while_the_function_goes_on() -> None:
+    released, ended = threading.Event(), threading.Event()
+
+    def work(deliver: Callable[[str], None]) -> str:
+        deliver("early")
+        released.wait(LONG_S)
+        ended.set()
+        return "late"
+
+    assert run_until_delivered(Deadline("load", LONG_S), work) == "early"
+    assert not ended.is_set()
+    released.set()
+    assert ended.wait(LONG_S)
+
+
+def test_error_after_the_result_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    threads: list[threading.Thread] = []
+
+    def work(deliver: Callable[[int], None]) -> int:
+        threads.append(threading.current_thread())
+        deliver(1)
+        raise ValueError("the disk is full")
+
+    with caplog.at_level(logging.WARNING, logger="b10_transfer"):
+        assert run_until_delivered(Deadline("load", LONG_S), work) == 1
+        threads[0].join(LONG_S)
+    assert "load: the part after its result failed: the disk is full" in caplog.text
+
+
+_EXITING = """
+import sys, time
+from b10_transfer.concurrency.deadline import Deadline, run_until_delivered
+
+def work(deliver):
+    deliver(None)
+    time.sleep(float(sys.argv[2]))
+    print("placed", flush=True)
+
+run_until_delivered(Deadline("load", float(sys.argv[1])), work)
+"""
+
+
+@pytest.mark.parametrize(("deadline_s", "work_s", "printed"), [(LONG_S, 0.2, "placed\n"), (0.2, LONG_S, "")])
+def test_exit_waits_for_what_follows_the_result_until_the_deadline(
+    deadline_s: float, work_s: float, printed: str
+) -> None:
+    command = [sys.executable, "-c", _EXITING, str(deadline_s), str(work_s)]
+    assert subprocess.run(command, check=True, capture_output=True, text=True, timeout=LONG_S / 2).stdout == printed
