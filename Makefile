@@ -8,7 +8,7 @@ PACKAGE := pyproject.toml setup.py src/b10_transfer/local/bulk/_native.c
 BENCH = $(VENV)/bin/python benchmarks/suite.py --peer $(VENV)/peer/bin/python --vllm $(VENV)/vllm/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-benchmarks test-instant test-matrix test-matrix-quick dist test-nfs test-nfs-v3 test-nfs-v4.2 test-s3 test-vllm test-vllm-quick sanitize hammer fuzz lint format docs bench bench-quick bench-page bench-vllm clean
+.PHONY: help demo test test-benchmarks test-instant test-matrix test-matrix-quick dist test-nfs test-nfs-v3 test-nfs-v4.2 test-s3 test-vllm test-vllm-quick test-frameworks sanitize hammer fuzz lint format docs bench bench-quick bench-page bench-vllm clean
 
 help:
 	@echo "make demo    compile a transformer cold, save, and start it warm and instantly in other processes"
@@ -17,6 +17,7 @@ help:
 	@echo "make test-instant  the test matrix of instant starts, which compiles many models"
 	@echo "make test-vllm  tests with the real vLLM server, in an environment of their own"
 	@echo "make test-vllm-quick  the most telling of them"
+	@echo "make test-frameworks  tests with real diffusers, transformers, peft, torchao and Truss, in environments of their own"
 	@echo "make test-nfs  tests on real NFS, v3 and v4.2, in a guest each (Debian, root)"
 	@echo "make test-s3   the tests that need a real S3, with a Ceph of their own (Debian, root)"
 	@echo "make test-matrix  torch 2.6 to the newest, and every Python, each in an environment of its own; writes docs/compatibility.md"
@@ -60,6 +61,10 @@ test-vllm: $(VENV)/vllm-ready
 test-vllm-quick: $(VENV)/vllm-ready
 	$(VENV)/vllm/bin/python -m pytest -n 2 tests/vllm \
 		-k '(run-stock or background-gpu_mode or cannot_be_reached) and not another_workload'
+
+# torch and the frameworks: 1.5 GB of packages, models of some kilobytes.
+test-frameworks: $(VENV)/frameworks-ready
+	$(VENV)/frameworks/bin/python -m pytest tests/frameworks
 
 # A guest has one processor: each version has a guest of its own. The first boot installs what they need.
 test-nfs: $(VENV)/test-ready
@@ -170,6 +175,15 @@ $(VENV)/peer-ready: $(VENV)/test-ready
 $(VENV)/vllm-ready: $(PACKAGE) tests/vllm/install.py tests/vllm/plugin/pyproject.toml tests/vllm/plugin/b10_test_compile_mode.py
 	$(PYTHON) -m venv $(VENV)/vllm
 	$(VENV)/vllm/bin/python tests/vllm/install.py $(TORCH)
+	@touch $@
+
+FRAMEWORKS := diffusers==0.42.1 'transformers==5.24.*' accelerate peft torchao sentencepiece protobuf
+$(VENV)/frameworks-ready: $(PACKAGE)
+	$(PYTHON) -m venv $(VENV)/frameworks
+	$(VENV)/frameworks/bin/pip --disable-pip-version-check --quiet install --upgrade pip
+	$(VENV)/frameworks/bin/pip --disable-pip-version-check --quiet install $(TORCH)
+	$(VENV)/frameworks/bin/pip --disable-pip-version-check --quiet install $(FRAMEWORKS)
+	$(VENV)/frameworks/bin/pip --disable-pip-version-check --quiet install --editable '.[test]'
 	@touch $@
 
 clean:
