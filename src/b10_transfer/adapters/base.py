@@ -30,7 +30,7 @@ class Adapter(ABC):
     """Whether the cache is auxiliary: its units are saved and restored only together with artifacts of others."""
     is_deferred: bool = False
     """Whether a load returns before it restores this cache. The compiler needs the cache late in a start, and waits for
-    :meth:`lock_of`. Its units are counted neither as restored nor as used."""
+    :meth:`lock_of`. Reports do not count its units."""
     layout: Layout
     """The paths that the compiler writes."""
     variables: tuple[Variable, ...] = ()
@@ -45,6 +45,11 @@ class Adapter(ABC):
 
     is_plugin = False
     """Whether another package adds it."""
+
+    @property
+    def is_reported(self) -> bool:
+        """Whether reports of use count the units of the cache."""
+        return not (self.accompanies or self.is_deferred)
 
     @property
     def cache(self) -> str:

@@ -118,7 +118,7 @@ class Usage:
             compiled[unit.root.name] += changed
             if was_restored and changed and any(file.path.endswith(f"/{NINJA_LOG}") for file in unit.files):
                 rebuilt.append(unit.name)
-            in_place += not (was_restored or changed or unit.root.adapter.accompanies)
+            in_place += unit.root.adapter.is_reported and not (was_restored or changed)
         caches = tuple(
             CacheUse(
                 cache=root.name,
@@ -128,8 +128,7 @@ class Usage:
                 compiled=compiled[root.name],
             )
             for root in self._roots
-            if (restored[root.name] or compiled[root.name])
-            and not (root.adapter.accompanies or root.adapter.is_deferred)
+            if (restored[root.name] or compiled[root.name]) and root.adapter.is_reported
         )
         warning = warning_of(caches) or _warning_of_rebuilt(rebuilt)
         return CacheReport(caches, compile_counters(), warning, self._summary(caches, in_place))
