@@ -98,14 +98,14 @@ print(json.dumps([report.status.name, report.reason]))
 
 
 class CountedLoads:
-    """Counts the loads of a wait."""
+    """Counts the loads of a wait, without the last look at pods with another CPU."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
         real = loading.load
 
         def load_and_count(*arguments: Any, **named: Any) -> Any:
-            self.count += 1
+            self.count += not named.get("from_siblings")
             return real(*arguments, **named)
 
         monkeypatch.setattr(loading, "load", load_and_count)
