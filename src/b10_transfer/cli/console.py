@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..config.launcher import read_log_level
+from ..config.launcher import read_log_format, read_log_level
 from ..errors import CacheError, printable
 from ..status import OperationStatus
+from .log_format import JsonFormatter, TextFormatter
 
 if TYPE_CHECKING:
     from ..concurrency.deadline import Deadline
@@ -84,9 +85,9 @@ def report_errors(*, as_json: bool) -> Iterator[None]:
 
 
 def set_up_logging() -> None:
-    """Log to stderr, one line for each message, at the level in B10_TRANSFER_CLI_LOGLEVEL."""
+    """Log to stderr, one line for each message, as B10_TRANSFER_CLI_LOGLEVEL and B10_LOG_FORMAT say."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s b10-compile-cache %(levelname)s: %(message)s"))
+    handler.setFormatter(JsonFormatter() if read_log_format() == "json" else TextFormatter())
     logger = logging.getLogger("b10_transfer")
     logger.handlers[:] = [handler]
     logger.propagate = False

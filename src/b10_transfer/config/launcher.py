@@ -42,6 +42,12 @@ LAUNCHER_VARIABLES: tuple[Variable, ...] = (
         "The lowest level of messages that the command writes to stderr.",
     ),
     Variable(
+        "B10_LOG_FORMAT",
+        "`text`",
+        "`text` or `json`",
+        "The format of these messages. `json` writes one object a line ([events](cli.md#log-events)).",
+    ),
+    Variable(
         "B10_QUIET_SECONDS",
         "`15`",
         "a positive number of seconds",
@@ -134,6 +140,16 @@ def read_log_level(environ: Mapping[str, str] | None = None) -> str:
         _log(ConfigurationError(name, text, f"it must be {', '.join(_LEVELS[:-1])} or {_LEVELS[-1]}"), "INFO")
         return "INFO"
     return text.upper()
+
+
+def read_log_format(environ: Mapping[str, str] | None = None) -> str:
+    """Read the format of the command's log. Never raises: a wrong value is logged, and the result is ``text``."""
+    name = "B10_LOG_FORMAT"
+    text = EnvReader(os.environ if environ is None else environ).text(name) or "text"
+    if text not in ("text", "json"):
+        _log(ConfigurationError(name, text, "it must be text or json"), "text")
+        return "text"
+    return text
 
 
 def _url(env: EnvReader) -> str | None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from ..adapters import all_adapters, locate_caches
 from ..config import VARIABLES, Config, read_deadline
-from ..config.launcher import LAUNCHER_VARIABLES, LauncherConfig, read_log_level
+from ..config.launcher import LAUNCHER_VARIABLES, LauncherConfig, read_log_format, read_log_level
 from ..errors import ConfigurationError
 from ..repository.signing import signing_key, trusted_keys
 from .checks import Check, ok, problem, warning
@@ -57,6 +57,7 @@ def check_settings(
         locate_caches(Config.from_environment(usable, namespace=namespace, store=store))
         LauncherConfig.from_environment(usable)
         read_log_level(usable)
+        read_log_format(usable)
     checks += [warning(_NAME, message, "correct it, or unset it") for message in dict.fromkeys(messages)]
     by_text = {str(error): error for error in refused.values()}  # several caches may follow one variable
     checks += [problem(_NAME, text, _correction(error, environ)) for text, error in by_text.items()]

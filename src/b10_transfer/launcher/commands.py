@@ -113,7 +113,8 @@ def _accompany(pid: int, signals: Signals, supervisor: Supervisor, config: Launc
     code = None
     try:
         code = signals.supervise(pid)
-        logger.info("the server has ended with exit code %d", code)
+        extra = {"event": "server_ended", "fields": {"exit_code": code}}
+        logger.info("the server has ended with exit code %d", code, extra=extra)
         supervisor.end(completed=code == 0 and not signals.asked_to_stop)
         _wait_for_last_save(signals, supervisor, config)
     except Exception:

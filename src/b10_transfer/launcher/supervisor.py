@@ -256,7 +256,7 @@ class Supervisor:
                 return
 
     def _when_ready(self, server: Server) -> None:
-        logger.info("the server serves")
+        logger.info("the server serves", extra={"event": "server_ready"})
         self._look()
         self._check_compiled(server)
         self._prove(server)
@@ -339,7 +339,8 @@ class Supervisor:
         if not even_if_unused and not any(cache.used or cache.compiled for cache in report.caches):
             return
         self._proved = True
-        for line in (report.summary, *report.caches):
-            logger.info("%s", line)
+        logger.info("%s", report.summary, extra={"event": "usage", "fields": report.facts()})
+        for cache in report.caches:
+            logger.info("%s", cache)
         if report.warning:
             logger.warning("%s", why_unused(report, server.environment()))

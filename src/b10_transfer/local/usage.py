@@ -64,6 +64,17 @@ class CacheReport:
     """One line: ``compile cache HIT: 18 of 18 units used, 0 compiled, load 0.6 s, 156.0 MB``. The verdict is HIT,
     PARTIAL or MISS."""
 
+    verdict: str = ""
+    """``HIT``, ``PARTIAL`` or ``MISS``; empty if this process has not loaded, or the caches could not be read."""
+
+    def facts(self) -> dict[str, object]:
+        """The facts that programs read, as JSON types."""
+        caches = {
+            cache.cache: {"restored": cache.restored, "used": cache.used, "compiled": cache.compiled}
+            for cache in self.caches
+        }
+        return {"verdict": self.verdict, "caches": caches, "warning": self.warning}
+
     def __str__(self) -> str:
         lines = [self.summary, *map(str, self.caches)]
         if counted := {name: count for name, count in self.counters.items() if count}:
@@ -131,9 +142,11 @@ class Usage:
             if (restored[root.name] or compiled[root.name]) and root.adapter.is_reported
         )
         warning = warning_of(caches) or _warning_of_rebuilt(rebuilt)
-        return CacheReport(caches, compile_counters(), warning, self._summary(caches, in_place))
+        has_any = in_place or any(cache.restored for cache in caches)
+        verdict = "MISS" if not has_any else "PARTIAL" if self._load.partial else "HIT"
+        return CacheReport(caches, compile_counters(), warning, self._summary(verdict, caches, in_place), verdict)
 
-    def _summary(self, caches: Sequence[CacheUse], in_place: int) -> str:
+    def _summary(self, verdict: str, caches: Sequence[CacheUse], in_place: int) -> str:
         """The first line of a report. ``in_place`` units were there before the load."""
         load = self._load
         restored, compiled = sum(cache.restored for cache in caches), sum(cache.compiled for cache in caches)
@@ -144,7 +157,6 @@ class Usage:
             found = f"{_count(restored)} restored, their use is unknown"
         else:
             found = f"{sum(used)} of {restored} units used"
-        verdict = "MISS" if not (restored or in_place) else "PARTIAL" if load.partial else "HIT"
         seconds = (self._ended_ns - self._began_ns) / 1e9
         size = f", {load.bytes / 1e6:.1f} MB" if load.bytes else ""
         why = f"; {load.partial}" if load.partial else ""

@@ -13,7 +13,7 @@ from ..concurrency.deadline import Deadline, run_until_delivered
 from ..config import read_deadline
 from ..errors import CacheError
 from ..notices import notices
-from ..status import OperationStatus, Report, SaveReport
+from ..status import LoadReport, OperationStatus, Report, SaveReport
 
 logger = logging.getLogger(__name__)
 
@@ -50,11 +50,14 @@ def finish(operation: str, report: R, started: float) -> R:
 
 
 def _log(operation: str, report: Report) -> None:
-    """Log one line."""
+    """Log one line, with the facts as fields for a handler that writes JSON."""
+    extra = {"event": operation, "fields": facts_of(report)}
     if report.status is OperationStatus.ERROR:
         # Only an unexpected error gets a traceback: messages of our own errors are complete.
         unexpected = report.error if not isinstance(report.error, CacheError) else None
-        logger.error("%s failed after %.2f s: %s", operation, report.seconds, report.reason, exc_info=unexpected)
+        logger.error(
+            "%s failed after %.2f s: %s", operation, report.seconds, report.reason, exc_info=unexpected, extra=extra
+        )
         return
     if isinstance(report, SaveReport) and report.read_only:
         notices.log(logger, logging.INFO, f"{operation}: {report.status.name} ({report.reason})")
@@ -67,4 +70,31 @@ def _log(operation: str, report: Report) -> None:
             amount += f" at {rate:.{0 if rate >= 10 else 1}f} MB/s"
     partial = getattr(report, "partial", "")
     reason = f"{report.reason}; PARTIAL: {partial}" if partial else report.reason
-    logger.info("%s: %s in %.2f s%s (%s)", operation, report.status.name, report.seconds, amount, reason)
+    message = "%s: %s in %.2f s%s (%s)"
+    logger.info(message, operation, report.status.name, report.seconds, amount, reason, extra=extra)
+
+
+def facts_of(report: Report) -> dict[str, object]:
+    """The facts of a report that programs read, as JSON types."""
+    facts: dict[str, object] = {
+        "status": report.status.name,
+        "reason": report.reason,
+        "store": report.store,
+        "namespace": report.namespace,
+        "environment_id": report.environment_id,
+        "units": report.units,
+        "files": report.files,
+        "bytes": report.bytes,
+        "packed_bytes": report.packed_bytes,
+        "seconds": round(report.seconds, 3),
+    }
+    if isinstance(report, LoadReport):
+        facts |= {
+            "packs": list(report.packs),
+            "ignored_packs": report.ignored_packs,
+            "already_present": report.already_present,
+            "partial": report.partial,
+        }
+    if isinstance(report, SaveReport):
+        facts |= {"packs": list(report.packs), "left_for_next_save": report.left_for_next_save}
+    return facts

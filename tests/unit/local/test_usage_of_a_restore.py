@@ -17,8 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from b10_transfer import OperationStatus, cache_report, load, save
+from b10_transfer import LoadReport, OperationStatus, cache_report, load, save
+from b10_transfer.adapters import cache_roots
+from b10_transfer.config import Config
 from b10_transfer.local import staging
+from b10_transfer.local.usage import Usage
 from b10_transfer.operations import load as loading
 from b10_transfer.operations.session import session
 
@@ -130,21 +133,20 @@ def test_units_that_another_rank_restored_meanwhile_are_restored(
 def test_extension_that_ninja_built_again_is_reported(
     isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root, second = isolated_env.home / "extensions", isolated_env.home / "second"
+    root = isolated_env.home / "extensions"
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(root))
-    built = {"my/.ninja_log": b"# ninja log v6\n0\t1\t2\tmy.so\tab\n", "my/my.so": b"\x7fELF", "my/main.o": b"o"}
-    isolated_env.fill(root, built)
-    assert save().units == 1
-    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(second))
-    assert load().units == 1
-    (second / "my" / "my.so").read_bytes()
-    assert cache_report().warning == ""
+    log = b"# ninja log v7\n22760\t23066\t1795449944286738074\tmy.so\tcdcaf21747c84c49\n"
+    isolated_env.fill(root, {"my/.ninja_log": log, "my/my.so": b"library", "my/main.o": b"object"})
     time.sleep(0.02)  # beyond a tick of the file system's clock
-    (second / "my" / "my.so").write_bytes(b"\x7fELF again")
-    assert cache_report().warning.startswith(
+    restored = LoadReport(OperationStatus.SUCCESS, "restored", restored=("torch_extensions/my",))
+    usage = Usage(cache_roots(Config.from_environment()), restored, time.time_ns(), time.time_ns())
+    (root / "my" / "my.so").read_bytes()
+    assert usage.report().warning == ""
+    time.sleep(0.02)
+    (root / "my" / "my.so").write_bytes(b"another library")
+    assert usage.report().warning.startswith(
         "ninja built 1 unit again after a restore, torch_extensions/my for example"
     )
-    session.last_load = None
 
 
 def test_first_line_says_miss_and_partial(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
