@@ -19,7 +19,7 @@ tables in an environment of its own and writes this page.
 Every cell compiles on the CPU. The kernels for sm_90 are compiled by the Triton that this torch brings and restored to
 another path. They must hit there, although the first path is gone.
 
-There are two wheels. One has the module in C, for glibc 2.34 or newer on x86-64 and any Python with the interpreter's lock. pip
+There are two wheels. One has the module in C, for glibc 2.34 or newer on x86-64 and Pythons with a global lock. pip
 takes the other one, in pure Python, elsewhere: it does the same, and restores many small files more slowly.
 """
 

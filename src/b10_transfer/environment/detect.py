@@ -74,7 +74,7 @@ def detect() -> Environment:
 def _remarks(python: Interpreter, torch: TorchBuild, device: Accelerator) -> Iterator[Remark]:
     if not torch.version:
         yield _no_torch(python)
-    if torch.is_too_old:
+    if torch.is_before(OLDEST_TORCH):
         yield _old_torch(torch)
     yield from device.remarks
     seen, advice = reason_off(torch.version, os.environ)

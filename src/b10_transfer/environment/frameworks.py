@@ -22,11 +22,10 @@ class TorchBuild:
     hip: str = ""
     xpu: str = ""
 
-    @property
-    def is_too_old(self) -> bool:
-        """Whether this is a release before :data:`OLDEST_TORCH`."""
+    def is_before(self, release: tuple[int, int]) -> bool:
+        """Whether this is an older release, for example than ``(2, 6)``. False if the version has another form."""
         found = re.match(r"(\d+)\.(\d+)", self.version)
-        return found is not None and (int(found[1]), int(found[2])) < OLDEST_TORCH
+        return found is not None and (int(found[1]), int(found[2])) < release
 
 
 def torch_build() -> TorchBuild:

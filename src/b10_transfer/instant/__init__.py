@@ -11,6 +11,7 @@ import importlib.util
 import logging
 from typing import TYPE_CHECKING
 
+from ..environment.frameworks import torch_build
 from ..errors import DeadlineExceededError
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_OLDEST_TORCH = (2, 13)
+"""The oldest release that the test matrix of instant starts runs with. Older ones may differ in the same parts."""
 _hooks: ModuleType | None = None
 
 
@@ -41,6 +44,8 @@ def prepare(files: Sequence[Path], deadline: Deadline) -> str:
     try:
         if importlib.util.find_spec("torch") is None:
             return "torch is not installed"
+        if (torch := torch_build()).is_before(_OLDEST_TORCH):
+            return f"torch {torch.version} is too old, instant starts need {'.'.join(map(str, _OLDEST_TORCH))}"
         from . import hooks
 
         deadline.check("patching torch")

@@ -103,8 +103,8 @@ def test_nothing_is_imported(site: Path, fill: FillTree) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "is_too_old"),
+    ("version", "is_before"),
     [("2.5.1+cu124", True), ("1.13.1", True), ("2.6.0", False), ("2.15.0a0+git1", False), ("", False), ("x", False)],
 )
-def test_torch_before_the_oldest_supported_release_is_too_old(version: str, is_too_old: bool) -> None:
-    assert TorchBuild(version).is_too_old is is_too_old
+def test_releases_are_compared_by_their_numbers(version: str, is_before: bool) -> None:
+    assert TorchBuild(version).is_before((2, 6)) is is_before

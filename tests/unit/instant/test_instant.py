@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from b10_transfer import OperationStatus, instant, load, save
 from b10_transfer.cli import run
+from b10_transfer.environment.frameworks import TorchBuild
 
 
 def test_without_torch_the_load_says_that_there_is_no_instant_start(
@@ -21,6 +22,14 @@ def test_without_torch_the_load_says_that_there_is_no_instant_start(
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     assert load(store=tmp_path, instant=True).instant == "torch is not installed"
+
+
+def test_older_torch_has_no_instant_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Also if it has all the parts that are patched: torch 2.12 has."""
+    monkeypatch.setattr(instant, "torch_build", lambda: TorchBuild("2.12.1+cu130"))
+    report = load(store=tmp_path, instant=True)
+    assert report.instant == "torch 2.12.1+cu130 is too old, instant starts need 2.13"
+    assert report.status is OperationStatus.DOES_NOT_EXIST
 
 
 def test_whatever_torch_lacks_is_said_and_the_load_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
