@@ -24,15 +24,23 @@ PAGES = sorted([*TOP.glob("*.md"), *(TOP / "docs").rglob("*.md"), *EXAMPLES.rglo
 DOCUMENTED = {
     variable.name
     for variable in (*VARIABLES, *LAUNCHER_VARIABLES, *(v for adapter in ADAPTERS for v in adapter.variables))
-}
+} | {"B10_SERVER_URL"}
+"""Those that a user sets, and the one that `warm` gives to exercises."""
 
 
 def name_of(path: Path) -> str:
     return path.relative_to(TOP).as_posix()
 
 
+def pod_of(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The pod of a Deployment, a Job or a CronJob; empty for another object."""
+    spec = manifest.get("spec", {})
+    found: dict[str, Any] = spec.get("jobTemplate", {"spec": spec})["spec"].get("template", {}).get("spec", {})
+    return found
+
+
 def containers(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    pod = manifest.get("spec", {}).get("template", {}).get("spec", {})
+    pod = pod_of(manifest)
     yield from pod.get("initContainers", [])
     yield from pod.get("containers", [])
 
@@ -48,18 +56,20 @@ def test_there_are_manifests_for_each_way() -> None:
         "init-container.yaml",
         "sidecar.yaml",
         "read-only.yaml",
+        "warm-job.yaml",
+        "prune-cronjob.yaml",
     }
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=name_of)
 def test_manifest_defines_the_names_it_uses(path: Path) -> None:
     for manifest in loaded(path):
-        assert {"apiVersion", "kind", "metadata", "spec"} <= manifest.keys()
-        if manifest["kind"] != "Deployment":
-            continue
-        template = manifest["spec"]["template"]
-        assert manifest["spec"]["selector"]["matchLabels"] == template["metadata"]["labels"]
-        volumes = {volume["name"] for volume in template["spec"]["volumes"]}
+        content = "data" if manifest["kind"] == "ConfigMap" else "spec"
+        assert {"apiVersion", "kind", "metadata", content} <= manifest.keys()
+        if manifest["kind"] == "Deployment":
+            labels = manifest["spec"]["template"]["metadata"]["labels"]
+            assert manifest["spec"]["selector"]["matchLabels"] == labels
+        volumes = {volume["name"] for volume in pod_of(manifest).get("volumes", [])}
         for container in containers(manifest):
             assert {mount["name"] for mount in container.get("volumeMounts", [])} <= volumes
 

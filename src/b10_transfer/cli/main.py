@@ -10,6 +10,7 @@ from ..version import __version__
 
 COMMANDS = (
     "run",
+    "warm",
     "load",
     "save",
     "ls",

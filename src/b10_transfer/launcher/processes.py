@@ -19,7 +19,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from .processtable import environment_of, processes
@@ -83,12 +83,15 @@ class Signals:
                 reap_orphans()
         return None
 
-    def spawn(self, arguments: Sequence[str], *, dies_with_this: bool = False) -> int:
+    def spawn(
+        self, arguments: Sequence[str], *, dies_with_this: bool = False, variables: Mapping[str, str] | None = None
+    ) -> int:
         """Start a program with the signals and the environment that this process was started with.
 
         Args:
             arguments: The command line.
             dies_with_this: Whether the kernel sends it SIGTERM when this process dies, by SIGKILL too (Linux only).
+            variables: Environment variables that it gets as well.
 
         Returns:
             The process id.
@@ -96,8 +99,9 @@ class Signals:
         Raises:
             OSError: The program cannot be started.
         """
+        environ = original_environment() | dict(variables or {})
         if dies_with_this:
-            return self._fork(arguments)
+            return self._fork(arguments, environ)
         if self._children_ignored:
             # Only until the program runs: before it can end, SIGCHLD is no longer ignored.
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -105,7 +109,7 @@ class Signals:
             return os.posix_spawnp(
                 arguments[0],
                 list(arguments),
-                original_environment(),
+                environ,
                 setsigmask=self._original,
                 setsigdef=_IGNORED_BY_PYTHON,
             )
@@ -113,12 +117,12 @@ class Signals:
             if self._children_ignored:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
-    def _fork(self, arguments: Sequence[str]) -> int:
+    def _fork(self, arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         """Start a program that dies with this process. ``posix_spawn`` cannot ask for that, hence a fork."""
         import ctypes
 
         prctl = ctypes.CDLL(None, use_errno=True).prctl
-        environ, parent = original_environment(), os.getpid()
+        parent = os.getpid()
         # The child tells an error through a pipe that closes when the program starts.
         receiving, sending = os.pipe2(os.O_CLOEXEC)
         pid = os.fork()

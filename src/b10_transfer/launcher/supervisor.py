@@ -27,6 +27,7 @@ from ..operations import public as operations
 from ..operations.autosave import digest_of, digest_of_restored
 from ..status import LoadReport, OperationStatus
 from .explanation import why_compiled, why_nothing_was_saved, why_unused
+from .fingerprint import Fingerprint, fingerprint_of
 from .processes import lower_priority
 
 logger = logging.getLogger(__name__)
@@ -39,9 +40,6 @@ _SCAN_DEADLINE_S = 60.0
 _RETRY_S = 60.0
 """The pause after a failed save. It doubles with each failure, up to an hour."""
 _LONGEST_RETRY_S = 3600.0
-
-Fingerprint = frozenset[tuple[str, int, int, int]]
-"""Each finished unit: its name, and the number, bytes and latest modification of its files."""
 
 
 class Server(Protocol):
@@ -283,11 +281,7 @@ class Supervisor:
             logger.debug("%s", error)
             return
         self._failed = look.failed
-        found = frozenset(
-            (unit.name, len(unit.files), unit.size, max(file.mtime_ns for file in unit.files))
-            for unit in look.units
-            if not unit.root.adapter.is_deferred  # restored a moment later, and alone no reason for a save
-        )
+        found = fingerprint_of(look)
         if found != self._seen:
             self._seen = found
             self._changed_at = time.monotonic()
