@@ -95,6 +95,28 @@ ARTIFACTS: dict[str, dict[str, bytes]] = {
     },
     "torch_extensions": below("py311_cpu/mod", {**_NINJA, "main.cpp": b"source"}),
     "tunableop": {"tunableop_results0.csv": TUNED, "gemm_tunableop_1_full.csv": TUNED},
+    "helion": {
+        f"{SHA256}.best_config": b"{}",
+        f"cute/0/cute_dsl_{KERNEL}.mlir": b"module",
+        f"cute/0/cute_dsl_{KERNEL}.json": b"{}",
+        **below("triton/0", TRITON),
+    },
+    "quack": {f"{SHA256}/{SHA256}.o": b"object"},
+    "quack_autotune": {f"{KERNEL}/gemm.autotune.json": b"{}"},
+    "flash_attention": {f"{SHA256}/{SHA256}.o": b"object", f"{SHA256}/fwd/{SHA256}.o": b"object"},
+    "flydsl": {f"moe_gemm/{SHA256}.pkl": b"kernel"},
+    "sglang_autotune": {
+        f"v2/{SHA256}/manifest.json": b"{}",
+        f"v2/{SHA256}/entries/{SHA256}.json": b"{}",
+        f"managed/{SHA256[:16]}/rank_tp0_pp0_dp0/v2/{SHA256}/entries/{SHA256}.json": b"{}",
+        f"managed/{SHA256[:16]}/rank_tp1_pp0_dp0/v2/{SHA256}/entries/{SHA256}.json": b"{}",
+        f"0.6.18/90a/{SHA256[:16]}/rank_tp0_pp0_dp0.json": b"{}",
+    },
+    "flashinfer_v2": {f"v2/{SHA256}/manifest.json": b"{}", f"v2/{SHA256}/entries/{SHA256}.json": b"{}"},
+    "flashinfer_tuning": {"sparse_mla_sm120_cpb.json": b"{}", "pcie_ipc_all_reduce_ws8.json": b"{}"},
+    "miopen": {"gfx942130.HIP.3_5_0_0123abcd.ufdb.txt": b"1-2=a:1\n", "gfx1201_32.HIP.3_5_1_dabb6.udb.txt": b"1=a\n"},
+    "miopen_kernels": {"3.5.0.0123abcd/gfx942130.ukdb": b"SQLite format 3\0", "gfx1201_32.ukdb": b"SQLite format 3\0"},
+    "jax": {f"jit_step-{SHA256}-cache": b"program"},
     "cuda": {"ComputeCache/index": b"index", "ComputeCache/0/a/e0943aa8a566c2": b"binary"},
 }
 """For each cache the files of finished units, by their paths below its root."""

@@ -42,10 +42,11 @@ use (the home directory, `/tmp`, `~/.cache`, a model hub, the store) is refused,
 Several pods may publish a unit of the same name. There are three rules:
 
 - **Merged**: Inductor's `cache/<hash of the system>` and `memoizer_cache.json`, FlashInfer's `autotune/*.json` and
-  `autotune_configs*.json`, and TunableOp's results. A load restores the results of all pods. If two pods have a result
-  for one key, it takes the later one. With `B10_MERGE=1` it adds results to a file that exists.
+  `autotune_configs*.json`, its measured constants, and TunableOp's results. A load restores the results of all pods. If
+  two pods have a result for one key, it takes the later one. With `B10_MERGE=1` it adds results to a file that exists.
 - **Replaced**: Inductor's `.best_config` (coordinate descent improves it) and `dynamo/code_state_*.pkl`, vLLM's
-  ahead-of-time artifact, and everything that ninja builds. A load restores the latest. A save publishes a new one if
+  ahead-of-time artifact, everything that ninja builds, MIOpen's databases, QuACK's tuning, and FlashInfer's tuning in
+  SGLang. A load restores the latest. A save publishes a new one if
   the published one is more than an hour old.
 - **First wins**: everything else, also TileLang's and Triton's tuning. A save publishes such a unit only if the
   store lacks it, or has fewer of its files.

@@ -18,7 +18,9 @@ from .cute_dsl import CuteDslAdapter
 from .deep_gemm import DeepGemmAdapter, VllmDeepGemmAdapter
 from .flashinfer import FlashInferAdapter, FlashInferAutotuneAdapter
 from .headers import HeadersAdapter
+from .helion import HelionAdapter
 from .inductor import InductorAdapter
+from .kernels import KERNEL_ADAPTERS
 from .layout import Layout, folder_shape, stem_shape
 from .places import lies_in_a_hub, other_uses
 from .sglang import (
@@ -54,6 +56,7 @@ ADAPTERS: tuple[Adapter, ...] = (
     SglangFlashInferAdapter(),
     SglangDeepGemmAdapter(),
     SglangTileLangAdapter(),
+    HelionAdapter(),
     InductorAdapter(),
     HeadersAdapter(),
     TritonAdapter(),
@@ -65,6 +68,7 @@ ADAPTERS: tuple[Adapter, ...] = (
     TorchExtensionsAdapter(),
     CudaAdapter(),
     TunableOpAdapter(),
+    *KERNEL_ADAPTERS,
 )
 
 

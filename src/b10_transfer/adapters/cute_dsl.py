@@ -42,10 +42,10 @@ class CuteDslAdapter(Adapter):
         if path := env.literal_path("CUTE_DSL_CACHE_DIR"):
             return path
         temporary = env.text("TMPDIR") or temporary_directory()
-        return resolve("CUTE_DSL_CACHE_DIR", os.path.join(temporary, _user(env), "cutlass_python_cache"))
+        return resolve("CUTE_DSL_CACHE_DIR", os.path.join(temporary, user_name(env), "cutlass_python_cache"))
 
 
-def _user(env: EnvReader) -> str:
+def user_name(env: EnvReader) -> str:
     """As the DSL finds it; empty where it finds none, and then leaves that folder out."""
     try:
         return env.text("USER") or env.text("USERNAME") or pwd.getpwuid(os.getuid()).pw_name

@@ -39,7 +39,8 @@ _OPS = "cached_ops"
 _PLACE = r"\d[\w.+-]*/[\w.+-]+"
 """FlashInfer's version, and what was compiled for."""
 _OP = rf"(?!tmp$){NAME}"
-_TUNING = Results("_metadata")
+FLASHINFER_TUNING = Results("_metadata")
+"""Files of results, each for one FlashInfer and device."""
 _TUNED = r"autotune_configs(?:_\w+)?\.json"
 _SOURCE = rf"{NAME}\.(?:cu|cuh|cc|cpp|h|hpp|inc)"
 
@@ -98,7 +99,7 @@ class FlashInferAdapter(NinjaAdapter):
 
     def results_of(self, path: str) -> Results | None:
         parts = path.split("/")
-        return _TUNING if parts[2:3] == ["autotune"] and len(parts) == 4 else None
+        return FLASHINFER_TUNING if parts[2:3] == ["autotune"] and len(parts) == 4 else None
 
     def is_held(self, root: Path, unit: Unit) -> bool:
         ops, _, name = unit.path.rpartition("/")
@@ -139,4 +140,4 @@ class FlashInferAutotuneAdapter(Adapter):
         return False
 
     def results_of(self, path: str) -> Results | None:
-        return _TUNING
+        return FLASHINFER_TUNING

@@ -38,11 +38,14 @@ from .triton import TritonAdapter
 
 logger = logging.getLogger(__name__)
 
-_CACHE_DIR = Variable("SGLANG_CACHE_DIR", "`~/.cache/sglang`", "a path, `~` and links resolved", "SGLang's caches.")
+SGLANG_CACHE_DIR = Variable(
+    "SGLANG_CACHE_DIR", "`~/.cache/sglang`", "a path, `~` and links resolved", "SGLang's caches."
+)
 
 
-def _cache_dir(env: EnvReader) -> Path:
-    return env.path(_CACHE_DIR.name) or real_path("~/.cache/sglang")
+def sglang_cache_dir(env: EnvReader) -> Path:
+    """``SGLANG_CACHE_DIR``, links resolved. Raises ConfigurationError."""
+    return env.path(SGLANG_CACHE_DIR.name) or real_path("~/.cache/sglang")
 
 
 class SglangJitAdapter(Adapter):
@@ -76,7 +79,7 @@ class SglangCuteAdapter(Adapter):
     title = "CuTe DSL's kernels in SGLang"
     units = "a kernel's file"
     variables = (
-        _CACHE_DIR,
+        SGLANG_CACHE_DIR,
         Variable(
             "SGLANG_CUTE_AOT_CACHE_DIR",
             "`cute_aot` in `SGLANG_CACHE_DIR`",
@@ -88,7 +91,7 @@ class SglangCuteAdapter(Adapter):
     layout = Layout(stem_shape(rf"{SHA256}/{SHA256}\.o"), stem_shape(rf"{SHA256}/{NAME}/{SHA256}\.o"))
 
     def locate(self, env: EnvReader) -> Path:
-        return env.path("SGLANG_CUTE_AOT_CACHE_DIR") or _cache_dir(env) / "cute_aot"
+        return env.path("SGLANG_CUTE_AOT_CACHE_DIR") or sglang_cache_dir(env) / "cute_aot"
 
 
 class SglangDeepGemmAdapter(DeepGemmAdapter):
@@ -97,7 +100,7 @@ class SglangDeepGemmAdapter(DeepGemmAdapter):
     name = "sglang_deep_gemm"
     title = "DeepGEMM's kernels in SGLang"
     variables = (
-        _CACHE_DIR,
+        SGLANG_CACHE_DIR,
         Variable(
             "SGLANG_DG_CACHE_DIR",
             "`deep_gemm` in `SGLANG_CACHE_DIR`",
@@ -107,7 +110,7 @@ class SglangDeepGemmAdapter(DeepGemmAdapter):
     )
 
     def locate(self, env: EnvReader) -> Path:
-        return env.path("SGLANG_DG_CACHE_DIR") or _cache_dir(env) / "deep_gemm"
+        return env.path("SGLANG_DG_CACHE_DIR") or sglang_cache_dir(env) / "deep_gemm"
 
 
 class SglangInductorAdapter(InductorAdapter):
@@ -115,10 +118,10 @@ class SglangInductorAdapter(InductorAdapter):
 
     name = "sglang_inductor"
     title = "Inductor's artifacts in SGLang"
-    variables = (_CACHE_DIR,)
+    variables = (SGLANG_CACHE_DIR,)
 
     def locate(self, env: EnvReader) -> Path:
-        return _cache_dir(env) / "inductor"
+        return sglang_cache_dir(env) / "inductor"
 
 
 class SglangTritonAdapter(TritonAdapter):
@@ -126,10 +129,10 @@ class SglangTritonAdapter(TritonAdapter):
 
     name = "sglang_triton"
     title = "Triton's kernels in SGLang"
-    variables = (_CACHE_DIR,)
+    variables = (SGLANG_CACHE_DIR,)
 
     def locate(self, env: EnvReader) -> Path:
-        return _cache_dir(env) / "triton"
+        return sglang_cache_dir(env) / "triton"
 
 
 class SglangTileLangAdapter(TileLangAdapter):
@@ -137,10 +140,10 @@ class SglangTileLangAdapter(TileLangAdapter):
 
     name = "sglang_tilelang"
     title = "TileLang's kernels and tuning in SGLang"
-    variables = (_CACHE_DIR,)
+    variables = (SGLANG_CACHE_DIR,)
 
     def locate(self, env: EnvReader) -> Path:
-        return _cache_dir(env) / "tilelang"
+        return sglang_cache_dir(env) / "tilelang"
 
 
 class SglangFlashInferAdapter(FlashInferAdapter):
@@ -148,10 +151,10 @@ class SglangFlashInferAdapter(FlashInferAdapter):
 
     name = "sglang_flashinfer"
     title = "FlashInfer's kernels in SGLang"
-    variables = (_CACHE_DIR,)
+    variables = (SGLANG_CACHE_DIR,)
 
     def locate(self, env: EnvReader) -> Path:
-        return _cache_dir(env) / ".cache" / "flashinfer"
+        return sglang_cache_dir(env) / ".cache" / "flashinfer"
 
 
 def name_other_caches(env: EnvReader) -> None:
@@ -159,7 +162,7 @@ def name_other_caches(env: EnvReader) -> None:
 
     Their names hold what differs between pods (a process's number), or belong to versions before 0.5.23.
     """
-    cache = _cache_dir(env)
+    cache = sglang_cache_dir(env)
     for path in (
         cache / "torch_compile_cache",
         env.path("SGLANG_DIFFUSION_CACHE_ROOT") or real_path("~/.cache/sgl_diffusion"),

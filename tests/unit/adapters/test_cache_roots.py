@@ -92,6 +92,7 @@ def test_names_of_adapters_are_those_that_packs_were_written_with() -> None:
         "sglang_flashinfer",
         "sglang_deep_gemm",
         "sglang_tilelang",
+        "helion",
         "inductor",
         "inductor_headers",
         "triton",
@@ -103,6 +104,16 @@ def test_names_of_adapters_are_those_that_packs_were_written_with() -> None:
         "torch_extensions",
         "cuda",
         "tunableop",
+        "quack",
+        "quack_autotune",
+        "flash_attention",
+        "flydsl",
+        "sglang_autotune",
+        "flashinfer_v2",
+        "flashinfer_tuning",
+        "miopen",
+        "miopen_kernels",
+        "jax",
     ]
 
 

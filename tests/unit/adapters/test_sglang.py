@@ -75,6 +75,7 @@ def test_places_follow_sglangs_variables(isolated_env: IsolatedEnv, monkeypatch:
         "sglang_flashinfer": caches / ".cache" / "flashinfer",
         "sglang_deep_gemm": caches / "deep_gemm",
         "sglang_tilelang": caches / "tilelang",
+        "sglang_autotune": caches / "flashinfer" / "autotune",
     }
     assert {name: path for name, path in roots().items() if name.startswith("sglang")} == expected
     elsewhere = isolated_env.home / "elsewhere"

@@ -151,6 +151,8 @@ def test_no_hostile_writer_places_code_for_a_cpu(
 ) -> None:
     """Each file of each cache is a library for a CPU, whatever its name says."""
     monkeypatch.setenv("PYTORCH_TUNABLEOP_FILENAME", str(isolated_env.home / "tuning" / "tunableop.csv"))
+    for variable in ("FLASHINFER_AUTOTUNE_DIR", "FLASHINFER_AUTOTUNE_CACHE_DIR"):
+        monkeypatch.setenv(variable, str(isolated_env.home / variable))
     adapter = find_adapter(cache)
     assert adapter is not None
     units: dict[tuple[str, str], dict[str, bytes]] = {}

@@ -1,0 +1,261 @@
+"""Caches that their place and the names of their files describe: kernels and tuning of smaller compilers.
+
+=====================  ================================================================================================
+cache                  layout and key
+=====================  ================================================================================================
+``quack``              QuACK 0.6.5, ``quack/cache/jit.py``: ``<fingerprint>/<key>.o``; the fingerprint covers QuACK's
+                       sources, Python, CUTLASS and tvm-ffi. Renamed into place
+``quack_autotune``     the same, ``quack/autotuner.py``: ``<key>/<function>.autotune.json``; the key covers QuACK's
+                       version. Without ``QUACK_CACHE_DIR`` it has a directory of its own
+``flash_attention``    FlashAttention 4.0.0b36, ``flash_attn/cute/cache_utils.py``: ``<fingerprint>/[<name>/]<key>.o``;
+                       the fingerprint as QuACK's. Renamed into place
+``flydsl``             FlyDSL 0.5.0, ``flydsl/compiler/jit_function.py``: ``<function>/<key>.pkl``; the key covers the
+                       compiler's files. Renamed into place
+``sglang_autotune``    FlashInfer's tuning in SGLang (0.5.23, ``flashinfer_autotune.py``): ``v2/<environment>/``,
+                       or for each model a folder with a file or folder for each rank. The ranks must agree on their
+                       kernels, so all of them are one unit
+``flashinfer_v2``      FlashInfer's tuning (0.7.4, ``flashinfer/autotune_cache.py``) where its variable points
+``flashinfer_tuning``  FlashInfer's constants (0.7.4, ``comm/pcie_ipc_tuning.py``) where its variable points
+``miopen``             MIOpen 3.5, ``~/.config/miopen``: ``<device>.HIP.<version>.ufdb.txt`` and ``.udb.txt``, which
+                       solver is fastest; the version is MIOpen's
+``miopen_kernels``     the same, ``~/.cache/miopen/<version>/<device>.ukdb``: an SQLite database of kernels, by
+                       source and options
+``jax``                JAX 0.10, ``jax/_src/lru_cache.py``: ``<name>-<key>-cache``; the key covers the program, the
+                       options, the devices, jaxlib, and **the path of the cache**. ``-atime`` files belong to its
+                       eviction
+=====================  ================================================================================================
+
+No other key holds the path of the cache.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from ..config.reader import EnvReader, Variable, real_path, resolve, temporary_directory
+from .accumulation import Results
+from .base import Adapter, Unit
+from .cute_dsl import user_name
+from .flashinfer import FLASHINFER_TUNING
+from .layout import NAME, SHA256, Layout, folder_shape, stem_shape
+from .sglang import SGLANG_CACHE_DIR, sglang_cache_dir
+
+Place = Callable[[EnvReader], "Path | None"]
+
+_ENVIRONMENT = r"v2/[0-9a-f]{8,64}"
+_ENTRY = r"entries/[0-9a-f]{8,64}\.json"
+_RANK = r"rank_tp\d+_pp\d+_dp\d+"
+_DEVICE = r"gfx[0-9a-f]+(?:_\d+)?[0-9a-z_-]*"
+_SQLITE = b"SQLite format 3\0"
+
+
+class PlainAdapter(Adapter):
+    """A cache without locks and without paths in its files.
+
+    Args:
+        name: As in :class:`Adapter`, like the next four.
+        title: …
+        units: …
+        variables: …
+        layout: …
+        place: Finds the root; None if it has none.
+        tunes: Whether it holds results of tuning a GPU. They do not depend on the host, and may be replaced.
+        results: The format of its files, if they collect results.
+        is_whole: Whether a file is finished; the path is absolute.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        title: str,
+        units: str,
+        variables: tuple[Variable, ...],
+        layout: Layout,
+        place: Place,
+        *,
+        tunes: bool = False,
+        results: Results | None = None,
+        is_whole: Callable[[Path], bool] = bool,
+    ) -> None:
+        self.name, self.title, self.units, self.variables, self.layout = name, title, units, variables, layout
+        self._place, self._tunes, self._results, self._is_whole = place, tunes, results, is_whole
+
+    def locate(self, env: EnvReader) -> Path | None:
+        return self._place(env)
+
+    def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
+        return bool(files) and all(self._is_whole(root / file) for file in files)
+
+    def may_be_replaced(self, unit: Unit, files: Collection[str] = ()) -> bool:
+        return self._tunes
+
+    def depends_on_host(self, unit: Unit, files: Collection[str]) -> bool:
+        return not self._tunes
+
+    def results_of(self, path: str) -> Results | None:
+        return self._results
+
+
+def is_whole_database(path: Path) -> bool:
+    """Whether an SQLite file is there whole: nothing of it is in a journal."""
+    try:
+        with open(path, "rb") as file:
+            begins_right = file.read(len(_SQLITE)) == _SQLITE
+    except OSError:
+        return False
+    return begins_right and not any(os.path.lexists(f"{path}{end}") for end in ("-journal", "-wal"))
+
+
+def _ends_a_line(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) == b"\n"
+    except OSError:
+        return False
+
+
+def _at(variable: str, *default: str) -> Place:
+    """The folder that a variable names, or one below the home directory; none without a default."""
+    return lambda env: env.path(variable) or (real_path(os.path.join("~", *default)) if default else None)
+
+
+def _temporary(variable: str, name: str) -> Place:
+    """The folder that a variable names, or one in the user's folder for temporary files."""
+
+    def place(env: EnvReader) -> Path:
+        folder = env.text("TMPDIR") or temporary_directory()
+        return env.literal_path(variable) or resolve(variable, os.path.join(folder, user_name(env), name))
+
+    return place
+
+
+def _variable(name: str, default: str, meaning: str, rule: str = "a path") -> Variable:
+    return Variable(name, default, rule, meaning)
+
+
+_QUACK = _variable("QUACK_CACHE_DIR", "`<temporary directory>/<username>/quack_cache`", "QuACK's kernels and tuning.")
+_AUTOTUNED = folder_shape(r"[A-Z2-7]{52}", rf"{NAME}\.autotune\.json")
+
+KERNEL_ADAPTERS: tuple[Adapter, ...] = (
+    PlainAdapter(
+        "quack",
+        "QuACK's kernels",
+        "a kernel's file",
+        (_QUACK,),
+        Layout(stem_shape(rf"{SHA256}/{SHA256}\.o")),
+        _temporary("QUACK_CACHE_DIR", "quack_cache"),
+    ),
+    PlainAdapter(
+        "quack_autotune",
+        "QuACK's tuning",
+        "a key's folder",
+        (_QUACK,),
+        Layout(_AUTOTUNED),
+        _at("QUACK_CACHE_DIR", ".quack", "cache"),
+        tunes=True,
+    ),
+    PlainAdapter(
+        "flash_attention",
+        "FlashAttention 4's kernels",
+        "a kernel's file",
+        (
+            _variable(
+                "FLASH_ATTENTION_CUTE_DSL_CACHE_DIR",
+                "`<temporary directory>/<username>/flash_attention_cute_dsl_cache`",
+                "FlashAttention 4's kernels, if `FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED=1`.",
+            ),
+        ),
+        Layout(
+            stem_shape(rf"{SHA256}/{SHA256}\.o"),
+            stem_shape(rf"{SHA256}/{NAME}/{SHA256}\.o"),
+            left_here=(rf"{SHA256}/(?:{NAME}/)?\.[^/]+\.tmp\.o",),
+        ),
+        _temporary("FLASH_ATTENTION_CUTE_DSL_CACHE_DIR", "flash_attention_cute_dsl_cache"),
+    ),
+    PlainAdapter(
+        "flydsl",
+        "FlyDSL's kernels",
+        "a kernel's file",
+        (_variable("FLYDSL_RUNTIME_CACHE_DIR", "`~/.flydsl/cache`", "FlyDSL's kernels."),),
+        Layout(stem_shape(rf"{NAME}/{SHA256}\.pkl")),
+        _at("FLYDSL_RUNTIME_CACHE_DIR", ".flydsl", "cache"),
+    ),
+    PlainAdapter(
+        "sglang_autotune",
+        "FlashInfer's tuning in SGLang",
+        "an environment's folder, all ranks of a model",
+        (SGLANG_CACHE_DIR,),
+        Layout(
+            folder_shape(_ENVIRONMENT, r"manifest\.json"),
+            folder_shape(_ENVIRONMENT, _ENTRY),
+            folder_shape(r"managed/[0-9a-f]{16}", rf"{_RANK}/{_ENVIRONMENT}/manifest\.json"),
+            folder_shape(r"managed/[0-9a-f]{16}", rf"{_RANK}/{_ENVIRONMENT}/{_ENTRY}"),
+            folder_shape(r"\d[\w.+-]*/[\w.+-]+/[0-9a-f]{16}", rf"{_RANK}\.json"),
+            left_here=("(?:managed/)?runs",),
+        ),
+        lambda env: sglang_cache_dir(env) / "flashinfer" / "autotune",
+        tunes=True,
+    ),
+    PlainAdapter(
+        "flashinfer_v2",
+        "FlashInfer's tuning",
+        "an environment's folder",
+        (_variable("FLASHINFER_AUTOTUNE_CACHE_DIR", "in FlashInfer's cache", "FlashInfer's tuning."),),
+        Layout(folder_shape(_ENVIRONMENT, r"manifest\.json"), folder_shape(_ENVIRONMENT, _ENTRY)),
+        _at("FLASHINFER_AUTOTUNE_CACHE_DIR"),
+        tunes=True,
+    ),
+    PlainAdapter(
+        "flashinfer_tuning",
+        "Constants that FlashInfer has measured",
+        "a file",
+        (_variable("FLASHINFER_AUTOTUNE_DIR", "in FlashInfer's cache", "Constants that FlashInfer has measured."),),
+        Layout(stem_shape(r"(?:sparse_mla|pcie_ipc)_\w+\.json")),
+        _at("FLASHINFER_AUTOTUNE_DIR"),
+        tunes=True,
+        results=FLASHINFER_TUNING,
+    ),
+    PlainAdapter(
+        "miopen",
+        "MIOpen's tuning",
+        "a device's file",
+        (_variable("MIOPEN_USER_DB_PATH", "`~/.config/miopen`", "MIOpen's tuning."),),
+        Layout(stem_shape(rf"{_DEVICE}\.HIP\.[0-9a-z_]+\.u(?:f)?db\.txt")),
+        _at("MIOPEN_USER_DB_PATH", ".config", "miopen"),
+        tunes=True,
+        is_whole=_ends_a_line,
+    ),
+    PlainAdapter(
+        "miopen_kernels",
+        "MIOpen's kernels",
+        "a device's database",
+        (_variable("MIOPEN_CUSTOM_CACHE_DIR", "`~/.cache/miopen`", "MIOpen's kernels."),),
+        Layout(
+            stem_shape(rf"(?:\d[\w.+-]*)/{_DEVICE}\.ukdb"),
+            stem_shape(rf"{_DEVICE}\.ukdb"),
+            left_here=(r"(?:[^/]+/)?[^/]+\.ukdb-(?:journal|wal|shm)",),
+        ),
+        _at("MIOPEN_CUSTOM_CACHE_DIR", ".cache", "miopen"),
+        tunes=True,
+        is_whole=is_whole_database,
+    ),
+    PlainAdapter(
+        "jax",
+        "JAX's compiled programs",
+        "a program's file",
+        (
+            _variable(
+                "JAX_COMPILATION_CACHE_DIR",
+                "unset: JAX keeps nothing",
+                "JAX's compiled programs.",
+                "a path; the same on every pod, or nothing hits",
+            ),
+        ),
+        Layout(stem_shape(rf"{NAME}-{SHA256}-cache"), left_here=(rf"{NAME}-{SHA256}-atime", r"\.lockfile")),
+        _at("JAX_COMPILATION_CACHE_DIR"),
+    ),
+)
+"""The adapters of this module."""
