@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from b10_transfer.adapters import ADAPTERS
+from b10_transfer.adapters.not_taken import UNTAKEN
 from b10_transfer.config import VARIABLES
 from b10_transfer.config.launcher import LAUNCHER_VARIABLES
 from b10_transfer.config.reader import Variable
@@ -55,6 +56,15 @@ Several pods may publish a unit of the same name. There are three rules:
 |---|---|---|
 """
 
+NOT_COVERED = """
+### What is not covered
+
+These caches are neither saved nor restored. `doctor` names those that are on a pod.
+
+| cache | place | why |
+|---|---|---|
+"""
+
 COMMAND = """
 ## The command
 
@@ -87,6 +97,8 @@ def page() -> str:
             caches,
             "\n",
             table(variables.values()),
+            NOT_COVERED,
+            "".join(f"| {cache.title} | {cache.place} | {cache.why}. |\n" for cache in UNTAKEN),
             COMMAND,
             table(LAUNCHER_VARIABLES),
         )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ..adapters import CacheRoot, all_adapters
+from ..adapters.not_taken import untaken_caches
 from ..concurrency.deadline import Deadline, run_within
 from ..config import MB, Config, read_deadline
 from ..config import store as store_location
@@ -190,6 +191,8 @@ def _check_caches(local: LocalState) -> Iterator[Check]:
     left_out = [adapter.cache for adapter in all_adapters() if adapter.cache not in local.config.caches]
     if left_out:
         yield ok("caches", f"B10_CACHES leaves out {', '.join(left_out)}")
+    for path, cache_left_alone in untaken_caches(local.config.reader):
+        yield ok("caches", f"{path} is neither saved nor restored ({cache_left_alone.title}): {cache_left_alone.why}")
 
 
 def _check_cache(root: CacheRoot, cache: LocalCache) -> Check | None:

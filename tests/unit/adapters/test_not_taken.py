@@ -8,7 +8,9 @@ import pytest
 
 from b10_transfer import load, save
 from b10_transfer.adapters import cache_roots
+from b10_transfer.adapters.not_taken import UNTAKEN
 from b10_transfer.config import Config
+from b10_transfer.inspection.doctor import diagnose
 from b10_transfer.notices import notices
 from tests.conftest import IsolatedEnv
 from tests.shapes import TRITON
@@ -78,3 +80,24 @@ def test_other_cache_of_sglang_is_named(
     roots()
     assert caplog.text.count("not saved or restored") == 1
     assert str(isolated_env.home / place) in caplog.text
+
+
+def test_doctor_names_caches_that_are_left_alone(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUPY_CACHE_DIR", str(isolated_env.home / "cupy"))
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(isolated_env.home / "empty"))
+    isolated_env.fill(isolated_env.home, {"cupy/0a.cubin": b"", ".aiter/jit/module_norm.so": b""})
+    (isolated_env.home / "empty").mkdir()
+    seen = [check.seen for check in diagnose().checks if "neither saved nor restored" in check.seen]
+    assert [text.partition(" is neither")[0] for text in seen] == [
+        str(isolated_env.home / ".aiter" / "jit"),
+        str(isolated_env.home / "cupy"),
+    ]
+
+
+def test_list_of_what_is_left_alone_has_nothing_that_is_saved(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("FLYDSL_AUTOTUNE_CACHE_DIR", "NUMBA_CACHE_DIR", "TLLM_AUTOTUNER_CACHE_PATH"):
+        monkeypatch.setenv(variable, str(isolated_env.home / variable))
+    config = Config.from_environment()
+    assert {path for cache in UNTAKEN for path in cache.find(config.reader)}.isdisjoint(roots().values())
