@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 logger = logging.getLogger(__name__)
 
-_WITH_VALUE = {"--store", "--namespace", "--on-compile"}
+_WITH_VALUE = {"--store", "--namespace", "--on-compile", "--report", "--metrics-port", "--metrics-file"}
 """Options of ``run`` whose value is the next argument."""
 
 

@@ -69,6 +69,19 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
 
 
+def metrics_options(command: Command) -> Command:
+    """``--metrics-port`` and ``--metrics-file``."""
+    command = click.option(
+        "--metrics-file", metavar="FILE", help="Keep metrics in this file, for node_exporter (extra `metrics`)."
+    )(command)
+    return click.option(
+        "--metrics-port",
+        type=click.IntRange(1, 65535),
+        metavar="PORT",
+        help="Serve metrics for Prometheus at this port (extra `metrics`).",
+    )(command)
+
+
 @contextmanager
 def report_errors(*, as_json: bool) -> Iterator[None]:
     """Turn an error into a line on stderr and exit code 1.

@@ -53,8 +53,10 @@ class _LazyGroup(click.Group):
 
 @click.group(cls=_LazyGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="b10-compile-cache")
+@click.option("--metrics-port", type=click.IntRange(1, 65535), metavar="PORT", help="Serve metrics for Prometheus.")
+@click.option("--metrics-file", metavar="FILE", help="Keep metrics in this file, for node_exporter.")
 @click.pass_context
-def main(context: click.Context) -> None:
+def main(context: click.Context, metrics_port: int | None, metrics_file: str | None) -> None:
     """Keep compile caches in a shared store, so that the next replica starts warm.
 
     \b
@@ -77,4 +79,6 @@ def main(context: click.Context) -> None:
     if context.invoked_subcommand is None:
         from .background import background
 
-        context.exit(background())
+        context.exit(background(metrics_port, metrics_file))
+    if metrics_port is not None or metrics_file is not None:
+        raise click.UsageError("write --metrics-port and --metrics-file after `run`, or use no subcommand")

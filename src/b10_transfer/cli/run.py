@@ -7,7 +7,8 @@ import os
 import click
 
 from ..launcher.commands import OnCompile, run
-from .console import set_up_logging, store_options
+from ..launcher.monitor import Outputs
+from .console import metrics_options, set_up_logging, store_options
 
 
 @click.command("run", context_settings={"allow_interspersed_args": False})
@@ -25,6 +26,8 @@ from .console import set_up_logging, store_options
     type=click.Choice([choice.value for choice in OnCompile]),
     help="If the server compiles although everything was restored: log a warning, or stop it and exit with 4.",
 )
+@click.option("--report", metavar="FILE", help="Write a JSON summary to this file at the end.")
+@metrics_options
 @click.argument("server", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND [ARGUMENT]...")
 def command(
     store: str | None,
@@ -32,6 +35,9 @@ def command(
     instant: bool | None,
     require_hit: bool,
     on_compile: str | None,
+    report: str | None,
+    metrics_port: int | None,
+    metrics_file: str | None,
     server: tuple[str, ...],
 ) -> None:
     """Restore the caches, run a server, save what it compiles.
@@ -50,6 +56,7 @@ def command(
         os.environ["B10_INSTANT"] = str(int(instant))  # for the server: this process compiles nothing
     set_up_logging()
     watch = None if on_compile is None else OnCompile(on_compile)
-    code = run(server, namespace=namespace, store=store, require_hit=require_hit, on_compile=watch)
+    outputs = Outputs(report, metrics_port, metrics_file)
+    code = run(server, namespace=namespace, store=store, require_hit=require_hit, on_compile=watch, outputs=outputs)
     # Exit at once: on a normal exit the interpreter can hang or abort because of a thread that a deadline abandoned.
     os._exit(code)

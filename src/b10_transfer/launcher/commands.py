@@ -13,6 +13,7 @@ from ..config.launcher import LauncherConfig
 from ..config.per_pod import per_pod_variables
 from ..local.supervision import Supervision
 from .interpreter import use_interpreter_of, use_interpreter_of_known_server
+from .monitor import Outputs
 from .processes import Signals, end_workers, wait_for_exit, why_not_started
 from .server import Child, ExternalServer, Programs
 from .supervisor import Supervisor
@@ -43,6 +44,7 @@ def run(
     store: str | None = None,
     require_hit: bool = False,
     on_compile: OnCompile | None = None,
+    outputs: Outputs | None = None,
 ) -> int:
     """Restore, run a server until it ends, save.
 
@@ -57,6 +59,7 @@ def run(
         store: Overrides ``B10_STORE``.
         require_hit: Whether to start the server only if artifacts were restored or in place. It waits for the load.
         on_compile: What to do if the server compiles although everything in the store was restored. Default: nothing.
+        outputs: Report and metrics. Default: none.
 
     Returns:
         The server's exit code (128 + n if signal n ended it), EXIT_MISS or EXIT_COMPILED.
@@ -66,21 +69,27 @@ def run(
     use_interpreter_of(arguments)
     if "--enforce-eager" in arguments:
         logger.warning("--enforce-eager: vLLM compiles no graphs, so it uses none that are restored")
-    signals = Signals()
+    signals, outputs = Signals(), outputs or Outputs()
     try:
         watch = None if on_compile is None else _stop_server if on_compile is OnCompile.EXIT else _do_nothing
         # Other replicas must not wait for one that may not compile.
         supervisor = Supervisor(
-            config, namespace=namespace, store=store, waits_for_compile=not require_hit, on_compile=watch
+            config,
+            namespace=namespace,
+            store=store,
+            waits_for_compile=not require_hit,
+            on_compile=watch,
+            monitor=outputs.monitor,
         )
         supervisor.start(Child(arguments, config.url))
+        outputs.begin()
         # A load has a deadline of its own.
         if stopped_by := signals.wait_for(supervisor.loaded, _LONG_S if require_hit else config.start_within_s):
             logger.info("asked to end before the server was started")
             return 128 + stopped_by
         if require_hit and not supervisor.hit:
             logger.error("nothing was restored, and --require-hit is set: %s is not started", arguments[0])
-            return EXIT_MISS
+            return outputs.end(EXIT_MISS)
         if not supervisor.loaded.is_set():
             logger.warning("the load takes longer than %g s: starting the server meanwhile", config.start_within_s)
         try:
@@ -91,7 +100,9 @@ def run(
             return code
         code = _accompany(pid, signals, supervisor, config)
         failed_itself = code != 0 and not signals.asked_to_stop
-        return EXIT_COMPILED if on_compile is OnCompile.EXIT and supervisor.has_compiled and not failed_itself else code
+        if on_compile is OnCompile.EXIT and supervisor.has_compiled and not failed_itself:
+            code = EXIT_COMPILED
+        return outputs.end(code)
     except Exception:
         signals.give_back()
         raise
@@ -122,7 +133,7 @@ def _accompany(pid: int, signals: Signals, supervisor: Supervisor, config: Launc
     return wait_for_exit(pid) if code is None else code
 
 
-def keep_beside(*, namespace: str | None = None, store: str | None = None) -> int:
+def keep_beside(*, namespace: str | None = None, store: str | None = None, outputs: Outputs | None = None) -> int:
     """Restore, then keep the caches of a server that another program starts, until it ends or a signal arrives.
 
     Call it once, like :func:`run`.
@@ -130,12 +141,13 @@ def keep_beside(*, namespace: str | None = None, store: str | None = None) -> in
     config = LauncherConfig.from_environment()
     _warn_of_per_pod_variables()
     use_interpreter_of_known_server()
-    signals = Signals()
-    supervisor = Supervisor(config, namespace=namespace, store=store)
+    signals, outputs = Signals(), outputs or Outputs()
+    supervisor = Supervisor(config, namespace=namespace, store=store, monitor=outputs.monitor)
     supervisor.start(ExternalServer(config))
+    outputs.begin()
     try:
         _keep_until_end(supervisor, signals, config)
-        return 0
+        return outputs.end(0)
     finally:
         end_workers()
 

@@ -28,6 +28,7 @@ from ..operations.autosave import digest_of, digest_of_restored
 from ..status import LoadReport, OperationStatus
 from .explanation import why_compiled, why_nothing_was_saved, why_unused
 from .fingerprint import Fingerprint, fingerprint_of
+from .monitor import Monitor
 from .processes import lower_priority
 
 logger = logging.getLogger(__name__)
@@ -69,9 +70,11 @@ class Supervisor:
         store: str | None = None,
         waits_for_compile: bool = True,
         on_compile: Callable[[], None] | None = None,
+        monitor: Monitor | None = None,
     ) -> None:
         """
         Args:
+            monitor: Receives the results. Default: a new one.
             config: The settings.
             namespace: Overrides ``B10_NAMESPACE``.
             store: Overrides ``B10_STORE``.
@@ -81,6 +84,7 @@ class Supervisor:
         self._config = config
         self._wait_s = None if waits_for_compile else 0.0
         self._on_compile = on_compile
+        self._monitor = monitor or Monitor()
         self._namespace = namespace
         self._store = store
         self._roots: list[CacheRoot] = []
@@ -185,6 +189,7 @@ class Supervisor:
         )
         ended_ns = time.time_ns()
         self._report = report
+        self._monitor.loaded(report)
         if (config := self._find_caches()) is not None:
             # A program in these caches then knows that this process saves what it compiles.
             with suppress(OSError):
@@ -310,6 +315,7 @@ class Supervisor:
     def _save(self, deadline_s: float | None = None) -> None:
         held = self._seen
         report = operations.save(namespace=self._namespace, store=self._store, deadline_s=deadline_s)
+        self._monitor.saved(report)
         if report.status is OperationStatus.ERROR:
             self._retry_at = time.monotonic() + self._retry_s
             self._retry_s = min(2 * self._retry_s, _LONGEST_RETRY_S)
@@ -333,8 +339,6 @@ class Supervisor:
         if not even_if_unused and not any(cache.used or cache.compiled for cache in report.caches):
             return
         self._proved = True
-        logger.info("%s", report.summary, extra={"event": "usage", "fields": report.facts()})
-        for cache in report.caches:
-            logger.info("%s", cache)
+        self._monitor.used(report)
         if report.warning:
             logger.warning("%s", why_unused(report, server.environment()))
