@@ -100,11 +100,13 @@ def report_errors(*, as_json: bool) -> Iterator[None]:
 def set_up_logging() -> None:
     """Log to stderr, one line for each message, as B10_TRANSFER_CLI_LOGLEVEL and B10_LOG_FORMAT say."""
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter() if read_log_format() == "json" else TextFormatter())
+    handler.setFormatter(TextFormatter())
     logger = logging.getLogger("b10_transfer")
     logger.handlers[:] = [handler]
     logger.propagate = False
     logger.setLevel(read_log_level())
+    if read_log_format() == "json":  # only now, because a wrong value is logged
+        handler.setFormatter(JsonFormatter())
 
 
 def print_json(value: Any) -> None:
