@@ -65,6 +65,26 @@ These caches are neither saved nor restored. `doctor` names those that are on a 
 |---|---|---|
 """
 
+EXTRA = """
+### Extra caches
+
+`B10_EXTRA_CACHES=name=/path` adds a directory of which b10-transfer knows nothing. Each file and each folder in it is a
+unit: it is saved once it does not change while it is read, restored whole, and never replaced. In `B10_CACHES`, and in
+packs, the cache is called `extra_name`. Names of locks and temporary files are left out, as everywhere; all other files
+are published. Limits, signatures, and the checks of owners and places are those of other caches.
+
+A load restores such a cache only if this pod's variable names it, and only to the path that this pod's variable names.
+
+Before you add a cache, make sure of this:
+
+- Names, or the environment key, say all that an artifact depends on: the compiler's version, the source, the options
+  and the device. Otherwise a pod uses an artifact of another version.
+- The compiler writes a file under another name and renames it, or checks what it reads. Otherwise a killed compiler's
+  half file is published.
+- Files hold no path of this machine, or the path is the same on every pod.
+- Everything in the directory may be read by all who can read the store.
+"""
+
 COMMAND = """
 ## The command
 
@@ -99,6 +119,7 @@ def page() -> str:
             table(variables.values()),
             NOT_COVERED,
             "".join(f"| {cache.title} | {cache.place} | {cache.why}. |\n" for cache in UNTAKEN),
+            EXTRA,
             COMMAND,
             table(LAUNCHER_VARIABLES),
         )

@@ -5,11 +5,13 @@ To add one, write a subclass of :class:`Adapter` in a module of its own and list
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import Config, plugins
+from ..config.extra import EXTRA_CACHES
 from ..config.reader import EnvReader, Variable, is_below, resolve
 from ..errors import ConfigurationError
 from .base import Adapter, Unit, UnitKind
@@ -84,14 +86,28 @@ def all_adapters(wanted: Callable[[str], bool] = bool) -> list[Adapter]:
         wanted: Whether the cache with a name is used. The adapter of another package is imported only then. Default:
             all caches.
     """
-    return [*(adapter for adapter in ADAPTERS if wanted(adapter.name)), *_of_plugins(wanted)]
+    built_in = [adapter for adapter in (*ADAPTERS, *_extra()) if wanted(adapter.name)]
+    return [*built_in, *_of_plugins(wanted)]
 
 
 def find_adapter(root: str) -> Adapter | None:
     """The adapter whose units a pack holds under a name; None if there is none that works."""
     if root in _BY_NAME:
         return _BY_NAME[root]
-    return next((adapter for adapter in _of_plugins(root.startswith) if adapter.name == root), None)
+    others = (*_extra(), *_of_plugins(root.startswith))
+    return next((adapter for adapter in others if adapter.name == root), None)
+
+
+def _extra() -> Sequence[Adapter]:
+    """The adapters of the caches that an operator adds; none if the variable is wrong."""
+    if not (text := os.environ.get(EXTRA_CACHES)):  # the usual case: nothing more is imported
+        return ()
+    from .extra import extra_adapters
+
+    try:
+        return extra_adapters(text)
+    except ConfigurationError:
+        return ()
 
 
 def _of_plugins(wanted: Callable[[str], bool]) -> Sequence[Adapter]:
@@ -202,7 +218,11 @@ def locate_caches(config: Config) -> LocatedCaches:
     Raises:
         ConfigurationError: B10_CACHES is wrong.
     """
-    known = [*_BY_NAME, *(plugin.name for plugin in plugins.installed.of(plugins.ADAPTERS))]
+    known = [
+        *_BY_NAME,
+        *(adapter.name for adapter in _extra()),
+        *(plugin.name for plugin in plugins.installed.of(plugins.ADAPTERS)),
+    ]
     if unknown := config.caches.named - set(known):
         raise ConfigurationError("B10_CACHES", ", ".join(sorted(unknown)), f"the caches are {', '.join(known)}")
     found: list[CacheRoot] = []

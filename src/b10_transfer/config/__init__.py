@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..errors import ConfigurationError
 from . import store as store_location
+from .extra import EXTRA_CACHES, extra_caches
 from .reader import EnvReader, Variable, is_below, parse_seconds, real_path, temporary_directory
 from .store import BucketUrl, PluginUrl
 from .variables import VARIABLES
@@ -97,6 +98,8 @@ class Config:
     """Whether a load that finds nothing else restores GPU code of pods with another CPU."""
     caches: CacheSelection
     """Which compilers' caches are saved and restored."""
+    extra_caches: Mapping[str, str]
+    """Directories that an operator adds, by name."""
     reader: EnvReader = field(repr=False, compare=False)
     """For the adapters, which have variables of their own."""
 
@@ -153,6 +156,7 @@ class Config:
             siblings=env.flag("B10_SIBLINGS", default=True),
             locks=env.flag("B10_LOCKS", default=True),
             caches=CacheSelection.parse("B10_CACHES", env.text("B10_CACHES") or "all"),
+            extra_caches=extra_caches(env.text(EXTRA_CACHES)),
             reader=env,
         )
 

@@ -92,6 +92,13 @@ VARIABLES: tuple[Variable, ...] = (
         "Which caches are saved and restored. `inductor,triton`: only these two. `-cuda`: all but that one.",
     ),
     Variable(
+        "B10_EXTRA_CACHES",
+        "unset",
+        "`name=/path`, or several of these separated by commas; a name has at most 20 lower-case letters, digits and "
+        "`_`, a path is absolute",
+        "Other directories to save and restore ([below](#extra-caches)). Set it on every pod that saves or loads them.",
+    ),
+    Variable(
         "B10_SIGNING_KEY",
         "unset",
         "a file, or `b10-private:…` itself (`b10-compile-cache keygen` makes one)",
