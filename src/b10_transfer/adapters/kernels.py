@@ -55,11 +55,11 @@ class PlainAdapter(Adapter):
     """A cache without locks and without paths in its files.
 
     Args:
-        name: As in :class:`Adapter`, like the next four.
-        title: …
-        units: …
-        variables: …
-        layout: …
+        name: Its name in packs (:class:`Adapter` describes this and the next four).
+        title: Its contents in a few words.
+        units: Its units in a few words.
+        variables: The variables that decide where it is.
+        layout: The paths that the compiler writes.
         place: Finds the root; None if it has none.
         tunes: Whether it holds results of tuning a GPU. They do not depend on the host, and may be replaced.
         results: The format of its files, if they collect results.

@@ -107,7 +107,7 @@ def _fitting(
         else:
             fitting.append((pack, unit))
     if unfit:
-        logger.warning("%s: %s. They have to be built here", cache.path, why_unfit(unfit))
+        logger.warning("%s: %s. Not restored: it has to be built here", cache.path, why_unfit(unfit))
         result.unfit |= unfit
     return fitting
 
@@ -117,7 +117,9 @@ def why_unfit(unfit: Mapping[str, str]) -> str:
     if not unfit:
         return ""
     name, reason = next(iter(unfit.items()))
-    return f"{few(unfit)} {'was' if len(unfit) == 1 else 'were'} made from other sources ({name}: {reason})"
+    if len(unfit) == 1:
+        return f"{name} was made from other sources: {reason}"
+    return f"{few(unfit)} were made from other sources, {name} for example: {reason}"
 
 
 def _become_root(tree: StagedTree, root: Path) -> bool:
