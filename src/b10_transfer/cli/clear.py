@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from ..errors import printable
+from ..errors import ConfigurationError, printable
 from ..maintenance.clear import ClearedEnvironment, clear_caches, clear_store
 from .console import (
     ExitCode,
@@ -72,7 +72,12 @@ def command(
 
 def _clear_local(caches: tuple[str, ...], deadline_s: float | None, as_json: bool) -> ExitCode:
     with report_errors(as_json=as_json), progress() as observe:
-        cleared = clear_caches(caches, deadline_s=deadline_s, observe=observe)
+        try:
+            cleared = clear_caches(caches, deadline_s=deadline_s, observe=observe)
+        except ConfigurationError as wrong:
+            if wrong.variable == "cache":
+                raise click.UsageError(f"--cache {wrong.value}: {wrong.rule}") from wrong
+            raise
     if as_json:
         print_json({"caches": cleared})
     else:

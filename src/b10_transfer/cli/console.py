@@ -135,7 +135,9 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: s
         from rich.console import Console
         from rich.table import Table
 
-        table = Table(*headings, title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
+        table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
+        for heading in headings:  # an id is there to be copied
+            table.add_column(heading, overflow="fold", no_wrap=heading in ("ENVIRONMENT", "PACK"))
         for row in rows:
             table.add_row(*(cell.replace("[", r"\[") for cell in row))
         Console(stderr=err).print(table)

@@ -16,6 +16,7 @@ from .console import (
     MOST_ROWS,
     ExitCode,
     age,
+    count,
     deadline_option,
     json_option,
     print_json,
@@ -26,9 +27,6 @@ from .console import (
     set_up_logging,
     size,
 )
-
-_SHORT = 12
-"""Digits of an environment id that are shown: enough for a thousand environments."""
 
 
 @click.command("ls")
@@ -68,7 +66,7 @@ def command(
     if as_json:
         print_json(inventory)
     elif not inventory.environments and not inventory.errors:
-        click.echo(f"{inventory.store} {'holds no packs' if inventory.exists else 'does not exist yet'}")
+        click.echo(_nothing(inventory, namespace))
     elif by_pack:
         _print_packs(inventory)
     else:
@@ -78,12 +76,21 @@ def command(
     context.exit(ExitCode.ERROR if inventory.errors else ExitCode.OK)
 
 
+def _nothing(inventory: Inventory, namespace: str | None) -> str:
+    if not inventory.exists:
+        return f"{inventory.store} does not exist yet"
+    if namespace is None:
+        return f"{inventory.store} holds no packs"
+    others = ", ".join(inventory.namespaces) or "none"
+    return f"no packs in namespace {namespace}; namespaces in {inventory.store}: {others}"
+
+
 def _print_environments(inventory: Inventory) -> None:
     now = time.time()
     rows = [
         (
             found.namespace,
-            found.id[:_SHORT],
+            found.id,
             _main_parts(found),
             _packs(found),
             str(found.units),
@@ -96,6 +103,9 @@ def _print_environments(inventory: Inventory) -> None:
     ]
     headings = ("NAMESPACE", "ENVIRONMENT", "WHAT", "PACKS", "UNITS", "FILES", "SIZE", "NEWEST", "")
     print_table(headings, rows, title=inventory.store)
+    packs = sum(len(found.packs) for found in inventory.environments)
+    total = size(sum(found.packed_bytes for found in inventory.environments))
+    click.echo(f"{count(len(inventory.environments), 'environment')}, {count(packs, 'pack')}, {total}")
 
 
 def _print_packs(inventory: Inventory) -> None:
@@ -106,7 +116,7 @@ def _print_packs(inventory: Inventory) -> None:
     rows = [
         (
             found.namespace,
-            found.id[:_SHORT],
+            found.id,
             pack.id,
             f"{age(now - pack.published_s)} ago",
             str(pack.units),

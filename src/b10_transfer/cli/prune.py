@@ -130,7 +130,7 @@ def _confirm(packs: int) -> None:
 def _print(pruning: Pruning, *, err: bool = False) -> None:
     if pruning.packs:
         rows = [
-            (pack.namespace, pack.environment_id[:12], pack.pack, size(pack.packed_bytes), pack.action, pack.why)
+            (pack.namespace, pack.environment_id, pack.pack, size(pack.packed_bytes), pack.action, pack.why)
             for pack in pruning.packs
         ]
         headings = ("NAMESPACE", "ENVIRONMENT", "PACK", "SIZE", "ACTION", "WHY")

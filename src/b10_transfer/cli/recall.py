@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime
 
 import click
@@ -12,6 +13,7 @@ from ..inspection.bounded import bounded, open_store
 from ..maintenance.recall import Marked, recall
 from .console import (
     ExitCode,
+    count,
     deadline_option,
     json_option,
     print_json,
@@ -30,6 +32,8 @@ from .console import (
     metavar="TIME",
     help="Also every pack published to the namespace since 2026-11-23 or 2026-11-23T14:00 (local time).",
 )
+@click.option("--dry-run", is_flag=True, help="Only show which packs would be recalled.")
+@click.option("--yes", is_flag=True, help="With --since: do not ask on a terminal.")
 @click.option("--why", default="", metavar="TEXT", help="The reason, stored with the mark and shown by `ls --packs`.")
 @store_options
 @deadline_option
@@ -39,6 +43,8 @@ def command(
     context: click.Context,
     packs: tuple[str, ...],
     since: datetime | None,
+    dry_run: bool,
+    yes: bool,
     why: str,
     store: str | None,
     namespace: str | None,
@@ -54,23 +60,40 @@ def command(
 
     No pack is deleted. Pods that start from now on do not restore these packs. A pod that restored one earlier does not
     publish its content again, but still runs it: restart that pod. `reinstate` undoes a recall.
+
+    On a terminal, --since shows the packs and asks first.
     """
     if not packs and since is None:
         raise click.UsageError("name packs, or use --since")
     set_up_logging()
-    with report_errors(as_json=as_json), progress() as observe:
 
+    def do(*, pretend: bool) -> list[Marked]:
         def work(deadline: Deadline) -> list[Marked]:
             config = Config.from_environment(store=store, namespace=namespace)
             with open_store(config, deadline) as opened:
-                return recall(opened, config, deadline, packs=packs, since=since, why=why)
+                return recall(opened, config, deadline, packs=packs, since=since, why=why, pretend=pretend)
 
-        marked = bounded("recall", work, deadline_s=deadline_s, observe=observe)
+        with report_errors(as_json=as_json), progress() as observe:
+            return bounded("recall", work, deadline_s=deadline_s, observe=observe)
+
+    if since is not None and not (dry_run or yes or as_json) and sys.stdin.isatty():
+        _confirm(do(pretend=True))
+    marked = do(pretend=dry_run)
     if as_json:
         print_json(marked)
     else:
-        for one in marked:
-            click.echo(f"{one.pack} of namespace {one.namespace}, environment {one.environment_id[:12]}: recalled")
+        _print(marked, "would be recalled" if dry_run else "recalled")
         if not marked:
             click.echo("nothing to recall: these packs are recalled already")
     context.exit(ExitCode.OK)
+
+
+def _confirm(found: list[Marked]) -> None:
+    _print(found, "to be recalled", err=True)
+    if found:
+        click.confirm(f"Recall {count(len(found), 'pack')}?", abort=True, err=True)
+
+
+def _print(packs: list[Marked], state: str, *, err: bool = False) -> None:
+    for one in packs:
+        click.echo(f"{one.pack} of namespace {one.namespace}, environment {one.environment_id}: {state}", err=err)

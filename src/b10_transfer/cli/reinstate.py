@@ -38,7 +38,7 @@ def command(
         print_json(marked)
     else:
         for one in marked:
-            click.echo(f"{one.pack} of namespace {one.namespace}, environment {one.environment_id[:12]}: reinstated")
+            click.echo(f"{one.pack} of namespace {one.namespace}, environment {one.environment_id}: reinstated")
         if not marked:
             click.echo("nothing to reinstate: these packs have no mark")
     context.exit(ExitCode.OK)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 
 from ..concurrency.deadline import Deadline
 from ..config import Config
@@ -37,6 +38,7 @@ def recall(
     packs: Collection[str] = (),
     since: datetime | None = None,
     why: str,
+    pretend: bool = False,
 ) -> list[Marked]:
     """Recall packs, so that loads ignore them.
 
@@ -50,9 +52,10 @@ def recall(
         packs: Ids of packs in any namespace, also of packs that were merged into others.
         since: Also every pack of the configured namespace that was published since this time.
         why: The reason, stored with the marks.
+        pretend: Whether to change nothing. Default: false.
 
     Returns:
-        The packs that were marked, without those that were recalled before.
+        The packs that were marked, or would be, without those that were recalled before.
 
     Raises:
         StoreError: One of the packs does not exist. Then none is recalled.
@@ -66,6 +69,14 @@ def recall(
             published_ids = sorted(frozenset().union(*repository.origins().values()))
             since_ms = _milliseconds(since)
             chosen += [(repository, pack_id) for pack_id in published_ids if published_ms(pack_id) >= since_ms]
+    if pretend:
+        return [
+            _marked(repository, pack_id)
+            for repository, of_repository in groupby(chosen, lambda one: one[0])
+            for recalled in [repository.look().recalled]
+            for _, pack_id in of_repository
+            if pack_id not in recalled
+        ]
     return [_marked(repository, pack_id) for repository, pack_id in chosen if repository.recall(pack_id, why)]
 
 

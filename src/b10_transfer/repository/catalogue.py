@@ -109,6 +109,8 @@ class Inventory:
     environments: tuple[StoredEnvironment, ...]
     errors: tuple[str, ...]
     """One line for each environment that could not be read; the others are above all the same."""
+    namespaces: tuple[str, ...] = ()
+    """All namespaces of the store, if none was chosen or the chosen one has no packs."""
 
 
 @dataclass(frozen=True)
@@ -218,7 +220,9 @@ def take_inventory(
                 with collect_errors(errors):
                     environment = catalogue.inspect(name, environment_id, pod, verify_frames=verify_frames)
                     found += [environment] if environment is not None else []
-    return Inventory(store.location, exists, pod.id, tuple(found), tuple(errors))
+    if namespace is not None:
+        namespaces = catalogue.namespaces() if not found else []
+    return Inventory(store.location, exists, pod.id, tuple(found), tuple(errors), tuple(namespaces))
 
 
 @contextmanager

@@ -58,7 +58,7 @@ def test_cache_that_is_named_is_the_only_one_that_is_cleared(isolated_env: Isola
 def test_cache_that_does_not_exist_is_an_error_that_names_those_that_do(isolated_env: IsolatedEnv) -> None:
     isolated_env.fill(isolated_env.triton, {"KERNEL/launcher.so": b"x"})
     answer = command("clear", "--cache", "tritno")
-    assert answer.exit_code == 1
+    assert answer.exit_code == 2
     assert "tritno" in answer.stderr
     assert "inductor" in answer.stderr
     assert (isolated_env.triton / "KERNEL/launcher.so").exists()

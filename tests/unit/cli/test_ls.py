@@ -62,14 +62,27 @@ def test_each_environment_is_a_line_and_this_pods_is_marked(this_pod: Publisher,
     this_pod.publish()
     this_pod.publish({"triton/OTHER/": {"launcher.so": b""}})
     other_pod.publish()
-    title, headings, *lines = command("ls").stdout.splitlines()
+    title, headings, *lines, total = command("ls").stdout.splitlines()
     assert title == str(this_pod.store)
     assert headings.split() == ["NAMESPACE", "ENVIRONMENT", "WHAT", "PACKS", "UNITS", "FILES", "SIZE", "NEWEST"]
     assert len(lines) == 2
-    assert lines[0].startswith(f"default     {this_pod.environment.id[:12]}  torch {detect().parts['torch']}, ")
+    assert total.startswith("2 environments, 3 packs, ")
+    assert lines[0].startswith(f"default     {this_pod.environment.id}  torch {detect().parts['torch']}, ")
     assert lines[0].endswith("this pod")
-    assert lines[1].startswith(f"other-team  {other_pod.environment.id[:12]}  torch 2.12.0+cpu, ")
+    assert lines[1].startswith(f"other-team  {other_pod.environment.id}  torch 2.12.0+cpu, ")
     assert not lines[1].endswith("this pod")
+
+
+def test_namespace_without_packs_names_the_others(this_pod: Publisher) -> None:
+    this_pod.publish()
+    answer = command("ls", "--namespace", "nope")
+    assert answer.stdout == f"no packs in namespace nope; namespaces in {this_pod.store}: default\n"
+
+
+def test_mistyped_subcommand_is_suggested(isolated_env: IsolatedEnv) -> None:
+    answer = command("explian")
+    assert answer.exit_code == 2
+    assert "No such command 'explian'. Did you mean explain?" in answer.stderr
 
 
 def test_namespace_shows_that_one_alone(this_pod: Publisher, other_pod: Publisher) -> None:
@@ -91,7 +104,7 @@ def test_b10_namespace_hides_no_other(
 def test_json_is_complete(this_pod: Publisher) -> None:
     pack = this_pod.publish()
     found = command("ls", "--json").json
-    assert found.keys() == {"store", "exists", "environment_id", "environments", "errors"}
+    assert found.keys() == {"store", "exists", "environment_id", "environments", "errors", "namespaces"}
     assert (found["store"], found["exists"]) == (str(this_pod.store), True)
     assert found["environment_id"] == this_pod.environment.id
     [environment] = found["environments"]
