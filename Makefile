@@ -63,8 +63,9 @@ test-vllm-quick: $(VENV)/vllm-ready
 		-k '(run-stock or background-gpu_mode or cannot_be_reached) and not another_workload'
 
 # torch and the frameworks: 1.5 GB of packages, models of some kilobytes.
-test-frameworks: $(VENV)/frameworks-ready
+test-frameworks: $(VENV)/frameworks-ready $(VENV)/truss-ready
 	$(VENV)/frameworks/bin/python -m pytest tests/frameworks
+	$(VENV)/truss/bin/python -m pytest tests/frameworks/test_truss.py
 
 # A guest has one processor: each version has a guest of its own. The first boot installs what they need.
 test-nfs: $(VENV)/test-ready
@@ -184,6 +185,16 @@ $(VENV)/frameworks-ready: $(PACKAGE)
 	$(VENV)/frameworks/bin/pip --disable-pip-version-check --quiet install $(TORCH)
 	$(VENV)/frameworks/bin/pip --disable-pip-version-check --quiet install $(FRAMEWORKS)
 	$(VENV)/frameworks/bin/pip --disable-pip-version-check --quiet install --editable '.[test]'
+	@touch $@
+
+# Truss's own server, with the packages that its image has. Its list names a registry, which this machine may not use.
+$(VENV)/truss-ready: $(PACKAGE)
+	$(PYTHON) -m venv $(VENV)/truss
+	$(VENV)/truss/bin/pip --disable-pip-version-check --quiet install --upgrade pip
+	$(VENV)/truss/bin/pip --disable-pip-version-check --quiet install $(TORCH) truss==0.18.36
+	grep -v '^-i' $(VENV)/truss/lib/python3*/site-packages/truss/templates/server/requirements.txt > $(VENV)/truss/server.txt
+	$(VENV)/truss/bin/pip --disable-pip-version-check --quiet install --requirement $(VENV)/truss/server.txt
+	$(VENV)/truss/bin/pip --disable-pip-version-check --quiet install --editable '.[test]'
 	@touch $@
 
 clean:
