@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,8 @@ LIMIT_S = 300
 
 def lay_out(example: str, folder: Path) -> Path:
     """Make the folder that Truss's image has as /app."""
-    from truss.truss_handle.build import load
-
-    load(str(EXAMPLES / example)).docker_build_setup(build_dir=folder / "build")
+    truss = import_module("truss.truss_handle.build").load(str(EXAMPLES / example))
+    truss.docker_build_setup(build_dir=folder / "build")
     app = folder / "app"
     shutil.copytree(folder / "build" / "server", app)
     shutil.copytree(folder / "build" / "model", app / "model")
