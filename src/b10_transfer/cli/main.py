@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from difflib import get_close_matches
 from importlib import import_module
 
@@ -88,6 +89,8 @@ def main(context: click.Context, metrics_port: int | None, metrics_file: str | N
         0  done, or nothing to do         2  wrong usage
         1  failed; stderr says why        3  the store has nothing for this pod
     """
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        context.color = False
     if context.invoked_subcommand is None:
         from .background import background
 

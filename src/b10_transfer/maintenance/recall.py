@@ -20,6 +20,9 @@ from ..repository.signing import signing_key, trusted_keys
 from ..repository.union import Rejected
 from ..stores.base import Store
 
+_SHORTEST_ID = 4
+"""Digits of an id that a beginning must have."""
+
 
 @dataclass(frozen=True)
 class Marked:
@@ -49,7 +52,7 @@ def recall(
         store: The store.
         config: The settings of this pod.
         deadline: Of the operation.
-        packs: Ids of packs in any namespace, also of packs that were merged into others.
+        packs: Ids of packs in any namespace, or their unique beginnings, also of packs that were merged into others.
         since: Also every pack of the configured namespace that was published since this time.
         why: The reason, stored with the marks.
         pretend: Whether to change nothing. Default: false.
@@ -87,7 +90,7 @@ def reinstate(store: Store, config: Config, deadline: Deadline, packs: Collectio
         store: The store.
         config: The settings of this pod.
         deadline: Of the operation.
-        packs: Ids of packs in any namespace.
+        packs: Ids of packs in any namespace, or their unique beginnings.
 
     Returns:
         The packs whose marks were removed.
@@ -109,22 +112,33 @@ def mark_damaged(store: Store, config: Config, deadline: Deadline, inventory: In
 
 def _find(store: Store, config: Config, deadline: Deadline, packs: Collection[str]) -> list[tuple[Repository, str]]:
     """The named packs and those that were merged into them, each with its repository."""
-    missing = set(packs)
-    found: list[tuple[Repository, str]] = []
     catalogue = Catalogue(store, config, deadline)
-    for namespace in catalogue.namespaces() if missing else ():
+    places: list[tuple[Repository, dict[str, frozenset[str]]]] = []
+    for namespace in catalogue.namespaces() if packs else ():
         for environment_id in catalogue.environments(namespace):
             repository = _repository(store, config, deadline, namespace, environment_id)
-            origins = repository.origins()
-            here = missing.intersection([*origins, *frozenset().union(*origins.values())])
-            meant = here.union(*(origins.get(pack_id, ()) for pack_id in here))
-            found += [(repository, pack_id) for pack_id in sorted(meant)]
-            missing -= here
-    if missing:
-        raise StoreError(
-            "find", f"pack {min(missing)}", f"{store.location} has no pack with that id; `ls --packs` lists them"
-        )
+            places.append((repository, repository.origins()))
+    known = {pack_id for _, origins in places for pack_id in (*origins, *frozenset().union(*origins.values()))}
+    wanted = {_whole_id(text, known, store.location) for text in packs}
+    found: list[tuple[Repository, str]] = []
+    for repository, origins in places:
+        here = wanted.intersection([*origins, *frozenset().union(*origins.values())])
+        meant = here.union(*(origins.get(pack_id, ()) for pack_id in here))
+        found += [(repository, pack_id) for pack_id in sorted(meant)]
     return found
+
+
+def _whole_id(text: str, known: Collection[str], location: str) -> str:
+    """The id of a pack from its unique beginning. Raises StoreError."""
+    if text in known:
+        return text
+    found = sorted(pack_id for pack_id in known if pack_id.startswith(text)) if len(text) >= _SHORTEST_ID else []
+    if len(found) == 1:
+        return found[0]
+    if found:
+        detail = f"{len(found)} packs begin so, for example {found[0]} and {found[1]}; give more of the id"
+        raise StoreError("find", f"pack {text}", detail)
+    raise StoreError("find", f"pack {text}", f"{location} has no pack with that id; `ls --packs` lists them")
 
 
 def _milliseconds(when: datetime) -> float:
