@@ -53,14 +53,14 @@ test-benchmarks: $(VENV)/bench-ready
 test-instant: $(VENV)/test-ready
 	$(VENV)/bin/python -m pytest tests/instant
 
-# torch, vLLM and a second venv: 1.5 GB. The tests start the server 17 times, two at once; half a minute each, alone.
+# torch, vLLM and a second venv: 1.5 GB. The tests start the server 20 times, two at once; half a minute each, alone.
 test-vllm: $(VENV)/vllm-ready
 	$(VENV)/vllm/bin/python -m pytest -n 2 tests/vllm
 
-# Of those, five starts: both set-ups, both ways, a store that cannot be reached.
+# Of those, eight starts: both set-ups, both ways, a store that cannot be reached, `warm`.
 test-vllm-quick: $(VENV)/vllm-ready
 	$(VENV)/vllm/bin/python -m pytest -n 2 tests/vllm \
-		-k '(run-stock or background-gpu_mode or cannot_be_reached) and not another_workload'
+		-k '(run-stock or background-gpu_mode or cannot_be_reached or verified_store) and not another_workload'
 
 # torch and the frameworks: 1.5 GB of packages, models of some kilobytes.
 test-frameworks: $(VENV)/frameworks-ready $(VENV)/truss-ready
