@@ -70,6 +70,9 @@ class LoadReport(Report):
     the CPU or the C library."""
     instant: str = ""
     """``ready`` if later compilations may start instantly, else the reason why not; empty if it was not requested."""
+    commands: tuple[str, ...] = ()
+    """Command lines of the servers that saved the packs in the store, as far as they are recorded: at most five, the
+    latest last, without secrets."""
     autosave: str = ""
     """``on`` if a process saves later compilations, else the reason why not; empty if it was not requested."""
 

@@ -111,3 +111,16 @@ def test_program_without_an_address_is_run_until_it_ends(pod: Pod) -> None:
     started = program(pod, _PROGRAM)
     assert started.wait() == 0, started.log
     assert len(pod.stored()) == 1
+
+
+def test_options_that_differ_from_those_of_the_pod_that_saved_are_told(pod: Pod) -> None:
+    pod.server += ["--max-model-len", "512", "--api-key", "hunter2"]
+    assert warm(pod).wait() == 0
+    pod.empty_cache()
+    pod.server[-3] = "256"
+    started = warm(pod, FAKE_COMPILES="3", B10_READ_ONLY="1")
+    assert started.wait() == 4
+    assert "saved with --max-model-len 512, this server has --max-model-len 256" in started.log
+    explained = pod.command("explain").stdout
+    assert "--max-model-len 512 --api-key ***" in explained
+    assert "hunter2" not in explained

@@ -112,6 +112,8 @@ def _notes(found: Explanation) -> Iterator[str]:
     others = [name for name in found.elsewhere if not found.advice.startswith(f"set B10_NAMESPACE={name},")]
     if others:
         yield f"other namespaces with artifacts for this pod: {', '.join(others)} (B10_NAMESPACE)"
+    for command in found.commands:
+        yield f"saved by: {command}"
     for reason in found.rejected_packs:
         yield f"ignored: {reason}"
     if found.set_aside_packs:

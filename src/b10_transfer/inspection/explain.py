@@ -79,6 +79,8 @@ class Explanation:
     units: int
     files: int
     bytes: int
+    commands: tuple[str, ...]
+    """Command lines of the servers that saved the packs for this pod, at most five, the latest last."""
     rejected_packs: tuple[str, ...]
     """Why packs of this pod's environment are ignored: a line for each if they are few, else one line."""
     set_aside_packs: tuple[str, ...]
@@ -179,6 +181,7 @@ def _explain(config: Config, pod: Pod, deadline: Deadline) -> Explanation:
         units=amount.units,
         files=amount.files,
         bytes=amount.bytes,
+        commands=found.union.commands,
         rejected_packs=reasons(found.union),
         set_aside_packs=tuple(sorted(found.set_aside)),
         recalled_packs=tuple(sorted(found.recalled)),

@@ -11,6 +11,7 @@ from enum import Enum
 
 from ..config.launcher import LauncherConfig
 from ..config.per_pod import per_pod_variables
+from ..environment import command_line
 from ..local.supervision import Supervision
 from .interpreter import use_interpreter_of, use_interpreter_of_known_server
 from .monitor import Outputs
@@ -67,6 +68,7 @@ def run(
     config = LauncherConfig.from_environment()
     _warn_of_per_pod_variables()
     use_interpreter_of(arguments)
+    command_line.record(arguments)
     if "--enforce-eager" in arguments:
         logger.warning("--enforce-eager: vLLM compiles no graphs, so it uses none that are restored")
     signals, outputs = Signals(), outputs or Outputs()

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 
 from ..adapters import CacheRoot, all_adapters, named
 from ..config.per_pod import per_pod_variables
+from ..environment.command_line import saved_with
 from ..environment.frameworks import torch_build
 from ..environment.graph_caching import reason_off
 from ..errors import CacheError, ConfigurationError
 from ..local.usage import CacheReport, CacheUse
+from ..status import LoadReport
 
 _PLACES = ("HOME", "TMPDIR", "XDG_CACHE_HOME")
 """Variables that decide where caches are, beside those of the caches themselves."""
@@ -42,6 +44,12 @@ def why_compiled(caches: Sequence[CacheUse]) -> str:
     )
     names = per_pod_variables(os.environ)
     return f"{message}; also in vLLM's key, and set here: {', '.join(names)}" if names else message
+
+
+def with_command(message: str, load: LoadReport | None) -> str:
+    """A message, and the options in which this server differs from the one that saved."""
+    differences = saved_with(load.commands) if load is not None else ""
+    return f"{message}; {differences}" if differences else message
 
 
 def why_nothing_was_saved(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..config.launcher import LauncherConfig
+from ..environment import command_line
 from ..local.supervision import Supervision
 from .processtable import Process, environment_of, processes, read
 
@@ -156,6 +157,7 @@ class ExternalServer:
         # If a URL is configured, only a process at that port is the server.
         if found is None or (self._url is not None and not _same_port(self._url, address_of(found.arguments))):
             return None
+        command_line.record(found.arguments)
         # Its arguments are not logged: they may hold an API key.
         logger.info("found the server: process %d, %s", found.pid, address_of(found.arguments) or "without an address")
         return found

@@ -18,6 +18,7 @@ from ..adapters import CacheRoot, cache_roots
 from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..config.launcher import LauncherConfig
+from ..environment import command_line
 from ..errors import CacheError, printable
 from ..local import snapshot
 from ..local.aside import moved_aside, put_back_left
@@ -25,7 +26,7 @@ from ..local.supervision import Supervision
 from ..local.usage import CacheUse, Usage
 from ..operations import public as operations
 from ..status import LoadReport, OperationStatus
-from .explanation import why_compiled
+from .explanation import why_compiled, with_command
 from .fingerprint import fingerprint_of
 from .interpreter import use_interpreter_of
 from .processes import STOPPING, Signals, end_workers, why_not_started
@@ -108,6 +109,7 @@ class Warmer:
             A :class:`WarmExit`, or 128 + n if signal n has ended it.
         """
         use_interpreter_of(self._arguments)
+        command_line.record(self._arguments)
         self._signals = Signals()
         try:
             config = Config.from_environment(namespace=self._namespace, store=self._store)
@@ -147,7 +149,7 @@ class Warmer:
             logger.warning("the server has ended and left %d units unfinished", report.left_for_next_save)
         if report.read_only and compiled:
             logger.error("this pod cannot save what the server compiled")
-            return self._has_compiled(compiled, _new_units(roots, loaded))
+            return self._has_compiled(compiled, loaded, _new_units(roots, loaded))
         if not compiled and not loaded.restored and not loaded.already_present and not _artifacts(roots):
             logger.error("the server compiled nothing, and the store has nothing for this pod")
             return WarmExit.NOTHING
@@ -163,7 +165,7 @@ class Warmer:
             self._serve(roots)
             report = usage.report()
             if compiled := [cache for cache in report.caches if cache.compiled]:
-                return self._has_compiled(compiled, _new_units(roots, loaded))
+                return self._has_compiled(compiled, loaded, _new_units(roots, loaded))
             for line in (report.summary, *report.caches):
                 logger.info("%s", line)
             if report.warning:
@@ -171,8 +173,8 @@ class Warmer:
         logger.info("verified: a new replica compiles nothing")
         return WarmExit.DONE
 
-    def _has_compiled(self, caches: Sequence[CacheUse], units: Sequence[str]) -> WarmExit:
-        logger.error("a new replica compiles: %s", why_compiled(caches))
+    def _has_compiled(self, caches: Sequence[CacheUse], loaded: LoadReport, units: Sequence[str]) -> WarmExit:
+        logger.error("a new replica compiles: %s", with_command(why_compiled(caches), loaded))
         for name in units[:_MOST_LISTED]:
             logger.error("compiled: %s", printable(name))
         if len(units) > _MOST_LISTED:
@@ -293,7 +295,8 @@ class _Program:
 def _artifacts(roots: Sequence[CacheRoot]) -> list[str]:
     """The names of the units in the caches, without those of auxiliary caches."""
     found = snapshot.take(roots, Deadline("looking at the caches", _SCAN_DEADLINE_S))
-    return sorted(unit.name for unit in found.units if not unit.root.adapter.accompanies)
+    kinds = {unit.name: unit.root.adapter for unit in found.units}
+    return sorted(name for name, kind in kinds.items() if not kind.accompanies and not kind.is_deferred)
 
 
 def _new_units(roots: Sequence[CacheRoot], loaded: LoadReport) -> list[str]:

@@ -163,6 +163,7 @@ def _report_of_restored(restored: Restored, planned: LoadPlan, config: Config, r
         bytes=restored.bytes,
         packed_bytes=restored.packed_bytes,
         packs=tuple(sorted(restored.packs)),
+        commands=restored.union.commands,
     )
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from ..concurrency.deadline import Deadline
+from ..environment import command_line
 from ..errors import PackTooLargeError, SaveTooLargeError
 from ..local import snapshot
 from ..local.files import LocalUnit
@@ -97,7 +98,10 @@ class Publisher:
             snapshot.pack(left, writer, left_out)
             if writer.is_empty:
                 return None
-            return writer.finish(repository.namespace, repository.environment)
+            known = repository.environment
+            # Not of merged packs, which hold what several servers compiled.
+            environment = replace(known, recorded={**known.recorded, **command_line.recorded()})
+            return writer.finish(repository.namespace, environment)
 
 
 def _over_budget(units: int, error: PackTooLargeError) -> SaveTooLargeError:

@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from ..errors import PackError
+from ..environment import command_line
+from ..errors import PackError, printable
 from ..pack import Index, PackUnit
 from .order import published_ms
 
 _SETTLED_MS = 3_600_000
+_MOST_COMMANDS = 5
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,17 @@ class Union:
     """Ids of packs in which a load or ``verify`` found damage. They count until a save has checked them."""
     withheld: frozenset[str] = frozenset()
     """Names of units that were recalled, as far as they were looked up. The union may hold other versions of them."""
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """The recorded command lines of the servers that saved the latest packs, bounded and printable."""
+        found: dict[str, None] = {}
+        for pack in reversed(self.packs):
+            if text := pack.index.recorded.get(command_line.NAME, ""):
+                found[printable(text[: command_line.MOST_CHARACTERS])] = None
+            if len(found) == _MOST_COMMANDS:
+                break
+        return tuple(reversed(found))
 
     @property
     def ignored(self) -> int:

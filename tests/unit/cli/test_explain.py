@@ -179,6 +179,7 @@ def test_json_of_a_miss_is_complete(this_pod: Publisher) -> None:
         "units": 0,
         "files": 0,
         "bytes": 0,
+        "commands": [],
         "rejected_packs": [],
         "set_aside_packs": [],
         "recalled_packs": [],
