@@ -28,7 +28,8 @@ TOOLS = [
     "ninja>=1.11",
     "triton",
 ]
-"""What the tests import beside torch, and Triton for a build of torch for CPUs, which brings none. The extra ``test`` asks for a Triton that older torch does not accept."""
+"""What the tests import beside torch, and Triton for a build of torch for CPUs, which brings none. The extra ``test`` asks
+for a Triton that older torch does not accept."""
 TORCH_CHECKS = {
     "round trip of three models": "tests/integration/test_torch_round_trip.py",
     "sm_90 kernels at another path": "tests/integration/test_triton_relocation.py",
