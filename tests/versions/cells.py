@@ -28,7 +28,7 @@ TOOLS = [
     "ninja>=1.11",
     "triton",
 ]
-"""What the tests import beside torch, and Triton for a build of torch for CPUs, which brings none. The extra ``test`` asks
+"""What the tests import beside torch, and Triton, which builds of torch for CPUs do not bring. The extra ``test`` asks
 for a Triton that older torch does not accept."""
 TORCH_CHECKS = {
     "round trip of three models": "tests/integration/test_torch_round_trip.py",
