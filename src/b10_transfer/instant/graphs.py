@@ -16,9 +16,11 @@ import logging
 import pickle
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
 from typing import Any
 from unittest.mock import patch
 
+import torch
 import torch._functorch.config as functorch_config
 from torch._dynamo.precompile_context import PrecompileContext
 from torch._functorch._aot_autograd import autograd_cache
@@ -66,7 +68,9 @@ def _ordinary_key(*arguments: Any, **options: Any) -> Any:
         return _key(*arguments, **options)
     given = inspect.signature(_key).bind(*arguments, **options).arguments
     config = dataclasses.replace(given.pop("config"), precompile_backend_id=None)
-    attributes = vars(getattr(given["mod"], "gm", given["mod"]))
+    graph = getattr(given["mod"], "gm", given["mod"])
+    _is_looked_up.set(not _has_operators_of_others(graph))
+    attributes = vars(graph)
     name = attributes.pop("_backend_id", None)
     try:
         return _key(**given, config=config)
@@ -74,9 +78,27 @@ def _ordinary_key(*arguments: Any, **options: Any) -> Any:
         attributes["_backend_id"] = name
 
 
+_is_looked_up: ContextVar[bool] = ContextVar("is_looked_up", default=False)
+"""Whether the key that this thread has computed names all that its graph does."""
+_NAMESPACES = ("aten", "prim", "prims")
+
+
+def _has_operators_of_others(graph: torch.nn.Module) -> bool:
+    """Whether a graph calls operators that are not torch's own.
+
+    AOTAutograd replaces some by what their Python code does, which is not in its key.
+    """
+    operators = (torch._ops.OpOverload, torch._ops.OpOverloadPacket)
+    targets = (node.target for part in graph.modules() for node in getattr(getattr(part, "graph", None), "nodes", ()))
+    names = (str(target) for target in targets if isinstance(target, operators))
+    return any(name.partition(".")[0] not in _NAMESPACES for name in names)
+
+
 @functools.wraps(_look_up)
 def _lookup(*arguments: Any, **options: Any) -> Any:
     """The entry that a warm start finds; a package that records is given the graph when it is loaded."""
+    if recording.get() is not None and not _is_looked_up.get():
+        return None
     found = _look_up(*arguments, **options)
     config = inspect.signature(_look_up).bind(*arguments, **options).arguments["aot_config"]
     backend = getattr(config, "precompile_backend_id", None)
