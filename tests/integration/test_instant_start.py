@@ -43,6 +43,7 @@ def start(home: Path, store: Path) -> Any:
     environment = os.environ | variables | places
     done = subprocess.run([sys.executable, str(program)], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert "not saved" not in done.stderr  # the save has published the trace that it wrote
     return json.loads(done.stdout.splitlines()[-1])
 
 

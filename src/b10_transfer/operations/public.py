@@ -261,22 +261,25 @@ def save(
     from . import save as saving  # a load does not pay for the import
 
     published: list[str] = []
+    began_ns = [time.time_ns()]
+    """The last of them is after the traces were written: this save publishes those, too."""
 
     def operate(deadline: Deadline, _deliver: object) -> SaveReport:
         config = Config.from_environment(namespace=namespace, store=store)
         try:
             deadline.check("writing traces")
             instant_start.flush()
+            began_ns.append(time.time_ns())
             return saving.save(config, deadline, published.append)
         finally:
             compile_once.release(config, deadline, session)
 
-    started, began_ns = time.perf_counter(), time.time_ns()
+    started = time.perf_counter()
     report = attempt_operation("save", deadline_s, operate, SaveReport, observe)
     if published and not report.packs:  # it failed after some packs, or while it compacted
         reason = f"{report.reason}; before that some units were {saving.published_as(published)}"
         report = replace(report, reason=reason, packs=tuple(published), pack=published[-1])
-    exit_warning.saved(report, began_ns)
+    exit_warning.saved(report, began_ns[-1])
     return finish("save", report, started)
 
 
