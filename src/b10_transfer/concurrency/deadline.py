@@ -103,9 +103,12 @@ def run_until_delivered(deadline: Deadline, function: Callable[[Callable[[T], No
     results: list[T] = []
     failures: list[BaseException] = []
 
+    def wait() -> None:
+        thread.join(deadline.remaining_s)
+
     def deliver(result: T) -> None:
         results.append(result)
-        atexit.register(lambda: thread.join(deadline.remaining_s))
+        atexit.register(wait)
         done.set()
 
     def work() -> None:
@@ -117,6 +120,7 @@ def run_until_delivered(deadline: Deadline, function: Callable[[Callable[[T], No
             if results:
                 logger.warning("%s: the part after its result failed: %s", deadline.operation, error)
         finally:
+            atexit.unregister(wait)
             done.set()
 
     thread = threading.Thread(target=work, name=f"b10-transfer-{deadline.operation}", daemon=True)
