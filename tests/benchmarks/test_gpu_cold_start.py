@@ -45,7 +45,8 @@ def test_restored_start_of_the_tiny_model_compiles_nothing_and_has_the_cold_outp
     restored = results.find(start="restored", what="files restored")
     saved = results.find(start="cold", what="files saved")
     assert restored and saved
-    assert restored.values == saved.values
+    # A load does not count the precompiled header and the file beside it: it restores them after it has returned.
+    assert restored.values == (saved.values[0] - 2,)
     assert "open" in results.notes
 
 

@@ -147,11 +147,13 @@ def test_command_warns_that_what_was_restored_is_for_another_workload(cold_start
 
 
 def _artifacts(start: Start) -> list[Path]:
-    """What the load has put in place."""
+    """What the load has put in place before it returned: all but precompiled headers."""
     return [
         start.pod.root / path
         for path, time_ns in start.pod.files().items()
-        if time_ns < start.began_ns and ("/torch_compile_cache/" in path or "/torchinductor_" in path)
+        if time_ns < start.began_ns
+        and ("/torch_compile_cache/" in path or "/torchinductor_" in path)
+        and "/precompiled_headers/" not in path
     ]
 
 
