@@ -24,6 +24,7 @@ TOOLS = [
     "pytest-xdist>=3.6",
     "hypothesis>=6.120",
     "numpy",
+    "pyyaml",
     "setuptools>=77",
     "ninja>=1.11",
     "triton",

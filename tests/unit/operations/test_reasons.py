@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from b10_transfer import OperationStatus, load, save
@@ -85,10 +87,10 @@ def test_unreadable_home_is_one_warning(
 
     lstat = os.lstat
 
-    def refuse(path: str) -> os.stat_result:
+    def refuse(path: str, **options: Any) -> os.stat_result:
         if str(path).startswith(f"{isolated_env.home}/"):
             raise PermissionError(13, "Permission denied", path)
-        return lstat(path)
+        return lstat(path, **options)
 
     monkeypatch.setattr(os, "lstat", refuse)
     load()
