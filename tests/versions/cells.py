@@ -134,10 +134,10 @@ def _environment(python: str, torch: str) -> Iterator[tuple[Path, Path]]:
             command = [str(interpreter), "-m", "pip", "--disable-pip-version-check", "-qq", "install", *packages]
             if subprocess.run(command).returncode:
                 raise NotInstallableError(" ".join(packages))
-        for name in ("tests", "docs", "examples", "tools"):
-            shutil.copytree(PROJECT / name, folder / "project" / name)
-        for name in ("pyproject.toml", "README.md", "CHANGELOG.md"):
-            shutil.copy(PROJECT / name, folder / "project")
+        left_out = shutil.ignore_patterns(
+            ".venv*", ".git", ".*_cache", ".hypothesis", "dist", "build", "__pycache__", "*.so"
+        )
+        shutil.copytree(PROJECT, folder / "project", ignore=left_out)
         yield interpreter, folder
 
 
