@@ -1,4 +1,4 @@
-"""A program that restores its own caches and does as it is told, line by line, on stdin.
+"""A program that restores its own caches and then executes commands, one for each line of stdin.
 
 ``load [autosave]``, ``save``, ``compile NAME``, ``fork`` (the child goes on with the next lines, and the parent waits
 for it), ``orphan`` (the same, but the parent ends). It prints each line when it is done. At the end of stdin it ends.

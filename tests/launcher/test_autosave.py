@@ -17,7 +17,7 @@ _PROGRAM = str(Path(__file__).with_name("program.py"))
 
 
 class Program:
-    """A program that is told what to do."""
+    """A running program.py, which executes the commands that a test sends."""
 
     def __init__(self, pod: Pod, **variables: str) -> None:
         self.process = subprocess.Popen(

@@ -206,9 +206,7 @@ def read_instant(override: bool | None = None, environ: Mapping[str, str] | None
     Raises:
         ConfigurationError: The value is neither 0 nor 1.
     """
-    if override is not None:
-        return override
-    return EnvReader(os.environ if environ is None else environ).flag("B10_INSTANT", default=False)
+    return _read_switch("B10_INSTANT", override, environ)
 
 
 def read_autosave(override: bool | None = None, environ: Mapping[str, str] | None = None) -> bool:
@@ -221,9 +219,13 @@ def read_autosave(override: bool | None = None, environ: Mapping[str, str] | Non
     Raises:
         ConfigurationError: The value is neither 0 nor 1.
     """
+    return _read_switch("B10_AUTOSAVE", override, environ)
+
+
+def _read_switch(name: str, override: bool | None, environ: Mapping[str, str] | None) -> bool:
     if override is not None:
         return override
-    return EnvReader(os.environ if environ is None else environ).flag("B10_AUTOSAVE", default=False)
+    return EnvReader(os.environ if environ is None else environ).flag(name, default=False)
 
 
 def read_deadline(override: float | None = None, environ: Mapping[str, str] | None = None) -> float:
