@@ -11,7 +11,6 @@ import click
 from ..errors import printable
 from ..inspection.explain import Explanation, Neighbour, explain
 from ..inspection.pods import PodDescription
-from ..repository.ignored import few
 from .console import (
     ExitCode,
     age,
@@ -116,10 +115,9 @@ def _notes(found: Explanation) -> Iterator[str]:
         yield f"saved by: {command}"
     for reason in found.rejected_packs:
         yield f"ignored: {reason}"
-    if found.set_aside_packs:
-        yield f"set aside as damaged: {few(found.set_aside_packs)}"
-    if found.recalled_packs:
-        yield f"recalled by an operator: {few(found.recalled_packs)}"
+    yield from (f"ignored: {mark}" for mark in found.marks)
+    if (more := len(found.set_aside_packs) + len(found.recalled_packs) - len(found.marks)) > 0:
+        yield f"{count(more, 'more pack')} {'was' if more == 1 else 'were'} set aside; `ls --packs` lists all"
     for error in found.errors:
         yield f"warning: not compared, {error}"
     if found.per_pod_variables:
@@ -133,10 +131,10 @@ def _print_neighbour(found: Explanation, neighbour: Neighbour) -> None:
     where = "" if neighbour.namespace == found.namespace else f"namespace {neighbour.namespace}, "
     published = f"{count(neighbour.packs, 'pack')}, newest {age(time.time() - neighbour.newest_s)} ago"
     if neighbour.differences is None:
-        _print_line(f"\n{where}{neighbour.id[:12]} ({published}): the store has no description of it")
+        _print_line(f"\n{where}{neighbour.id} ({published}): the store has no description of it")
         return
     differ, whole = len(neighbour.differences), len(found.parts)
-    _print_line(f"\n{where}{neighbour.id[:12]} ({published}): {differ} of {whole} parts differ")
+    _print_line(f"\n{where}{neighbour.id} ({published}): {differ} of {whole} parts differ")
     print_facts([(difference.part, difference.text) for difference in neighbour.differences])
 
 

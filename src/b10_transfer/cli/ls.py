@@ -122,7 +122,7 @@ def _print_packs(inventory: Inventory) -> None:
             str(pack.units),
             str(pack.files),
             size(pack.packed_bytes),
-            f"{pack.state}: {pack.why}" if pack.why else pack.state,
+            _state(pack, now),
         )
         for found in inventory.environments
         for pack in found.packs
@@ -131,6 +131,13 @@ def _print_packs(inventory: Inventory) -> None:
     headings = ("NAMESPACE", "ENVIRONMENT", "PACK", "PUBLISHED", "UNITS", "FILES", "SIZE", "STATE")
     print_table(headings, rows, title=inventory.store)
     print_more(len(others) - MOST_ROWS, "packs that cannot be used; --json lists all")
+
+
+def _state(pack: StoredPack, now: float) -> str:
+    """For example ``recalled 2 h ago by root@pod: wrong results``."""
+    when = "" if pack.marked_s is None else f" {age(now - pack.marked_s)} ago"
+    by = f" by {pack.marked_by}" if pack.marked_by else ""
+    return f"{pack.state}{when}{by}" + (f": {pack.why}" if pack.why else "")
 
 
 def _is_sound(pack: StoredPack) -> bool:

@@ -23,18 +23,20 @@ from .console import (
     store_options,
 )
 
+TIME = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
+
 
 @click.command("recall")
 @click.argument("packs", nargs=-1, metavar="[PACK]...")
 @click.option(
     "--since",
-    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]),
+    type=TIME,
     metavar="TIME",
     help="Also every pack published to the namespace since 2026-11-23 or 2026-11-23T14:00 (local time).",
 )
 @click.option("--dry-run", is_flag=True, help="Only show which packs would be recalled.")
 @click.option("--yes", is_flag=True, help="With --since: do not ask on a terminal.")
-@click.option("--why", default="", metavar="TEXT", help="The reason, stored with the mark and shown by `ls --packs`.")
+@click.option("--why", default="", metavar="TEXT", help="The reason, shown wherever the pack's state is.")
 @store_options
 @deadline_option
 @json_option
@@ -60,6 +62,7 @@ def command(
 
     No pack is deleted. Pods that start from now on do not restore these packs. A pod that restored one earlier does not
     publish its content again, but still runs it: restart that pod. `reinstate` undoes a recall.
+    The mark names the user and the host that made it.
 
     On a terminal, --since shows the packs and asks first.
     """
@@ -77,23 +80,25 @@ def command(
             return bounded("recall", work, deadline_s=deadline_s, observe=observe)
 
     if since is not None and not (dry_run or yes or as_json) and sys.stdin.isatty():
-        _confirm(do(pretend=True))
+        confirm(do(pretend=True), "recall")
     marked = do(pretend=dry_run)
     if as_json:
         print_json(marked)
     else:
-        _print(marked, "would be recalled" if dry_run else "recalled")
+        print_marked(marked, "would be recalled" if dry_run else "recalled")
         if not marked:
             click.echo("nothing to recall: these packs are recalled already")
     context.exit(ExitCode.OK)
 
 
-def _confirm(found: list[Marked]) -> None:
-    _print(found, "to be recalled", err=True)
+def confirm(found: list[Marked], verb: str) -> None:
+    """Show packs on a terminal, and ask whether to change their marks."""
+    print_marked(found, f"to be {verb}ed" if verb[-1] != "e" else f"to be {verb}d", err=True)
     if found:
-        click.confirm(f"Recall {count(len(found), 'pack')}?", abort=True, err=True)
+        click.confirm(f"{verb.capitalize()} {count(len(found), 'pack')}?", abort=True, err=True)
 
 
-def _print(packs: list[Marked], state: str, *, err: bool = False) -> None:
+def print_marked(packs: list[Marked], state: str, *, err: bool = False) -> None:
+    """Print a line for each pack."""
     for one in packs:
         click.echo(f"{one.pack} of namespace {one.namespace}, environment {one.environment_id}: {state}", err=err)

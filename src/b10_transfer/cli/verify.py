@@ -66,7 +66,7 @@ def command(
     else:
         if failed:
             shown = failed[-MOST_ROWS:]  # the newest
-            rows = [(found.namespace, found.id[:12], pack.id, f"{pack.state}: {pack.why}") for found, pack in shown]
+            rows = [(found.namespace, found.id, pack.id, f"{pack.state}: {pack.why}") for found, pack in shown]
             print_table(("NAMESPACE", "ENVIRONMENT", "PACK", "STATE"), rows, title=inventory.store)
             print_more(len(failed) - len(shown), "packs that fail; --json lists all")
         total = size(sum(pack.packed_bytes for _, pack in every))

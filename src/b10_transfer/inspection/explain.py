@@ -19,29 +19,20 @@ from ..errors import (
 )
 from ..pack import PackUnit
 from ..repository.catalogue import Amount, Catalogue, collect_errors
-from ..repository.ignored import reasons
+from ..repository.ignored import MOST_LINES, reasons
+from ..repository.listing import Listed
 from ..repository.repository import ReadRepository
 from ..repository.siblings import describe
 from ..repository.union import Union
 from ..status import OperationStatus
 from . import forecast
 from .bounded import Observer, bounded, open_store
+from .differences import Difference, compare
 from .forecast import Forecast
 from .pods import Pod, PodDescription, this_pod
 
 _NEAREST = 3
 """At most this many environments are shown, so that an explanation fits one screen."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One part of the key in which the store and this pod differ."""
-
-    part: str
-    store: str
-    pod: str
-    text: str
-    """The difference in words, for people."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +75,11 @@ class Explanation:
     rejected_packs: tuple[str, ...]
     """Why packs of this pod's environment are ignored: a line for each if they are few, else one line."""
     set_aside_packs: tuple[str, ...]
-    """Ids of packs that a save found damaged."""
+    """Ids of packs that a save found damaged, or that were pruned."""
     recalled_packs: tuple[str, ...]
     """Ids of packs that an operator recalled."""
+    marks: tuple[str, ...]
+    """Who recalled, pruned or set aside packs, when and why: a line for each of the latest three."""
     nearest: tuple[Neighbour, ...]
     """The most similar other environments, fewest differences first. Empty if there is something for this pod."""
     more: int
@@ -145,6 +138,7 @@ class _Found:
     """Units of the caches that B10_CACHES selects."""
     set_aside: frozenset[str]
     recalled: frozenset[str]
+    marks: tuple[str, ...]
     nearest: tuple[Neighbour, ...]
     more: int
     elsewhere: tuple[str, ...]
@@ -185,6 +179,7 @@ def _explain(config: Config, pod: Pod, deadline: Deadline) -> Explanation:
         rejected_packs=reasons(found.union),
         set_aside_packs=tuple(sorted(found.set_aside)),
         recalled_packs=tuple(sorted(found.recalled)),
+        marks=found.marks,
         nearest=found.nearest,
         more=found.more,
         elsewhere=found.elsewhere,
@@ -222,11 +217,25 @@ def _search(
         usable=usable,
         set_aside=listed.set_aside - listed.recalled,
         recalled=listed.recalled,
+        marks=_marks(repository, listed),
         nearest=tuple(nearest),
         more=more,
         elsewhere=tuple(elsewhere),
         errors=tuple(errors),
     )
+
+
+def _marks(repository: ReadRepository, listed: Listed) -> tuple[str, ...]:
+    """A line for each of the latest marks."""
+    found = repository.marks_of(listed.set_aside, listed, MOST_LINES)
+    latest = sorted(found.items(), key=lambda one: one[1].time_s, reverse=True)[:MOST_LINES]
+    return tuple(f"pack {pack_id} was {_state_of(pack_id, listed)} {mark}" for pack_id, mark in latest)
+
+
+def _state_of(pack_id: str, listed: Listed) -> str:
+    if pack_id in listed.recalls:
+        return "recalled"
+    return "pruned" if pack_id in listed.pruned else "set aside as damaged"
 
 
 def _nearest(catalogue: Catalogue, namespace: str, pod: Environment, errors: list[str]) -> tuple[list[Neighbour], int]:
@@ -265,33 +274,6 @@ def _live_packs(catalogue: Catalogue, namespace: str, environment_id: str) -> li
     """When each pack was published that no mark excludes. It reads no pack."""
     repository = catalogue.repository(namespace, environment_id)
     return [info.modified_s for info in repository.look().usable.values()]
-
-
-def compare(store: Mapping[str, str], pod: Mapping[str, str]) -> tuple[Difference, ...]:
-    """The parts in which two keys differ, in the order of the pod's."""
-    names = [*pod, *(name for name in sorted(store) if name not in pod)]
-    return tuple(
-        Difference(name, store.get(name, ""), pod.get(name, ""), _in_words(name, store.get(name), pod.get(name)))
-        for name in names
-        if store.get(name) != pod.get(name)
-    )
-
-
-def _in_words(part: str, store: str | None, pod: str | None) -> str:
-    if part == "cpu features" and store is not None and pod is not None:
-        stored, own = set(store.split()), set(pod.split())
-        words = [
-            f"{has} {' '.join(sorted(extra))}"
-            for has, extra in (("this pod lacks", stored - own), ("this pod also has", own - stored))
-            if extra
-        ]
-        return "; ".join(words) or f"store has {store!r}, this pod {pod!r}"
-    return f"store has {_shown(store)}, this pod {_shown(pod)}"
-
-
-def _shown(value: str | None) -> str:
-    """A part's value in words. Another version of this package may lack a part."""
-    return "no such part" if value is None else value or "none"
 
 
 _NEXT_SAVE = "nothing is to be done: the next save from a pod that has compiled publishes the units again"

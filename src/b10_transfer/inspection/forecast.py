@@ -45,7 +45,7 @@ def read_stored(store: ReadStore, config: Config, environment: Environment, dead
     repository = catalogue.repository(config.namespace, environment.id)
     union = repository.union()
     recalled = repository.recalled_content(union)
-    union = replace(union, withheld=frozenset(recalled))
+    union = repository.with_note(replace(union, withheld=frozenset(recalled)))
     results = {name: collected_results(repository, union, name) for name in union.units}
     read_only = store.facts().read_only
     siblings = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
@@ -66,12 +66,9 @@ def recall(
     """
     _require_key(config)
     chosen = _find(store, config, deadline, packs)
-    if since is not None:
-        for environment_id in Catalogue(store, config, deadline).environments(config.namespace):
-            repository = _repository(store, config, deadline, config.namespace, environment_id)
-            published_ids = sorted(frozenset().union(*repository.origins().values()))
-            since_ms = _milliseconds(since)
-            chosen += [(repository, pack_id) for pack_id in published_ids if published_ms(pack_id) >= since_ms]
+    for repository in _repositories(store, config, deadline) if since is not None else ():
+        published_ids = sorted(frozenset().union(*repository.origins().values()))
+        chosen += [(repository, pack_id) for pack_id in published_ids if _is_since(pack_id, since)]
     if pretend:
         return [
             _marked(repository, pack_id)
@@ -83,7 +80,15 @@ def recall(
     return [_marked(repository, pack_id) for repository, pack_id in chosen if repository.recall(pack_id, why)]
 
 
-def reinstate(store: Store, config: Config, deadline: Deadline, packs: Collection[str]) -> list[Marked]:
+def reinstate(
+    store: Store,
+    config: Config,
+    deadline: Deadline,
+    packs: Collection[str] = (),
+    *,
+    since: datetime | None = None,
+    pretend: bool = False,
+) -> list[Marked]:
     """Remove all marks of packs: of ``recall``, of ``prune``, and of saves that found them damaged.
 
     Args:
@@ -91,15 +96,31 @@ def reinstate(store: Store, config: Config, deadline: Deadline, packs: Collectio
         config: The settings of this pod.
         deadline: Of the operation.
         packs: Ids of packs in any namespace, or their unique beginnings.
+        since: Also remove the recalls, but no other marks, of every pack of the configured namespace that was published
+            since this time. This reverts a recall since the same time.
+        pretend: Whether to change nothing. Default: false.
 
     Returns:
-        The packs whose marks were removed.
+        The packs whose marks were removed, or would be.
 
     Raises:
         StoreError: One of the packs does not exist. Then no mark is removed.
     """
-    chosen = _find(store, config, deadline, packs)
-    return [_marked(repository, pack_id) for repository, pack_id in chosen if repository.reinstate(pack_id)]
+    chosen = [(repository, pack_id, False) for repository, pack_id in _find(store, config, deadline, packs)]
+    for repository in _repositories(store, config, deadline) if since is not None else ():
+        recalled = sorted(repository.look().recalled)
+        chosen += [(repository, pack_id, True) for pack_id in recalled if _is_since(pack_id, since)]
+    if pretend:
+        return [
+            _marked(repository, pack_id)
+            for repository, pack_id, _ in chosen
+            if repository.look().mark_of(pack_id) is not None
+        ]
+    return [
+        _marked(repository, pack_id)
+        for repository, pack_id, only_recalls in chosen
+        if repository.reinstate(pack_id, only_recalls=only_recalls)
+    ]
 
 
 def mark_damaged(store: Store, config: Config, deadline: Deadline, inventory: Inventory) -> None:
@@ -139,6 +160,16 @@ def _whole_id(text: str, known: Collection[str], location: str) -> str:
         detail = f"{len(found)} packs begin so, for example {found[0]} and {found[1]}; give more of the id"
         raise StoreError("find", f"pack {text}", detail)
     raise StoreError("find", f"pack {text}", f"{location} has no pack with that id; `ls --packs` lists them")
+
+
+def _is_since(pack_id: str, since: datetime | None) -> bool:
+    return since is not None and published_ms(pack_id) >= _milliseconds(since)
+
+
+def _repositories(store: Store, config: Config, deadline: Deadline) -> Iterator[Repository]:
+    """Those of the configured namespace."""
+    for environment_id in Catalogue(store, config, deadline).environments(config.namespace):
+        yield _repository(store, config, deadline, config.namespace, environment_id)
 
 
 def _milliseconds(when: datetime) -> float:

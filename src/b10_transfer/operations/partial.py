@@ -54,7 +54,8 @@ def missing_packs(union: Union, caches: Collection[str]) -> list[Cause]:
     if union.unread:
         causes.append(Cause(f"{len(union.unread)} older packs are not read", None))
     if withheld := _absent(union.withheld, union, caches):
-        causes.append(Cause(f"{len(withheld)} were recalled", withheld))
+        note = f" ({union.recall_note})" if union.recall_note else ""
+        causes.append(Cause(f"{len(withheld)} {'was' if len(withheld) == 1 else 'were'} recalled{note}", withheld))
     return causes
 
 

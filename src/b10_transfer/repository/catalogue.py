@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..concurrency.deadline import Deadline
 from ..config import Config, is_namespace
@@ -14,6 +14,7 @@ from ..pack import Limits, PackUnit
 from ..stores.base import ObjectInfo, ReadStore
 from .ignored import DAMAGED, NOT_READ, state_of
 from .layout import VERSION, is_environment_id, last
+from .marks import Mark
 from .repository import ReadRepository
 from .signing import trusted_keys
 from .union import Pack, Rejected, Union
@@ -21,8 +22,8 @@ from .union import Pack, Rejected, Union
 USABLE, SET_ASIDE, RECALLED, PRUNED, SUPERSEDED = "usable", "set aside", "recalled", "pruned", "superseded"
 _WHY = {
     SET_ASIDE: "a save found it damaged",
-    RECALLED: "by an operator",
-    PRUNED: "it is deleted when the grace period is over",
+    RECALLED: "no reason was given",
+    PRUNED: "no reason was given",
     NOT_READ: "a load opens the newest packs only",
 }
 LEAVING = (PRUNED, SUPERSEDED)
@@ -66,6 +67,10 @@ class StoredPack:
     """Id of a merged pack that holds all of it; empty if there is none."""
     recalled_in_part: bool = False
     """Whether it is a merged pack of which something was recalled, and counts as absent."""
+    marked_by: str = ""
+    """User and host that recalled or pruned it; empty if unknown."""
+    marked_s: float | None = None
+    """When it was recalled, pruned or set aside, in seconds since 1970 on the store's clock."""
 
     @property
     def is_damaged(self) -> bool:
@@ -176,7 +181,12 @@ class Catalogue:
         known |= {rejected.id: rejected for rejected in union.rejected}
         known |= dict.fromkeys(union.unread, NOT_READ)
         # What was listed and is not known has been deleted since.
-        packs = tuple(_described(id_, info, known[id_], union) for id_, info in listed.packs.items() if id_ in known)
+        marks = repository.marks_of(listed.packs, listed)
+        packs = tuple(
+            _described(id_, info, known[id_], union, marks.get(id_))
+            for id_, info in listed.packs.items()
+            if id_ in known
+        )
         stored = [unit for _pack, unit in union.units.values()]
         caches = sorted({unit.name.partition("/")[0] for unit in stored})
         together = Amount.of(stored)
@@ -234,7 +244,9 @@ def collect_errors(errors: list[str]) -> Iterator[None]:
         errors.append(str(error))
 
 
-def _described(pack_id: str, info: ObjectInfo, pack: Pack | Rejected | str, union: Union) -> StoredPack:
+def _described(
+    pack_id: str, info: ObjectInfo, pack: Pack | Rejected | str, union: Union, mark: Mark | None
+) -> StoredPack:
     """A pack as it was listed, with what reading it has shown; or its state, if that kept it from being read."""
     if isinstance(pack, Pack):
         amount = Amount.of(pack.index.units)
@@ -252,5 +264,8 @@ def _described(pack_id: str, info: ObjectInfo, pack: Pack | Rejected | str, unio
             recalled_in_part=union.holds_recalled(pack),
         )
     if isinstance(pack, str):
-        return StoredPack(pack_id, pack, _WHY[pack], info.modified_s, info.size_bytes)
+        stored = StoredPack(pack_id, pack, _WHY[pack], info.modified_s, info.size_bytes)
+        if mark is None:
+            return stored
+        return replace(stored, why=mark.why or stored.why, marked_by=mark.who, marked_s=mark.time_s)
     return StoredPack(pack_id, state_of(pack.error), pack.error.detail, info.modified_s, info.size_bytes)

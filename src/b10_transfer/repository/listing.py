@@ -62,6 +62,18 @@ class Listed:
         return frozenset(self.recalls)
 
     @property
+    def latest_recall(self) -> ObjectInfo | None:
+        """The mark of the latest recall; None if nothing is recalled."""
+        marks = [recall.info for recalls in self.recalls.values() for recall in recalls]
+        return max(marks, key=lambda info: info.modified_s, default=None)
+
+    def mark_of(self, pack_id: str) -> ObjectInfo | None:
+        """The latest mark that sets a pack aside: of a recall, else of a prune, else of damage."""
+        recalls = [recall.info for recall in self.recalls.get(pack_id, ())]
+        latest = max(recalls, key=lambda info: info.modified_s, default=None)
+        return latest or self.pruned.get(pack_id) or self.damaged.get(pack_id)
+
+    @property
     def set_aside(self) -> frozenset[str]:
         """Ids of the packs that are ignored: damaged, pruned or recalled."""
         return frozenset((*self.damaged, *self.pruned, *self.recalls))

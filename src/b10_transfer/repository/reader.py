@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -24,6 +24,7 @@ from ..stores.base import ObjectInfo, ReadStore
 from .admission import admit, check_content
 from .layout import Place, Recall, packs_by_id
 from .listing import Listed
+from .marks import MOST_READ, Mark, read_mark
 from .order import named
 from .signing import Trust
 from .union import Pack, Rejected, Union
@@ -93,6 +94,7 @@ class ReadRepository:
             listed.recalled,
             tuple(reversed(unread)),
             frozenset(listed.suspected),
+            latest_recall=listed.latest_recall,
         )
 
     def each(self) -> Iterator[Pack | Rejected]:
@@ -155,7 +157,23 @@ class ReadRepository:
         """The same union with the names of recalled units, from at most 16 recalled packs, the newest."""
         if not union.recalled:
             return union
-        return replace(union, withheld=frozenset(self.recalled_content(union, _MOST_RECALLED_NAMED)))
+        return self.with_note(replace(union, withheld=frozenset(self.recalled_content(union, _MOST_RECALLED_NAMED))))
+
+    def with_note(self, union: Union) -> Union:
+        """The same union with who made the latest recall, when and why, if units are withheld."""
+        if union.latest_recall is None or not union.withheld:
+            return union
+        return replace(union, recall_note=str(read_mark(self._store, union.latest_recall)))
+
+    def marks_of(self, pack_ids: Iterable[str], listed: Listed, most: int = MOST_READ) -> dict[str, Mark]:
+        """Who set packs aside, when and why. Only the latest ``most`` marks are read; the others have only a time."""
+        found = [(pack_id, info) for pack_id in pack_ids if (info := listed.mark_of(pack_id)) is not None]
+        found.sort(key=lambda one: one[1].modified_s, reverse=True)
+        marks = {pack_id: Mark(info.modified_s) for pack_id, info in found[most:]}
+        for pack_id, info in found[:most]:
+            self._deadline.check(f"reading marks in {self._store.location}")
+            marks[pack_id] = read_mark(self._store, info)
+        return marks
 
     def recalled_content(self, union: Union, most: int | None = None) -> dict[str, set[Content]]:
         """The content of the recalled packs, by unit. Pods that have restored it must not publish it again.

@@ -8,7 +8,6 @@ only when the union is the same without it, or when an operator pruned it (:mod:
 from __future__ import annotations
 
 import io
-import json
 import logging
 from collections.abc import Iterable, Sequence
 from typing import BinaryIO
@@ -23,6 +22,7 @@ from ..errors import (
 from ..pack import Budget, Limits
 from ..stores.base import ObjectInfo, Store
 from .listing import Listed
+from .marks import content_of, operator
 from .order import id_behind, new_id
 from .reader import Content, ReadRepository
 from .signing import SigningKey, Trust
@@ -102,19 +102,19 @@ class Repository(ReadRepository):
         With a signing key the recall is signed.
         """
         signature = self._signer.sign_recall(self._place.folder, pack_id) if self._signer is not None else ""
-        return self._mark(self._place.recalled(pack_id, signature), pack_id, why)
+        return self._mark(self._place.recalled(pack_id, signature), pack_id, why, operator())
 
-    def reinstate(self, pack_id: str) -> bool:
-        """Remove whatever mark sets a pack aside; False if there was none."""
+    def reinstate(self, pack_id: str, *, only_recalls: bool = False) -> bool:
+        """Remove whatever mark sets a pack aside, or only those of recalls; False if there was none."""
         listed = Listed.of(*self._store.list_each(self._place.listed))
-        marks = [self._place.damaged(pack_id), self._place.pruned(pack_id)]
+        marks = [] if only_recalls else [self._place.damaged(pack_id), self._place.pruned(pack_id)]
         marks += [recall.info.name for recall in listed.recalls.get(pack_id, ())]
         removed = [self._writable.delete(mark) for mark in marks]
         return any(removed)
 
     def prune(self, pack_id: str, why: str) -> bool:
         """Have loads ignore a pack until it is deleted; False if it was marked so already."""
-        return self._mark(self._place.pruned(pack_id), pack_id, why)
+        return self._mark(self._place.pruned(pack_id), pack_id, why, operator())
 
     def delete(self, pack_ids: Sequence[str], listed: Listed) -> None:
         """Delete packs in this order, and then what marks them: without its mark a pack would count again.
@@ -150,8 +150,8 @@ class Repository(ReadRepository):
         listed = self._store.list(self._place.folder)
         return next((info for info in listed if info.name == self._place.description), None)
 
-    def _mark(self, name: str, pack_id: str, why: str) -> bool:
-        return self._writable.create(name, io.BytesIO(json.dumps({"pack": pack_id, "why": why}).encode()))
+    def _mark(self, name: str, pack_id: str, why: str, who: str = "") -> bool:
+        return self._writable.create(name, io.BytesIO(content_of(pack_id, why, who=who)))
 
     def _is_there(self, pack_id: str) -> bool:
         source = self._store.open(self._place.pack(pack_id))

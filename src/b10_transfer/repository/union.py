@@ -14,6 +14,7 @@ from functools import cached_property
 from ..environment import command_line
 from ..errors import PackError, printable
 from ..pack import Index, PackUnit
+from ..stores.base import ObjectInfo
 from .order import published_ms
 
 _SETTLED_MS = 3_600_000
@@ -74,6 +75,10 @@ class Union:
     """Ids of packs in which a load or ``verify`` found damage. They count until a save has checked them."""
     withheld: frozenset[str] = frozenset()
     """Names of units that were recalled, as far as they were looked up. The union may hold other versions of them."""
+    latest_recall: ObjectInfo | None = None
+    """The mark of the latest recall."""
+    recall_note: str = ""
+    """When and why that was, and who did it, if ``withheld`` was looked up."""
 
     @property
     def commands(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import pytest
 from b10_transfer import load, save
 from b10_transfer.cli.main import COMMANDS
 from b10_transfer.environment import detect
-from b10_transfer.inspection.explain import compare
+from b10_transfer.inspection.differences import compare
 from tests.command import Publisher, command, damage, pod_like_this
 from tests.conftest import IsolatedEnv
 
@@ -55,7 +55,7 @@ def test_only_parts_that_differ_are_shown(this_pod: Publisher) -> None:
     answer = command("explain")
     assert answer.exit_code == 3
     assert "MISS: no environment in the store equals this pod's" in answer.stdout
-    assert re.search(rf"{other.environment.id[:12]} \(1 pack, newest \d+ s ago\): 2 of 10 parts differ", answer.stdout)
+    assert re.search(rf"{other.environment.id} \(1 pack, newest \d+ s ago\): 2 of 10 parts differ", answer.stdout)
     shown = [line.split("  ", 2)[1].strip() for line in answer.stdout.splitlines() if "store has" in line]
     assert shown == ["torch", "device"]
     assert f"store has 2.12.0, this pod {detect().parts['torch']}" in answer.stdout
@@ -116,7 +116,7 @@ def test_packs_that_were_set_aside_are_no_hit(this_pod: Publisher) -> None:
     (this_pod.folder / "quarantine" / pack).write_text("{}")
     answer = command("explain")
     assert answer.exit_code == 3
-    assert f"set aside as damaged: {pack}" in answer.stdout
+    assert f"ignored: pack {pack} was set aside as damaged " in answer.stdout
 
 
 def test_damaged_pack_next_to_a_sound_one_is_a_hit_and_named(this_pod: Publisher) -> None:
@@ -142,7 +142,7 @@ def test_environment_without_a_description_is_named_by_its_id(this_pod: Publishe
     answer = command("explain")
     assert answer.exit_code == 3
     assert re.search(
-        rf"{other.environment.id[:12]} \(1 pack, newest \d+ s ago\): the store has no description of it", answer.stdout
+        rf"{other.environment.id} \(1 pack, newest \d+ s ago\): the store has no description of it", answer.stdout
     )
 
 
@@ -183,6 +183,7 @@ def test_json_of_a_miss_is_complete(this_pod: Publisher) -> None:
         "rejected_packs": [],
         "set_aside_packs": [],
         "recalled_packs": [],
+        "marks": [],
         "nearest": [
             {
                 "namespace": "default",
@@ -229,7 +230,7 @@ def test_recalled_packs_are_no_hit_and_distinguished_from_damaged_ones(this_pod:
     answer = command("explain")
     assert answer.exit_code == 3
     assert "MISS: every pack for this pod was recalled (1)" in answer.stdout
-    assert f"recalled by an operator: {pack}" in answer.stdout
+    assert f"ignored: pack {pack} was recalled " in answer.stdout
 
 
 def test_advice_after_a_recall_names_the_subcommand_that_undoes_it(this_pod: Publisher) -> None:

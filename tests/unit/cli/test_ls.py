@@ -136,6 +136,8 @@ def test_json_is_complete(this_pod: Publisher) -> None:
         "bytes": 1300,
         "superseded_by": "",
         "recalled_in_part": False,
+        "marked_by": "",
+        "marked_s": None,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def test_save_deletes_pruned_packs(pod: Publisher, isolated_env: IsolatedEnv) ->
 def test_pruned_pack_is_restored_within_the_period_of_grace(pod: Publisher) -> None:
     [old] = publish(pod, 40)
     command("prune", "--older-than", "30d", "--yes")
-    assert "pruned: it is deleted when the grace period is over" in command("ls", "--packs").stdout
+    assert re.search(r"pruned \d+ s ago by \S+@\S+: it is 40.0 days old", command("ls", "--packs").stdout)
     assert "1 leaving" in command("ls").stdout
     assert command("reinstate", *ids(old)).exit_code == 0
     assert load().units == 1

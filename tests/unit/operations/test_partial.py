@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from pathlib import Path
 
@@ -69,7 +71,12 @@ def test_recalled_units_are_missing_until_they_are_published_again(store: Publis
     pack = store.publish(MORE)
     assert command("recall", pack_id(pack)).exit_code == 0
     store.publish({name: files for name, files in MORE.items() if "MORE1/" in name})
-    verdicts("3 of 13 units; 10 were recalled")
+    [mark] = (store.folder / "recalled").iterdir()
+    content = json.loads(mark.read_text())
+    mark.chmod(0o600)
+    mark.write_text(json.dumps({**content, "who": "root@pod", "why": "canary failed"}))
+    os.utime(mark, (1_795_451_328, 1_795_451_328))
+    verdicts("3 of 13 units; 10 were recalled (2026-11-23 16:28 UTC by root@pod: canary failed)")
 
 
 def test_recalled_pack_whose_units_were_published_again_is_not_missing(store: Publisher) -> None:
