@@ -73,6 +73,8 @@ class LoadReport(Report):
     commands: tuple[str, ...] = ()
     """Command lines of the servers that saved the packs in the store, as far as they are recorded: at most five, the
     latest last, without secrets."""
+    key_differences: tuple[str, ...] = ()
+    """Paths and numbers in compilers' keys that this pod has, and the pods that saved had not: a line for each."""
     autosave: str = ""
     """``on`` if a process saves later compilations, else the reason why not; empty if it was not requested."""
 

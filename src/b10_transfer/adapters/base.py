@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from ..config.reader import EnvReader, Variable
@@ -129,6 +129,15 @@ class Adapter(ABC):
     def results_of(self, path: str) -> Results | None:
         """The format of a file that collects results, and is a unit of its own; None for any other file."""
         return None
+
+    def key_facts(self, env: EnvReader, root: Path) -> Mapping[str, str]:
+        """The values on this pod of what only the compiler's keys hold, by name (:mod:`.key_facts`).
+
+        Args:
+            env: The variables.
+            root: The root.
+        """
+        return {}
 
     def covers(self, root: str, other: str, adapter: Adapter) -> bool:
         """Whether this adapter, at ``root``, covers the cache of ``adapter`` at the path ``other``.

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import pwd
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..config.reader import EnvReader, Variable, resolve, temporary_directory
@@ -43,6 +44,9 @@ class CuteDslAdapter(Adapter):
             return path
         temporary = env.text("TMPDIR") or temporary_directory()
         return resolve("CUTE_DSL_CACHE_DIR", os.path.join(temporary, user_name(env), "cutlass_python_cache"))
+
+    def key_facts(self, env: EnvReader, root: Path) -> Mapping[str, str]:
+        return {"path of the cache": str(root), "working directory": env.text("CUTE_DSL_DUMP_DIR") or os.getcwd()}
 
 
 def user_name(env: EnvReader) -> str:

@@ -5,7 +5,8 @@ Layout (DeepGEMM 2.6, ``csrc/jit/compiler.hpp``): ``cache/kernel.<name>.<hash>/`
 DeepGEMM ends the process. So a unit must never be incomplete.
 
 The hash covers the generated code, the content of DeepGEMM's headers that it includes (hence its version), the
-compiler's version and its flags, among them the path of those headers: a package at another path never hits.
+compiler's version and its flags, among them the paths of those headers and of CUDA's: with a package at another path
+nothing hits. (Later versions leave the path of their own headers out.)
 
 vLLM and SGLang each point DeepGEMM at a folder of their own, and other processes cannot see that. The adapters of these
 places come before DeepGEMM's own, so that each place has the same name in every process (:mod:`.sglang`).
@@ -13,11 +14,12 @@ places come before DeepGEMM's own, so that each place has the same name in every
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from ..config.reader import EnvReader, Variable, real_path
 from .base import Adapter, Unit
+from .key_facts import cuda_home, package
 from .layout import Layout, folder_shape
 from .vllm_root import VLLM_CACHE_ROOT, vllm_cache_root
 
@@ -49,6 +51,10 @@ class DeepGemmAdapter(Adapter):
 
     def depends_on_host(self, unit: Unit, files: Collection[str]) -> bool:
         return False
+
+    def key_facts(self, env: EnvReader, root: Path) -> Mapping[str, str]:
+        # vLLM brings its own, and uses it if there is no other.
+        return {**(package("deep_gemm") or package("vllm", "third_party/deep_gemm")), **cuda_home(env)}
 
 
 class VllmDeepGemmAdapter(DeepGemmAdapter):

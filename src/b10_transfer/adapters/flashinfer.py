@@ -25,12 +25,13 @@ state, ``cached_ops/.ninja_log``; it does not travel, and those never hit.)
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from ..config.reader import EnvReader, Variable, real_path
 from .accumulation import Results
 from .base import Adapter, Unit, is_locked
+from .key_facts import cuda_home, package
 from .layout import ANY_DEPTH, NAME, Layout, folder_shape, stem_shape
 from .ninja import BUILD_FILES, NinjaAdapter, has_built_library
 from .vllm_root import VLLM_CACHE_ROOT, vllm_cache_root
@@ -96,6 +97,9 @@ class FlashInferAdapter(NinjaAdapter):
         """Tuning does not. A source does not either, but beside an op that is built later it must not be newer."""
         parts = unit.path.split("/")
         return parts[0] != "autotune" and parts[2:3] != ["autotune"]
+
+    def key_facts(self, env: EnvReader, root: Path) -> Mapping[str, str]:
+        return {**package("flashinfer"), **cuda_home(env)}
 
     def results_of(self, path: str) -> Results | None:
         parts = path.split("/")

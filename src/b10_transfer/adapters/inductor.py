@@ -30,7 +30,7 @@ from __future__ import annotations
 import getpass
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from ..config.reader import EnvReader, Variable, is_below, real_path, resolve, temporary_directory
@@ -38,6 +38,7 @@ from ..errors import ConfigurationError
 from .accumulation import Results
 from .base import Adapter, Unit, UnitKind, is_being_built, is_locked
 from .elf import is_whole_library
+from .key_facts import host_code
 from .layout import NAME, SHA256, Layout, folder_shape, stem_shape
 from .triton import KERNEL, KERNEL_FILE, TritonAdapter
 from .vllm_root import vllm_cache_root
@@ -150,6 +151,9 @@ class InductorAdapter(Adapter):
         if unit.path.startswith(f"{_KERNELS}/"):
             return self._triton.depends_on_host(unit, files)
         return not _SYSTEM.fullmatch(unit.path) and not all(file.endswith(".best_config") for file in files)
+
+    def key_facts(self, env: EnvReader, root: Path) -> Mapping[str, str]:
+        return host_code(env)
 
     def results_of(self, path: str) -> Results | None:
         if path == "memoizer_cache.json":

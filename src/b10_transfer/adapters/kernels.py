@@ -31,7 +31,7 @@ No other key holds the path of the cache.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from ..config.reader import EnvReader, Variable, real_path, resolve, temporary_directory
@@ -64,6 +64,7 @@ class PlainAdapter(Adapter):
         tunes: Whether it holds results of tuning a GPU. They do not depend on the host, and may be replaced.
         results: The format of its files, if they collect results.
         is_whole: Whether a file is finished; the path is absolute.
+        keeps_place: Whether its keys hold the path of the cache.
     """
 
     def __init__(
@@ -78,9 +79,11 @@ class PlainAdapter(Adapter):
         tunes: bool = False,
         results: Results | None = None,
         is_whole: Callable[[Path], bool] = bool,
+        keeps_place: bool = False,
     ) -> None:
         self.name, self.title, self.units, self.variables, self.layout = name, title, units, variables, layout
         self._place, self._tunes, self._results, self._is_whole = place, tunes, results, is_whole
+        self._keeps_place = keeps_place
 
     def locate(self, env: EnvReader) -> Path | None:
         return self._place(env)
@@ -96,6 +99,9 @@ class PlainAdapter(Adapter):
 
     def results_of(self, path: str) -> Results | None:
         return self._results
+
+    def key_facts(self, env: EnvReader, root: Path) -> Mapping[str, str]:
+        return {"path of the cache": str(root)} if self._keeps_place else {}
 
 
 def is_whole_database(path: Path) -> bool:
@@ -256,6 +262,7 @@ KERNEL_ADAPTERS: tuple[Adapter, ...] = (
         ),
         Layout(stem_shape(rf"{NAME}-{SHA256}-cache"), left_here=(rf"{NAME}-{SHA256}-atime", r"\.lockfile")),
         _at("JAX_COMPILATION_CACHE_DIR"),
+        keeps_place=True,
     ),
 )
 """The adapters of this module."""

@@ -32,7 +32,7 @@ from __future__ import annotations
 import ast
 import pprint
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PurePosixPath
 
 from ..config.reader import EnvReader
@@ -149,6 +149,9 @@ class VllmAdapter(Adapter):
             return True
         inner = [file[len(prefix) + 1 :] for file in files]
         return self._inductor.depends_on_host(Unit(below, unit.kind), inner)
+
+    def key_facts(self, env: EnvReader, root: Path) -> Mapping[str, str]:
+        return self._inductor.key_facts(env, root)
 
     def results_of(self, path: str) -> Results | None:
         folder, adapter, below = self._inside(path)

@@ -113,6 +113,8 @@ def _notes(found: Explanation) -> Iterator[str]:
         yield f"other namespaces with artifacts for this pod: {', '.join(others)} (B10_NAMESPACE)"
     for command in found.commands:
         yield f"saved by: {command}"
+    for difference in found.key_differences:
+        yield f"warning: {difference}"
     for reason in found.rejected_packs:
         yield f"ignored: {reason}"
     yield from (f"ignored: {mark}" for mark in found.marks)

@@ -37,6 +37,17 @@ class Interpreter:
 
     def read_module_file(self, module: str, file: str) -> str | None:
         """Read a file of a top-level package without importing it. Returns None if there is none."""
+        for folder in self._package_folders(module):
+            path = Path(folder, file)
+            if path.is_file():
+                return path.read_text(encoding="utf-8")
+        return None
+
+    def package_folder(self, module: str) -> str:
+        """The folder of a top-level package, without importing it; empty if there is none."""
+        return next(iter(self._package_folders(module)), "")
+
+    def _package_folders(self, module: str) -> list[str]:
         try:
             # For a top-level name neither of them imports anything.
             if self.folders is None:
@@ -44,12 +55,8 @@ class Interpreter:
             else:
                 spec = PathFinder.find_spec(module, list(self.folders))
         except (ImportError, ValueError):
-            return None
-        for folder in (spec and spec.submodule_search_locations) or ():
-            path = Path(folder, file)
-            if path.is_file():
-                return path.read_text(encoding="utf-8")
-        return None
+            return []
+        return list((spec and spec.submodule_search_locations) or ())
 
 
 def interpreter() -> Interpreter:

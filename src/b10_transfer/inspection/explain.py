@@ -17,6 +17,7 @@ from ..errors import (
     UnsupportedPackError,
     UntrustedPackError,
 )
+from ..operations.key_facts import differences
 from ..pack import PackUnit
 from ..repository.catalogue import Amount, Catalogue, collect_errors
 from ..repository.ignored import MOST_LINES, reasons
@@ -72,6 +73,8 @@ class Explanation:
     bytes: int
     commands: tuple[str, ...]
     """Command lines of the servers that saved the packs for this pod, at most five, the latest last."""
+    key_differences: tuple[str, ...]
+    """Paths and numbers in compilers' keys that this pod has, and the pods that saved had not: a line for each."""
     rejected_packs: tuple[str, ...]
     """Why packs of this pod's environment are ignored: a line for each if they are few, else one line."""
     set_aside_packs: tuple[str, ...]
@@ -176,6 +179,7 @@ def _explain(config: Config, pod: Pod, deadline: Deadline) -> Explanation:
         files=amount.files,
         bytes=amount.bytes,
         commands=found.union.commands,
+        key_differences=tuple(map(str, differences(found.union, [unit.name for unit in found.usable], pod.key_facts))),
         rejected_packs=reasons(found.union),
         set_aside_packs=tuple(sorted(found.set_aside)),
         recalled_packs=tuple(sorted(found.recalled)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..adapters import locate_caches
@@ -14,6 +14,7 @@ from ..config.per_pod import per_pod_variables
 from ..environment import Environment, detect
 from ..errors import CacheError, ConfigurationError
 from ..operations import load_plan
+from ..operations.key_facts import facts_of
 from ..operations.save_plan import Stored
 from . import forecast
 from .forecast import Forecast
@@ -31,6 +32,8 @@ class Pod:
     forecast: Callable[[Stored | CacheError], Forecast]
     """Forecasts its load from the content of the store."""
     remarks: tuple[str, ...] = ()
+    key_facts: Mapping[str, str] = field(default_factory=dict)
+    """What :mod:`..operations.key_facts` says of this pod; empty for another one."""
     used_caches: tuple[str, ...] = ()
     refused_caches: tuple[str, ...] = ()
     per_pod_variables: tuple[str, ...] = ()
@@ -46,6 +49,7 @@ def this_pod(config: Config) -> Pod:
         frozenset(root.name for root in located.roots),
         lambda stored: forecast.of_load(environment, local, stored),
         tuple(map(str, environment.remarks)),
+        facts_of(located.roots, environment, config.reader),
         tuple(root.name for root in local.used),
         tuple(str(error) for error in local.failed.values()),
         tuple(per_pod_variables(os.environ)),
@@ -100,6 +104,7 @@ class PodDescription:
             caches,
             lambda stored: forecast.of_load_to_empty_caches(caches, stored),
             self.remarks,
+            {},
             (),
             tuple(f"{name}: {error}" for name, error in self.caches.items() if error),
             self.per_pod_variables,

@@ -46,10 +46,12 @@ def why_compiled(caches: Sequence[CacheUse]) -> str:
     return f"{message}; also in vLLM's key, and set here: {', '.join(names)}" if names else message
 
 
-def with_command(message: str, load: LoadReport | None) -> str:
-    """A message, and the options in which this server differs from the one that saved."""
-    differences = saved_with(load.commands) if load is not None else ""
-    return f"{message}; {differences}" if differences else message
+def with_differences(message: str, load: LoadReport | None) -> str:
+    """A message, and the keys and options in which this server differs from those that saved."""
+    if load is None:
+        return message
+    differences = [*load.key_differences, saved_with(load.commands)]
+    return "; ".join([message, *(text for text in differences if text and text not in message)])
 
 
 def why_nothing_was_saved(

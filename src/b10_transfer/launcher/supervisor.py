@@ -26,7 +26,7 @@ from ..notices import notices
 from ..operations import public as operations
 from ..operations.autosave import digest_of, digest_of_restored
 from ..status import LoadReport, OperationStatus
-from .explanation import why_compiled, why_nothing_was_saved, why_unused, with_command
+from .explanation import why_compiled, why_nothing_was_saved, why_unused, with_differences
 from .fingerprint import Fingerprint, fingerprint_of
 from .monitor import Monitor
 from .processes import lower_priority
@@ -306,7 +306,7 @@ class Supervisor:
             notices.log(logger, logging.WARNING, message, cause_of(error))
             return
         if caches:
-            logger.warning("%s", with_command(why_compiled(caches), self._report))
+            logger.warning("%s", with_differences(why_compiled(caches), self._report))
             self.has_compiled = True
             if not self._stop.is_set():
                 self._on_compile()
@@ -341,4 +341,4 @@ class Supervisor:
         self._proved = True
         self._monitor.used(report)
         if report.warning:
-            logger.warning("%s", with_command(why_unused(report, server.environment()), self._report))
+            logger.warning("%s", with_differences(why_unused(report, server.environment()), self._report))

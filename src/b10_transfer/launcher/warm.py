@@ -26,7 +26,7 @@ from ..local.supervision import Supervision
 from ..local.usage import CacheUse, Usage
 from ..operations import public as operations
 from ..status import LoadReport, OperationStatus
-from .explanation import why_compiled, with_command
+from .explanation import why_compiled, with_differences
 from .fingerprint import fingerprint_of
 from .interpreter import use_interpreter_of
 from .processes import STOPPING, Signals, end_workers, why_not_started
@@ -174,7 +174,7 @@ class Warmer:
         return WarmExit.DONE
 
     def _has_compiled(self, caches: Sequence[CacheUse], loaded: LoadReport, units: Sequence[str]) -> WarmExit:
-        logger.error("a new replica compiles: %s", with_command(why_compiled(caches), loaded))
+        logger.error("a new replica compiles: %s", with_differences(why_compiled(caches), loaded))
         for name in units[:_MOST_LISTED]:
             logger.error("compiled: %s", printable(name))
         if len(units) > _MOST_LISTED:

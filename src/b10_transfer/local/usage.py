@@ -142,6 +142,8 @@ class Usage:
             if (restored[root.name] or compiled[root.name]) and root.adapter.is_reported
         )
         warning = warning_of(caches) or _warning_of_rebuilt(rebuilt)
+        if warning:
+            warning = "; ".join([warning, *self._load.key_differences])
         has_any = in_place or any(cache.restored for cache in caches)
         verdict = "MISS" if not has_any else "PARTIAL" if self._load.partial else "HIT"
         return CacheReport(caches, compile_counters(), warning, self._summary(verdict, caches, in_place), verdict)

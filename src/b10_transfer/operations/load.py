@@ -26,6 +26,7 @@ from ..repository.signing import trusted_keys
 from ..repository.union import Rejected, Union
 from ..status import LoadReport, OperationStatus
 from ..stores.opening import check_shared, opened
+from .key_facts import differences, facts_of, warn_of_threads
 from .load_plan import LoadPlan, holding, partial_restore, plan, plan_with, survey
 from .siblings import of_siblings, read_siblings
 
@@ -129,6 +130,9 @@ def _restore(
                 repository.suspect(pack for pack in damaged if pack.id in own)
             return restored
 
+        differing = differences(union, planned.names, facts_of(planned.roots, repository.environment, config.reader))
+        warn_of_threads(differing)
+        report = replace(report, key_differences=tuple(map(str, differing)))
         now, later = split(planned.names, planned.roots) if deliver is not None else (planned.names, ())
         restored = put_in_place(now)
         report = _report_of_restored(restored, planned, config, report)

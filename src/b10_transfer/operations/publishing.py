@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from ..concurrency.deadline import Deadline
-from ..environment import command_line
 from ..errors import PackTooLargeError, SaveTooLargeError
 from ..local import snapshot
 from ..local.files import LocalUnit
@@ -50,6 +49,7 @@ class Publisher:
         deadline: Deadline,
         transferring: Callable[[], AbstractContextManager[None]],
         on_published: Callable[[str], None],
+        facts: Mapping[str, str],
     ) -> None:
         """
         Args:
@@ -58,12 +58,14 @@ class Publisher:
             deadline: Of the save.
             transferring: A context in which one pack is transferred.
             on_published: Given the id of each pack when it is part of the union.
+            facts: Recorded in the packs, beside the facts of the environment.
         """
         self._repository = repository
         self._work_dir = work_dir
         self._deadline = deadline
         self._transferring = transferring
         self._on_published = on_published
+        self._facts = facts
 
     def publish(self, units: Sequence[LocalUnit]) -> Published:
         """Publish units. Raises CacheError if a pack cannot be built or published; earlier packs stay."""
@@ -100,7 +102,7 @@ class Publisher:
                 return None
             known = repository.environment
             # Not of merged packs, which hold what several servers compiled.
-            environment = replace(known, recorded={**known.recorded, **command_line.recorded()})
+            environment = replace(known, recorded={**known.recorded, **self._facts})
             return writer.finish(repository.namespace, environment)
 
 

@@ -15,7 +15,7 @@ from functools import partial
 from ..adapters import locate_caches
 from ..concurrency.deadline import Deadline
 from ..config import Config
-from ..environment import identify
+from ..environment import command_line, identify
 from ..errors import CacheError, CorruptPackError, DeadlineExceededError, ReadOnlyStoreError
 from ..local import snapshot
 from ..local.files import LocalUnit
@@ -33,6 +33,7 @@ from ..status import OperationStatus, SaveReport
 from ..stores import leases
 from ..stores.base import Store
 from ..stores.opening import check_shared, opened
+from .key_facts import facts_of
 from .publishing import Publisher
 from .save_plan import READ_ONLY, SavePlan, Stored, plan, plan_without_store, store_is_read_only
 
@@ -198,7 +199,9 @@ class _Saver:
             self.has_published = True
             on_published(pack_id)
 
-        publisher = Publisher(self._repository, self._config.work_dir, self._deadline, transferring, note)
+        caches = {unit.root.name: unit.root for unit in new}
+        facts = facts_of(caches.values(), self._repository.environment, self._config.reader) | command_line.recorded()
+        publisher = Publisher(self._repository, self._config.work_dir, self._deadline, transferring, note, facts)
         done = publisher.publish(new)
         report = replace(
             self._report,

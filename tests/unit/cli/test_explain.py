@@ -180,6 +180,7 @@ def test_json_of_a_miss_is_complete(this_pod: Publisher) -> None:
         "files": 0,
         "bytes": 0,
         "commands": [],
+        "key_differences": [],
         "rejected_packs": [],
         "set_aside_packs": [],
         "recalled_packs": [],
