@@ -10,7 +10,7 @@ import os
 import shutil
 import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,13 @@ from benchmarks.results import Results
 from benchmarks.tables import PUBLISHED
 from benchmarks.trees import differences, extent
 
+DIFFUSERS = "torch,torch._dynamo,torch._inductor.compile_fx,diffusers.pipelines.flux.pipeline_flux"
+"""Half a million objects."""
 LOAD_TO_COPY = 1.5
 """Seconds of a load relative to ``cp -r``."""
+PROGRAMS = {"imports nothing else": "json", "has imported torch": "torch", "has imported diffusers": DIFFUSERS}
+FIRST_TO_COPY = 1.5
+"""The same with the import of the function."""
 SPEEDUP = 15.0
 """Seconds of the published package relative to this project's, for a load and for a save."""
 STORED = 0.55
@@ -89,6 +94,37 @@ def compare(session: Session, title: str, tree: Path, *, against_copy: bool) -> 
     limits.of_a_load(samples, ours)
 
 
+def first_loads(session: Session, tree: Path) -> None:
+    """The first load of programs that have imported much, with the import of the function, relative to ``cp -r``."""
+    samples, store = Samples(), session.fresh() / "store"
+    package, copy = Package(OURS), COMMANDS[-1]
+    package.save(session, tree, store)
+    copied = session.fresh() / "copied"
+    copy.save(session, tree, copied)
+    session.warm_bytes = 2 * extent(tree).bytes
+
+    def load(after: str, target: Path) -> Mapping[str, float]:
+        found = session.operate(OURS, "load_compile_cache", store, target, after=after)
+        package.check(tree, target, in_full=False)
+        return found
+
+    def turn(after: str) -> Callable[[Path, int], Mapping[str, float]]:
+        return lambda folder, _number: load(after, folder / after.replace(",", "-"))
+
+    turns = {title: turn(after) for title, after in PROGRAMS.items()}
+    turns[copy.name] = lambda folder, _number: {"first": copy.load(session, copied, folder / "copy")["seconds"]}
+    samples.take_turns(session, turns, session.rounds)
+    limits = Limits(session.results, "first load of a program, with the import of the function")
+    for title in PROGRAMS:
+        if title in samples.failed:
+            why, labels = samples.failed[title].strip().splitlines()[-1], {"section": "first load of a program"}
+            session.results.cannot(f"first load of a program that {title}", "x", why=why, labels=labels)
+            continue
+        name = f"{title}, {samples.median(title, 'objects'):,.0f} objects"
+        ratio = statistics.median(samples.ratios(title, copy.name, "first"))
+        limits.add(f"{name}: load / cp -r", "x", ratio, at_most=FIRST_TO_COPY)
+
+
 def huge(session: Session) -> None:
     """The memory for one huge file."""
     size = QUICK_HUGE_BYTES if session.quick else HUGE_BYTES
@@ -125,6 +161,7 @@ def measure(session: Session) -> None:
     imports(session)
     triton = corpus.install_triton(kernels, session.fresh() / "tree")
     compare(session, "Triton kernels", triton, against_copy=True)
+    first_loads(session, triton)
     transformer = session.fresh() / "tree"
     shutil.copytree(corpus.transformer_corpus(session.corpus), transformer)
     compare(session, "Inductor's cache of a transformer", transformer, against_copy=False)

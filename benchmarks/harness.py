@@ -148,22 +148,36 @@ class Session:
         return Finished(seconds, cpu, process.stdout)
 
     def operate(
-        self, program: Program, operation: str, store: Path | str, root: Path, tmp: Path | None = None, **variables: str
+        self,
+        program: Program,
+        operation: str,
+        store: Path | str,
+        root: Path,
+        tmp: Path | None = None,
+        after: str = "",
+        **variables: str,
     ) -> dict[str, float]:
         """Run ``operation`` on the cache directory ``root``. Raises OperationFailedError unless it succeeds.
 
+        Args:
+            after: Modules that the process imports first, separated by commas.
+
         Returns:
-            ``seconds`` of the call, ``process`` and ``cpu`` seconds of the whole process, ``peak`` in MB, ``packed``
-            in bytes and ``costly``, the number of imported costly modules.
+            ``seconds`` of the call, ``first`` with the import of the function, ``objects`` in the process before it,
+            ``process`` and ``cpu`` seconds of the whole process, ``peak`` in MB, ``packed`` in bytes and ``costly``,
+            the number of imported costly modules.
         """
         variables |= {"TORCHINDUCTOR_CACHE_DIR": str(root)} | ({"TMPDIR": str(tmp)} if tmp else {})
         environ = self.environment(program, store, **variables)
-        finished = self.run([program.python, str(OPERATION), operation], environ)
+        options = [f"--after={after}"] if after else []
+        finished = self.run([program.python, str(OPERATION), operation, *options], environ)
         answer = finished.answer
         if answer["status"] != "SUCCESS":
             raise OperationFailedError(f"{program.name}: {operation}: {answer['status']}: {answer['reason']}")
         return {
             "seconds": answer["seconds"],
+            "first": answer["seconds"] + answer["import_seconds"],
+            "objects": answer["objects"],
             "process": finished.seconds,
             "cpu": finished.cpu_seconds,
             "peak": answer["peak_bytes"] / 1e6,

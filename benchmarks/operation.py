@@ -1,11 +1,13 @@
-"""One operation of an installed b10_transfer in this process: ``OPERATION [--wait]``. Prints JSON.
+"""One operation of an installed b10_transfer in this process: ``OPERATION [--wait] [--after=MODULES]``. Prints JSON.
 
 OPERATION is a function without arguments that returns a status or a report. With ``--wait`` it prints ``ready``
-after its imports and waits for a line on standard input. The published package works too.
+after its imports and waits for a line on standard input. With ``--after=torch,diffusers`` it imports these modules
+before everything else, as most programs do. The published package works too.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import re
@@ -18,7 +20,14 @@ COSTLY = ("torch", "triton", "numpy", "rich", "obstore", "click", "cryptography"
 
 
 def main(operation: str, *options: str) -> None:
+    for option in options:
+        if option.startswith("--after="):
+            for name in option.removeprefix("--after=").split(","):
+                importlib.import_module(name)
+    objects = len(gc.get_objects())
+    began = time.perf_counter()
     call = getattr(importlib.import_module("b10_transfer"), operation)  # imports more
+    import_s = time.perf_counter() - began
     if "--wait" in options:
         print("ready", flush=True)
         sys.stdin.readline()
@@ -30,6 +39,8 @@ def main(operation: str, *options: str) -> None:
         "status": getattr(result, "status", result).name,
         "reason": getattr(result, "reason", ""),
         "seconds": seconds,
+        "import_seconds": import_s,
+        "objects": objects,
         "peak_bytes": int(found.group(1)) * 1024 if found else 0,
         "packed_bytes": getattr(result, "packed_bytes", 0),
         "costly_modules": [name for name in COSTLY if name in sys.modules],

@@ -108,10 +108,13 @@ def __getattr__(name: str) -> object:
     if name in __all__:
         from importlib import import_module
 
-        for module in _MODULES:
-            found = getattr(import_module(f"{__name__}.{module}"), name, None)
-            if found is not None:
-                return found
+        from .concurrency.collector import held_back
+
+        with held_back():
+            for module in _MODULES:
+                found = getattr(import_module(f"{__name__}.{module}"), name, None)
+                if found is not None:
+                    return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ..config import Config, plugins
 from ..config.extra import EXTRA_CACHES
@@ -118,8 +119,7 @@ def _of_plugins(wanted: Callable[[str], bool]) -> Sequence[Adapter]:
     return plugin_adapters.usable(_BY_NAME, wanted)
 
 
-@dataclass(frozen=True)
-class Neighbour:
+class Neighbour(NamedTuple):
     """Another cache with the same directory, or with a directory in this one or around it."""
 
     adapter: Adapter
@@ -195,8 +195,7 @@ class CacheRoot:
         return self.adapter.name
 
 
-@dataclass(frozen=True)
-class LocatedCaches:
+class LocatedCaches(NamedTuple):
     """The caches of this process."""
 
     roots: list[CacheRoot]

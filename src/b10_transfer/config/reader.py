@@ -8,8 +8,8 @@ import re
 import stat
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import ConfigurationError
 from ..notices import notices
@@ -20,8 +20,7 @@ _MOST_COMPONENTS = 10_000
 """More components than any path that the kernel resolves. It ends the walk along links that form a circle."""
 
 
-@dataclass(frozen=True)
-class Variable:
+class Variable(NamedTuple):
     """One environment variable, as docs/configuration.md shows it."""
 
     name: str

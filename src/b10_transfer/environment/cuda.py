@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 _asking = threading.Lock()
 """Held while NVML is imported and queried. A fork waits for it. Otherwise the child would inherit a lock of NVML, or of
@@ -19,8 +19,7 @@ _NO_PERMISSION = 4
 """``NVML_ERROR_NO_PERMISSION``: this container may not use the device. CUDA does not show it either."""
 
 
-@dataclass(frozen=True)
-class Device:
+class Device(NamedTuple):
     """A device that could be queried."""
 
     name: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .interpreter import interpreter
 
@@ -12,8 +12,7 @@ OLDEST_TORCH = (2, 6)
 """The oldest release in docs/compatibility.md."""
 
 
-@dataclass(frozen=True)
-class TorchBuild:
+class TorchBuild(NamedTuple):
     """What torch was built for. A value that torch does not have is empty; all are empty without torch."""
 
     version: str = ""

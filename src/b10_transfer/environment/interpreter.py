@@ -13,9 +13,9 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import ConfigurationError
 
@@ -25,8 +25,7 @@ _TIMEOUT_S = 10.0
 _QUESTION = "import json, sys; print(json.dumps([sys.implementation.cache_tag, [path for path in sys.path if path]]))"
 
 
-@dataclass(frozen=True)
-class Interpreter:
+class Interpreter(NamedTuple):
     """One Python interpreter, as far as the key depends on it."""
 
     executable: str

@@ -7,10 +7,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Remark:
+class Remark(NamedTuple):
     """A fact about the key that an operator must know."""
 
     level: int

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..adapters import CacheRoot, Unit, UnitKind
@@ -34,8 +33,7 @@ class LocalFile(NamedTuple):
         return (self.size, self.size, self.mtime_ns, self.inode)
 
 
-@dataclass(frozen=True)
-class LocalUnit:
+class LocalUnit(NamedTuple):
     """A unit in a local cache, with its files sorted by path."""
 
     opened: OpenRoot

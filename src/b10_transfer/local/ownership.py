@@ -10,6 +10,7 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ..adapters import CacheRoot
 from ..errors import LocalCacheError, explained
@@ -25,8 +26,7 @@ _ROOT = 0
 _MOST_NOTED = 10
 
 
-@dataclass(frozen=True)
-class User:
+class User(NamedTuple):
     """A user whose rights a process may take on."""
 
     uid: int

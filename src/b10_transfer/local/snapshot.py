@@ -11,7 +11,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
 
@@ -193,7 +193,7 @@ def with_new_results(
             earlier = read_stored(unit.name)
             merged = local if earlier is None else results.merge(earlier, local)
             if earlier is None or results.read(merged) != results.read(earlier):
-                found.append(replace(unit, results=merged))
+                found.append(unit._replace(results=merged))
         except ValueError as error:
             _log_malformed(unit, error)
         except UnitChangedError:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
+from ..concurrency.collector import held_back
 from ..concurrency.deadline import Deadline, run_until_delivered
 from ..config import read_deadline
 from ..errors import CacheError
@@ -36,7 +37,8 @@ def attempt(
         deadline = Deadline(operation, read_deadline(deadline_s))
         if observe is not None:
             observe(deadline)
-        return run_until_delivered(deadline, lambda deliver: operate(deadline, deliver))
+        with held_back():
+            return run_until_delivered(deadline, lambda deliver: operate(deadline, deliver))
     except Exception as error:  # noqa: BLE001 - errors become a status here
         return report_type(status=OperationStatus.ERROR, reason=str(error) or type(error).__name__, error=error)
 

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ..adapters import locate_caches, named
 from ..concurrency.deadline import Deadline
@@ -22,13 +23,15 @@ from ..local.staging import LOCKS_SHARE, locked, remove_leftovers, wait_for_rest
 from ..pack import Limits
 from ..repository.ignored import errors_in, newer_in, reasons
 from ..repository.repository import Repository
-from ..repository.signing import trusted_keys
 from ..repository.union import Rejected, Union
 from ..status import LoadReport, OperationStatus
 from ..stores.opening import check_shared, opened
 from .key_facts import differences, facts_of, warn_of_threads
 from .load_plan import LoadPlan, holding, partial_restore, plan, plan_with, survey
 from .siblings import of_siblings, read_siblings
+
+if TYPE_CHECKING:
+    from ..repository.signing import Trust
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +61,7 @@ def load(
     check_shared(config)
     # The store first: its worker process starts while this one looks around.
     with opened(config, deadline) as store:
-        trusted = trusted_keys(config)
+        trusted = _trusted_keys(config)
         environment = identify()
         caches = locate_caches(config)
         report = LoadReport(
@@ -141,6 +144,14 @@ def _restore(
                 deliver(report)
                 put_in_place(later)
         return report
+
+
+def _trusted_keys(config: Config) -> Trust | None:
+    if config.trusted_keys is None:
+        return None
+    from ..repository.signing import trusted_keys  # most pods do not need it
+
+    return trusted_keys(config)
 
 
 def _report_of_restored(restored: Restored, planned: LoadPlan, config: Config, report: LoadReport) -> LoadReport:

@@ -15,8 +15,7 @@ import hashlib
 import os
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from ..errors import CorruptPackError, UnsupportedPackError
 from .limits import MAX_EXTENSION_BYTES, MB
@@ -37,8 +36,7 @@ Approval = Callable[["bytes | memoryview", bytes], None]
 """Given a packed index and the extension, raises PackError if the pack is not trusted."""
 
 
-@dataclass(frozen=True)
-class Footer:
+class Footer(NamedTuple):
     """The place of the index, its size and its digest."""
 
     index_packed_bytes: int

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -14,8 +13,7 @@ MOST_MTIME_NS = 1 << 62
 _size = attrgetter("size")
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """One zstd frame. Frames follow each other from the first byte of the pack, and so do their contents."""
 
     packed_bytes: int

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from ..concurrency.deadline import Deadline
 from ..environment import Environment
@@ -26,8 +27,10 @@ from .layout import Place, Recall, packs_by_id
 from .listing import Listed
 from .marks import MOST_READ, Mark, read_mark
 from .order import named
-from .signing import Trust
 from .union import Pack, Rejected, Union
+
+if TYPE_CHECKING:
+    from .signing import Trust
 
 logger = logging.getLogger(__name__)
 

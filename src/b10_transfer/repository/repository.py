@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Iterable, Sequence
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from ..concurrency.deadline import Deadline
 from ..environment import Environment
@@ -25,8 +25,10 @@ from .listing import Listed
 from .marks import content_of, operator
 from .order import id_behind, new_id
 from .reader import Content, ReadRepository
-from .signing import SigningKey, Trust
 from .union import Rejected
+
+if TYPE_CHECKING:
+    from .signing import SigningKey, Trust
 
 __all__ = ["Content", "ReadRepository", "Repository"]
 

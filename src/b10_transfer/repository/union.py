@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 from ..environment import command_line
 from ..errors import PackError, printable
@@ -50,8 +51,7 @@ class Pack:
         return not self.origins <= {self.id}
 
 
-@dataclass(frozen=True)
-class Rejected:
+class Rejected(NamedTuple):
     """A pack that counts as absent, and why."""
 
     id: str
