@@ -109,10 +109,12 @@ def __getattr__(name: str) -> object:
         from importlib import import_module
 
         from .concurrency.collector import held_back
+        from .concurrency.forks import no_fork
 
         with held_back():
             for module in _MODULES:
-                found = getattr(import_module(f"{__name__}.{module}"), name, None)
+                with no_fork:
+                    found = getattr(import_module(f"{__name__}.{module}"), name, None)
                 if found is not None:
                     return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from ..concurrency.forks import no_fork
 from ..config import Config, plugins
 from ..config.extra import EXTRA_CACHES
 from ..config.reader import EnvReader, Variable, is_below, resolve
@@ -103,7 +104,8 @@ def _extra() -> Sequence[Adapter]:
     """The adapters of the caches that an operator adds; none if the variable is wrong."""
     if not (text := os.environ.get(EXTRA_CACHES)):  # the usual case: nothing more is imported
         return ()
-    from .extra import extra_adapters
+    with no_fork:
+        from .extra import extra_adapters
 
     try:
         return extra_adapters(text)
@@ -114,7 +116,8 @@ def _extra() -> Sequence[Adapter]:
 def _of_plugins(wanted: Callable[[str], bool]) -> Sequence[Adapter]:
     if not plugins.installed.of(plugins.ADAPTERS):  # the usual case: nothing more is imported
         return ()
-    from .plugins import plugin_adapters
+    with no_fork:
+        from .plugins import plugin_adapters
 
     return plugin_adapters.usable(_BY_NAME, wanted)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
+from ..concurrency.forks import cached_property
 from .units import Unit, UnitKind, is_transient
 
 _FOLDERS_REMEMBERED = 4096

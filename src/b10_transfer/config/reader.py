@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from ..concurrency.forks import no_fork
 from ..errors import ConfigurationError
 from ..notices import notices
 
@@ -160,7 +161,8 @@ def from_working_directory(name: str, path: str) -> str:
 def temporary_directory() -> str:
     """The directory for temporary files. If none is usable: the default, so that its user reports the error."""
     try:
-        return tempfile.gettempdir()
+        with no_fork:
+            return tempfile.gettempdir()
     except FileNotFoundError:
         return os.environ.get("TMPDIR") or "/tmp"
 

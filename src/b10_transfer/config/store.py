@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 
+from ..concurrency.forks import no_fork
 from ..errors import ConfigurationError
 from ..notices import notices
 from .plugins import STORES, Plugin, installed
@@ -165,7 +166,8 @@ def _without_secret(url: str) -> str:
 
 
 def _path_of_url(name: str, text: str) -> str:
-    from urllib.parse import unquote, urlsplit  # takes 3 ms, and few programs need it
+    with no_fork:
+        from urllib.parse import unquote, urlsplit  # takes 3 ms, and few programs need it
 
     try:
         url = urlsplit(text)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-_asking = threading.Lock()
-"""Held while NVML is imported and queried. A fork waits for it. Otherwise the child would inherit a lock of NVML, or of
-its import, that is held by a thread which the child does not have, and wait for ever."""
-_fork = threading.local()
-_FORK_WAITS_S = 5.0
-"""A hung driver must not block a fork for longer."""
+from ..concurrency.forks import ForkGuard
+
+_asking = ForkGuard()
+"""Held while NVML is imported and queried: both hold locks."""
 _NO_PERMISSION = 4
 """``NVML_ERROR_NO_PERMISSION``: this container may not use the device. CUDA does not show it either."""
 
@@ -37,18 +33,6 @@ class Found:
     driver: str = ""
     reason: str = ""
     """Why there is no device at all; empty if there is one, or if CUDA_VISIBLE_DEVICES hides all."""
-
-
-def _before_fork() -> None:
-    _fork.holds = _asking.acquire(timeout=_FORK_WAITS_S)
-
-
-def _after_fork() -> None:
-    if _fork.holds:
-        _asking.release()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
 def hides_every_device(environ: Mapping[str, str]) -> bool:

@@ -11,6 +11,7 @@ import importlib.util
 import logging
 from typing import TYPE_CHECKING
 
+from ..concurrency.forks import no_fork
 from ..environment.frameworks import torch_build
 from ..errors import DeadlineExceededError
 
@@ -46,7 +47,8 @@ def prepare(files: Sequence[Path], deadline: Deadline) -> str:
             return "torch is not installed"
         if (torch := torch_build()).is_before(_OLDEST_TORCH):
             return f"torch {torch.version} is too old, instant starts need {'.'.join(map(str, _OLDEST_TORCH))}"
-        from . import hooks
+        with no_fork:
+            from . import hooks
 
         deadline.check("patching torch")
         reason = hooks.install()

@@ -320,7 +320,7 @@ _BY_KIND: dict[type, Callable[[Describer, Any], Description]] = {
     classmethod: _wrapper,
     types.SimpleNamespace: _namespace,
     _FIELD: lambda _d, v: ("field number", str(v.__reduce__()[1][0])),
-    functools.cached_property: lambda d, v: ("cached property", d.describe(v.func)),
+    functools.cached_property: lambda d, v: ("cached property", d.describe(v.func)),  # noqa: TID251  # only looked at
     functools._lru_cache_wrapper: lambda d, v: ("cached", *d.describe_all((v.__wrapped__, v.cache_parameters()))),
     **dict.fromkeys(_BY_TEXT, _by_text),
     **dict.fromkeys(_C_FUNCTIONS, _c_function),

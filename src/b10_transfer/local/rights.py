@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from ..concurrency.forks import no_fork
 from ..errors import LocalCacheError, explained
 from .ownership import User
 
@@ -33,7 +34,8 @@ def rights_of(user: User | None) -> Iterator[None]:
     if user is None:
         yield
         return
-    import ctypes  # only root needs it, and every load would pay for the import
+    with no_fork:
+        import ctypes  # only root needs it, and every load would pay for the import
 
     libc = ctypes.CDLL(None, use_errno=True)
     groups, dumpable = os.getgroups(), libc.prctl(_GET_DUMPABLE)

@@ -17,6 +17,7 @@ from functools import partial
 from .. import instant as instant_start
 from ..adapters import cache_roots
 from ..concurrency.deadline import Deadline
+from ..concurrency.forks import no_fork
 from ..config import Config
 from ..environment.imported_torch import compile_counters
 from ..local.usage import CacheReport, CacheUse, Usage
@@ -258,7 +259,8 @@ def save(
         >>> print(save().reason)
         nothing new: all 1 units are in the store
     """
-    from . import save as saving  # a load does not pay for the import
+    with no_fork:
+        from . import save as saving  # a load does not pay for the import
 
     published: list[str] = []
     began_ns = [time.time_ns()]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..concurrency.deadline import Deadline
+from ..concurrency.forks import no_fork
 from ..config import Config, read_deadline
 from ..environment import Environment
 from ..repository.union import Union
@@ -48,8 +49,9 @@ def load_from_siblings(
 
 def read_siblings(store: ReadStore, config: Config, environment: Environment, deadline: Deadline) -> Union:
     """Read what the siblings of an environment hold for it. Raises StoreError."""
-    from ..repository import siblings
-    from ..repository.catalogue import Catalogue
+    with no_fork:
+        from ..repository import siblings
+        from ..repository.catalogue import Catalogue
 
     return siblings.read_siblings(Catalogue(store, config, deadline), config.namespace, environment)
 

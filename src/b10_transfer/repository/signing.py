@@ -20,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
+from ..concurrency.forks import no_fork
 from ..config import Config
 from ..errors import CacheError, ConfigurationError, UntrustedPackError
 from ..pack import trailer
@@ -282,7 +283,8 @@ def _require_cryptography(name: str, value: str) -> None:
 
 def _has_cryptography() -> bool:
     try:
-        import cryptography.hazmat.primitives.asymmetric.ed25519  # noqa: F401
+        with no_fork:
+            import cryptography.hazmat.primitives.asymmetric.ed25519  # noqa: F401
     except ImportError:
         return False
     return True

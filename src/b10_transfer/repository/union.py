@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import NamedTuple
 
+from ..concurrency.forks import cached_property
 from ..environment import command_line
 from ..errors import PackError, printable
 from ..pack import Index, PackUnit

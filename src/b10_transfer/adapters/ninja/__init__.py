@@ -24,6 +24,7 @@ import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from ...concurrency.forks import no_fork
 from ..base import Adapter, Unit
 from ..layout import NAME
 
@@ -46,7 +47,8 @@ class NinjaAdapter(Adapter):
 
     def to_portable(self, root: Path, path: str, data: bytes, files: Collection[str]) -> bytes:
         # Most processes have no build to save or restore.
-        from . import records
+        with no_fork:
+            from . import records
 
         folder, _, name = path.rpartition("/")
         if name == DEPENDENCIES:
@@ -60,7 +62,8 @@ class NinjaAdapter(Adapter):
         return data  # :meth:`fitting` rewrites it
 
     def fitting(self, root: Path, staged: Path) -> Callable[[Unit], str]:
-        from . import records
+        with no_fork:
+            from . import records
 
         seen: records.Seen = {}
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...concurrency.deadline import Deadline
+from ...concurrency.forks import ForkGuard
 from ...config import PluginUrl
 from ...environment.interpreter import startable_python
 from ...errors import MORE_PROCESSES, CacheError, ReadOnlyStoreError, StoreError
@@ -40,10 +41,9 @@ _PART_BYTES = 1024 * 1024
 _SLOT_BYTES = 4 * 1024 * 1024
 """A pack's frames are smaller, unless their content hardly compresses."""
 _SLOTS = 4
-_starting = threading.Lock()
+_starting = ForkGuard()
 """Held while a worker is started. A process forked by another thread in that moment would inherit the worker's end of
 the connection and the pipe on which ``subprocess`` waits for it, and this process would wait for that one's end."""
-os.register_at_fork(before=_starting.acquire, after_in_parent=_starting.release, after_in_child=_starting.release)
 _PROGRAM = (
     "import sys; sys.path += sys.argv.pop(1).split(':'); from b10_transfer.stores.worker.server import main; main()"
 )
