@@ -109,9 +109,10 @@ def __getattr__(name: str) -> object:
         from importlib import import_module
 
         from .concurrency.collector import held_back
-        from .concurrency.forks import no_fork
 
         with held_back():
+            from .concurrency.forks import no_fork
+
             for module in _MODULES:
                 with no_fork:
                     found = getattr(import_module(f"{__name__}.{module}"), name, None)
