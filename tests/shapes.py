@@ -56,12 +56,19 @@ TILELANG = {
     **below(f"0.1.13_cu128/linux-x86_64/kernels/{SHA256}", {"kernel_lib.so": b"library", "params.pkl": b"parameters"}),
     f"0.1.13_cu128/cuda-binaries/{SHA256}.cubin": b"binary",
 }
+KNOBS = b'{"version": 2, "entries": [{"device": "NVIDIA GB200", "knobs": {"cluster": [2, 1]}}]}'
 FLASHINFER = {
+    "moe_ep_knob_cache.json": KNOBS,
     **below(OP, _NINJA),
     "0.6.18/90a/generated/mod/kernel.cu": b"source",
     "0.6.18/90a/autotune/sparse_mla_sm120_decode.json": b"{}",
     f"autotune/v2/{SHA256}/entries/{SHA256}.json": b"{}",
 }
+PLAN = SHA256[:16]
+STARTUP_PLAN = (
+    f'{{"schema": 1, "fingerprint": "{PLAN}", '
+    '"kv_cache_memory_bytes": 57403864576, "free_memory_baseline": 65000000000}'
+).encode()
 TUNED = b"Validator,PT_VERSION,2.13.0\nGemmTunableOp_float_NT,nt_25088_4096_64,Gemm_Hipblaslt_1219,1.262\n"
 _VLLM_INDEX = b"{(1, 0, 'inductor'): ('k', '/elsewhere/abcd123456/rank_0_0/backbone/artifact_x')}"
 
@@ -117,11 +124,46 @@ ARTIFACTS: dict[str, dict[str, bytes]] = {
     "miopen": {"gfx942130.HIP.3_5_0_0123abcd.ufdb.txt": b"1-2=a:1\n", "gfx1201_32.HIP.3_5_1_dabb6.udb.txt": b"1=a\n"},
     "miopen_kernels": {"3.5.0.0123abcd/gfx942130.ukdb": b"SQLite format 3\0", "gfx1201_32.ukdb": b"SQLite format 3\0"},
     "jax": {f"jit_step-{SHA256}-cache": b"program"},
+    "aiter": {
+        "module_moe_asm.so": b"library",
+        "mha_varlen_fwd_bf16_nlogits_nbias_mask.so": b"library",
+        f"build/pa_ragged_{SHA256[:32]}/lib.so": b"library",
+        f"build/gfx942/pa_decode_{SHA256[:32]}.hsaco": b"kernel",
+        f"build/gfx942/pa_decode_{SHA256[:32]}.json": b"{}",
+    },
+    "aiter_templates": {
+        f"pa_{SHA256[:32]}/lib.so": b"library",
+        f"gfx942/pa_decode_{SHA256[:32]}.hsaco": b"kernel",
+        f"gfx942/pa_decode_{SHA256[:32]}.json": b"{}",
+    },
+    "vllm_startup_plan": {f"startup_plan_{PLAN}.json": STARTUP_PLAN},
+    "sglang_graphs": {
+        **below(f"{SHA256[:10]}/rank_0_0/backbone/inductor_cache", INDUCTOR),
+        **below(f"{SHA256[:10]}/rank_0_0/backbone/triton_cache", TRITON),
+    },
+    "sglang_diffusion_inductor": INDUCTOR,
+    "sglang_diffusion_triton": TRITON,
+    "sglang_old_deep_gemm": DEEP_GEMM,
+    "cupy": {f"{SHA256[:40]}.cubin": b"kernel", f"{SHA256[:40]}.ltoir": b"code", f"{SHA256[:32]}_2.cubin": b"kernel"},
     "cuda": {"ComputeCache/index": b"index", "ComputeCache/0/a/e0943aa8a566c2": b"binary"},
 }
 """For each cache the files of finished units, by their paths below its root."""
 
 LEFT_HERE: dict[str, dict[str, bytes]] = {
+    "aiter": {
+        "core.py": b"source",
+        "optCompilerConfig.json": b"{}",
+        "build/module_moe_asm/build/module_moe_asm.so": b"library",
+        "build/module_moe_asm/blob/instance.cpp": b"source",
+        f"build/pa_ragged_{SHA256[:32]}/Makefile": b"build:",
+        f"build/pa_ragged_{SHA256[:32]}/include/ck/ck.hpp": b"source",
+    },
+    "sglang_graphs": {f"{SHA256[:10]}/rank_0_0/backbone/computation_graph.py": b"source"},
+    "cupy": {f"{SHA256[:40]}.cubin.cu": b"source"},
+    "aiter_templates": {
+        f"pa_{SHA256[:32]}/Makefile": b"build:",
+        f"pa_{SHA256[:32]}/pa_{SHA256[:32]}.cpp": b"source",
+    },
     "sglang_flashinfer": {f"{OP}/build.ninja": MANIFEST},
     "flashinfer": {f"{OP}/build.ninja": MANIFEST},
     "tvm_ffi": {"mod_0123456789abcdef/build.ninja": MANIFEST},

@@ -16,6 +16,7 @@ from ..config import Config, plugins
 from ..config.extra import EXTRA_CACHES
 from ..config.reader import EnvReader, Variable, is_below, resolve
 from ..errors import ConfigurationError
+from .aiter import AiterAdapter, AiterTemplatesAdapter
 from .base import Adapter, Unit, UnitKind
 from .cuda import CudaAdapter
 from .cute_dsl import CuteDslAdapter
@@ -33,9 +34,14 @@ from .sglang import (
     SglangFlashInferAdapter,
     SglangInductorAdapter,
     SglangJitAdapter,
+    SglangOldDeepGemmAdapter,
     SglangTileLangAdapter,
     SglangTritonAdapter,
-    name_other_caches,
+)
+from .sglang_graphs import (
+    SglangDiffusionInductorAdapter,
+    SglangDiffusionTritonAdapter,
+    SglangGraphsAdapter,
 )
 from .tilelang import TileLangAdapter
 from .torch_extensions import TorchExtensionsAdapter
@@ -44,6 +50,7 @@ from .tunableop import TunableOpAdapter
 from .tvm_ffi import TvmFfiAdapter
 from .vllm import VllmAdapter
 from .vllm_modelinfos import VllmModelInfosAdapter
+from .vllm_startup_plan import VllmStartupPlanAdapter
 
 # vLLM's comes first: vLLM points Inductor and Triton into its own cache, which covers theirs.
 ADAPTERS: tuple[Adapter, ...] = (
@@ -51,6 +58,7 @@ ADAPTERS: tuple[Adapter, ...] = (
     # must have the same name in the server's process and in others.
     VllmAdapter(),
     VllmModelInfosAdapter(),
+    VllmStartupPlanAdapter(),
     VllmDeepGemmAdapter(),
     FlashInferAutotuneAdapter(),
     SglangJitAdapter(),
@@ -60,6 +68,10 @@ ADAPTERS: tuple[Adapter, ...] = (
     SglangFlashInferAdapter(),
     SglangDeepGemmAdapter(),
     SglangTileLangAdapter(),
+    SglangGraphsAdapter(),
+    SglangDiffusionInductorAdapter(),
+    SglangDiffusionTritonAdapter(),
+    SglangOldDeepGemmAdapter(),
     HelionAdapter(),
     InductorAdapter(),
     HeadersAdapter(),
@@ -73,10 +85,14 @@ ADAPTERS: tuple[Adapter, ...] = (
     CudaAdapter(),
     TunableOpAdapter(),
     *KERNEL_ADAPTERS,
+    AiterAdapter(),
+    AiterTemplatesAdapter(),
 )
 
 
 _BY_NAME = {adapter.name: adapter for adapter in ADAPTERS}
+_BOUND = tuple(adapter for adapter in ADAPTERS if type(adapter).root is not Adapter.root)
+"""Those whose units are bound to more than the environment key."""
 _NO_CACHE = "/dev/null/"
 """A cache with a path there is switched off."""
 
@@ -94,10 +110,10 @@ def all_adapters(wanted: Callable[[str], bool] = bool) -> list[Adapter]:
 
 def find_adapter(root: str) -> Adapter | None:
     """The adapter whose units a pack holds under a name; None if there is none that works."""
-    if root in _BY_NAME:
-        return _BY_NAME[root]
-    others = (*_extra(), *_of_plugins(root.startswith))
-    return next((adapter for adapter in others if adapter.name == root), None)
+    if (adapter := _BY_NAME.get(root)) is not None and adapter.root == root:
+        return adapter
+    others = (*_BOUND, *_extra(), *_of_plugins(root.startswith))
+    return next((adapter for adapter in others if adapter.root == root), None)
 
 
 def _extra() -> Sequence[Adapter]:
@@ -195,7 +211,7 @@ class CacheRoot:
     @property
     def name(self) -> str:
         """The name of this cache in packs."""
-        return self.adapter.name
+        return self.adapter.root
 
 
 class LocatedCaches(NamedTuple):
@@ -230,7 +246,6 @@ def locate_caches(config: Config) -> LocatedCaches:
     found: list[CacheRoot] = []
     refused: dict[str, ConfigurationError] = {}
     uses = other_uses(config.reader)
-    name_other_caches(config.reader)
     for adapter in all_adapters(config.caches.__contains__):
         try:
             path = adapter.locate(config.reader)
@@ -243,7 +258,7 @@ def locate_caches(config: Config) -> LocatedCaches:
             adapter.check_place(config.reader, path)
             found.append(CacheRoot(adapter, path))
         except ConfigurationError as error:
-            refused[adapter.name] = error
+            refused[adapter.root] = error
     return LocatedCaches(_related(found, config), refused)
 
 

@@ -20,7 +20,8 @@ class Adapter(ABC):
     """Knows the cache of one compiler."""
 
     name: str
-    """The name of the cache in packs: the first component of its files' paths. It never changes once released."""
+    """The name of the cache in packs: the first component of its files' paths, or the beginning of it (:attr:`root`).
+    It never changes once released."""
 
     title: str
     """The contents of the cache in a few words."""
@@ -50,6 +51,11 @@ class Adapter(ABC):
     def is_reported(self) -> bool:
         """Whether reports of use count the units of the cache."""
         return not (self.accompanies or self.is_deferred)
+
+    @property
+    def root(self) -> str:
+        """The name under which packs hold the units: :attr:`name`, and what they are bound to on this pod."""
+        return self.name
 
     @property
     def cache(self) -> str:

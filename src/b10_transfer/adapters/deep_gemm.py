@@ -41,7 +41,7 @@ class DeepGemmAdapter(Adapter):
         ),
     )
 
-    layout = Layout(folder_shape(r"cache/kernel\.[\w.-]+", r"kernel\.(?:cu|cubin|sass|ptx)"), left_here=("tmp",))
+    layout = Layout(folder_shape(r"cache/kernel\.[\w.-]+", r"kernel\.(?:cu|cubin|sass|ptx)"), left_here=("tmp|locks",))
 
     def locate(self, env: EnvReader) -> Path:
         return env.literal_path(_CACHE_DIR) or real_path("~/.deep_gemm")

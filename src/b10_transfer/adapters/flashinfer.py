@@ -9,6 +9,9 @@ Layout (FlashInfer 0.6.18, ``flashinfer/jit``), below ``<base>/.cache/flashinfer
                                                   ``meta.json``, without which they are wiped
 ``<version>/<arch>/generated/…``                  sources that the above were built from, some of them shared
 ``<version>/<arch>/autotune/``                    tuning: ``sparse_mla_….json``, ``pcie_ipc_….json``
+``moe_ep_knob_cache.json``                        settings for mixtures of experts (0.7.4, ``moe_ep/…/knob_cache.py``),
+                                                  each for one device and shape; rewritten whole and renamed. A saved
+                                                  file also has FlashInfer's version; another version gets no settings
 ``autotune/v2/<environment>/``                    tuning (0.7): ``manifest.json``, ``entries/<operation>.json``
 ``<version>/<arch>/flashinfer_jit.log``,          of this machine
 ``<version>/<arch>/cached_ops/tmp/``
@@ -24,11 +27,14 @@ state, ``cached_ops/.ninja_log``; it does not travel, and those never hit.)
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from ..config.reader import EnvReader, Variable, real_path
+from ..environment.interpreter import interpreter
 from .accumulation import Results
 from .base import Adapter, Unit, is_locked
 from .key_facts import cuda_home, package
@@ -40,8 +46,11 @@ _OPS = "cached_ops"
 _PLACE = r"\d[\w.+-]*/[\w.+-]+"
 """FlashInfer's version, and what was compiled for."""
 _OP = rf"(?!tmp$){NAME}"
+_VERSION = "flashinfer"
+"""The key of FlashInfer's version in saved settings."""
 FLASHINFER_TUNING = Results("_metadata")
 """Files of results, each for one FlashInfer and device."""
+KNOBS = "moe_ep_knob_cache.json"
 _TUNED = r"autotune_configs(?:_\w+)?\.json"
 _SOURCE = rf"{NAME}\.(?:cu|cuh|cc|cpp|h|hpp|inc)"
 
@@ -66,6 +75,7 @@ class FlashInferAdapter(NinjaAdapter):
         folder_shape(f"{_PLACE}/{_OPS}/{_OP}", f"{ANY_DEPTH}/{_SOURCE}"),
         stem_shape(f"{_PLACE}/generated/{ANY_DEPTH}/{_SOURCE}"),
         stem_shape(rf"{_PLACE}/autotune/(?:sparse_mla|pcie_ipc)_\w+\.json"),
+        stem_shape(re.escape(KNOBS)),
         stem_shape(r"autotune/v2/[0-9a-f]{8,64}/manifest\.json"),
         stem_shape(r"autotune/v2/[0-9a-f]{8,64}/entries/[0-9a-f]{8,64}\.json"),
         left_here=(
@@ -83,6 +93,8 @@ class FlashInferAdapter(NinjaAdapter):
     def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
         if not files:
             return False
+        if "/" not in unit.path:
+            return True
         version, arch, kind, name = unit.path.split("/")[:4]
         ops = root / version / arch / _OPS
         if kind == _OPS:
@@ -96,7 +108,7 @@ class FlashInferAdapter(NinjaAdapter):
     def depends_on_host(self, unit: Unit, files: Collection[str]) -> bool:
         """Tuning does not. A source does not either, but beside an op that is built later it must not be newer."""
         parts = unit.path.split("/")
-        return parts[0] != "autotune" and parts[2:3] != ["autotune"]
+        return parts[0] not in ("autotune", KNOBS) and parts[2:3] != ["autotune"]
 
     def key_facts(self, env: EnvReader, root: Path) -> Mapping[str, str]:
         return {**package("flashinfer"), **cuda_home(env)}
@@ -105,9 +117,45 @@ class FlashInferAdapter(NinjaAdapter):
         parts = path.split("/")
         return FLASHINFER_TUNING if parts[2:3] == ["autotune"] and len(parts) == 4 else None
 
+    def is_rewritten(self, path: str) -> bool:
+        return path == KNOBS or super().is_rewritten(path)
+
+    def to_portable(self, root: Path, path: str, data: bytes, files: Collection[str]) -> bytes:
+        if path != KNOBS:
+            return super().to_portable(root, path, data, files)
+        content, version = _knobs(data), _installed_version()
+        if version is None or not content["entries"]:
+            raise ValueError("it has no settings of the installed FlashInfer")
+        return json.dumps({_VERSION: version, **content}).encode()
+
+    def to_local(self, root: Path, path: str, data: bytes) -> bytes:
+        if path != KNOBS:
+            return super().to_local(root, path, data)
+        content = _knobs(data)
+        if content.pop(_VERSION, None) != _installed_version():
+            content["entries"] = []  # settings of another version's kernels
+        return json.dumps(content, indent=1).encode()
+
     def is_held(self, root: Path, unit: Unit) -> bool:
         ops, _, name = unit.path.rpartition("/")
         return ops.endswith(f"/{_OPS}") and is_locked(root / ops / "tmp" / f"{name}.lock")
+
+
+def _knobs(data: bytes) -> dict[str, object]:
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("not FlashInfer's settings for mixtures of experts") from error
+    if not isinstance(content, dict) or not isinstance(content.get("entries"), list) or "version" not in content:
+        raise ValueError("not FlashInfer's settings for mixtures of experts")
+    return content
+
+
+def _installed_version() -> str | None:
+    """FlashInfer's version, from its files."""
+    source = interpreter().read_module_file("flashinfer", "_build_meta.py")
+    found = source and re.search(r"^__version__ = ['\"]([^'\"]+)['\"]", source, re.MULTILINE)
+    return found.group(1) if found else None
 
 
 class FlashInferAutotuneAdapter(Adapter):

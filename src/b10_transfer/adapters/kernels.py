@@ -23,6 +23,9 @@ cache                  layout and key
 ``jax``                JAX 0.10, ``jax/_src/lru_cache.py``: ``<name>-<key>-cache``; the key covers the program, the
                        options, the devices, jaxlib, and **the path of the cache**. ``-atime`` files belong to its
                        eviction
+``cupy``               CuPy 14.2, ``cupy/cuda/compiler.py``: ``<SHA-1>.cubin``, ``.ltoir`` or ``.hsaco``, in earlier
+                       versions ``<MD5>_2.cubin``; the key covers the source, options, device, NVRTC's version and
+                       CuPy's headers. A digest in the file is checked. Renamed into place
 =====================  ================================================================================================
 
 No other key holds the path of the cache.
@@ -65,6 +68,7 @@ class PlainAdapter(Adapter):
         results: The format of its files, if they collect results.
         is_whole: Whether a file is finished; the path is absolute.
         keeps_place: Whether its keys hold the path of the cache.
+        for_gpu: Whether it holds code for a GPU, which does not depend on the host.
     """
 
     def __init__(
@@ -80,10 +84,11 @@ class PlainAdapter(Adapter):
         results: Results | None = None,
         is_whole: Callable[[Path], bool] = bool,
         keeps_place: bool = False,
+        for_gpu: bool = False,
     ) -> None:
         self.name, self.title, self.units, self.variables, self.layout = name, title, units, variables, layout
         self._place, self._tunes, self._results, self._is_whole = place, tunes, results, is_whole
-        self._keeps_place = keeps_place
+        self._keeps_place, self._for_gpu = keeps_place, for_gpu or tunes
 
     def locate(self, env: EnvReader) -> Path | None:
         return self._place(env)
@@ -95,7 +100,7 @@ class PlainAdapter(Adapter):
         return self._tunes
 
     def depends_on_host(self, unit: Unit, files: Collection[str]) -> bool:
-        return not self._tunes
+        return not self._for_gpu
 
     def results_of(self, path: str) -> Results | None:
         return self._results
@@ -263,6 +268,19 @@ KERNEL_ADAPTERS: tuple[Adapter, ...] = (
         Layout(stem_shape(rf"{NAME}-{SHA256}-cache"), left_here=(rf"{NAME}-{SHA256}-atime", r"\.lockfile")),
         _at("JAX_COMPILATION_CACHE_DIR"),
         keeps_place=True,
+    ),
+    PlainAdapter(
+        "cupy",
+        "CuPy's kernels",
+        "a kernel's file",
+        (_variable("CUPY_CACHE_DIR", "`~/.cupy/kernel_cache`", "CuPy's kernels."),),
+        Layout(
+            stem_shape(r"[0-9a-f]{40}\.(?:cubin|ltoir|hsaco)|[0-9a-f]{32}_2\.(?:cubin|hsaco)"),
+            # Sources, if CUPY_CACHE_SAVE_CUDA_SOURCE is set, and half files.
+            left_here=(r"[0-9a-f]{32,40}(?:_2)?\.\w+\.cu|tmp\w{8}",),
+        ),
+        _at("CUPY_CACHE_DIR", ".cupy", "kernel_cache"),
+        for_gpu=True,
     ),
 )
 """The adapters of this module."""

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ..config.reader import EnvReader, real_path, temporary_directory
 from ..errors import ConfigurationError
+from .aiter import installed
 from .sglang import sglang_cache_dir
-from .vllm_root import vllm_cache_root
 
 
 @dataclass(frozen=True)
@@ -33,20 +33,22 @@ def _at(variable: str, *defaults: str) -> Callable[[EnvReader], Sequence[Path]]:
     return find
 
 
-_UNBOUND = (
-    "The name of a library holds neither AITER's version nor its sources, and AITER loads what it finds: an outdated "
-    "one would be used"
-)
+def _diffusion_models(env: EnvReader) -> Sequence[Path]:
+    root = env.path("SGLANG_DIFFUSION_CACHE_ROOT") or real_path("~/.cache/sgl_diffusion")
+    return [path for path in sorted(root.glob("*")) if path.name != "torch_compile_cache"]
+
+
 _VERSIONED = "An engine is valid for one version of TensorRT, which the environment key does not hold"
 
 UNTAKEN: tuple[UntakenCache, ...] = (
     UntakenCache(
-        "AITER's modules",
-        "`AITER_JIT_DIR`, else `jit/` in the package or `~/.aiter/jit`",
-        _UNBOUND,
-        _at("AITER_JIT_DIR", "~/.aiter/jit"),
+        "AITER's libraries, if AITER runs from a source tree",
+        "`AITER_JIT_DIR`, else `jit/` in the package or `~/.aiter`",
+        "The name of a library holds neither AITER's version nor its sources, and AITER loads what it finds. Only the "
+        "installation of a wheel has a list of all sources. Also if `AITER_META_DIR`, `CK_DIR`, `HIP_KITTENS_DIR` or "
+        "`AITER_CONFIG_…` names others",
+        lambda env: [] if installed().identity else _at("AITER_JIT_DIR", "~/.aiter/jit", "~/.aiter/build")(env),
     ),
-    UntakenCache("AITER's template kernels", "`~/.aiter/build`", _UNBOUND, _at("", "~/.aiter/build")),
     UntakenCache(
         "FlyDSL's tuning",
         "`FLYDSL_AUTOTUNE_CACHE_DIR`, else `~/.flydsl/autotune`",
@@ -56,56 +58,33 @@ UNTAKEN: tuple[UntakenCache, ...] = (
     UntakenCache(
         "Numba",
         "`NUMBA_CACHE_DIR`, else `__pycache__` beside the source",
-        "Its index compares the time and size of a source, not its content",
+        "Its index compares the time and the size of a source, not its content (0.65). Another pod's source may have "
+        "both",
         _at("NUMBA_CACHE_DIR"),
-    ),
-    UntakenCache(
-        "CuPy",
-        "`CUPY_CACHE_DIR`, else `~/.cupy/kernel_cache`",
-        "It has not been examined",
-        _at("CUPY_CACHE_DIR", "~/.cupy/kernel_cache"),
     ),
     UntakenCache(
         "Torch-TensorRT's engines",
         "`torch_tensorrt_engine_cache` in the temporary directory",
-        _VERSIONED,
+        f"{_VERSIONED}, nor does the engine's name (2.14)",
         lambda _env: [real_path(temporary_directory()) / "torch_tensorrt_engine_cache"],
     ),
     UntakenCache(
         "ONNX Runtime's TensorRT engines",
-        "an option of the session",
-        f"{_VERSIONED}. The place is known to the program alone",
-        lambda _env: [],
+        "`ORT_TENSORRT_CACHE_PATH`, else an option of the session",
+        f"{_VERSIONED}. Without the variable, the place is known to the program alone",
+        _at("ORT_TENSORRT_CACHE_PATH"),
     ),
     UntakenCache(
         "TensorRT-LLM's autotuner",
         "`TLLM_AUTOTUNER_CACHE_PATH`",
-        "It has not been examined",
+        "TensorRT-LLM takes the file whatever version and device it names, and fails if it lacks a rank",
         _at("TLLM_AUTOTUNER_CACHE_PATH"),
     ),
     UntakenCache(
-        "vLLM's start-up plan",
-        "`VLLM_CACHE_ROOT/startup_plan`",
-        "It holds no compiled code",
-        lambda env: [vllm_cache_root(env) / "startup_plan"],
-    ),
-    UntakenCache(
-        "SGLang's compiled graphs before 0.5.23",
-        "`SGLANG_CACHE_DIR/torch_compile_cache`",
-        "Names hold the number of a process",
-        lambda env: [sglang_cache_dir(env) / "torch_compile_cache"],
-    ),
-    UntakenCache(
         "SGLang's diffusion models",
-        "`SGLANG_DIFFUSION_CACHE_ROOT`, else `~/.cache/sgl_diffusion`",
-        "It holds models, too",
-        _at("SGLANG_DIFFUSION_CACHE_ROOT", "~/.cache/sgl_diffusion"),
-    ),
-    UntakenCache(
-        "DeepGEMM's kernels in SGLang before 0.5.23",
-        "`~/.cache/deep_gemm`",
-        "Set `SGLANG_DG_CACHE_DIR` to it, and it is saved",
-        lambda env: [] if env.text("SGLANG_DG_CACHE_DIR") else [real_path("~/.cache/deep_gemm")],
+        "`SGLANG_DIFFUSION_CACHE_ROOT`, else `~/.cache/sgl_diffusion`, without `torch_compile_cache`",
+        "They are models and converted weights",
+        _diffusion_models,
     ),
     UntakenCache(
         "DeepGEMM's kernels of one process in SGLang",

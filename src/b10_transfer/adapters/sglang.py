@@ -20,13 +20,10 @@ According to their source, both depend on content alone, not on paths. (Not trie
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Collection
 from pathlib import Path
 
 from ..config.reader import EnvReader, Variable, real_path
-from ..notices import notices
 from .base import Adapter, Unit
 from .deep_gemm import DeepGemmAdapter
 from .flashinfer import FlashInferAdapter
@@ -35,8 +32,6 @@ from .layout import NAME, SHA256, Layout, folder_shape, stem_shape
 from .ninja import BUILD_FILES
 from .tilelang import TileLangAdapter
 from .triton import TritonAdapter
-
-logger = logging.getLogger(__name__)
 
 SGLANG_CACHE_DIR = Variable(
     "SGLANG_CACHE_DIR", "`~/.cache/sglang`", "a path, `~` and links resolved", "SGLang's caches."
@@ -95,7 +90,7 @@ class SglangCuteAdapter(Adapter):
 
 
 class SglangDeepGemmAdapter(DeepGemmAdapter):
-    """Where SGLang points ``DG_JIT_CACHE_DIR``, whatever it was before. Earlier versions: ``~/.cache/deep_gemm``."""
+    """Where SGLang points ``DG_JIT_CACHE_DIR``, whatever it was before."""
 
     name = "sglang_deep_gemm"
     title = "DeepGEMM's kernels in SGLang"
@@ -111,6 +106,17 @@ class SglangDeepGemmAdapter(DeepGemmAdapter):
 
     def locate(self, env: EnvReader) -> Path:
         return env.path("SGLANG_DG_CACHE_DIR") or sglang_cache_dir(env) / "deep_gemm"
+
+
+class SglangOldDeepGemmAdapter(DeepGemmAdapter):
+    """``~/.cache/deep_gemm``, where SGLang up to 0.5.6 points ``DG_JIT_CACHE_DIR`` (``compile_utils.py``)."""
+
+    name = "sglang_old_deep_gemm"
+    title = "DeepGEMM's kernels in earlier versions of SGLang"
+    variables = ()
+
+    def locate(self, env: EnvReader) -> Path:
+        return real_path("~/.cache/deep_gemm")
 
 
 class SglangInductorAdapter(InductorAdapter):
@@ -155,19 +161,3 @@ class SglangFlashInferAdapter(FlashInferAdapter):
 
     def locate(self, env: EnvReader) -> Path:
         return sglang_cache_dir(env) / ".cache" / "flashinfer"
-
-
-def name_other_caches(env: EnvReader) -> None:
-    """Log once which other caches of SGLang exist. They are not saved.
-
-    Their names hold what differs between pods (a process's number), or belong to versions before 0.5.23.
-    """
-    cache = sglang_cache_dir(env)
-    for path in (
-        cache / "torch_compile_cache",
-        env.path("SGLANG_DIFFUSION_CACHE_ROOT") or real_path("~/.cache/sgl_diffusion"),
-        real_path("~/.cache/deep_gemm"),
-        *sorted((cache / "deep_gemm").glob("proc_*")),
-    ):
-        if os.path.isdir(path) and str(path) != env.text("SGLANG_DG_CACHE_DIR"):
-            notices.log(logger, logging.WARNING, f"{path} is a cache of SGLang's that is not saved or restored")

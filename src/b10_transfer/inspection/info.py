@@ -159,7 +159,7 @@ def survey_pod(config: Config, deadline: Deadline) -> LocalState:
 
 
 def _refused_cache(name: str, error: ConfigurationError) -> LocalCache:
-    [title] = [adapter.title for adapter in all_adapters() if adapter.name == name]
+    [title] = [adapter.title for adapter in all_adapters() if adapter.root == name]
     return LocalCache(name, title, error.value, False, 0, 0, 0, 0, 0, in_use=False, error=str(error))
 
 

@@ -120,7 +120,7 @@ def plan_for_empty_caches(caches: Collection[str], union: Union) -> LoadPlan:
     nowhere = LocalRoots((), (), {})
     if not union.units:
         return _plan_without_units(nowhere, union)
-    auxiliary = {adapter.name for adapter in all_adapters() if adapter.accompanies}
+    auxiliary = {adapter.root for adapter in all_adapters() if adapter.accompanies}
     names = [name for name in union.units if name.partition("/")[0] in caches]
     if names and not auxiliary.issuperset(caches):
         return _with_partial(LoadPlan(OperationStatus.SUCCESS, "would restore", nowhere, names, 0, union, caches))

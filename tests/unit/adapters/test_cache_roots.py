@@ -83,6 +83,7 @@ def test_names_of_adapters_are_those_that_packs_were_written_with() -> None:
     assert [adapter.name for adapter in ADAPTERS] == [
         "vllm",
         "vllm_modelinfos",
+        "vllm_startup_plan",
         "vllm_deep_gemm",
         "flashinfer_autotune",
         "sglang_jit",
@@ -92,6 +93,10 @@ def test_names_of_adapters_are_those_that_packs_were_written_with() -> None:
         "sglang_flashinfer",
         "sglang_deep_gemm",
         "sglang_tilelang",
+        "sglang_graphs",
+        "sglang_diffusion_inductor",
+        "sglang_diffusion_triton",
+        "sglang_old_deep_gemm",
         "helion",
         "inductor",
         "inductor_headers",
@@ -114,6 +119,9 @@ def test_names_of_adapters_are_those_that_packs_were_written_with() -> None:
         "miopen",
         "miopen_kernels",
         "jax",
+        "cupy",
+        "aiter",
+        "aiter_templates",
     ]
 
 

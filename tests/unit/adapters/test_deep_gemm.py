@@ -51,6 +51,7 @@ def test_each_server_has_a_place_of_its_own(isolated_env: IsolatedEnv, monkeypat
     served = {
         "vllm_deep_gemm": isolated_env.home / ".cache" / "vllm" / "deep_gemm",
         "sglang_deep_gemm": isolated_env.home / ".cache" / "sglang" / "deep_gemm",
+        "sglang_old_deep_gemm": isolated_env.home / ".cache" / "deep_gemm",
     }
     assert roots() == {**served, "deep_gemm": isolated_env.home / ".deep_gemm"}
     monkeypatch.setenv("DG_JIT_CACHE_DIR", str(isolated_env.home / "kernels"))

@@ -9,11 +9,12 @@ import pytest
 
 from b10_transfer.adapters import ADAPTERS, Adapter, Unit
 from b10_transfer.adapters.elf import is_host_code
-from tests.shapes import ARTIFACTS, GRAPH, INDUCTOR_KEY, KERNEL, SHA256, elf_header
+from tests.shapes import ARTIFACTS, GRAPH, INDUCTOR_KEY, KERNEL, PLAN, SHA256, elf_header
 
 _INDUCTOR = {f"gi/{GRAPH}", f"cache/{SHA256}", f"triton/0/{KERNEL}"}
 _DEEP_GEMM = {f"cache/kernel.gemm.{SHA256[:32]}"}
 _FLASHINFER = {
+    "moe_ep_knob_cache.json",
     "0.6.18/90a/autotune/sparse_mla_sm120_decode.json",
     f"autotune/v2/{SHA256}/entries/{SHA256}.json",
 }
@@ -21,6 +22,7 @@ _TILELANG = {f"0.1.13_cu128/cuda-binaries/{SHA256}.cubin"}
 FREE: Mapping[str, set[str]] = {
     "vllm": {f"torch_aot_compile/{SHA256}/inductor_cache/{path}" for path in _INDUCTOR},
     "vllm_modelinfos": {"vllm-models-llama-LlamaForCausalLM.json"},
+    "vllm_startup_plan": {f"startup_plan_{PLAN}.json"},
     "vllm_deep_gemm": _DEEP_GEMM,
     "flashinfer_autotune": {"0.6.18/90a/1f2e/autotune_configs.json"},
     "sglang_inductor": _INDUCTOR,
@@ -28,6 +30,14 @@ FREE: Mapping[str, set[str]] = {
     "sglang_flashinfer": _FLASHINFER,
     "sglang_deep_gemm": _DEEP_GEMM,
     "sglang_tilelang": _TILELANG,
+    "sglang_graphs": {
+        *(f"{SHA256[:10]}/rank_0_0/backbone/inductor_cache/{path}" for path in _INDUCTOR),
+        f"{SHA256[:10]}/rank_0_0/backbone/triton_cache/{KERNEL}",
+    },
+    "sglang_diffusion_inductor": _INDUCTOR,
+    "sglang_diffusion_triton": {KERNEL},
+    "sglang_old_deep_gemm": _DEEP_GEMM,
+    "cupy": {f"{SHA256[:40]}.cubin", f"{SHA256[:40]}.ltoir", f"{SHA256[:32]}_2.cubin"},
     "inductor": _INDUCTOR,
     "triton": {KERNEL},
     "flashinfer": _FLASHINFER,

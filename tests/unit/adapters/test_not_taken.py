@@ -15,6 +15,12 @@ from b10_transfer.notices import notices
 from tests.conftest import IsolatedEnv
 from tests.shapes import TRITON
 
+SGLANG = {
+    ".cache/sgl_diffusion/materialized_models/m/model.safetensors": b"",
+    ".cache/sgl_diffusion/torch_compile_cache/triton/x": b"",
+    ".cache/sglang/deep_gemm/proc_1/cache/x": b"",
+}
+
 
 @pytest.fixture(autouse=True)
 def fresh_notices() -> None:
@@ -66,31 +72,17 @@ def test_cuda_cache_elsewhere_is_named(
     assert sum("is not saved there" in record.getMessage() for record in caplog.records) == 1
 
 
-@pytest.mark.parametrize(
-    "place",
-    [".cache/sglang/torch_compile_cache", ".cache/sgl_diffusion", ".cache/deep_gemm", ".cache/sglang/deep_gemm/proc_1"],
-)
-def test_other_cache_of_sglang_is_named(
-    isolated_env: IsolatedEnv, caplog: pytest.LogCaptureFixture, place: str
-) -> None:
-    roots()
-    assert "not saved or restored" not in caplog.text
-    (isolated_env.home / place).mkdir(parents=True)
-    roots()
-    roots()
-    assert caplog.text.count("not saved or restored") == 1
-    assert str(isolated_env.home / place) in caplog.text
-
-
 def test_doctor_names_caches_that_are_left_alone(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUPY_CACHE_DIR", str(isolated_env.home / "cupy"))
+    monkeypatch.setenv("FLYDSL_AUTOTUNE_CACHE_DIR", str(isolated_env.home / "flydsl"))
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(isolated_env.home / "empty"))
-    isolated_env.fill(isolated_env.home, {"cupy/0a.cubin": b"", ".aiter/jit/module_norm.so": b""})
+    isolated_env.fill(isolated_env.home, {"flydsl/moe.json": b"", ".aiter/jit/module_norm.so": b"", **SGLANG})
     (isolated_env.home / "empty").mkdir()
     seen = [check.seen for check in diagnose().checks if "neither saved nor restored" in check.seen]
     assert [text.partition(" is neither")[0] for text in seen] == [
         str(isolated_env.home / ".aiter" / "jit"),
-        str(isolated_env.home / "cupy"),
+        str(isolated_env.home / "flydsl"),
+        str(isolated_env.home / ".cache" / "sgl_diffusion" / "materialized_models"),
+        str(isolated_env.home / ".cache" / "sglang" / "deep_gemm" / "proc_1"),
     ]
 
 
