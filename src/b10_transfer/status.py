@@ -68,6 +68,10 @@ class LoadReport(Report):
     siblings: tuple[str, ...] = ()
     """Ids of the environments that the units were published for, if they are not this pod's own: those differ only in
     the CPU or the C library."""
+    group: str = ""
+    """How the packs of the group were chosen (``B10_GROUP``): ``recorded`` by this load, ``followed`` as another
+    process recorded them, ``cold`` if nothing is loaded because one process cannot load them, or ``not recorded: …``
+    with the reason. Empty without a group."""
     instant: str = ""
     """``ready`` if later compilations may start instantly, else the reason why not; empty if it was not requested."""
     commands: tuple[str, ...] = ()

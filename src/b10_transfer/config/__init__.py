@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 MB = 1024 * 1024
+_MOST_GROUP = 200
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,8 @@ class Config:
     trusted_keys: str | None
     read_only: bool
     shared_roots: bool
+    group: str
+    """What the processes that must load the same packs have in common; empty if there is no group."""
     siblings: bool
     """Whether a load that finds nothing else restores GPU code of pods with another CPU."""
     caches: CacheSelection
@@ -111,6 +114,7 @@ class Config:
         namespace: str | None = None,
         store: str | os.PathLike[str] | None = None,
         merge: bool | None = None,
+        group: str | None = None,
     ) -> Config:
         """Read and check every setting.
 
@@ -121,6 +125,7 @@ class Config:
             namespace: Overrides ``B10_NAMESPACE``.
             store: Overrides ``B10_STORE``.
             merge: Overrides ``B10_MERGE``.
+            group: Overrides ``B10_GROUP``.
 
         Returns:
             The checked settings.
@@ -153,6 +158,7 @@ class Config:
             trusted_keys=env.protecting_text("B10_TRUSTED_KEYS"),
             read_only=env.flag("B10_READ_ONLY", default=False, protects=True),
             shared_roots=env.flag("B10_SHARED_ROOTS", default=False),
+            group=_group(env, group),
             siblings=env.flag("B10_SIBLINGS", default=True),
             locks=env.flag("B10_LOCKS", default=True),
             caches=CacheSelection.parse("B10_CACHES", env.text("B10_CACHES") or "all"),
@@ -176,6 +182,14 @@ def _namespace(env: EnvReader, override: str | None) -> str:
             "it must be 1 to 100 letters, digits, '.', '_' or '-', the first a letter or digit",
         )
     return namespace
+
+
+def _group(env: EnvReader, override: str | None) -> str:
+    group = override if override is not None else env.text("B10_GROUP") or ""
+    if len(group) > _MOST_GROUP or not group.isprintable():
+        name = "B10_GROUP" if override is None else "group"
+        raise ConfigurationError(name, group[:_MOST_GROUP], f"it must be at most {_MOST_GROUP} printable characters")
+    return group
 
 
 def read_wait(override: float | None = None, environ: Mapping[str, str] | None = None) -> float:

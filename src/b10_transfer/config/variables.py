@@ -44,8 +44,9 @@ VARIABLES: tuple[Variable, ...] = (
         "`0`",
         "a number of seconds, at most 86400",
         "If the store has nothing yet: how long a load waits for another replica that is compiling. One replica "
-        "compiles, the others load what it saves. Ranks of one job (torchrun, `MASTER_ADDR`, Slurm) do not wait for "
-        "each other. With `0` no load waits. The wait is added to the deadline.",
+        "compiles, the others load what it saves. Processes of one group (`B10_GROUP`), job (torchrun, `MASTER_ADDR`, "
+        "Slurm) or pod (Kubernetes) do not wait for each other. With `0` no load waits. The wait is added to the "
+        "deadline.",
     ),
     Variable(
         "B10_MERGE",
@@ -53,6 +54,13 @@ VARIABLES: tuple[Variable, ...] = (
         "`0` or `1`",
         "With `1` a load adds missing units to a cache that already has artifacts. With `0` it leaves "
         "such a cache alone.",
+    ),
+    Variable(
+        "B10_GROUP",
+        "unset",
+        "at most 200 printable characters",
+        "What the processes of one job have in common, for example the id of the job. They load the same packs, or "
+        "none of them loads any ([guarantees.md](guarantees.md#groups)). A restarted job needs another value.",
     ),
     Variable(
         "B10_SIBLINGS",

@@ -10,7 +10,7 @@ A root that cannot be restored to does not affect the others.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 
 from ..adapters import CacheRoot
@@ -37,8 +37,11 @@ def restore(
     names: Iterable[str],
     roots: Iterable[CacheRoot],
     deadline: Deadline,
+    before_placing: Callable[[Restored], None] | None = None,
 ) -> Restored:
     """Put the named units in place below their roots.
+
+    ``before_placing`` is called when everything is staged and nothing is in place. If it raises, nothing will be.
 
     A damaged pack is ignored: nothing of it is placed, and its units come from earlier packs if those hold them. A root
     that cannot be restored to is left out with a warning. Raises StoreError or DeadlineExceededError, and NoSpaceError
@@ -68,6 +71,8 @@ def restore(
                     del trees[name]
         _unstage_host_code(repository, staged, by_name, trees)
         _merge_results(repository, result.union, staged, trees)
+        if before_placing is not None:
+            before_placing(result)
         for name, tree in trees.items():
             root = by_name[name]
             deadline.check(f"putting files in place in {root.path}")

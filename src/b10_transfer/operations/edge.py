@@ -96,6 +96,7 @@ def facts_of(report: Report) -> dict[str, object]:
             "ignored_packs": report.ignored_packs,
             "already_present": report.already_present,
             "partial": report.partial,
+            "group": report.group,
         }
     if isinstance(report, SaveReport):
         facts |= {"packs": list(report.packs), "left_for_next_save": report.left_for_next_save}

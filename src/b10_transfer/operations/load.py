@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..adapters import locate_caches, named
 from ..concurrency.deadline import Deadline
+from ..concurrency.forks import no_fork
 from ..config import Config
 from ..environment import identify
 from ..local.deferral import compilers_wait, split
@@ -21,7 +22,8 @@ from ..local.placing import Restored, why_unfit
 from ..local.restore import restore
 from ..local.staging import LOCKS_SHARE, locked, remove_leftovers, wait_for_restore
 from ..pack import Limits
-from ..repository.ignored import errors_in, newer_in, reasons
+from ..repository.group import ColdGroupError, Group
+from ..repository.ignored import errors_in, newer_in, reasons, state_of
 from ..repository.repository import Repository
 from ..repository.union import Rejected, Union
 from ..status import LoadReport, OperationStatus
@@ -42,6 +44,7 @@ def load(
     seen: set[str] | None = None,
     *,
     from_siblings: bool = False,
+    renews_group: bool = False,
     deliver: Callable[[LoadReport], None] | None = None,
 ) -> LoadReport:
     """Restore what the store holds for this environment.
@@ -51,6 +54,7 @@ def load(
         deadline: Bounds the load.
         seen: Receives the ids of the packs that the load has read or rejected.
         from_siblings: Whether to restore what sibling environments hold instead.
+        renews_group: Whether packs may have been published since the group recorded that there are none.
         deliver: Receives the report if the load goes on, with units that no start needs at once. Default: such units
             are restored like others.
 
@@ -78,28 +82,44 @@ def load(
         local = survey(caches.roots, config, caches.refused)
         limits = Limits.of(config)
         repository = Repository(store, config.namespace, environment, limits, deadline, trusted)
+        group = None
+        if config.group and not from_siblings:
+            group = Group(store, repository, config.group, read_only=config.read_only, renews=renews_group)
 
         def read_union() -> Union:
             if from_siblings:
                 return read_siblings(store, config, environment, deadline)
-            union = repository.with_recalled_names(repository.union())
-            _log_ignored(union.rejected, len(union.unread))
-            if seen is not None:
-                seen.update(pack.id for pack in union.packs)
-                seen.update(pack.id for pack in union.rejected)
-                seen.update(union.unread)
-            return union
+            return _read_union(repository, group, seen)
 
-        planned = planned_without(local.failed, lambda: plan(local, read_union))
-        if planned.status is OperationStatus.SUCCESS:
-            report = _restore(repository, planned, config, deadline, patience, report, deliver)
-        else:
-            report = _report_of(planned, report)
-        if from_siblings and planned.union is not None:
-            report = of_siblings(report, planned.union)
+        try:
+            planned = planned_without(local.failed, lambda: plan(local, read_union))
+            if planned.status is OperationStatus.SUCCESS:
+                report = _restore(repository, planned, config, deadline, patience, report, deliver, group)
+            else:
+                report = _report_of(planned, report)
+            if from_siblings and planned.union is not None:
+                report = of_siblings(report, planned.union)
+        except ColdGroupError as cold:
+            logger.warning("%s", cold)
+            report = replace(report, status=OperationStatus.DOES_NOT_EXIST, reason=str(cold))
+        report = _with_group(report, group)
         for path in sorted({root.outermost for root in (*local.used, *local.open)}):
             remove_leftovers(path, may_be_shared=config.shared_roots)  # where nothing was staged, which does it, too
         return report
+
+
+def _read_union(repository: Repository, group: Group | None, seen: set[str] | None) -> Union:
+    union = repository.with_recalled_names(repository.union() if group is None else group.union())
+    _log_ignored(union.rejected, len(union.unread))
+    if seen is not None:
+        seen.update(pack.id for pack in union.packs)
+        seen.update(pack.id for pack in union.rejected)
+        seen.update(union.unread)
+    return union
+
+
+def _with_group(report: LoadReport, group: Group | None) -> LoadReport:
+    return report if group is None else replace(report, group=group.state)
 
 
 def _restore(
@@ -110,6 +130,7 @@ def _restore(
     patience: Deadline,
     report: LoadReport,
     deliver: Callable[[LoadReport], None] | None,
+    group: Group | None,
 ) -> LoadReport:
     union = planned.union
     assert union is not None  # there is something to restore
@@ -123,25 +144,34 @@ def _restore(
         if planned.status is not OperationStatus.SUCCESS:
             return _report_of(planned, report)
 
-        def put_in_place(names: Sequence[str]) -> Restored:
-            restored = restore(repository, union, names, holding(names, planned.local.open), deadline)
+        def report_damage(restored: Restored) -> list[Rejected]:
             known = {pack.id for pack in union.rejected}
             damaged = [pack for pack in restored.union.rejected if pack.id not in known]
             _log_ignored(damaged)
             if not config.read_only:
                 own = {pack.id for pack in union.packs if pack.index.environment_id == report.environment_id}
                 repository.suspect(pack for pack in damaged if pack.id in own)
+            return damaged
+
+        def agree(restored: Restored) -> None:
+            if group is not None:
+                damaged = [f"pack {pack.id} is {state_of(pack.error)}" for pack in report_damage(restored)]
+                group.check([*damaged, *map(str, restored.failures)])
+
+        def put_in_place(names: Sequence[str], before: Callable[[Restored], None] | None = None) -> Restored:
+            restored = restore(repository, union, names, holding(names, planned.local.open), deadline, before)
+            report_damage(restored)
             return restored
 
         differing = differences(union, planned.names, facts_of(planned.roots, repository.environment, config.reader))
         warn_of_threads(differing)
         report = replace(report, key_differences=tuple(map(str, differing)))
         now, later = split(planned.names, planned.roots) if deliver is not None else (planned.names, ())
-        restored = put_in_place(now)
+        restored = put_in_place(now, agree)
         report = _report_of_restored(restored, planned, config, report)
         if deliver is not None and later:
             with compilers_wait(later, planned.roots):
-                deliver(report)
+                deliver(_with_group(report, group))
                 put_in_place(later)
         return report
 
@@ -149,7 +179,8 @@ def _restore(
 def _trusted_keys(config: Config) -> Trust | None:
     if config.trusted_keys is None:
         return None
-    from ..repository.signing import trusted_keys  # most pods do not need it
+    with no_fork:
+        from ..repository.signing import trusted_keys  # most pods do not need it
 
     return trusted_keys(config)
 

@@ -63,6 +63,7 @@ def load_compile_cache(
     wait_for_compile_s: float | None = None,
     instant: bool | None = None,
     autosave: bool | None = None,
+    group: str | None = None,
 ) -> OperationStatus:
     """Restore saved compile artifacts. Call it before the model compiles.
 
@@ -80,6 +81,8 @@ def load_compile_cache(
             torch. If an instant start is not possible, the start is a warm one. Default: ``B10_INSTANT``, else false.
         autosave: Whether a process of its own saves what this program compiles from now on (docs/autosave.md). It ends
             with the program. Default: ``B10_AUTOSAVE``, else false.
+        group: What the processes of one job have in common, at most 200 characters. They load the same packs, or none
+            of them loads any. Default: ``B10_GROUP``, else each process loads the newest packs.
 
     Returns:
         SUCCESS: artifacts were restored. SKIPPED: every cache that the store has data for already holds artifacts;
@@ -104,6 +107,7 @@ def load_compile_cache(
         wait_for_compile_s=wait_for_compile_s,
         instant=instant,
         autosave=autosave,
+        group=group,
     ).status
 
 
@@ -146,6 +150,7 @@ def load(
     wait_for_compile_s: float | None = None,
     instant: bool | None = None,
     autosave: bool | None = None,
+    group: str | None = None,
     observe: Observer | None = None,
 ) -> LoadReport:
     """Restore saved compile artifacts, and report what was restored, from where, and why not.
@@ -164,6 +169,8 @@ def load(
             torch. If an instant start is not possible, the start is a warm one. Default: ``B10_INSTANT``, else false.
         autosave: Whether a process of its own saves what this program compiles from now on (docs/autosave.md). It ends
             with the program. Default: ``B10_AUTOSAVE``, else false.
+        group: What the processes of one job have in common, at most 200 characters. They load the same packs, or none
+            of them loads any. Default: ``B10_GROUP``, else each process loads the newest packs.
         observe: Called once with the operation's :class:`Deadline` when it begins, for a display of its progress.
             Default: none.
 
@@ -183,7 +190,7 @@ def load(
     """
 
     def read_config() -> Config:
-        return Config.from_environment(namespace=namespace, store=store, merge=merge)
+        return Config.from_environment(namespace=namespace, store=store, merge=merge, group=group)
 
     waiter = compile_once.Waiter(session)
     settings: list[Config] = []
@@ -192,6 +199,7 @@ def load(
         deadline: Deadline, deliver: Callable[[LoadReport], None], *, from_siblings: bool = False
     ) -> LoadReport:
         config = read_config()
+        is_first = not settings
         settings.append(config)
         began_ns = time.time_ns()
         restored: list[LoadReport] = []
@@ -209,7 +217,14 @@ def load(
             deliver(report)
 
         early = None if from_siblings else deliver_early
-        report = loading.load(config, deadline, waiter.known, from_siblings=from_siblings, deliver=early)
+        report = loading.load(
+            config,
+            deadline,
+            waiter.known,
+            from_siblings=from_siblings,
+            renews_group=not is_first,
+            deliver=early,
+        )
         remember(report)
         return report
 
@@ -219,9 +234,10 @@ def load(
     started = time.perf_counter()
     report = attempt()
     tried_s = time.perf_counter() - started
-    if report.status is OperationStatus.DOES_NOT_EXIST:
+    if report.status is OperationStatus.DOES_NOT_EXIST and report.group != "cold":
         report = wait_for_compile(report, wait_for_compile_s, read_config, attempt, waiter)
-    if report.status is OperationStatus.DOES_NOT_EXIST and settings[-1].siblings:
+    # Siblings are no part of a group's record: its processes could find different ones.
+    if report.status is OperationStatus.DOES_NOT_EXIST and settings[-1].siblings and not settings[-1].group:
         report = load_from_siblings(report, partial(operate, from_siblings=True), deadline_s, tried_s)
     report = replace(report, instant=prepare_if_requested(instant, report, read_config, deadline_s, tried_s))
     report = replace(report, autosave=start_if_requested(autosave, report, namespace, store))

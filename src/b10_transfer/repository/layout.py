@@ -11,6 +11,8 @@
     v1/<namespace>/<environment>/recalled/<id>               an operator recalled the pack
     v1/<namespace>/<environment>/recalled/<id>.<key>.<…>     the same, signed
     v1/<namespace>/<environment>/leases/<name>.00000001
+    v1/<namespace>/<environment>/groups/<digest>.00000001        the packs that a group of processes loads
+    v1/<namespace>/<environment>/groups/<digest>.00000001.cold   one of them could not load these packs
 
 Other names may appear there. They are ignored, and nothing of another form is ever deleted.
 """
@@ -29,7 +31,7 @@ VERSION = "v1"
 SHARED_LEASES = f"{VERSION}/.leases"
 """Leases that concern the whole store, and the probes of ``doctor``."""
 DESCRIPTION = "environment.json"
-PACKS, QUARANTINE, RECALLED, LEASES = "packs", "quarantine", "recalled", "leases"
+PACKS, QUARANTINE, RECALLED, LEASES, GROUPS = "packs", "quarantine", "recalled", "leases", "groups"
 PRUNED = ".pruned"
 """The end of the name of a mark in ``quarantine`` for a pack that will be deleted."""
 SUSPECT = ".suspect"
@@ -54,6 +56,10 @@ class Place:
     @property
     def leases(self) -> str:
         return f"{self.folder}/{LEASES}"
+
+    @property
+    def groups(self) -> str:
+        return f"{self.folder}/{GROUPS}"
 
     @property
     def listed(self) -> list[str]:

@@ -152,6 +152,10 @@ class ReadRepository:
             notices.log(logger, logging.WARNING, message)
         return approved
 
+    def name_of(self, pack_id: str) -> str:
+        """The name of a pack's object."""
+        return self._place.pack(pack_id)
+
     def listing(self) -> dict[str, ObjectInfo]:
         """Every pack's object by the pack's id, oldest first: those that are set aside as well, and none is read."""
         return packs_by_id(self._store.list(self._place.listed[-1]))

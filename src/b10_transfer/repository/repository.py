@@ -59,6 +59,11 @@ class Repository(ReadRepository):
         """The folder of the leases of this environment."""
         return self._place.leases
 
+    @property
+    def group_folder(self) -> str:
+        """The folder of the records of groups (:mod:`.group`)."""
+        return self._place.groups
+
     def publish(self, pack: BinaryIO, behind: str | None = None) -> str:
         """Make a finished pack part of the union, as its latest, or right behind another one; returns its id.
 
