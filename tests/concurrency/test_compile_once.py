@@ -202,10 +202,18 @@ print(json.dumps({"status": report.status.name, "reason": report.reason}))
 """
 
 
-def start_job(env: IsolatedEnv, name: str, ranks: int) -> list[subprocess.Popen[str]]:
+KINDS = {
+    "torchrun": {"MASTER_ADDR": "job", "MASTER_PORT": "29500"},
+    "group": {"B10_GROUP": "job"},
+    "pod": {"KUBERNETES_SERVICE_HOST": "10.0.0.1"},
+}
+"""Variables of processes that may need each other."""
+
+
+def start_job(env: IsolatedEnv, name: str, ranks: int, kind: str = "torchrun") -> list[subprocess.Popen[str]]:
     met = env.home / name
     met.mkdir()
-    job = {"MASTER_ADDR": name, "MASTER_PORT": "29500", "WORLD_SIZE": str(ranks), "B10_WAIT_FOR_COMPILE_SECONDS": "600"}
+    job = KINDS[kind] | {"WORLD_SIZE": str(ranks), "B10_WAIT_FOR_COMPILE_SECONDS": "600"}
     return [
         subprocess.Popen(
             [sys.executable, "-c", _RANK, str(met)],
@@ -218,8 +226,9 @@ def start_job(env: IsolatedEnv, name: str, ranks: int) -> list[subprocess.Popen[
     ]
 
 
-def test_ranks_of_a_job_do_not_wait_for_each_other(isolated_env: IsolatedEnv) -> None:
-    ranks = start_job(isolated_env, "job", 6)
+@pytest.mark.parametrize("kind", KINDS)
+def test_ranks_of_a_job_do_not_wait_for_each_other(isolated_env: IsolatedEnv, kind: str) -> None:
+    ranks = start_job(isolated_env, "job", 6, kind)
     answers = []
     for rank in ranks:
         output, errors = rank.communicate(timeout=120)
@@ -227,7 +236,7 @@ def test_ranks_of_a_job_do_not_wait_for_each_other(isolated_env: IsolatedEnv) ->
         answers.append(json.loads(output))
     assert {answer["status"] for answer in answers} == {"DOES_NOT_EXIST"}
     assert sum("others may wait for it" in answer["reason"] for answer in answers) == 1
-    assert sum("another rank of this job compiles" in answer["reason"] for answer in answers) == 5
+    assert sum("another process of this group, job or pod compiles" in answer["reason"] for answer in answers) == 5
 
 
 def test_another_job_waits_for_the_one_that_compiles(isolated_env: IsolatedEnv) -> None:

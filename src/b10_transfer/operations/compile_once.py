@@ -1,9 +1,9 @@
 """Compile once: when nothing is saved yet and many replicas start, one compiles and the others wait for its save.
 
 The replica that gets the lease ``compile`` of an environment compiles, and renews the lease until it saves or ends. It
-holds the lease for its whole job: ranks of one job do not wait for each other, because the one that compiles may need
-the others. The lease only saves work: a replica that waits in vain compiles for itself when its wait is over, and two
-that compile at once both publish.
+holds the lease for its whole group, job or pod: their processes do not wait for each other, because the one that
+compiles may need the others. The lease only saves work: a replica that waits in vain compiles for itself when its wait
+is over, and two that compile at once both publish.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Outcome(Enum):
     MINE = auto()
     """This process has the lease, and should look once more before it compiles."""
     SAME_JOB = auto()
-    """Another rank of this process's job compiles. It may need this one to make progress."""
+    """Another process of this one's group, job or pod compiles. It may need this one to make progress."""
     NOBODY = auto()
     """No replica compiles, and this process may not claim the lease."""
     WAITING = auto()
@@ -115,14 +115,15 @@ def wait(config: Config, deadline: Deadline, seconds: float, waiter: Waiter) -> 
     with opened(config, deadline) as store:
         environment = detect()
         place = _place(config, environment)
-        job = job_of(os.environ)
+        job = job_of(os.environ, config.group)
         limits = Limits.of(config)
         repository = Repository(store, config.namespace, environment, limits, deadline)
         while True:
             deadline.check("waiting for another replica to compile")
             looked = time.monotonic()
             if waiter.has_news(repository.look().usable):
-                return Outcome.PUBLISHED
+                # If another member of the group has found nothing and compiles, this one must not load what came later.
+                return Outcome.SAME_JOB if config.group and _is_held_by(job, store, repository) else Outcome.PUBLISHED
             look_s = time.monotonic() - looked
             if waiter.session.holds_lease(place):
                 return Outcome.MINE
@@ -134,12 +135,16 @@ def wait(config: Config, deadline: Deadline, seconds: float, waiter: Waiter) -> 
                 except ReadOnlyStoreError:
                     if not leases.is_held(store, repository.lease_folder, _NAME, config.lock_timeout_s):
                         return Outcome.NOBODY
-                if job and leases.holder(store, repository.lease_folder, _NAME) == job:
+                if job and _is_held_by(job, store, repository):
                     return Outcome.SAME_JOB
             left_s = ends - time.monotonic()
             if left_s <= 0:
                 return Outcome.WAITING
             deadline.sleep(min(left_s, waiter.pause_s(look_s)))
+
+
+def _is_held_by(job: str, store: ReadStore, repository: Repository) -> bool:
+    return leases.holder(store, repository.lease_folder, _NAME) == job
 
 
 def _claim(config: Config, store: Store, repository: Repository, job: str) -> Lease | None:

@@ -34,7 +34,8 @@ def wait_for_compile(
             if outcome is Outcome.NOBODY:
                 break
             if outcome is Outcome.SAME_JOB:
-                return replace(report, reason=f"{report.reason}; another rank of this job compiles, too")
+                together = "another process of this group, job or pod compiles, too"
+                return replace(report, reason=f"{report.reason}; {together}")
             if outcome is Outcome.WAITING:
                 continue
             report = attempt()

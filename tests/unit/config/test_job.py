@@ -40,6 +40,29 @@ def test_steps_of_slurm_are_jobs() -> None:
     assert job_of(step) != job_of(step | {"SLURM_STEP_ID": "1"})
 
 
+def test_group_comes_before_the_job() -> None:
+    assert job_of(TORCHRUN, "a") == job_of({}, "a") != ""
+    assert len({job_of({}, "a"), job_of({}, "b"), job_of(TORCHRUN)}) == 3
+
+
+def test_processes_of_a_pod_belong_together_unless_they_are_in_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    kubernetes = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
+    here = job_of(kubernetes)
+    assert here == job_of(kubernetes | {"RANK": "1"}) != ""
+    assert job_of(kubernetes | TORCHRUN) == job_of(TORCHRUN)
+    monkeypatch.setattr("socket.gethostname", lambda: "another-pod")
+    assert job_of(kubernetes) not in ("", here)
+
+
+def test_containers_of_one_node_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With hostNetwork both have the node's host name."""
+    ids = set()
+    for namespace in ("pid:[1]", "pid:[2]"):
+        monkeypatch.setattr("os.readlink", lambda _path, namespace=namespace: namespace)
+        ids.add(job_of({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}))
+    assert len(ids) == 2
+
+
 def test_size_without_an_address_is_no_job() -> None:
     assert job_of({"WORLD_SIZE": "4"}) == ""
 
