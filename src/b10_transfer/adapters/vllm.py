@@ -35,7 +35,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PurePosixPath
 
-from ..config.reader import EnvReader
+from ..config.reader import EnvReader, real_path
 from .accumulation import Results
 from .base import Adapter, Unit, UnitKind
 from .inductor import InductorAdapter
@@ -151,7 +151,8 @@ class VllmAdapter(Adapter):
         return self._inductor.depends_on_host(Unit(below, unit.kind), inner)
 
     def key_facts(self, env: EnvReader, root: Path) -> Mapping[str, str]:
-        return self._inductor.key_facts(env, root)
+        # Up to 0.26 it hashes two paths in it (``vllm/envs.py``: VLLM_CONFIG_ROOT, VLLM_XLA_CACHE_PATH).
+        return {**self._inductor.key_facts(env, root), "home directory (up to vLLM 0.26)": str(real_path("~"))}
 
     def results_of(self, path: str) -> Results | None:
         folder, adapter, below = self._inside(path)

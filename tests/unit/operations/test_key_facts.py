@@ -101,6 +101,11 @@ def test_path_of_the_cache_is_known_where_keys_hold_it(cache: str) -> None:
     assert facts(cache, {})[f"{cache}/path of the cache"] == "/caches"
 
 
+def test_home_directory_is_in_the_keys_of_earlier_releases_of_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/pod")
+    assert facts("vllm", {}) == {"vllm/home directory (up to vLLM 0.26)": "/home/pod"}
+
+
 def test_working_directory_that_is_gone_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
