@@ -102,14 +102,15 @@ def test_name_in_packs_covers_sources_flags_and_rocm(
     package.record(RECORD.replace("sha256=dd", "sha256=ee"))
     names.add(AiterAdapter().root)
     (package.site / "aiter" / "configs").mkdir()
-    (package.site / "aiter" / "configs" / "tuned_fmoe.csv").write_text("cu_num,token\n304,1\n")
-    forget()
-    names.add(AiterAdapter().root)
+    for tuned in ("304,1", "304,2"):
+        (package.site / "aiter" / "configs" / "tuned_fmoe.csv").write_text(f"cu_num,token\n{tuned}\n")
+        forget()
+        names.add(AiterAdapter().root)
     (tmp_path / "rocm" / ".info").mkdir(parents=True)
     (tmp_path / "rocm" / ".info" / "version").write_text("7.2.0-1\n")
     forget()
     names.add(AiterAdapter().root)
-    assert len(names) == 6
+    assert len(names) == 7
     assert all(len(name) <= 32 for name in names)
 
 
