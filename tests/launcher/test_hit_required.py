@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 
 import pytest
 
@@ -35,6 +36,25 @@ def test_server_is_started_after_a_hit_however_long_the_load_takes(pod: Pod) -> 
     assert len(pod.noted("hit")) == 2
     started.send(signal.SIGTERM)
     assert started.wait() == 0
+
+
+def test_units_of_pods_with_another_cpu_are_no_hit(pod: Pod) -> None:
+    cpuinfo = pod.path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu sse2\n")
+    other_cpu = ["unshare", "--mount", "sh", "-c", f'mount --bind {cpuinfo} /proc/cpuinfo && exec "$@"', "sh"]
+    if subprocess.run([*other_cpu, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("only root can give a process another CPU")
+    pod.serve_and_end()
+    pod.empty_cache()
+    started = pod.start([COMMAND, "run", "--require-hit", "--", *pod.server], other_cpu)
+    assert started.wait() == 3
+    assert "only units of pods with another CPU or C library were restored, and --require-hit is set" in started.log
+    assert len(pod.noted("serves")) == 1
+    again = pod.start([COMMAND, "run", "--", *pod.server], other_cpu)
+    pod.waits_for("serves", 2)
+    assert len(pod.noted("hit")) == 2
+    again.send(signal.SIGTERM)
+    assert again.wait() == 0
 
 
 def test_restart_in_place_is_a_hit(pod: Pod) -> None:

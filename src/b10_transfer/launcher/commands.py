@@ -89,8 +89,8 @@ def run(
         if stopped_by := signals.wait_for(supervisor.loaded, _LONG_S if require_hit else config.start_within_s):
             logger.info("asked to end before the server was started")
             return 128 + stopped_by
-        if require_hit and not supervisor.hit:
-            logger.error("nothing was restored, and --require-hit is set: %s is not started", arguments[0])
+        if require_hit and (why := supervisor.miss):
+            logger.error("%s, and --require-hit is set: %s is not started", why, arguments[0])
             return outputs.end(EXIT_MISS)
         if not supervisor.loaded.is_set():
             logger.warning("the load takes longer than %g s: starting the server meanwhile", config.start_within_s)

@@ -169,12 +169,13 @@ class Supervisor:
         self._stop.set()
 
     @property
-    def hit(self) -> bool:
-        """Whether the load restored artifacts of this pod's environment, or found all of them in place."""
+    def miss(self) -> str:
+        """Why the load is no hit; empty if it restored artifacts of this pod's environment, or found all in place."""
         report = self._report
-        if report is None or report.siblings:
-            return False
-        return report.status is OperationStatus.SUCCESS or report.already_present > 0
+        if report is not None and report.siblings:
+            return "only units of pods with another CPU or C library were restored"
+        is_hit = report is not None and (report.status is OperationStatus.SUCCESS or report.already_present > 0)
+        return "" if is_hit else "nothing was restored"
 
     def load(self) -> LoadReport:
         """Restore units of the store, also to caches that a server has begun to fill."""
@@ -296,7 +297,7 @@ class Supervisor:
         if self._on_compile is None or self._usage is None or self._seen == self._checked:
             return
         report = self._report
-        if not self.hit or (report is not None and (report.ignored_packs or report.partial)):
+        if self.miss or (report is not None and (report.ignored_packs or report.partial)):
             return  # something was to be compiled
         self._checked = self._seen
         try:
