@@ -57,7 +57,8 @@ def simulate(kind: str, replicas: int, *, waits: bool, results: Results) -> None
 def assumptions() -> str:
     """The parameters of the simulation, in Markdown."""
     lines = [
-        f"One pack of {PACK_BYTES / 1e6:.0f} MB. All replicas start within one second. A compilation takes"
+        f"One pack of {PACK_BYTES / 1e6:.0f} MB. All replicas start within one second, on a day"
+        f" without a record of use: each tries to create it. A compilation takes"
         f" {COMPILE_S:.0f} s. Time counts from the moment that a pack is there.",
         "",
     ]

@@ -33,7 +33,7 @@ from b10_transfer.operations import load as loading
 from b10_transfer.operations import save as saving
 from b10_transfer.operations.edge import attempt
 from b10_transfer.pack import reader, zstd
-from b10_transfer.repository import order, union
+from b10_transfer.repository import order, union, use
 from b10_transfer.repository.repository import ReadRepository
 from b10_transfer.repository.union import Union
 from b10_transfer.status import LoadReport, OperationStatus, SaveReport
@@ -61,6 +61,8 @@ class Scenario:
     waits: bool
     """The store is empty and all replicas wait while one compiles. Otherwise the store holds a pack."""
     pack_bytes: int
+    is_used_today: bool = False
+    """Whether the store has a record of use of today."""
     start_within_s: float = 1.0
     seed: int = 1
 
@@ -150,7 +152,7 @@ class Fleet:
         self.folder = folder
         self.scheduler = Scheduler()
         self._service = Service(self.scheduler, scenario.terms, scenario.seed)
-        self._contents = Contents(self.scheduler)
+        self.contents = Contents(self.scheduler)
         self.outcome = Outcome(0, 0.0, self._service.usage)
 
     def run(self) -> Outcome:
@@ -173,22 +175,26 @@ class Fleet:
         return self._finished()
 
     def _begin(self) -> None:
+        if not self.scenario.is_used_today:
+            for folder in self.contents.objects.folders("v1/default"):
+                for record in self.contents.objects.list(f"{folder}/used"):
+                    self.contents.objects.delete(record.name)
         self._service.usage = Usage()
         self.outcome = Outcome(0, 0.0, self._service.usage, available_s=self.scheduler.now_s)
 
     def _finished(self) -> Outcome:
         outcome, terms = self.outcome, self.scenario.terms
-        [folder] = self._contents.objects.folders("v1/default")
-        outcome.pack_bytes = sum(info.size_bytes for info in self._contents.objects.list(f"{folder}/packs"))
+        [folder] = self.contents.objects.folders("v1/default")
+        outcome.pack_bytes = sum(info.size_bytes for info in self.contents.objects.list(f"{folder}/packs"))
         outcome.bound_s = outcome.pack_bytes * self.scenario.replicas / terms.bytes_per_s
         return outcome
 
     @contextmanager
     def _opened(self, _config: Config, deadline: Deadline) -> Iterator[Store]:
         if self.scenario.kind == "mount":
-            yield Mount(self._service, self._contents)
+            yield Mount(self._service, self.contents)
         else:
-            yield Bucket(self._service, self._contents, deadline.remaining_s)
+            yield Bucket(self._service, self.contents, deadline.remaining_s)
 
 
 @contextmanager
@@ -199,7 +205,7 @@ def _simulated(scheduler: Scheduler, opened: Callable[[Config, Deadline], Any]) 
     replaced: list[tuple[ModuleType, str, Any]] = [
         *(
             (module, "time", modules["time"])
-            for module in (deadline, order, union, compile_once, leases, waiting, patience)
+            for module in (deadline, order, union, use, compile_once, leases, waiting, patience)
         ),
         (patience, "chance", random.random),
         (patience, "allocate_lock", modules["threading"].Lock),

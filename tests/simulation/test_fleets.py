@@ -34,6 +34,20 @@ def test_one_of_fifty_replicas_compiles_and_all_are_warm_within_three_seconds_of
     assert outcome.last_warm_s < 3
 
 
+@pytest.mark.parametrize(("kind", "most_requests"), [("mount", 6), ("bucket", 1)])
+def test_record_of_use_costs_few_requests_once_a_day(tmp_path: Path, kind: str, most_requests: int) -> None:
+    def requests(name: str, *, is_used_today: bool) -> float:
+        scenario = Scenario(50, kind, TERMS[kind], False, 5_000_000, is_used_today, start_within_s=0)
+        fleet = Fleet(scenario, tmp_path / name)
+        count = fleet.run().usage.requests / 50
+        [folder] = fleet.contents.objects.folders("v1/default")
+        assert len(fleet.contents.objects.list(f"{folder}/used")) == 1
+        return count
+
+    first, later = requests("first", is_used_today=False), requests("later", is_used_today=True)
+    assert 0.5 < first - later <= most_requests + 0.2  # lost requests are repeated
+
+
 def crowded(folder: Path, *, waits: bool) -> Outcome:
     """200 replicas and a bucket with a fiftieth of the usual request rate: as crowded as 10,000 replicas."""
     terms = replace(TERMS["bucket"], requests_per_s=TERMS["bucket"].requests_per_s / 50, bytes_per_s=250e6)

@@ -48,7 +48,8 @@ def command(
 
     An environment is everything that must be equal for artifacts to be reusable: torch, Triton, Python, the CPU's
     features, the device. A pod loads only from its own environment, which is marked `this pod`, and from its own
-    namespace. SIZE is the size of the packs; FILES counts the files in them.
+    namespace. SIZE is the size of the packs; FILES counts the files in them. USED is the last load or save of a pod
+    that may write; it is recorded once a day.
 
     This reads only the index of each pack. `verify` reads every byte. Exits with 0, also if the store is empty, and
     with 1 if the store or an environment in it could not be read.
@@ -96,16 +97,21 @@ def _print_environments(inventory: Inventory) -> None:
             str(found.units),
             str(found.files),
             size(found.packed_bytes),
-            "" if found.newest_s is None else f"{age(now - found.newest_s)} ago",
+            _ago(now, found.newest_s),
+            _ago(now, found.used_s),
             "this pod" if found.this_pod else "",
         )
         for found in inventory.environments
     ]
-    headings = ("NAMESPACE", "ENVIRONMENT", "WHAT", "PACKS", "UNITS", "FILES", "SIZE", "NEWEST", "")
+    headings = ("NAMESPACE", "ENVIRONMENT", "WHAT", "PACKS", "UNITS", "FILES", "SIZE", "NEWEST", "USED", "")
     print_table(headings, rows, title=inventory.store)
     packs = sum(len(found.packs) for found in inventory.environments)
     total = size(sum(found.packed_bytes for found in inventory.environments))
     click.echo(f"{count(len(inventory.environments), 'environment')}, {count(packs, 'pack')}, {total}")
+
+
+def _ago(now: float, time_s: float | None) -> str:
+    return "" if time_s is None else f"{age(now - time_s)} ago"
 
 
 def _print_packs(inventory: Inventory) -> None:
@@ -118,7 +124,7 @@ def _print_packs(inventory: Inventory) -> None:
             found.namespace,
             found.id,
             pack.id,
-            f"{age(now - pack.published_s)} ago",
+            _ago(now, pack.published_s),
             str(pack.units),
             str(pack.files),
             size(pack.packed_bytes),

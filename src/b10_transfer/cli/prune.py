@@ -48,8 +48,11 @@ _SIZE = _Amount("size", {"MB": 10**6, "GB": 10**9, "TB": 10**12, "MiB": 2**20, "
 
 @click.command("prune")
 @click.option("--older-than", "older_than_s", type=_AGE, metavar="AGE", help="Packs that are older: 30d, 12h.")
+@click.option(
+    "--unused-for", "unused_for_s", type=_AGE, metavar="AGE", help="Packs that no pod has used for so long: 30d."
+)
 @click.option("--keep", type=click.IntRange(0), metavar="N", help="In each environment all packs except the latest N.")
-@click.option("--max-size", type=_SIZE, metavar="SIZE", help="The oldest packs, until the rest fits: 500MB, 20GB.")
+@click.option("--max-size", type=_SIZE, metavar="SIZE", help="Packs used longest ago, until the rest fits: 500MB.")
 @click.option(
     "--grace", type=click.IntRange(0), metavar="SECONDS", help="How long marked packs stay. [B10_GRACE_SECONDS]"
 )
@@ -63,6 +66,7 @@ _SIZE = _Amount("size", {"MB": 10**6, "GB": 10**9, "TB": 10**12, "MiB": 2**20, "
 def command(
     context: click.Context,
     older_than_s: int | None,
+    unused_for_s: int | None,
     keep: int | None,
     max_size: int | None,
     grace: int | None,
@@ -73,22 +77,25 @@ def command(
     deadline_s: float | None,
     as_json: bool,
 ) -> None:
-    """Delete packs from the store by age, number or total size.
+    """Delete packs from the store by last use, age, number or total size.
 
     \b
-        b10-compile-cache prune --older-than 30d --dry-run
-        b10-compile-cache prune --older-than 30d --max-size 20GB
+        b10-compile-cache prune --unused-for 30d --dry-run
+        b10-compile-cache prune --older-than 90d --max-size 20GB
 
     A pack that a rule selects is marked first: loads and saves ignore it at once. A later prune or save deletes it,
     after a grace period, so that a load that is reading it can complete. Until then `reinstate` undoes it. Prune also
     deletes packs that earlier prunes marked, packs that were merged, and leftovers of killed saves; without a rule it
     does only that. The age of a pack is the time since it was published.
 
+    A load or save records that the packs of its environment are used, unless its pod is read-only. Without any record,
+    --unused-for selects nothing in an environment. Do not use it if pods of an environment only read.
+
     Prune shows what it will delete and asks on a terminal; elsewhere it needs --yes. Exits with 0 if it is done or
     there was nothing to do, with 1 if something could not be deleted, and with 2 if --yes is missing.
     """
     set_up_logging()
-    rules = Rules(older_than_s, keep, max_size)
+    rules = Rules(older_than_s, keep, max_size, unused_for_s)
 
     def run(*, pretend: bool, only: Collection[str] | None = None) -> Pruning:
         def work(deadline: Deadline) -> Pruning:

@@ -195,7 +195,7 @@ def clear_store(
             for environment_id in ids:
                 environment = KnownById({}, known_id=environment_id)
                 repository = Repository(opened, config.namespace, environment, limits, deadline)
-                everything = repository.look()
+                everything = repository.look(with_use=True)
                 listed = everything if only is None else everything.only(only)
                 packs = listed.packs.values()
                 if not packs and not listed.set_aside:

@@ -43,7 +43,9 @@ class Rules:
     keep: int | None = None
     """In each environment all usable packs except this many of the latest."""
     most_bytes: int | None = None
-    """The oldest packs in the store, until the others take at most this many bytes."""
+    """The packs that were used longest ago, until the others take at most this many bytes."""
+    unused_for_s: float | None = None
+    """Packs that were published, and last used, longer ago. Packs of environments without a record of use stay."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,13 @@ class _Stored:
     namespace: str
     environment_id: str
     pack: StoredPack
+    used_s: float | None
+    """When packs of its environment were last used; None if there is no record."""
+
+    @property
+    def last_use_s(self) -> float:
+        """When it was last used, or else published."""
+        return max(self.used_s or 0.0, self.pack.published_s)
 
     @property
     def place(self) -> tuple[str, str]:
@@ -124,7 +133,11 @@ def prune(
         raise ConfigurationError("B10_READ_ONLY", "1", "nothing may be removed from the store")
     inventory = take_inventory(store, detect(), config, deadline, namespace)
     errors = list(inventory.errors)
-    stored = [_Stored(found.namespace, found.id, pack) for found in inventory.environments for pack in found.packs]
+    stored = [
+        _Stored(found.namespace, found.id, pack, found.used_s)
+        for found in inventory.environments
+        for pack in found.packs
+    ]
     # A pod that may not write cannot read the store's clock.
     now_s = 0.0 if not stored else time.time() if config.read_only else store.now()
     selected = {id_: why for id_, why in _select(stored, rules, now_s).items() if only is None or id_ in only}
@@ -143,6 +156,7 @@ def prune(
                 pruned_packs[one_due.id] = PrunedPack(*place, one_due.id, one_due.packed_bytes, DELETE, why)
             if not pretend:
                 _remove_empty(store, repository, config)
+                repository.forget_use(repository.look(with_use=True))
     if not pretend:
         store.remove_abandoned(config.incomplete_timeout_s)
     kept = [one.pack for one in stored if one.pack.id not in pruned_packs and one.pack.state not in LEAVING]
@@ -156,6 +170,8 @@ def _select(stored: Sequence[_Stored], rules: Rules, now_s: float) -> dict[str, 
     selected: dict[str, str] = {}
     if rules.older_than_s is not None:
         selected |= _too_old(stored, rules.older_than_s, now_s)
+    if rules.unused_for_s is not None:
+        selected = _unused(stored, rules.unused_for_s, now_s) | selected
     if rules.keep is not None:
         selected = _too_many(stored, rules.keep) | selected
     if rules.most_bytes is not None:
@@ -178,6 +194,11 @@ def _too_old(stored: Sequence[_Stored], most_s: float, now_s: float) -> dict[str
     return {id_: f"it is {age_s / 86400:.1f} days old" for id_, age_s in ages_s.items() if age_s > most_s}
 
 
+def _unused(stored: Sequence[_Stored], most_s: float, now_s: float) -> dict[str, str]:
+    ages_s = {one.pack.id: now_s - one.last_use_s for one in stored if one.is_prunable and one.used_s is not None}
+    return {id_: f"it was last used {age_s / 86400:.1f} days ago" for id_, age_s in ages_s.items() if age_s > most_s}
+
+
 def _too_many(stored: Sequence[_Stored], keep: int) -> dict[str, str]:
     usable: dict[tuple[str, str], list[str]] = {}
     for one in stored:
@@ -189,10 +210,10 @@ def _too_many(stored: Sequence[_Stored], keep: int) -> dict[str, str]:
 def _too_large(stored: Sequence[_Stored], most_bytes: int) -> dict[str, str]:
     selected = {}
     room = sum(one.pack.packed_bytes for one in stored)
-    for one in sorted(stored, key=lambda one: one.pack.published_s):
+    for one in sorted(stored, key=lambda one: (one.last_use_s, one.pack.published_s)):
         if room > most_bytes and one.is_prunable:
             room -= one.pack.packed_bytes
-            selected[one.pack.id] = "the store is over the size limit, and this is its oldest pack"
+            selected[one.pack.id] = "the store is over the size limit, and this was used longest ago"
     return selected
 
 
@@ -212,10 +233,10 @@ def _repositories(
 
 def _remove_empty(store: Store, repository: Repository, config: Config) -> None:
     """Delete the marks and the description of an environment without packs, unless a save may be about to publish."""
-    listed = repository.look()
+    listed = repository.look(with_use=True)
     if listed.packs:
         return
     description = repository.description_info()
-    left = [*listed.marks, *([description] if description is not None else [])]
+    left = [*listed.marks, *listed.records.values(), *([description] if description is not None else [])]
     if left and store.now() - max(info.modified_s for info in left) >= config.grace_s:
         repository.remove(listed, description=description is not None)

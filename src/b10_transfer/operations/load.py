@@ -26,6 +26,7 @@ from ..repository.group import ColdGroupError, Group
 from ..repository.ignored import errors_in, newer_in, reasons, state_of
 from ..repository.repository import Repository
 from ..repository.union import Rejected, Union
+from ..repository.use import today
 from ..status import LoadReport, OperationStatus
 from ..stores.opening import check_shared, opened
 from .key_facts import differences, facts_of, warn_of_threads
@@ -91,6 +92,7 @@ def load(
                 return read_siblings(store, config, environment, deadline)
             return _read_union(repository, group, seen)
 
+        used: Union | None = None
         try:
             planned = planned_without(local.failed, lambda: plan(local, read_union))
             if planned.status is OperationStatus.SUCCESS:
@@ -99,12 +101,14 @@ def load(
                 report = _report_of(planned, report)
             if from_siblings and planned.union is not None:
                 report = of_siblings(report, planned.union)
+            used = planned.union
         except ColdGroupError as cold:
             logger.warning("%s", cold)
             report = replace(report, status=OperationStatus.DOES_NOT_EXIST, reason=str(cold))
         report = _with_group(report, group)
         for path in sorted({root.outermost for root in (*local.used, *local.open)}):
             remove_leftovers(path, may_be_shared=config.shared_roots)  # where nothing was staged, which does it, too
+        _record_use(repository, used, config, report, deliver)
         return report
 
 
@@ -120,6 +124,23 @@ def _read_union(repository: Repository, group: Group | None, seen: set[str] | No
 
 def _with_group(report: LoadReport, group: Group | None) -> LoadReport:
     return report if group is None else replace(report, group=group.state)
+
+
+def _record_use(
+    repository: Repository,
+    union: Union | None,
+    config: Config,
+    report: LoadReport,
+    deliver: Callable[[LoadReport], None] | None,
+) -> None:
+    """Record that packs are used, once a day. No start waits for it."""
+    if union is None or config.read_only or today() in union.recorded_days:
+        return
+    used = {pack.index.environment_id for pack in union.packs}
+    if used and report.status in (OperationStatus.SUCCESS, OperationStatus.SKIPPED):
+        if deliver is not None:
+            deliver(report)
+        repository.record_use(used, union)
 
 
 def _restore(

@@ -214,6 +214,7 @@ class _Saver:
             packed_bytes=done.packed_bytes,
         )
         if done.packs:
+            self._repository.record_use([self._report.environment_id], union)
             report = replace(report, status=OperationStatus.SUCCESS, reason=published_as(done.packs))
         if too_large := done.left_out.too_large:
             others = f" (and {len(too_large) - 1} more)" if len(too_large) > 1 else ""

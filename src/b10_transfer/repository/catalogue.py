@@ -96,6 +96,8 @@ class StoredEnvironment:
     """Room that all its packs take in the store."""
     newest_s: float | None
     """When its latest pack appeared, in seconds since 1970 on the store's clock."""
+    used_s: float | None
+    """When its packs were last loaded, in seconds since 1970 on the store's clock; None if there is no record."""
     caches: Mapping[str, Amount]
     """The same by cache."""
     packs: tuple[StoredPack, ...]
@@ -170,7 +172,7 @@ class Catalogue:
     ) -> StoredEnvironment | None:
         """Everything about an environment; None if nothing is left of it but folders."""
         repository = self.repository(namespace, environment_id)
-        listed = repository.look()
+        listed = repository.look(with_use=True)
         if not listed.packs:
             return None
         known: dict[str, Pack | Rejected | str] = dict.fromkeys(listed.damaged, SET_ASIDE)
@@ -200,6 +202,7 @@ class Catalogue:
             bytes=together.bytes,
             packed_bytes=sum(pack.packed_bytes for pack in packs),
             newest_s=max((pack.published_s for pack in packs), default=None),
+            used_s=listed.used_s,
             caches={cache: Amount.of(u for u in stored if u.name.startswith(f"{cache}/")) for cache in caches},
             packs=packs,
         )

@@ -10,6 +10,7 @@
     v1/<namespace>/<environment>/quarantine/<id>.suspect     a load or ``verify`` found damage; the next save checks it
     v1/<namespace>/<environment>/recalled/<id>               an operator recalled the pack
     v1/<namespace>/<environment>/recalled/<id>.<key>.<…>     the same, signed
+    v1/<namespace>/<environment>/used/<day>                  a load used the packs on this day, for example 20261130
     v1/<namespace>/<environment>/leases/<name>.00000001
     v1/<namespace>/<environment>/groups/<digest>.00000001        the packs that a group of processes loads
     v1/<namespace>/<environment>/groups/<digest>.00000001.cold   one of them could not load these packs
@@ -31,13 +32,15 @@ VERSION = "v1"
 SHARED_LEASES = f"{VERSION}/.leases"
 """Leases that concern the whole store, and the probes of ``doctor``."""
 DESCRIPTION = "environment.json"
-PACKS, QUARANTINE, RECALLED, LEASES, GROUPS = "packs", "quarantine", "recalled", "leases", "groups"
+PACKS, QUARANTINE, RECALLED, USED = "packs", "quarantine", "recalled", "used"
+LEASES, GROUPS = "leases", "groups"
 PRUNED = ".pruned"
 """The end of the name of a mark in ``quarantine`` for a pack that will be deleted."""
 SUSPECT = ".suspect"
 """The end of the name of a mark in ``quarantine`` for a pack that the next save checks."""
 _PACK_NAME = re.compile(rf"(?P<id>{PACK_ID.pattern})\.tar\.zst", re.ASCII)
 _RECALL_NAME = re.compile(rf"(?P<id>{PACK_ID.pattern})(?:\.(?P<signature>[0-9a-f]{{16}}\.[0-9a-f]{{128}}))?", re.ASCII)
+_DAY = re.compile(r"[0-9]{8}", re.ASCII)
 _ENVIRONMENT_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
@@ -69,6 +72,14 @@ class Place:
         marked pack without its mark, or the mark of a pack that exists without the pack.
         """
         return [f"{self.folder}/{name}" for name in (QUARANTINE, RECALLED, PACKS)]
+
+    @property
+    def records(self) -> str:
+        """The folder of the records of use."""
+        return f"{self.folder}/{USED}"
+
+    def used(self, day: str) -> str:
+        return f"{self.records}/{day}"
 
     def pack(self, pack_id: str) -> str:
         return f"{self.folder}/{PACKS}/{pack_id}.tar.zst"
@@ -128,6 +139,11 @@ def marks_by_id(listed: Iterable[ObjectInfo], ending: str = "") -> dict[str, Obj
         for name, info in found.items()
         if name.endswith(ending) and PACK_ID.fullmatch(name.removesuffix(ending))
     }
+
+
+def records_by_day(listed: Iterable[ObjectInfo]) -> dict[str, ObjectInfo]:
+    """The records in a listing of ``used``, by day."""
+    return {last(info.name): info for info in listed if _DAY.fullmatch(last(info.name))}
 
 
 def recalls_by_id(listed: Iterable[ObjectInfo]) -> dict[str, tuple[Recall, ...]]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from ..stores.base import ObjectInfo
-from .layout import PRUNED, SUSPECT, Recall, marks_by_id, packs_by_id, recalls_by_id
+from .layout import PRUNED, SUSPECT, Recall, marks_by_id, packs_by_id, recalls_by_id, records_by_day
 
 T = TypeVar("T")
 
@@ -26,18 +26,25 @@ class Listed:
     """The marks of packs that an operator recalled. Several operators may have recalled one."""
     suspected: Mapping[str, ObjectInfo]
     """The marks of packs in which a load or ``verify`` found damage. They count until a save has checked them."""
+    records: Mapping[str, ObjectInfo] = field(default_factory=dict)
+    """The records of use by day; empty if they were not listed."""
 
     @classmethod
     def of(
-        cls, quarantine: Sequence[ObjectInfo], recalled: Sequence[ObjectInfo], packs: Sequence[ObjectInfo]
+        cls,
+        quarantine: Sequence[ObjectInfo],
+        recalled: Sequence[ObjectInfo],
+        packs: Sequence[ObjectInfo],
+        used: Sequence[ObjectInfo] = (),
     ) -> Listed:
-        """The content of the folders that :attr:`.layout.Place.listed` names."""
+        """The content of the folders that :attr:`.layout.Place.listed` names, and of the records of use."""
         return cls(
             packs_by_id(packs),
             marks_by_id(quarantine),
             marks_by_id(quarantine, PRUNED),
             recalls_by_id(recalled),
             marks_by_id(quarantine, SUSPECT),
+            records_by_day(used),
         )
 
     def only(self, pack_ids: Collection[str]) -> Listed:
@@ -48,6 +55,11 @@ class Listed:
             return {pack_id: info for pack_id, info in objects.items() if pack_id not in others}
 
         return Listed(kept(self.packs), kept(self.damaged), kept(self.pruned), kept(self.recalls), kept(self.suspected))
+
+    @property
+    def used_s(self) -> float | None:
+        """When the packs were last loaded, in seconds since 1970 on the store's clock; None if there is no record."""
+        return max((info.modified_s for info in self.records.values()), default=None)
 
     def with_recalls(self, approves: Callable[[str, Recall], bool]) -> Listed:
         """With those recalls alone of which a mark is approved."""

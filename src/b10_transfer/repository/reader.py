@@ -75,7 +75,7 @@ class ReadRepository:
         StoreError if the store cannot be read.
         """
         self._deadline.check(f"listing the packs in {self._store.location}")
-        listed = self.look() if listed is None else listed
+        listed = self.look(with_use=True) if listed is None else listed
         newest_first = sorted(listed.usable, reverse=True)
         ids, unread = newest_first[: self.limits.load_packs], newest_first[self.limits.load_packs :]
         budget = Budget(self.limits) if budget is None else budget
@@ -98,6 +98,7 @@ class ReadRepository:
             tuple(reversed(unread)),
             frozenset(listed.suspected),
             latest_recall=listed.latest_recall,
+            recorded_days=frozenset(listed.records),
         )
 
     def each(self) -> Iterator[Pack | Rejected]:
@@ -126,9 +127,14 @@ class ReadRepository:
         except StoreError as error:
             raise UnreadablePackError(pack.id, str(error)) from error
 
-    def look(self) -> Listed:
-        """Every pack's object, and what sets packs aside, in one listing where the store can do that; none is read."""
-        listed = Listed.of(*self._store.list_each(self._place.listed))
+    def look(self, *, with_use: bool = False) -> Listed:
+        """Every pack's object, and what sets packs aside, in one listing where the store can do that; none is read.
+
+        On request also the records of use.
+        """
+        records = [self._place.records] if with_use else []
+        *used, quarantine, recalled, packs = self._store.list_each([*records, *self._place.listed])
+        listed = Listed.of(quarantine, recalled, packs, *used)
         trusted = self._trusted
         if trusted is None or not listed.recalls:
             return listed

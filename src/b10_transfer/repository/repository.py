@@ -21,11 +21,13 @@ from ..errors import (
 )
 from ..pack import Budget, Limits
 from ..stores.base import ObjectInfo, Store
+from .layout import Place
 from .listing import Listed
 from .marks import content_of, operator
 from .order import id_behind, new_id
 from .reader import Content, ReadRepository
-from .union import Rejected
+from .union import Rejected, Union
+from .use import record_use
 
 if TYPE_CHECKING:
     from .signing import SigningKey, Trust
@@ -146,11 +148,22 @@ class Repository(ReadRepository):
         what was not deleted yet is still there.
         """
         # Marks after packs: without its mark a damaged pack would count again.
-        for info in (*listed.packs.values(), *listed.marks):
+        for info in (*listed.packs.values(), *listed.marks, *listed.records.values()):
             self._deadline.check(f"deleting packs from {self._store.location}")
             self._writable.delete(info.name)
         if description:
             self._writable.delete(self._place.description)
+
+    def record_use(self, environment_ids: Iterable[str], union: Union) -> None:
+        """Record that packs of this and other environments are used today, unless the union has a record of today."""
+        for environment_id in sorted(environment_ids):
+            record_use(self._writable, Place(self.namespace, environment_id), union.recorded_days)
+
+    def forget_use(self, listed: Listed) -> None:
+        """Delete all records of use but the latest."""
+        for day in sorted(listed.records, key=lambda day: listed.records[day].modified_s)[:-1]:
+            self._deadline.check(f"deleting records of use from {self._store.location}")
+            self._writable.delete(listed.records[day].name)
 
     def description_info(self) -> ObjectInfo | None:
         """The object that describes the environment; None if there is none."""

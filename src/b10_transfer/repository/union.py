@@ -79,6 +79,8 @@ class Union:
     """The mark of the latest recall."""
     recall_note: str = ""
     """When and why that was, and who did it, if ``withheld`` was looked up."""
+    recorded_days: frozenset[str] = frozenset()
+    """Days for which the store has a record of use."""
 
     @property
     def commands(self) -> tuple[str, ...]:

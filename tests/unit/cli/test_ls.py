@@ -64,7 +64,7 @@ def test_each_environment_is_a_line_and_this_pods_is_marked(this_pod: Publisher,
     other_pod.publish()
     title, headings, *lines, total = command("ls").stdout.splitlines()
     assert title == str(this_pod.store)
-    assert headings.split() == ["NAMESPACE", "ENVIRONMENT", "WHAT", "PACKS", "UNITS", "FILES", "SIZE", "NEWEST"]
+    assert headings.split() == ["NAMESPACE", "ENVIRONMENT", "WHAT", "PACKS", "UNITS", "FILES", "SIZE", "NEWEST", "USED"]
     assert len(lines) == 2
     assert total.startswith("2 environments, 3 packs, ")
     assert lines[0].startswith(f"default     {this_pod.environment.id}  torch {detect().parts['torch']}, ")
@@ -120,6 +120,7 @@ def test_json_is_complete(this_pod: Publisher) -> None:
         "bytes": 1300,
         "packed_bytes": size,
         "newest_s": modified,
+        "used_s": None,
         "caches": {
             "inductor": {"units": 1, "files": 1, "bytes": 700},
             "triton": {"units": 1, "files": 1, "bytes": 600},

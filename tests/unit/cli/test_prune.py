@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 from b10_transfer import OperationStatus, load, save
+from b10_transfer.concurrency.deadline import Deadline
+from b10_transfer.config import Config
 from b10_transfer.environment import detect
+from b10_transfer.maintenance.prune import Rules, prune
+from b10_transfer.stores.directory import DirectoryStore
 from tests.command import Answer, Publisher, command, damage, pod_like_this
 from tests.conftest import IsolatedEnv
 
@@ -102,6 +106,62 @@ def test_without_grace_it_is_deleted_at_once(pod: Publisher) -> None:
     assert actions(answer) == dict.fromkeys(ids(old), "delete")
     assert answer.json["packs"][0]["why"] == "it is 40.0 days old"
     assert not old.exists()
+
+
+def use(pod: Publisher, *ages_d: float) -> list[Path]:
+    """Records of use that are this many days old."""
+    records = [pod.folder / "used" / f"2020010{number}" for number in range(len(ages_d))]
+    for record, days in zip(records, ages_d, strict=True):
+        record.parent.mkdir(exist_ok=True)
+        record.touch()
+        age(record, days * DAY_S)
+    return records
+
+
+def test_packs_of_environments_that_no_pod_uses_are_pruned(pod: Publisher, isolated_env: IsolatedEnv) -> None:
+    old, new = publish(pod, 90, 10)
+    used = Publisher(isolated_env.store, pod_like_this(torch="2.12.0"))
+    unrecorded = Publisher(isolated_env.store, pod_like_this(torch="2.11.0"))
+    publish(used, 90)
+    publish(unrecorded, 90)
+    records = use(pod, 50, 40, 45)
+    use(used, 29)
+    answer = command("prune", "--unused-for", "30d", "--yes", "--json")
+    assert actions(answer) == dict.fromkeys(ids(old), "mark")
+    assert answer.json["packs"][0]["why"] == "it was last used 40.0 days ago"
+    assert [record.exists() for record in records] == [False, True, False]
+    assert new.exists()
+
+
+@pytest.mark.parametrize("record", ["20200101", "99999999", "2020-01-01", "x" * 100])
+@pytest.mark.parametrize("age_d", [-1e5, 0.0, 1e4])
+def test_hostile_records_select_no_pack_that_is_younger_than_the_limit(
+    pod: Publisher, record: str, age_d: float
+) -> None:
+    publish(pod, 90, 10)
+    path = pod.folder / "used" / record
+    path.parent.mkdir()
+    path.write_bytes(b"\0" * 100_000)
+    age(path, age_d * DAY_S)
+    selected = actions(command("prune", "--unused-for", "100d", "--dry-run", "--json"))
+    assert selected == {}
+
+
+def test_size_limit_removes_what_was_used_longest_ago(pod: Publisher, isolated_env: IsolatedEnv) -> None:
+    other = Publisher(isolated_env.store, pod_like_this(torch="2.12.0"))
+    [used_now] = publish(pod, 90)
+    longest_ago, later = publish(other, 60, 50)
+    use(pod, 1)
+    use(other, 55)
+    answer = command("prune", "--max-size", "0MB", "--dry-run", "--json")
+    assert set(actions(answer)) == ids(used_now, longest_ago, later)
+    config, deadline = Config.from_environment(), Deadline("prune", 60)
+    rules = Rules(most_bytes=used_now.stat().st_size + later.stat().st_size)
+    [removed] = prune(DirectoryStore(isolated_env.store), config, deadline, rules, pretend=True).packs
+    assert ({removed.pack}, removed.why) == (
+        ids(longest_ago),
+        "the store is over the size limit, and this was used longest ago",
+    )
 
 
 def test_latest_packs_of_each_environment_are_kept(pod: Publisher, isolated_env: IsolatedEnv) -> None:

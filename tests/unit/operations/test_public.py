@@ -17,6 +17,7 @@ import pytest
 
 from b10_transfer import OperationStatus, load, load_compile_cache, save, save_compile_cache
 from b10_transfer.errors import StoreError
+from b10_transfer.repository.use import today
 from b10_transfer.stores.directory import DirectoryStore
 from tests.conftest import IsolatedEnv, ReadTree
 
@@ -246,7 +247,7 @@ def test_damage_to_any_other_file_of_the_store_changes_no_load(
     saved: IsolatedEnv, pod: Pod, read_tree: ReadTree
 ) -> None:
     others = [path for path in saved.store.rglob("*") if path.is_file() and path not in packs(saved)]
-    assert [path.name for path in others] == ["environment.json"]
+    assert {path.name for path in others} == {"environment.json", today()}
     sound = others[0].read_bytes()
     for number, damage in enumerate(DAMAGES.values()):
         others[0].write_bytes(damage(sound))

@@ -64,6 +64,7 @@ def test_only_gpu_code_is_restored_and_the_next_save_publishes_everything(
     assert report.siblings == (sibling.environment.id,)
     expected = f"restored 1 unit of {sibling.environment.id[:12]} (another CPU or C library)"
     assert report.partial == f"no environment equals this pod's; {expected}"
+    assert len(list(sibling.folder.glob("used/*"))) == 1
     assert report.restored == (f"triton/{KERNEL}",)
     assert read_tree(isolated_env.triton).keys() == {f"{KERNEL}/{name}" for name in KERNEL_FILES}
     assert not isolated_env.inductor.exists()
