@@ -17,6 +17,7 @@ COMMANDS = (
     "save",
     "ls",
     "info",
+    "stats",
     "explain",
     "doctor",
     "clear",

@@ -10,14 +10,13 @@ import errno
 import fcntl
 import hashlib
 import os
-import stat
 import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from ..adapters import CacheRoot
-from ..config.reader import temporary_directory
+from .state import make_private, state_folder
 
 _CREATE = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _PROGRAMS, _LOG = ".programs", ".log"
@@ -48,14 +47,14 @@ class Supervision:
         """That of some caches, whose units are saved to one place."""
         facts = [str(store), namespace, environment_id, *sorted(f"{root.name} {root.path}" for root in roots)]
         name = hashlib.sha256("\0".join(facts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
-        return cls(Path(temporary_directory(), f"b10-transfer-{os.geteuid()}"), name)
+        return cls(state_folder(), name)
 
     def join(self) -> None:
         """Note that this process, with those that it forks, is a program. Raises OSError."""
         path = str(self._programs)
         if path in _held:
             return
-        self._make_folder()
+        make_private(self.folder)
         if (descriptor := _locked(self._programs, fcntl.LOCK_SH)) is None:
             raise BlockingIOError(errno.EAGAIN, "another process holds its lock", path)
         _held[path] = descriptor
@@ -89,7 +88,7 @@ class Supervision:
         Raises:
             OSError: There can be no locks.
         """
-        self._make_folder()
+        make_private(self.folder)
         if (descriptor := _locked(self.log, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)) is None:
             return False
         self._supervisor = descriptor
@@ -109,13 +108,6 @@ class Supervision:
     def _locked_if_alone(self) -> int | None:
         """The lock of the programs if there is none, else None."""
         return _locked(self._programs, fcntl.LOCK_EX, tries=1)
-
-    def _make_folder(self) -> None:
-        with suppress(FileExistsError):
-            os.mkdir(self.folder, 0o700)
-        status = os.lstat(self.folder)
-        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
-            raise PermissionError(errno.EPERM, "other users could write to it", str(self.folder))
 
 
 def _locked(path: Path, kind: int, tries: int = 10) -> int | None:

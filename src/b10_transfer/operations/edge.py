@@ -13,6 +13,7 @@ from ..concurrency.collector import held_back
 from ..concurrency.deadline import Deadline, run_until_delivered
 from ..config import read_deadline
 from ..errors import CacheError
+from ..local.statistics import note
 from ..notices import notices
 from ..status import LoadReport, OperationStatus, Report, SaveReport
 
@@ -48,6 +49,8 @@ def finish(operation: str, report: R, started: float) -> R:
     report = replace(report, seconds=time.perf_counter() - started)
     with suppress(Exception):  # a logging handler of the program may raise
         _log(operation, report)
+    with suppress(OSError):  # it is only counted
+        note(operation, report)
     return report
 
 

@@ -14,13 +14,14 @@ from b10_transfer.config.per_pod import PER_POD_VARIABLES
 from b10_transfer.inspection.checks import Diagnosis
 from b10_transfer.inspection.explain import Explanation
 from b10_transfer.inspection.info import LocalCache, PodInfo
+from b10_transfer.inspection.statistics import Statistics, Sums
 from b10_transfer.maintenance.clear import ClearedCache, ClearedEnvironment
 from b10_transfer.maintenance.prune import PrunedPack, Pruning
 from b10_transfer.repository.catalogue import Inventory, StoredEnvironment, StoredPack
 
 PAGE = (Path(__file__).parents[3] / "docs" / "cli.md").read_text()
 EXAMPLES = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]
-LS, INFO, EXPLAIN, DOCTOR, CACHES, ENVIRONMENTS, PRUNE = EXAMPLES
+LS, INFO, EXPLAIN, DOCTOR, CACHES, ENVIRONMENTS, STATS, PRUNE = EXAMPLES
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,8 @@ LS, INFO, EXPLAIN, DOCTOR, CACHES, ENVIRONMENTS, PRUNE = EXAMPLES
         (DOCTOR, Diagnosis),
         (CACHES["caches"][0], ClearedCache),
         (ENVIRONMENTS["environments"][0], ClearedEnvironment),
+        (STATS, Statistics),
+        (STATS["loads"], Sums),
         (PRUNE, Pruning),
         (PRUNE["packs"][0], PrunedPack),
     ],
