@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -60,6 +61,10 @@ class LoadReport(Report):
     """Why packs were ignored: a line for each of up to three packs; of more, one line with counts and examples."""
     ignored_packs: int = 0
     """How many packs were ignored."""
+    pack_states: Mapping[str, int] = field(default_factory=dict)
+    """Number of packs of this environment in the store by state: ``usable``, ``recalled``, ``pruned``, ``set aside``,
+    ``damaged``, ``untrusted``, ``newer``, ``too large``, ``not read`` or ``unreadable``. Empty if the store was not
+    read."""
     already_present: int = 0
     """Number of units of the store that were in place before this load."""
     partial: str = ""

@@ -46,6 +46,10 @@ def test_scrape_file_and_report_agree_and_the_examples_use_what_there_is(pod: Po
         'b10_compile_cache_units{cache="triton",state="compiled"} 1.0',
         'b10_compile_cache_verdict{verdict="HIT"} 1.0',
         "b10_compile_cache_saved_units_total 1.0",
+        'b10_compile_cache_packs{state="usable"} 1.0',
+        'b10_compile_cache_packs{state="recalled"} 0.0',
+        "b10_compile_cache_packs_used 1.0",
+        'b10_compile_cache_store_requests_total{result="throttled"} 0.0',
     ):
         assert sample in scraped.splitlines()
     started.send(signal.SIGTERM)

@@ -17,12 +17,16 @@ def now() -> str:
 
 
 class FakeBucket:
-    """Objects by key: content and time. ``may_delete`` False refuses deletions, ``requests`` counts what was asked."""
+    """Objects by key: content and time. ``may_delete`` False refuses deletions, ``requests`` counts what was asked.
+
+    So many of the next reads are refused as ``throttled``.
+    """
 
     def __init__(self) -> None:
         self.objects: dict[str, tuple[bytes, str]] = {}
         self.may_delete = True
         self.requests = 0
+        self.throttled = 0
         handler = type("Handler", (_Handler,), {"bucket": self})
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
@@ -49,6 +53,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         key, query = self._asked()
+        if self.bucket.throttled:
+            self.bucket.throttled -= 1
+            return self._refuse(503, "SlowDown")
         if "list-type" in query:
             return self._list(query)
         if key not in self.bucket.objects:

@@ -233,13 +233,7 @@ def _marks(repository: ReadRepository, listed: Listed) -> tuple[str, ...]:
     """A line for each of the latest marks."""
     found = repository.marks_of(listed.set_aside, listed, MOST_LINES)
     latest = sorted(found.items(), key=lambda one: one[1].time_s, reverse=True)[:MOST_LINES]
-    return tuple(f"pack {pack_id} was {_state_of(pack_id, listed)} {mark}" for pack_id, mark in latest)
-
-
-def _state_of(pack_id: str, listed: Listed) -> str:
-    if pack_id in listed.recalls:
-        return "recalled"
-    return "pruned" if pack_id in listed.pruned else "set aside as damaged"
+    return tuple(f"pack {pack_id} was {listed.state_of(pack_id)} {mark}" for pack_id, mark in latest)
 
 
 def _nearest(catalogue: Catalogue, namespace: str, pod: Environment, errors: list[str]) -> tuple[list[Neighbour], int]:

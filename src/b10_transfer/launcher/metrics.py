@@ -14,11 +14,24 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from ..status import LoadReport, OperationStatus
+from ..stores import traffic
 from .monitor import Monitor, replace_file
 
 logger = logging.getLogger(__name__)
 
 _FLUSH_S = 2.0
+_STATES = (
+    "usable",
+    "recalled",
+    "pruned",
+    "set aside",
+    "damaged",
+    "untrusted",
+    "newer",
+    "too large",
+    "not read",
+    "unreadable",
+)
 
 
 class _Metrics(Collector):
@@ -34,10 +47,10 @@ class _Metrics(Collector):
         yield _gauge("load_seconds", "Duration of the load.", [((), load.seconds) for load in loads])
         yield _gauge("load_bytes", "Bytes that the load restored.", [((), load.bytes) for load in loads])
         yield _gauge("load_partial", "1 if the load gave only a part.", [((), bool(load.partial)) for load in loads])
-        packs = [(("used",), len(load.packs)) for load in loads] + [
-            (("ignored",), load.ignored_packs) for load in loads
-        ]
-        yield _gauge("packs", "Packs that the load used or ignored.", packs, ["state"])
+        packs = [((state,), load.pack_states.get(state, 0)) for load in loads for state in _STATES]
+        yield _gauge("packs", "Packs of this environment in the store at the load.", packs, ["state"])
+        yield _gauge("packs_used", "Packs that the load restored from.", [((), len(load.packs)) for load in loads])
+        yield _requests()
         caches = () if use is None else use.caches
         units = [((cache.cache, "restored"), cache.restored) for cache in caches]
         units += [((cache.cache, "used"), cache.used) for cache in caches if cache.used is not None]
@@ -65,8 +78,14 @@ def _operations(monitor: Monitor, loads: list[LoadReport]) -> Iterator[Metric]:
         yield CounterMetricFamily(f"b10_compile_cache_{name}", text, value=value)
 
 
-def _packs(load: LoadReport) -> list[tuple[tuple[str, ...], float]]:
-    return [(("used",), len(load.packs)), (("ignored",), load.ignored_packs)]
+def _requests() -> Metric:
+    counts = traffic.total
+    help_text = "Requests of loads and saves to a bucket, each attempt counted."
+    found = CounterMetricFamily("b10_compile_cache_store_requests", help_text, labels=["result"])
+    answered = counts.requests - counts.throttled - counts.failed
+    for result, number in (("answered", answered), ("throttled", counts.throttled), ("failed", counts.failed)):
+        found.add_metric([result], max(number, 0))
+    return found
 
 
 def _gauge(

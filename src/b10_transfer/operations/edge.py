@@ -97,6 +97,7 @@ def facts_of(report: Report) -> dict[str, object]:
         facts |= {
             "packs": list(report.packs),
             "ignored_packs": report.ignored_packs,
+            "pack_states": dict(report.pack_states),
             "already_present": report.already_present,
             "partial": report.partial,
             "group": report.group,

@@ -23,7 +23,7 @@ from ..local.restore import restore
 from ..local.staging import LOCKS_SHARE, locked, remove_leftovers, wait_for_restore
 from ..pack import Limits
 from ..repository.group import ColdGroupError, Group
-from ..repository.ignored import errors_in, newer_in, reasons, state_of
+from ..repository.ignored import errors_in, newer_in, reasons, state_of, states
 from ..repository.repository import Repository
 from ..repository.union import Rejected, Union
 from ..repository.use import today
@@ -223,6 +223,7 @@ def _report_of_restored(restored: Restored, planned: LoadPlan, config: Config, r
         partial=partial_restore(planned, restored),
         rejected_packs=reasons(restored.union),
         ignored_packs=restored.union.ignored,
+        pack_states=states(restored.union),
         already_present=planned.already_present,
         restored=tuple(restored.names),
         units=restored.units,
@@ -247,6 +248,7 @@ def _report_of(planned: LoadPlan, report: LoadReport) -> LoadReport:
         already_present=planned.already_present,
         rejected_packs=reasons(planned.union) if planned.union is not None else (),
         ignored_packs=planned.union.ignored if planned.union is not None else 0,
+        pack_states=states(planned.union) if planned.union is not None else {},
     )
 
 

@@ -14,12 +14,14 @@ from ..pack import Limits, PackUnit
 from ..stores.base import ObjectInfo, ReadStore
 from .ignored import DAMAGED, NOT_READ, state_of
 from .layout import VERSION, is_environment_id, last
+from .listing import PRUNED_STATE, RECALLED_STATE, SET_ASIDE_STATE
 from .marks import Mark
 from .repository import ReadRepository
 from .signing import trusted_keys
 from .union import Pack, Rejected, Union
 
-USABLE, SET_ASIDE, RECALLED, PRUNED, SUPERSEDED = "usable", "set aside", "recalled", "pruned", "superseded"
+USABLE, SUPERSEDED = "usable", "superseded"
+SET_ASIDE, RECALLED, PRUNED = SET_ASIDE_STATE, RECALLED_STATE, PRUNED_STATE
 _WHY = {
     SET_ASIDE: "a save found it damaged",
     RECALLED: "no reason was given",

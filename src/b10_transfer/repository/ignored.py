@@ -24,6 +24,13 @@ def state_of(error: PackError) -> str:
     return next((state for kind, state in _STATES if isinstance(error, kind)), "unreadable")
 
 
+def states(union: Union) -> dict[str, int]:
+    """The number of packs by state, in the words of ``ls``. A load does not find out which packs are superseded."""
+    read = Counter(state_of(pack.error) for pack in union.rejected)
+    counts = Counter({"usable": len(union.packs), NOT_READ: len(union.unread)}) + read + Counter(union.aside)
+    return dict(sorted(counts.items()))
+
+
 def reasons(union: Union) -> tuple[str, ...]:
     """Why packs are ignored: a line for each if they are few, else one line with counts and examples."""
     return tuple(lines_about(union.rejected, len(union.unread)))

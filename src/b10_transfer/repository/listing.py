@@ -11,6 +11,8 @@ from .layout import PRUNED, SUSPECT, Recall, marks_by_id, packs_by_id, recalls_b
 
 T = TypeVar("T")
 
+RECALLED_STATE, PRUNED_STATE, SET_ASIDE_STATE = "recalled", "pruned", "set aside"
+
 
 @dataclass(frozen=True)
 class Listed:
@@ -89,6 +91,18 @@ class Listed:
     def set_aside(self) -> frozenset[str]:
         """Ids of the packs that are ignored: damaged, pruned or recalled."""
         return frozenset((*self.damaged, *self.pruned, *self.recalls))
+
+    @property
+    def aside(self) -> dict[str, int]:
+        """The number of packs that are set aside, by state."""
+        states = [self.state_of(pack_id) for pack_id in self.packs.keys() & self.set_aside]
+        return {state: states.count(state) for state in set(states)}
+
+    def state_of(self, pack_id: str) -> str:
+        """The state of a pack that is set aside."""
+        if pack_id in self.recalls:
+            return RECALLED_STATE
+        return PRUNED_STATE if pack_id in self.pruned else SET_ASIDE_STATE
 
     @property
     def usable(self) -> dict[str, ObjectInfo]:

@@ -98,6 +98,7 @@ class ReadRepository:
             tuple(reversed(unread)),
             frozenset(listed.suspected),
             latest_recall=listed.latest_recall,
+            aside=listed.aside,
             recorded_days=frozenset(listed.records),
         )
 

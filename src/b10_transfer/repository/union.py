@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from ..concurrency.forks import cached_property
@@ -79,6 +79,8 @@ class Union:
     """The mark of the latest recall."""
     recall_note: str = ""
     """When and why that was, and who did it, if ``withheld`` was looked up."""
+    aside: Mapping[str, int] = field(default_factory=dict)
+    """Number of packs that were recalled, pruned and set aside."""
     recorded_days: frozenset[str] = frozenset()
     """Days for which the store has a record of use."""
 

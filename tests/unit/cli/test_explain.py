@@ -116,7 +116,7 @@ def test_packs_that_were_set_aside_are_no_hit(this_pod: Publisher) -> None:
     (this_pod.folder / "quarantine" / pack).write_text("{}")
     answer = command("explain")
     assert answer.exit_code == 3
-    assert f"ignored: pack {pack} was set aside as damaged " in answer.stdout
+    assert f"ignored: pack {pack} was set aside " in answer.stdout
 
 
 def test_damaged_pack_next_to_a_sound_one_is_a_hit_and_named(this_pod: Publisher) -> None:

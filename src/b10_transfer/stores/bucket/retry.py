@@ -11,6 +11,8 @@ import os
 import time
 from _thread import allocate_lock
 
+from ..traffic import Traffic
+
 FIRST_PAUSE_S = 0.1
 _MOST_PAUSE_S = 3.0
 _PAUSES = 15
@@ -36,6 +38,8 @@ class Pace:
         self._window_s = 0.0
         self._slowed_s = float("-inf")
         self._turn = allocate_lock()
+        self.traffic = Traffic()
+        """What the client has sent."""
 
     def wait(self) -> None:
         """Wait until a request may begin."""
@@ -71,6 +75,7 @@ class Attempts:
     def begin(self) -> None:
         """Wait until it is this request's turn."""
         self._pace.wait()
+        self._pace.traffic.requests += 1
         self._began_s = time.monotonic()
 
     def succeeded(self) -> None:
@@ -83,6 +88,10 @@ class Attempts:
         ``most_s`` does not count before the second attempt.
         """
         self._failures += 1
+        if is_refused:
+            self._pace.traffic.throttled += 1
+        else:
+            self._pace.traffic.failed += 1
         longest_s = self._longest_s
         if most_s is not None and self._failures > 1:
             longest_s = min(most_s, longest_s)

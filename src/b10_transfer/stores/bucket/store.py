@@ -57,6 +57,8 @@ _CLOCK = ".clock"
 _CLOCK_TRIES = 5
 _MOST_ABANDONED = 100
 """One clean-up deletes so many objects at most."""
+_UPLOAD_REQUESTS = 3
+"""An upload in parts begins, sends parts and completes. Only obstore knows how many parts it has sent."""
 _HEXADECIMAL = frozenset("0123456789abcdef")
 _WITHOUT_SUFFIXES = ("az://", "abfs://", "abfss://")
 """Azure has no ranges that count from an object's end, so a reader requests the size first."""
@@ -76,6 +78,10 @@ class BucketStore(RangedStore):
         self._conditional = True
         self._knows_suffixes = not self.location.startswith(_WITHOUT_SUFFIXES)
         super().__init__(Background(PARTS_AHEAD).start)
+
+    def take_traffic(self) -> list[int]:
+        """The numbers of requests since the last call."""
+        return self._pace.traffic.take()
 
     def folders(self, folder: str) -> list[str]:
         try:
@@ -136,6 +142,7 @@ class BucketStore(RangedStore):
                 "base": 2,
             }
             patience = _seconds(self._timeout_s * REPEATING)
+            self._pace.traffic.requests += _UPLOAD_REQUESTS
             uploading = self._connected({"max_retries": 1_000_000, "retry_timeout": patience, "backoff": pauses})
             obstore.put(uploading, name, parts(head, source), mode="overwrite", use_multipart=True)
             return True

@@ -29,6 +29,7 @@ from ...concurrency.forks import ForkGuard
 from ...config import PluginUrl
 from ...environment.interpreter import startable_python
 from ...errors import MORE_PROCESSES, CacheError, ReadOnlyStoreError, StoreError
+from .. import traffic
 from ..base import BorrowedBuffer, ObjectInfo, ObjectReader, Store, StoreFacts
 from ..directory import DirectoryStore
 from ..locality import is_local
@@ -236,6 +237,8 @@ class WorkerStore(Store):
             answer = receive(self._connection)
         if answer is None:
             raise StoreError("reach", self.location, "the worker process ended unexpectedly")
+        if taken := answer[0].pop("traffic", None):
+            traffic.total.add(*taken)
         return answer
 
     @contextmanager

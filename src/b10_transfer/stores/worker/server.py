@@ -97,7 +97,14 @@ class Server:
                 answer, payload = {"error": [header["do"], "the store", f"{type(error).__name__}: {error}"]}, []
             except BaseException as error:  # noqa: BLE001 - a panic of obstore is no Exception
                 answer, payload = {"error": [header["do"], "the store", f"{_GAVE_UP} ({error})"]}, []
+            self._count(answer)
             send(self._connection, answer, *payload)
+
+    def _count(self, answer: dict[str, Any]) -> None:
+        """Add the requests that a bucket got since the last answer."""
+        take = getattr(self._opened_store, "take_traffic", None)
+        if take is not None and any(taken := take()):
+            answer["traffic"] = taken
 
     @property
     def _store(self) -> Store:
