@@ -29,6 +29,11 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
+def count(number: int, what: str) -> str:
+    """``1 pack``, ``2 packs``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def without_secrets(text: str) -> str:
     """A text for a message, without the credentials and the query of any URL in it: both may hold secrets."""
     text = printable(text)

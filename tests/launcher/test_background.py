@@ -33,7 +33,7 @@ def test_server_started_beside_is_restored_saved_and_outlived(pod: Pod) -> None:
     second = pod.shell(SIBLING, FAKE_GATE=str(pod.path / "gate"))
     second.says("load: SUCCESS")
     (pod.path / "gate").touch()
-    second.says("triton: restored 3, used 2, compiled anew 0")
+    second.says("triton: restored 3, used 2")
     stop_server(pod)
     assert second.wait() == 0
     assert len(pod.noted("hit")) == 2
@@ -47,6 +47,13 @@ def test_server_that_has_replaced_the_shell_is_found(pod: Pod) -> None:
     stop_server(pod)
     assert started.wait() == 7
     pod.is_deserted()
+
+
+def test_option_that_turns_compilation_off_is_named(pod: Pod) -> None:
+    started = pod.shell(SIBLING.replace("$server", "$server --enforce-eager"))
+    started.says("WARNING: --enforce-eager: vLLM compiles no graphs")
+    stop_server(pod)
+    started.wait()
 
 
 def test_late_compile_just_before_the_end_is_saved_at_the_end(pod: Pod) -> None:

@@ -206,7 +206,7 @@ def test_sigterm_during_the_last_save_ends_it_with_the_servers_exit_code(pod: Po
     pod.empty_cache()
     started = pod.run(FAKE_EXIT="7")
     pod.waits_for("serves", 2)
-    started.says("restored 2, used 2, compiled anew 0")
+    started.says("restored 2, used 2")
     mount.fail(**{stuck: "HANG"})
     started.send(signal.SIGUSR1)
     started.send(signal.SIGTERM)

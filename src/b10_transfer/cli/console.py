@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..config.launcher import read_log_format, read_log_level
-from ..errors import CacheError, printable
+from ..errors import CacheError, count, printable
 from ..status import OperationStatus
 from .log_format import JsonFormatter, TextFormatter
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
+__all__ = ["count"]
 PROGRESS_AFTER_S = 1.0
 
 
@@ -164,7 +165,7 @@ def print_copied(results: Sequence[CopyResult], where: str) -> None:
     copied = [one for one in results if one.state == "copied"]
     others = {state: sum(one.state == state for one in results) for state in ("replaced", "there already")}
     also = "".join(f", {number} {state}" for state, number in others.items() if number)
-    click.echo(f"{len(copied)} packs, {size(sum(one.packed_bytes for one in copied))}, copied {where}{also}")
+    click.echo(f"{count(len(copied), 'pack')}, {size(sum(one.packed_bytes for one in copied))}, copied {where}{also}")
     failed = [one for one in results if not one.is_done]
     for one in failed[:MOST_ROWS]:
         click.echo(f"{one.pack} of namespace {one.namespace} was not copied: {printable(one.state)}", err=True)
@@ -193,11 +194,6 @@ def age(seconds: float) -> str:
         if seconds >= length:
             return f"{seconds / length:.0f} {unit}"
     return f"{max(seconds, 0):.0f} s"
-
-
-def count(number: int, what: str) -> str:
-    """``1 pack``, ``2 packs``."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def size(count_bytes: float) -> str:

@@ -14,6 +14,7 @@ from ..repository.catalogue import LEAVING, RECALLED, SET_ASIDE, USABLE, Invento
 from .console import (
     MOST_ROWS,
     ExitCode,
+    count,
     deadline_option,
     json_option,
     print_json,
@@ -70,7 +71,9 @@ def command(
             print_table(("NAMESPACE", "ENVIRONMENT", "PACK", "STATE"), rows, title=inventory.store)
             print_more(len(failed) - len(shown), "packs that fail; --json lists all")
         total = size(sum(pack.packed_bytes for _, pack in every))
-        click.echo(f"{len(every)} packs, {total}: {len(failed) or 'none'} {'fails' if len(failed) == 1 else 'fail'}")
+        click.echo(
+            f"{count(len(every), 'pack')}, {total}: {len(failed) or 'none'} {'fails' if len(failed) == 1 else 'fail'}"
+        )
     for error in inventory.errors:
         click.echo(f"error: {printable(error)}", err=True)
     context.exit(ExitCode.ERROR if failed or inventory.errors else ExitCode.OK)

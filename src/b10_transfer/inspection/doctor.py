@@ -16,7 +16,7 @@ from ..config import store as store_location
 from ..config.per_pod import per_pod_variables
 from ..environment import detect
 from ..environment.frameworks import torch_build
-from ..errors import CacheError, ConfigurationError
+from ..errors import CacheError, ConfigurationError, count
 from ..local.left_out import cause_of
 from ..local.room import shortages
 from ..pack import PackUnit
@@ -164,7 +164,7 @@ def _check_operation(name: str, expected: Forecast) -> Check:
     """Whether an operation would work now."""
     if expected.status is OperationStatus.ERROR:
         return problem(name, f"would fail now: {expected.reason}", f"correct this: until then every {name} fails")
-    amount = f" {expected.units} units" if expected.units else ""
+    amount = f" {count(expected.units, 'unit')}" if expected.units else ""
     return ok(name, f"would be {expected.status.name} now: {expected.reason}{amount}")
 
 
@@ -216,7 +216,7 @@ def _check_cache(root: CacheRoot, cache: LocalCache) -> Check | None:
         return problem(name, cache.error, f"make it readable, or point {variables} elsewhere")
     if not cache.units:
         return None
-    return ok(name, f"{cache.units} units, {cache.bytes / 1e6:.1f} MB in {root.path}")
+    return ok(name, f"{count(cache.units, 'unit')}, {cache.bytes / 1e6:.1f} MB in {root.path}")
 
 
 def _check_key() -> Iterator[Check]:

@@ -11,12 +11,11 @@ from enum import Enum
 
 from ..config.launcher import LauncherConfig
 from ..config.per_pod import per_pod_variables
-from ..environment import command_line
 from ..local.supervision import Supervision
 from .interpreter import use_interpreter_of, use_interpreter_of_known_server
 from .monitor import Outputs
 from .processes import Signals, end_workers, wait_for_exit, why_not_started
-from .server import Child, ExternalServer, Programs
+from .server import Child, ExternalServer, Programs, note_arguments
 from .supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
@@ -68,9 +67,7 @@ def run(
     config = LauncherConfig.from_environment()
     _warn_of_per_pod_variables()
     use_interpreter_of(arguments)
-    command_line.record(arguments)
-    if "--enforce-eager" in arguments:
-        logger.warning("--enforce-eager: vLLM compiles no graphs, so it uses none that are restored")
+    note_arguments(arguments)
     signals, outputs = Signals(), outputs or Outputs()
     try:
         watch = None if on_compile is None else _stop_server if on_compile is OnCompile.EXIT else _do_nothing

@@ -54,7 +54,7 @@ class Monitor:
         """Log and note how the server used the caches."""
         logger.info("%s", report.summary, extra={"event": "usage", "fields": report.facts()})
         for cache in report.caches:
-            logger.info("%s", cache)
+            logger.log(cache.log_level, "%s", cache)
         self.use = report
         self.on_change()
 

@@ -67,6 +67,13 @@ def _option(arguments: Sequence[str], name: str) -> str | None:
     return None
 
 
+def note_arguments(arguments: Sequence[str]) -> None:
+    """Record the server's command line for saves, and warn of options that make the caches useless."""
+    command_line.record(arguments)
+    if "--enforce-eager" in arguments:
+        logger.warning("--enforce-eager: vLLM compiles no graphs, so it uses none that are restored")
+
+
 def find_external_server(*, anywhere: bool = True) -> Process | None:
     """Find the nearest known server of this user.
 
@@ -157,7 +164,7 @@ class ExternalServer:
         # If a URL is configured, only a process at that port is the server.
         if found is None or (self._url is not None and not _same_port(self._url, address_of(found.arguments))):
             return None
-        command_line.record(found.arguments)
+        note_arguments(found.arguments)
         # Its arguments are not logged: they may hold an API key.
         logger.info("found the server: process %d, %s", found.pid, address_of(found.arguments) or "without an address")
         return found

@@ -19,7 +19,7 @@ from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..config.launcher import LauncherConfig
 from ..environment import command_line
-from ..errors import CacheError, printable
+from ..errors import CacheError, count, printable
 from ..local import snapshot
 from ..local.aside import moved_aside, put_back_left
 from ..local.supervision import Supervision
@@ -146,7 +146,7 @@ class Warmer:
         if report.status is OperationStatus.ERROR:
             raise _FailedError("not everything is in the store: the last save failed")
         if report.left_for_next_save:
-            logger.warning("the server has ended and left %d units unfinished", report.left_for_next_save)
+            logger.warning("the server has ended and left %s unfinished", count(report.left_for_next_save, "unit"))
         if report.read_only and compiled:
             logger.error("this pod cannot save what the server compiled")
             return self._has_compiled(compiled, loaded, _new_units(roots, loaded))

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from ..adapters import CacheRoot, Unit
 from ..adapters.accumulation import MOST_BYTES
 from ..concurrency.deadline import Deadline
-from ..errors import CacheError, LocalCacheError, PackFullError, SaveTooLargeError
+from ..errors import CacheError, LocalCacheError, PackFullError, SaveTooLargeError, count
 from ..notices import notices
 from ..pack import PackUnit, PackWriter
 from ..pack.rules import DistinctPaths, check_paths
@@ -284,9 +284,8 @@ def log_times(units: Iterable[LocalUnit]) -> None:
     ]
     if odd:
         logger.warning(
-            "%d files have a time before 1824 or after 2116 and are saved with the nearest that a pack can hold, "
-            "%s for example",
-            len(odd),
+            "%s with a time before 1824 or after 2116: saved with the nearest that a pack can hold, %s for example",
+            count(len(odd), "file"),
             odd[0],
         )
 

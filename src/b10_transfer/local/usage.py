@@ -7,6 +7,7 @@ systems that never move it (``noatime``), use is reported as unknown.
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections import Counter
@@ -15,10 +16,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..adapters import CacheRoot
+from ..adapters import CacheRoot, find_adapter
 from ..adapters.ninja import LOG as NINJA_LOG
 from ..concurrency.deadline import Deadline
 from ..environment.imported_torch import compile_counters
+from ..errors import count
 from ..status import LoadReport
 from . import snapshot
 from .files import LocalUnit
@@ -44,7 +46,16 @@ class CacheUse:
 
     def __str__(self) -> str:
         used = "used unknown (its file system records no reads)" if self.used is None else f"used {self.used}"
-        return f"{self.cache}: restored {self.restored}, {used}, compiled anew {self.compiled}"
+        counts = [f"restored {self.restored}", used] if self.restored else []
+        if self.compiled or not counts:
+            counts.append(f"compiled anew {self.compiled}")
+        return f"{self.cache}: {', '.join(counts)}"
+
+    @property
+    def log_level(self) -> int:
+        """DEBUG for a cache that is no compiler's, else INFO."""
+        adapter = find_adapter(self.cache)
+        return logging.DEBUG if adapter is not None and adapter.accompanies else logging.INFO
 
 
 @dataclass(frozen=True)
@@ -154,11 +165,11 @@ class Usage:
         restored, compiled = sum(cache.restored for cache in caches), sum(cache.compiled for cache in caches)
         used = [cache.used for cache in caches if cache.used is not None]
         if not restored:
-            found = f"{_count(in_place)} already in place" if in_place else "nothing was restored"
+            found = f"{count(in_place, 'unit')} already in place" if in_place else "nothing was restored"
         elif len(used) < len(caches):
-            found = f"{_count(restored)} restored, their use is unknown"
+            found = f"{count(restored, 'unit')} restored, their use is unknown"
         else:
-            found = f"{sum(used)} of {restored} units used"
+            found = f"{sum(used)} of {count(restored, 'unit')} used"
         seconds = (self._ended_ns - self._began_ns) / 1e9
         size = f", {load.bytes / 1e6:.1f} MB" if load.bytes else ""
         why = f"; {load.partial}" if load.partial else ""
@@ -201,17 +212,17 @@ def warning_of(caches: Sequence[CacheUse]) -> str:
     missed = [cache for cache in restored if cache.used == 0 and (cache.compiled or unused)]
     if not missed:
         return ""
-    count = sum(cache.restored for cache in missed)
+    unused_units = _were_restored(sum(cache.restored for cache in missed))
     compiled = sum(cache.compiled for cache in (caches if unused else missed))
     if not compiled:
         return (
-            f"{count} units were restored and none was used, nor was anything compiled in {_paths(restored)}: "
+            f"{unused_units}, nor was anything compiled in {_paths(restored)}: "
             "compilation is off (vLLM: --enforce-eager), or the compiler keeps its caches elsewhere "
             "(HOME, TMPDIR or a cache's own variable differs between this process and it)"
         )
     return (
-        f"{' and '.join(cache.cache for cache in missed)}: {count} units were restored and none was used, "
-        f"while {compiled} were compiled anew: the compiler's own keys "
+        f"{' and '.join(cache.cache for cache in missed)}: {unused_units}, "
+        f"while {compiled} {'was' if compiled == 1 else 'were'} compiled anew: the compiler's own keys "
         "differ from those of the pod that saved (another model path, source path, shapes or flags)"
     )
 
@@ -221,13 +232,15 @@ def _warning_of_rebuilt(names: Sequence[str]) -> str:
     if not names:
         return ""
     return (
-        f"ninja built {_count(len(names))} again after a restore, {names[0]} for example: the cache is in another "
-        "directory than on the pod that saved, or packages were installed again and their files are newer"
+        f"ninja built {count(len(names), 'unit')} again after a restore, {names[0]} for example: the cache is in "
+        "another directory than on the pod that saved, or packages were installed again and their files are newer"
     )
 
 
-def _count(units: int) -> str:
-    return "1 unit" if units == 1 else f"{units} units"
+def _were_restored(units: int) -> str:
+    if units == 1:
+        return "1 unit was restored and not used"
+    return f"{units} units were restored and none was used"
 
 
 def _paths(caches: Iterable[CacheUse]) -> str:

@@ -12,7 +12,7 @@ from typing import TypeVar
 from ..concurrency.collector import held_back
 from ..concurrency.deadline import Deadline, run_until_delivered
 from ..config import read_deadline
-from ..errors import CacheError
+from ..errors import CacheError, count
 from ..local.statistics import note
 from ..notices import notices
 from ..status import LoadReport, OperationStatus, Report, SaveReport
@@ -69,7 +69,7 @@ def _log(operation: str, report: Report) -> None:
         return
     amount = ""
     if report.units:
-        amount = f", {report.units} units, {report.files} files, {report.bytes / 1e6:.1f} MB"
+        amount = f", {count(report.units, 'unit')}, {count(report.files, 'file')}, {report.bytes / 1e6:.1f} MB"
         if not getattr(report, "instant", ""):  # the seconds would include the import of torch
             rate = report.bytes / 1e6 / max(report.seconds, 1e-9)
             amount += f" at {rate:.{0 if rate >= 10 else 1}f} MB/s"

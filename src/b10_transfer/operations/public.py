@@ -273,7 +273,7 @@ def save(
         >>> print(load().status.name)
         SUCCESS
         >>> print(save().reason)
-        nothing new: all 1 units are in the store
+        nothing new: the unit is in the store
     """
     with no_fork:
         from . import save as saving  # a load does not pay for the import
@@ -327,8 +327,9 @@ def cache_report() -> CacheReport:
     except Exception as error:  # noqa: BLE001 - this is the edge
         report = CacheReport((), warning=f"the use of the caches is unknown: {error}")
     with suppress(Exception):
+        hidden = {str(cache) for cache in report.caches if cache.log_level < logging.INFO}
         for line in str(replace(report, warning="")).splitlines():
-            logger.info("%s", line)
+            logger.log(logging.DEBUG if line in hidden else logging.INFO, "%s", line)
         logger.debug("torch's counts: %s", dict(report.counters))
         if report.warning:
             logger.warning("%s", report.warning)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..concurrency.deadline import Deadline
-from ..errors import PackTooLargeError, SaveTooLargeError
+from ..errors import PackTooLargeError, SaveTooLargeError, count
 from ..local import snapshot
 from ..local.files import LocalUnit
 from ..local.snapshot import Packed
@@ -108,4 +108,4 @@ class Publisher:
 
 def _over_budget(units: int, error: PackTooLargeError) -> SaveTooLargeError:
     what = "more than one load takes beside the packs that were just published"
-    return SaveTooLargeError(f"a pack of the last {units} units", what, error.limit, error.variable)
+    return SaveTooLargeError(f"a pack of the last {count(units, 'unit')}", what, error.limit, error.variable)

@@ -16,7 +16,7 @@ from ..adapters import locate_caches
 from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..environment import command_line, identify
-from ..errors import CacheError, CorruptPackError, DeadlineExceededError, ReadOnlyStoreError
+from ..errors import CacheError, CorruptPackError, DeadlineExceededError, ReadOnlyStoreError, count
 from ..local import snapshot
 from ..local.files import LocalUnit
 from ..local.left_out import planned_without
@@ -166,7 +166,7 @@ class _Saver:
             )
         )
         if planned.recalled:
-            logger.warning("%d units are not published: they were recalled from the store", planned.recalled)
+            logger.warning("not published, because recalled from the store: %s", count(planned.recalled, "unit"))
         return union, planned
 
     def _without_damaged(self, union: Union, local: Sequence[LocalUnit]) -> Union:
@@ -180,7 +180,7 @@ class _Saver:
             try:
                 checked = repository.checked(pack)
             except DeadlineExceededError:
-                logger.info("no time to read every byte of %d packs that may be damaged", len(doubtful))
+                logger.info("no time to read every byte of %s that may be damaged", count(len(doubtful), "pack"))
                 break
             if isinstance(checked, Rejected):
                 union = union.without(pack, checked.error)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ..adapters import CacheRoot, named
 from ..config import Config
+from ..errors import count
 from ..local import snapshot
 from ..local.files import LocalUnit
 from ..local.snapshot import Snapshot
@@ -74,9 +75,11 @@ def plan(config: Config, roots: Sequence[CacheRoot], found: Snapshot, read_store
         return SavePlan(OperationStatus.SKIPPED, store_is_read_only(config, refusal), (), withheld, read_only=True)
     if new:
         return SavePlan(OperationStatus.SUCCESS, "would publish", new, withheld)
-    reason = f"nothing new: all {total} units are in the store"
+    found_all = "the unit is" if total == 1 else f"all {total} units are"
+    reason = f"nothing new: {found_all} in the store"
     if withheld:
-        reason = f"nothing new: {total - withheld} of {total} units are in the store, {withheld} were recalled"
+        were = "was" if withheld == 1 else "were"
+        reason = f"nothing new: {total - withheld} of {count(total, 'unit')} in the store, {withheld} {were} recalled"
     return SavePlan(OperationStatus.SKIPPED, reason, (), withheld)
 
 

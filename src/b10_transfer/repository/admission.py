@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..adapters import Adapter, Unit, UnitKind, find_adapter
 from ..adapters.accumulation import Results
-from ..errors import CorruptPackError, PackTooLargeError, UnsupportedPackError
+from ..errors import CorruptPackError, PackTooLargeError, UnsupportedPackError, count
 from ..pack import Index, Member, PackReader
 from .ignored import few
 
@@ -58,7 +58,7 @@ def admit(pack_id: str, index: Index, namespace: str, environment_id: str) -> Ad
             foreign.append(unit.name)
     if foreign:
         ignored.append(
-            f"{len(foreign)} units hold files that no compiler writes, and are ignored: {few(foreign)!a:.300}"
+            f"{count(len(foreign), 'unit')} with files that no compiler writes: ignored: {few(foreign)!a:.300}"
         )
     kept = replace(index, units=tuple(admitted)) if len(admitted) < len(index.units) else index
     return Admitted(kept, is_partial, tuple(ignored))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..environment import Environment
-from ..errors import PackError
+from ..errors import PackError, count
 from ..pack import Limits
 from ..pack.spool import building_errors, spool
 from ..stores import leases
@@ -143,7 +143,7 @@ def _merge(repository: Repository, union: Union, config: Config, deadline: Deadl
                 continue
             if repository.look().set_aside.isdisjoint(pack.id for pack in packs):
                 pack_id = repository.publish(out, behind=packs[-1].id)
-                logger.info("merged %d packs into %s, %d units", len(packs), pack_id, len(index.units))
+                logger.info("merged %d packs into %s, %s", len(packs), pack_id, count(len(index.units), "unit"))
             return
 
 

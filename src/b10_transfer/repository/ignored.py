@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from ..errors import CorruptPackError, PackError, PackTooLargeError, UnsupportedPackError, UntrustedPackError
+from ..errors import CorruptPackError, PackError, PackTooLargeError, UnsupportedPackError, UntrustedPackError, count
 from .union import Rejected, Union
 
 MOST_LINES = 3
@@ -67,7 +67,7 @@ def counted(rejected: Sequence[Rejected], unread: int = 0) -> str:
     """The number of packs, and how many are ignored for each reason."""
     counts = Counter(state_of(pack.error) for pack in rejected) + Counter({NOT_READ: unread})
     by_state = ", ".join(f"{number} {state}" for state, number in counts.most_common())
-    return f"{len(rejected) + unread} packs ({by_state})"
+    return f"{count(len(rejected) + unread, 'pack')} ({by_state})"
 
 
 def few(names: Iterable[str]) -> str:

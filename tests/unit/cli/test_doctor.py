@@ -157,7 +157,7 @@ def test_contents_of_caches_are_shown(isolated_env: IsolatedEnv, monkeypatch: py
     isolated_env.fill(isolated_env.triton, {"KERNEL/launcher.so": b"x"})
     monkeypatch.setenv("B10_CACHES", "triton,inductor")
     found = checks()
-    assert found["cache triton"][0]["seen"] == f"1 units, 0.0 MB in {isolated_env.triton}"
+    assert found["cache triton"][0]["seen"] == f"1 unit, 0.0 MB in {isolated_env.triton}"
     assert found["caches"][0]["seen"] == "empty and writable: inductor"
     assert found["caches"][1]["seen"].startswith("B10_CACHES leaves out ")
 
