@@ -1,4 +1,4 @@
-"""Write docs/configuration.md and docs/api.md. ``--check`` fails if one of them is out of date."""
+"""Write docs/configuration.md, docs/api.md and the man page. ``--check`` fails if one of them is out of date."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from b10_transfer.config.launcher import LAUNCHER_VARIABLES
 from b10_transfer.config.reader import Variable
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tools import api_page
+from tools import api_page, man_page
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -132,7 +132,11 @@ def main() -> int:
     Returns:
         0, or 1 if ``--check`` found a page that is out of date.
     """
-    pages = {DOCS / "configuration.md": page(), DOCS / "api.md": api_page.page()}
+    pages = {
+        DOCS / "configuration.md": page(),
+        DOCS / "api.md": api_page.page(),
+        DOCS / "b10-compile-cache.1": man_page.page(),
+    }
     if sys.argv[1:] != ["--check"]:
         for path, text in pages.items():
             path.write_text(text)

@@ -8,6 +8,7 @@ import click
 
 from ..errors import ConfigurationError, printable
 from ..maintenance.clear import ClearedEnvironment, clear_caches, clear_store
+from . import words
 from .console import (
     ExitCode,
     count,
@@ -25,7 +26,14 @@ _CONFIGURED = ""
 
 
 @click.command("clear")
-@click.option("--cache", "caches", metavar="NAME", multiple=True, help="Only this local cache; may be repeated. [all]")
+@click.option(
+    "--cache",
+    "caches",
+    metavar="NAME",
+    multiple=True,
+    shell_complete=words.caches,
+    help="Only this local cache; may be repeated. [all]",
+)
 @click.option(
     "--store",
     metavar="[DIR]",
@@ -33,7 +41,12 @@ _CONFIGURED = ""
     flag_value=_CONFIGURED,
     help="Remove packs of this pod's environment from the store, not local artifacts. [B10_STORE]",
 )
-@click.option("--namespace", metavar="NAME", help="With --store: the workload. [B10_NAMESPACE, default]")
+@click.option(
+    "--namespace",
+    metavar="NAME",
+    shell_complete=words.namespaces,
+    help="With --store: the workload. [B10_NAMESPACE, default]",
+)
 @click.option("--all-environments", is_flag=True, help="With --store: all environments of the namespace.")
 @click.option("--yes", is_flag=True, help="With --store: do not ask.")
 @deadline_option

@@ -23,6 +23,7 @@ import click
 from ..config.launcher import read_log_format, read_log_level
 from ..errors import CacheError, count, printable
 from ..status import OperationStatus
+from . import words
 from .log_format import JsonFormatter, TextFormatter
 
 if TYPE_CHECKING:
@@ -52,9 +53,12 @@ class ExitCode(IntEnum):
 
 def store_options(command: Command) -> Command:
     """``--store`` and ``--namespace``."""
-    command = click.option("--namespace", metavar="NAME", help="Name of the workload. [B10_NAMESPACE, default]")(
-        command
-    )
+    command = click.option(
+        "--namespace",
+        metavar="NAME",
+        shell_complete=words.namespaces,
+        help="Name of the workload. [B10_NAMESPACE, default]",
+    )(command)
     return click.option("--store", metavar="DIR", help="Where packs are stored. [B10_STORE]")(command)
 
 

@@ -12,6 +12,7 @@ from ..environment import detect
 from ..errors import printable
 from ..inspection.bounded import bounded, open_store
 from ..repository.catalogue import LEAVING, USABLE, Inventory, StoredEnvironment, StoredPack, take_inventory
+from . import words
 from .console import (
     MOST_ROWS,
     ExitCode,
@@ -31,7 +32,7 @@ from .console import (
 
 @click.command("ls")
 @click.option("--store", metavar="DIR", help="Where packs are stored. [B10_STORE]")
-@click.option("--namespace", metavar="NAME", help="Only this namespace. [all]")
+@click.option("--namespace", metavar="NAME", shell_complete=words.namespaces, help="Only this namespace. [all]")
 @click.option("--packs", "by_pack", is_flag=True, help="Print a line for each pack.")
 @deadline_option
 @json_option

@@ -11,6 +11,7 @@ from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..inspection.bounded import bounded, open_store
 from ..maintenance.recall import Marked, recall
+from . import words
 from .console import (
     ExitCode,
     count,
@@ -27,7 +28,7 @@ TIME = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
 
 
 @click.command("recall")
-@click.argument("packs", nargs=-1, metavar="[PACK]...")
+@click.argument("packs", nargs=-1, metavar="[PACK]...", shell_complete=words.packs)
 @click.option(
     "--since",
     type=TIME,

@@ -11,6 +11,7 @@ from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..inspection.bounded import bounded, open_store
 from ..maintenance.recall import Marked, reinstate
+from . import words
 from .console import (
     ExitCode,
     deadline_option,
@@ -25,7 +26,7 @@ from .recall import TIME, confirm, print_marked
 
 
 @click.command("reinstate")
-@click.argument("packs", nargs=-1, metavar="[PACK]...")
+@click.argument("packs", nargs=-1, metavar="[PACK]...", shell_complete=words.packs)
 @click.option(
     "--since",
     type=TIME,

@@ -11,6 +11,7 @@ from ..errors import printable
 from ..inspection.bounded import bounded, open_store
 from ..maintenance.recall import mark_damaged
 from ..repository.catalogue import LEAVING, RECALLED, SET_ASIDE, USABLE, Inventory, take_inventory
+from . import words
 from .console import (
     MOST_ROWS,
     ExitCode,
@@ -32,7 +33,7 @@ _SOUND = (USABLE, SET_ASIDE, RECALLED, "newer", *LEAVING)
 
 @click.command("verify")
 @click.option("--store", metavar="DIR", help="Where packs are stored. [B10_STORE]")
-@click.option("--namespace", metavar="NAME", help="Only this namespace. [all]")
+@click.option("--namespace", metavar="NAME", shell_complete=words.namespaces, help="Only this namespace. [all]")
 @deadline_option
 @json_option
 @click.pass_context

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import command
+from b10_transfer.environment import detect
+from tests.command import Publisher, command
+from tests.conftest import IsolatedEnv
 
 # As bash does after some words and a tabulator.
 _PRESS_TAB = """
@@ -19,6 +21,11 @@ COMP_WORDS=({words}) COMP_CWORD={last}
 {function} {command}
 printf '%s\\n' "${{COMPREPLY[@]}}"
 """
+
+
+needs_bash = pytest.mark.skipif(
+    shutil.which("bash") is None and not os.environ.get("B10_TEST_EVERYTHING"), reason="needs bash, which completes"
+)
 
 
 def completed(*words: str) -> set[str]:
@@ -41,12 +48,24 @@ def completed(*words: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.skipif(
-    shutil.which("bash") is None and not os.environ.get("B10_TEST_EVERYTHING"), reason="needs bash, which completes"
-)
+@needs_bash
 def test_bash_completes_commands_and_options() -> None:
     assert completed("b10-compile-cache", "lo") == {"load"}
     assert "--older-than" in completed("b10-compile-cache", "prune", "--o")
+
+
+@needs_bash
+def test_bash_completes_packs_namespaces_and_caches(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Publisher(isolated_env.store, detect(), "llama").publish().name.removesuffix(".tar.zst")
+    other = Publisher(isolated_env.home / "other", detect(), "qwen").publish().name.removesuffix(".tar.zst")
+    assert completed("b10-compile-cache", "recall", first[:4]) == {first}
+    assert completed("b10-compile-cache", "reinstate", "--store", str(isolated_env.home / "other"), "") == {other}
+    assert completed("b10-compile-cache", "recall", "zz") == set()
+    for subcommand in ("ls", "prune", "verify", "save", "explain", "recall"):
+        assert completed("b10-compile-cache", subcommand, "--namespace", "") == {"llama"}
+    assert completed("b10-compile-cache", "clear", "--cache", "tri") == {"triton"}
+    monkeypatch.setenv("B10_STORE", str(isolated_env.home / "missing" / "store"))
+    assert completed("b10-compile-cache", "recall", "") == set()
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
