@@ -125,7 +125,8 @@ def staging_trees(root: Path) -> list[Path]:
 def leftovers(store: Path) -> set[str]:
     """Every file of a store, and every claim, that a living saver would have removed."""
     found = {path for path in store.rglob("*") if path.is_file() or path.parent.name == ".staging"}
-    return {path.relative_to(store).as_posix() for path in found - set(packs(store)) if path.name != "environment.json"}
+    stays = {path for path in found if path.name == "environment.json" or path.parent.name == "used"}
+    return {path.relative_to(store).as_posix() for path in found - set(packs(store)) - stays}
 
 
 def wait_until_gone(store: Path) -> None:

@@ -132,28 +132,6 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path | BaseException) else value
 
 
-def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: str = "", *, err: bool = False) -> None:
-    """Print a table (``err``: on stderr), with lines on a terminal and in plain columns otherwise."""
-    rows = [[printable(cell) for cell in row] for row in rows]
-    if (sys.stderr if err else sys.stdout).isatty():
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
-        for heading in headings:  # an id is there to be copied
-            table.add_column(heading, overflow="fold", no_wrap=heading in ("ENVIRONMENT", "PACK"))
-        for row in rows:
-            table.add_row(*(cell.replace("[", r"\[") for cell in row))
-        Console(stderr=err).print(table)
-        return
-    if title:
-        click.echo(title, err=err)
-    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-    for row in [headings, *rows]:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip(), err=err)
-
-
 MOST_ROWS = 20
 """At most this many unusable packs are listed; the others are counted."""
 

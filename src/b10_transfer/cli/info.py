@@ -17,13 +17,13 @@ from .console import (
     json_option,
     print_facts,
     print_json,
-    print_table,
     progress,
     report_errors,
     set_up_logging,
     size,
     store_options,
 )
+from .tables import print_table
 
 
 @click.command("info")

@@ -22,12 +22,12 @@ from .console import (
     json_option,
     print_json,
     print_more,
-    print_table,
     progress,
     report_errors,
     set_up_logging,
     size,
 )
+from .tables import print_table
 
 
 @click.command("ls")

@@ -21,12 +21,12 @@ from .console import (
     deadline_option,
     json_option,
     print_json,
-    print_table,
     progress,
     report_errors,
     set_up_logging,
     size,
 )
+from .tables import print_table
 
 
 class _Amount(click.ParamType):  # type: ignore[type-arg]

@@ -20,12 +20,12 @@ from .console import (
     json_option,
     print_json,
     print_more,
-    print_table,
     progress,
     report_errors,
     set_up_logging,
     size,
 )
+from .tables import print_table
 
 _SOUND = (USABLE, SET_ASIDE, RECALLED, "newer", *LEAVING)
 """States that are not failures: loads ignore set aside and recalled packs already."""

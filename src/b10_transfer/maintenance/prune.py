@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..environment import detect
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, count
 from ..repository.catalogue import (
     LEAVING,
     SET_ASIDE,
@@ -204,7 +204,8 @@ def _too_many(stored: Sequence[_Stored], keep: int) -> dict[str, str]:
     for one in stored:
         if one.is_prunable and one.pack.state == USABLE:
             usable.setdefault(one.place, []).append(one.pack.id)
-    return {id_: f"{keep} later packs stay" for ids in usable.values() for id_ in ids[: max(len(ids) - keep, 0)]}
+    why = f"{count(keep, 'later pack')} {'stays' if keep == 1 else 'stay'}"
+    return {id_: why for ids in usable.values() for id_ in ids[: max(len(ids) - keep, 0)]}
 
 
 def _too_large(stored: Sequence[_Stored], most_bytes: int) -> dict[str, str]:
