@@ -31,7 +31,7 @@ MOST_MEMORY_BYTES = 400_000_000
 KEY, OTHER = SigningKey.generate(), SigningKey.generate()
 UNITS = st.integers(0, 5)
 ANY = st.integers(0, 10_000)
-PLACES = ("packs", "quarantine", "recalled", "leases", "")
+PLACES = ("packs", "quarantine", "recalled", "used", "leases", "")
 BOGUS_IDS = ("000000000000-0000000000000000", "ffffffffffff-ffffffffffffffff", "01a228e00000-0000000000000001")
 NAMES = (
     *(f"{pack_id}.tar.zst" for pack_id in BOGUS_IDS),
@@ -44,6 +44,8 @@ NAMES = (
     "compact.00000001",
     f"{0:032x}.tmp",
     "environment.json",
+    "20200101",
+    "99999999",
     "id_rsa",
     "a b",
     "-x",

@@ -29,6 +29,7 @@ PRECIOUS = (
     f"{0:032x}.tmp",
     f"{0:032x}.now",
     "v1,default.claim",
+    "20200101",
 )
 """Names of other people's files: any, and all the forms that a store has."""
 

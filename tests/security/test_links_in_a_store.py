@@ -29,6 +29,7 @@ FOLDERS = [
     "v1/default/ENVIRONMENT/leases",
     "v1/default/ENVIRONMENT/quarantine",
     "v1/default/ENVIRONMENT/recalled",
+    "v1/default/ENVIRONMENT/used",
     ".staging",
 ]
 
