@@ -175,7 +175,7 @@ class Group:
     def _follow(self, name: str, record: _Record) -> Union:
         """Read the packs of a record. Raises ColdGroupError if they are not what they were."""
         self._record, self.state = name, "followed"
-        listed = self._repository.look()
+        listed = self._repository.look(with_use=True)
         # A listing of NFS may lack a new pack. Marks count whether or not their packs are in the record: recalls
         # concern units of merged packs, too.
         packs = {
