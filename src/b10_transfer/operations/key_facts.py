@@ -62,7 +62,7 @@ def facts_of(roots: Iterable[CacheRoot], environment: Environment, env: EnvReade
         # A working directory that was removed, or a wrong B10_PYTHON.
         with suppress(OSError, ConfigurationError):
             for name, value in root.adapter.key_facts(env, root.path).items():
-                if name not in _OF_A_CPU or environment.parts["accelerator"] == "cpu":
+                if name not in _OF_A_CPU or environment.parts.get("accelerator") == "cpu":
                     found[f"{root.name}/{name}"] = value[:_MOST_CHARACTERS]
     return found
 
