@@ -21,6 +21,9 @@ another path. They must hit there, although the first path is gone.
 
 There are two wheels. One has the module in C, for glibc 2.34 or newer on x86-64 and Pythons with a global lock. pip
 takes the other one, in pure Python, elsewhere: it does the same, and restores many small files more slowly.
+
+Python 3.14 without a global lock (3.14t) is not supported: zstandard 0.25.0, which b10-transfer needs, has no wheel for
+it. Its other dependencies and torch 2.14.1 have one.
 """
 
 
