@@ -150,7 +150,7 @@ class Pod:
         begun = len(self.noted("serves"))
         started = self.run(**variables)
         wait_until(lambda: len(self.noted("serves")) > begun, f"a server; {started.log}")
-        started.says("compiled anew")
+        started.says(" compiled, load ")
         started.send(signal.SIGTERM)
         started.wait()
         return started

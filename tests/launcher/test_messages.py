@@ -120,3 +120,16 @@ def test_arguments_of_a_server_stay_out_of_the_log(pod: Pod) -> None:
     assert f":{pod.port}/v1/models" in started.log
     for fact in pod.noted("started"):
         pod.send(fact["pid"], signal.SIGTERM)
+
+
+def test_explain_compares_the_running_server_with_those_that_saved(pod: Pod) -> None:
+    saver = pod.run([*pod.server, "--max-model-len", "512"])
+    saver.says("save: SUCCESS")
+    saver.send(signal.SIGTERM)
+    saver.wait()
+    beside = pod.start([*pod.server, "--max-model-len", "256"])
+    pod.waits_for("serves", 2)
+    explained = pod.command("explain").stdout
+    assert "saved with --max-model-len 512, this server has --max-model-len 256" in explained
+    beside.send(signal.SIGTERM)
+    beside.wait()

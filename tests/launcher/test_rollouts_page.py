@@ -51,7 +51,7 @@ def test_each_block_does_as_the_page_says(pod: Pod) -> None:
         started = pod.start(["sh", "-ec", script.replace("8000", str(pod.port))], PATH=path, **variables)
         if end:
             pod.waits_for("serves", begun + 1)
-            started.says("compiled anew")
+            started.says(" compiled, load ")
             [command] = [pid for pid, line in pod.processes().items() if f"{COMMAND} run" in line]
             pod.send(command, signal.SIGTERM)
         return started.wait()

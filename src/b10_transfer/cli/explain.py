@@ -70,7 +70,21 @@ def command(
             print_json(found)
         else:
             _print(found)
+            if other is None and found.commands:
+                _print_differences(found)
     context.exit(ExitCode.OK if found.would_hit else ExitCode.NOTHING)
+
+
+def _print_differences(found: Explanation) -> None:
+    """Compare the command lines of those that saved with that of a server on this pod, if there is one."""
+    from ..environment import command_line  # only if there is something to compare
+    from ..launcher.server import find_external_server
+
+    server = find_external_server()
+    if server is not None:
+        command_line.record(server.arguments)
+        if differences := command_line.saved_with(found.commands):
+            _print_line(f"\nprocess {server.pid}: {differences}")
 
 
 def _read(described: TextIO) -> PodDescription:
