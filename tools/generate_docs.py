@@ -135,7 +135,7 @@ def main() -> int:
     pages = {
         DOCS / "configuration.md": page(),
         DOCS / "api.md": api_page.page(),
-        DOCS / "b10-compile-cache.1": man_page.page(),
+        DOCS.parent / "src/b10_transfer/cli/b10-compile-cache.1": man_page.page(),
     }
     if sys.argv[1:] != ["--check"]:
         for path, text in pages.items():

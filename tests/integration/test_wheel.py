@@ -35,6 +35,7 @@ def test_wheel_has_everything_and_works(tmp_path: Path, compiler: str) -> None:
     modules = {str(path.relative_to(PROJECT / "src")) for path in (PROJECT / "src" / "b10_transfer").rglob("*.py")}
     assert modules | {"b10_transfer/py.typed", "b10_transfer/local/bulk/_native.pyi"} <= names
     assert not [name for name in names if name.startswith("tests")]
+    assert any(name.endswith(".data/data/share/man/man1/b10-compile-cache.1") for name in names)
     program = "import b10_transfer.local.bulk as b; print(b.is_native, b.__file__)"
     environ = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
     told = subprocess.run([sys.executable, "-c", program], env=environ, check=True, capture_output=True, text=True)

@@ -12,7 +12,7 @@ import pytest
 
 from b10_transfer.cli.main import COMMANDS
 
-PAGE = Path(__file__).parents[3] / "docs" / "b10-compile-cache.1"
+PAGE = Path(__file__).parents[3] / "src" / "b10_transfer" / "cli" / "b10-compile-cache.1"
 
 
 @pytest.mark.skipif(

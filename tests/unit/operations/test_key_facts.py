@@ -139,7 +139,7 @@ def test_report_of_use_names_the_path_if_nothing_was_used(
     other = {path.replace("gemm.", "gemm.f"): data for path, data in ARTIFACTS["deep_gemm"].items()}
     isolated_env.fill(kernels, other)
     warning = cache_report().warning
-    assert "deep_gemm: 1 units were restored and none was used" in warning
+    assert "deep_gemm: 1 unit was restored and not used" in warning
     assert warning.endswith("hold the CUDA home: /opt/cuda-12.9 on the pod that saved, /usr/cuda here")
 
 
