@@ -71,8 +71,10 @@ def test_cold_server_that_saved_nothing_gets_a_reason(
     monkeypatch: pytest.MonkeyPatch, torch: str, server: dict[str, str], words: str
 ) -> None:
     monkeypatch.setattr(explanation, "torch_build", lambda: TorchBuild(torch))
-    reason = why_nothing_was_saved(cache_roots(Config.from_environment()), {}, server)
-    assert reason.startswith("nothing was restored and nothing was saved: 29 cache directories got no finished")
+    roots = cache_roots(Config.from_environment())
+    reason = why_nothing_was_saved(roots, {}, server)
+    assert len(roots) > 20
+    assert reason.startswith(f"nothing was restored and nothing was saved: {len(roots)} cache directories got no")
     assert words in reason
 
 
