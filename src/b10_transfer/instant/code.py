@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import importlib
 import inspect
 import types
 from collections.abc import Callable
@@ -12,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch._dynamo.package import _get_code_source
+
+from .names import find, path_to_code
 
 
 class UnresolvableError(Exception):
@@ -33,7 +33,7 @@ class CodeName:
             module = inspect.getmodule(code)
             if module is None:
                 raise UnresolvableError(f"{code.co_name} ({code.co_filename}) belongs to no module")
-            name = cls(module.__name__, *_get_code_source(code))
+            name = cls(module.__name__, *(path_to_code(code, module.__name__) or _get_code_source(code)))
         except UnresolvableError:
             raise
         except Exception as error:
@@ -56,15 +56,9 @@ class CodeName:
 
     def _walk(self, path: str) -> Any:
         try:
-            found: Any = importlib.import_module(self.module)
-            for part in [*self.function.split("."), *path.split(".")] if path else self.function.split("."):
-                attribute, bracket, index = part.partition("[")
-                found = getattr(found, attribute)
-                if bracket:
-                    found = found[ast.literal_eval(index.removesuffix("]"))]
+            return find(self.module, f"{self.function}.{path}" if path else self.function)
         except Exception as error:
             raise UnresolvableError(f"{self.module}.{self.function} is not found: {error}") from error
-        return found
 
     def resolve(self) -> types.CodeType:
         """The code object of that name in this process. Raises UnresolvableError."""

@@ -8,13 +8,13 @@ met is compared, by those of its attributes that the traced code names.
 from __future__ import annotations
 
 import builtins
-import importlib
 import types
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from .messages import Description, difference
+from .names import find
 from .releases import is_file_of_a_release, is_of_a_release
 from .values import Describer, UnrecordableError
 
@@ -124,12 +124,9 @@ def compare(where: str, was: Any, now: Any) -> None:
 def object_named(module: str, name: str) -> Any:
     """A class or function by its names. Raises ChangedError if there is none."""
     try:
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
+        return find(module, name)
     except Exception as error:
         raise ChangedError(f"{module}.{name} is not found: {error}") from error
-    return found
 
 
 def free_names(scope: dict[str, Any], names: Iterable[str]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import sys
 import types
@@ -13,6 +14,7 @@ from .checks import Checks, compare_checks, named_checks
 from .code import CodeName, UnresolvableError, digest_of
 from .content import ChangedError, Names, compare, describe_classes, free_names, object_named
 from .messages import Description, difference
+from .names import name_of_function
 from .process import configuration
 from .releases import is_of_a_release
 from .values import Describer, UnrecordableError
@@ -36,6 +38,8 @@ class Dependencies:
     """By module, the names of builtins that no global of it hides."""
     checks: Checks
     """Whether one class was a subclass of another that decides so itself, both by module and name."""
+    limits: dict[str, str]
+    """What functions of ``sys`` returned while it was traced, by their names."""
 
     @classmethod
     def record(
@@ -47,6 +51,7 @@ class Dependencies:
         traced: list[types.CodeType],
         scope: dict[str, Any],
         checks: dict[tuple[type, type], bool],
+        limits: dict[str, str],
     ) -> Dependencies:
         """Raises UnrecordableError.
 
@@ -57,7 +62,7 @@ class Dependencies:
         classes = describe_classes(describer, names)
         free = {name.module: free_names(vars(sys.modules[name.module]), names.names) for name in bound}
         free[""] = free_names(scope, names.names)
-        return cls(bound, state, configuration(), names, classes, objects, free, named_checks(checks))
+        return cls(bound, state, configuration(), names, classes, objects, free, named_checks(checks), limits)
 
     def check(self, met: Iterable[type], scope: dict[str, Any]) -> None:
         """Raise ChangedError if anything but torch's state differs in this process.
@@ -68,6 +73,7 @@ class Dependencies:
         if configuration() != self.configuration:
             raise ChangedError("the configuration of torch's compilers has changed")
         compare_checks(self.checks)
+        self._check_limits()
         describer = Describer(met)
         try:
             for name, was in self.objects.items():
@@ -90,6 +96,11 @@ class Dependencies:
         """Whether torch's state is the one in which the trace was made."""
         return state == self.state
 
+    def _check_limits(self) -> None:
+        for name, was in self.limits.items():
+            if (now := limit(name)) != was:
+                raise ChangedError(f"sys.{name}() was {was}, is {now}")
+
     def _check_code(self) -> None:
         for name, digest in self.bound.items():
             try:
@@ -103,15 +114,18 @@ class Dependencies:
 def _named(noted: Iterable[object]) -> Iterable[tuple[tuple[str, str], object]]:
     """The objects of a program among those noted, by a name that leads back. Raises UnrecordableError."""
     for value in noted:
-        name = _name_of(value)
-        if name is None:
-            continue
-        try:
-            if object_named(*name) is not value:
-                raise UnrecordableError(f"{'.'.join(name)} is no longer what its name stands for")
-        except ChangedError as error:
-            raise UnrecordableError(str(error)) from error
-        yield name, value
+        if (name := _name_of(value)) is not None:
+            yield _leading_to(value, *name), value
+
+
+def _leading_to(value: object, module: str, name: str) -> tuple[str, str]:
+    """The name if it leads to this very object, or another that does. Raises UnrecordableError."""
+    with contextlib.suppress(ChangedError):
+        if object_named(module, name) is value:
+            return module, name
+    if isinstance(value, types.FunctionType) and (found := name_of_function(value)):
+        return found
+    raise UnrecordableError(f"{module}.{name} is not found, or is no longer what its name stands for")
 
 
 def _name_of(value: Any) -> tuple[str, str] | None:
@@ -127,6 +141,11 @@ def _name_of(value: Any) -> tuple[str, str] | None:
         if not (value.__defaults__ or value.__kwdefaults__ or value.__closure__ or vars(value)):
             return None
     return (value.__module__, value.__qualname__)
+
+
+def limit(name: str) -> str:
+    """What a function of ``sys`` returns, as text."""
+    return repr(getattr(sys, name)())
 
 
 def of_interest(value: object) -> bool:

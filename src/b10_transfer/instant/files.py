@@ -15,10 +15,11 @@ from torch._dynamo.package import SerializedCode, _DynamoCodeCacheEntry
 
 from .dependencies import Dependencies
 from .guards import Expected
+from .hidden import Hidden
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 3
+FORMAT = 4
 """Files of another format are not used: those of formats 1 and 2 may hold results that no guard compares."""
 
 
@@ -29,6 +30,7 @@ class Trace:
     guards_state: bytes
     code: SerializedCode
     expected: Expected
+    hidden: Hidden
     depends: Dependencies
     backends: tuple[str, ...]
     name: str

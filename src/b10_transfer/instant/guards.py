@@ -29,8 +29,10 @@ from torch._dynamo.output_graph import OutputGraphCommon
 from torch._dynamo.package import load_guards_state
 
 from .code import CodeName, UnresolvableError
-from .content import ChangedError
+from .content import ChangedError, object_named
+from .hidden import Hidden, guard_on, hidden_state
 from .messages import Description, difference, shown
+from .names import name_of_function
 from .recording import recording
 from .values import DESCRIPTORS, Describer, UnrecordableError
 from .watching import unwatched
@@ -38,7 +40,7 @@ from .watching import unwatched
 Expected = dict[tuple[str, ...], Description]
 """What guards compare with, by the guard's kind, source and arguments."""
 
-_expecting: ContextVar[tuple[Expected, Describer] | None] = ContextVar("expecting", default=None)
+_expecting: ContextVar[tuple[Expected, Hidden, Describer] | None] = ContextVar("expecting", default=None)
 """What the guards that this thread restores must compare with; the describer collects the classes they meet."""
 
 
@@ -46,9 +48,12 @@ def _code_of_name(name: CodeName) -> types.CodeType:
     return name.resolve()
 
 
-def _function_of_name(name: CodeName) -> types.FunctionType:
-    function: types.FunctionType = name.function_object()
-    return function
+def _function_of_code(name: CodeName) -> Any:
+    return name.function_object()
+
+
+def _function_of_name(module: str, name: str) -> Any:
+    return object_named(module, name)
 
 
 def _descriptor_of_class(owner: type, name: str) -> object:
@@ -70,8 +75,12 @@ class Pickler(GuardsStatePickler):
                     return _code_of_name, (CodeName.of(obj),)
                 if isinstance(obj, DESCRIPTORS) and (place := _place(obj)):
                     return _descriptor_of_class, place
-                if isinstance(obj, types.FunctionType) and (name := CodeName.of_function(obj)):
-                    return _function_of_name, (name,)
+                if isinstance(obj, types.FunctionType):
+                    if named := name_of_function(obj):
+                        is_plain = named == (obj.__module__, obj.__qualname__)
+                        return NotImplemented if is_plain else (_function_of_name, named)
+                    if name := CodeName.of_function(obj):
+                        return _function_of_code, (name,)
             except UnresolvableError:
                 pass
         return super().reducer_override(obj)
@@ -90,8 +99,12 @@ class Manager(CheckFunctionManager):
     def build_guards(self, sorted_guards: Any, *arguments: Any, **options: Any) -> Any:
         """Raises ChangedError if restored guards would compare with other values than those that were saved."""
         if (expecting := _expecting.get()) is not None:
+            expected, hidden, describer = expecting
             builder, _ = super().build_guards([], *arguments, **options)
-            _compare(*expecting, builder, sorted_guards)
+            _compare(expected, describer, builder, sorted_guards)
+            builder, manager = super().build_guards(sorted_guards, *arguments, **options)
+            _guard_hidden_state(hidden, builder, sorted_guards)
+            return builder, manager
         return super().build_guards(sorted_guards, *arguments, **options)
 
     def serialize_guards(self, builder: Any, sorted_guards: Any, output_graph: Any) -> bytes:
@@ -108,26 +121,34 @@ class Manager(CheckFunctionManager):
                 state = super().serialize_guards(builder, sorted_guards, output_graph)
             describer = Describer()
             expected = {_key(guard): _described(describer, builder, guard) for guard in sorted_guards}
-            self._check(state, output_graph, expected)
-            package.accept_guards(expected, describer, output_graph)
+            of_types = [each for each in sorted_guards if each.create_fn_name() == "TYPE_MATCH"]
+            hidden, accessors = hidden_state((each.name, builder.get(each)) for each in of_types)
+            self._check(state, output_graph, expected, hidden)
+            package.accept_guards(expected, describer, output_graph, hidden)
+            package.accept_accessors(accessors)
         except Exception as error:  # noqa: BLE001 - pickling runs the objects' own code
             package.refuse(str(error) or type(error).__name__)
             return b""
         return state
 
-    def _check(self, state: bytes, output_graph: Any, expected: Expected) -> None:
+    def _check(self, state: bytes, output_graph: Any, expected: Expected, hidden: Hidden) -> None:
         restored = load_guards_state(state)
-        twin = restored_manager(restored, self._code, output_graph.global_scope, expected, Describer())
+        twin = restored_manager(restored, self._code, output_graph.global_scope, expected, hidden, Describer())
         if not twin.check(output_graph.local_scope):
             reason = twin.check_verbose(output_graph.local_scope)
             raise UnresolvableError(f"a guard on what has no name of its own: {reason.verbose_code_parts}")
 
 
 def restored_manager(
-    state: Any, code: types.CodeType, scope: dict[str, Any], expected: Expected, describer: Describer
+    state: Any,
+    code: types.CodeType,
+    scope: dict[str, Any],
+    expected: Expected,
+    hidden: Hidden,
+    describer: Describer,
 ) -> Any:
     """The guards of a saved state, for a code object and its globals. Raises ChangedError."""
-    token = _expecting.set((expected, describer))
+    token = _expecting.set((expected, hidden, describer))
     try:
         manager = Manager(
             code,
@@ -151,6 +172,16 @@ def _builtins_in(guards: Any, output_graph: Any) -> list[Any]:
                 found.append(source.index)
             source = base
     return found
+
+
+def _guard_hidden_state(hidden: Hidden, builder: Any, guards: Any) -> None:
+    """Add a guard on each object of which state was recorded. Raises ChangedError."""
+    of_types = [guard for guard in guards if guard.create_fn_name() == "TYPE_MATCH"]
+    managers = {guard.name: builder.get_guard_manager(guard) for guard in of_types}
+    for source, state in hidden.items():
+        if source not in managers:
+            raise ChangedError(f"its guards are not those that were saved: {_readable(source)}")
+        managers[source].add_lambda_guard(guard_on(state), [f"b10_transfer: the state of {_readable(source)}"], None)
 
 
 def _compare(expected: Expected, describer: Describer, builder: Any, guards: Any) -> None:

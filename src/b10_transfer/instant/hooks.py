@@ -7,6 +7,7 @@ import inspect
 import itertools
 import logging
 import secrets
+import sys
 import threading
 import types
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ from torch._C._dynamo.eval_frame import _reset_precompile_entries
 from torch._dynamo import bytecode_transformation, convert_frame, eval_frame
 from torch._dynamo import guards as dynamo_guards
 from torch._dynamo.guards import CheckFunctionManager
+from torch._dynamo.mutation_guard import install_generation_tagging_init
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from . import graphs, notes
@@ -38,6 +40,8 @@ _keys: dict[types.CodeType, set[str]] = {}
 _files: set[Path] = set()
 """The files that may be unpickled."""
 _optimize = torch._dynamo.optimize
+_RECURSION = 2000
+"""Inductor's own."""
 
 
 def accept(files: Iterable[Path]) -> None:
@@ -63,6 +67,9 @@ def install() -> str:
         dynamo_guards.GuardsStatePickler = Pickler  # type: ignore[misc]
         graphs.install()
         notes.install()
+        # Inductor does the same before it compiles. Traced code that reads the limit finds it equal from the start.
+        sys.setrecursionlimit(max(sys.getrecursionlimit(), _RECURSION))
+        install_generation_tagging_init()  # Dynamo replaces a method of nn.Module when it first compiles
         torch._dynamo.optimize = _instant_optimize
         _installed = True
         return ""

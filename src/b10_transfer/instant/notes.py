@@ -6,6 +6,7 @@ import functools
 import sys
 import types
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch._dynamo.variables.builder import SourcelessBuilder, VariableBuilder
 from torch._dynamo.variables.builtin import BuiltinVariable
 from torch._dynamo.variables.dicts import ConstDictVariable
 
+from .hidden import answers_in_python
 from .recording import recording
 from .values import DESCRIPTORS
 from .watching import unwatched
@@ -31,6 +33,7 @@ _invoke: Any = getattr(functions, "invoke_and_store_as_constant", None)
 _isinstance: Any = getattr(_builtins, "call_isinstance", None)
 _issubclass: Any = getattr(_builtins, "call_issubclass", None)
 _wrap: Any = getattr(_builder, "_wrap", None)
+_wrap_module: Any = getattr(_builder, "wrap_module", None)
 _item: Any = getattr(_dictionary, "getitem_const_raise_exception_if_absent", None)
 _global: Any = getattr(_translator, "get_globals_source_and_value", None)
 _call: Any = getattr(_polyfilled, "call_function", None)
@@ -43,16 +46,17 @@ def install() -> None:
     _builtins.call_isinstance = _noting_isinstance
     _builtins.call_issubclass = _noting_issubclass
     _builder._wrap = _guarding_wrap
+    _builder.wrap_module = _unwatched_wrap_module
     _dictionary.getitem_const_raise_exception_if_absent = _guarding_item
     _translator.get_globals_source_and_value = _guarding_global
-    _polyfilled.call_function = _refusing_call
+    _polyfilled.call_function = _noting_call
 
 
 def lacking() -> str:
     """What this torch lacks of what is touched here."""
     if not callable(_isinstance) or not callable(_issubclass):
         return "this torch's Dynamo asks for instances in another way"
-    if not all(map(callable, (_wrap, _item, _global))):
+    if not all(map(callable, (_wrap, _wrap_module, _item, _global))):
         return "this torch's Dynamo reads values in another way"
     return "" if callable(_invoke) and callable(_call) else "this torch's Dynamo calls functions in another way"
 
@@ -77,6 +81,13 @@ def _guarding_wrap(builder: Any, value: Any) -> Any:
         elif isinstance(value, type) and issubclass(value, torch.Tensor):
             builder.install_guards(GuardBuilder.CLASS_MATCH)
     return result
+
+
+@functools.wraps(_wrap_module)
+def _unwatched_wrap_module(builder: Any, module: Any) -> Any:
+    """Dynamo looks for marks of its own. If a class answers in Python, the answers are recorded (see hidden.py)."""
+    with unwatched() if answers_in_python(module) else nullcontext():
+        return _wrap_module(builder, module)
 
 
 @functools.wraps(_global)
@@ -111,11 +122,11 @@ def _refusing_invoke(*arguments: Any, **options: Any) -> Any:
 
 
 @functools.wraps(_call)
-def _refusing_call(variable: Any, *arguments: Any) -> Any:
+def _noting_call(variable: Any, *arguments: Any) -> Any:
     """Dynamo calls sys.getrecursionlimit and others of its kind, and takes their result for constant."""
     function = variable.fn
     if (recorder := recording.get()) is not None and function.__module__ == "sys" and function is not sys.intern:
-        recorder.refuse(f"sys.{function.__name__} is called")
+        recorder.note_limit(function.__name__)
     return _call(variable, *arguments)
 
 

@@ -7,8 +7,9 @@ import dataclasses
 import hashlib
 import logging
 import re
+import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -18,9 +19,10 @@ from torch._dynamo.precompile_context import PrecompileContext
 
 from .checks import asked
 from .code import CodeName, UnresolvableError, digest_of
-from .dependencies import Dependencies, of_interest
+from .dependencies import Dependencies, limit, of_interest
 from .files import Frame, Trace, TraceFile
 from .guards import Expected
+from .hidden import Hidden
 from .process import STRICT, configuration, custom_passes, home_of, process_state
 from .recording import recording
 from .releases import is_file_of_a_release
@@ -56,8 +58,10 @@ class Package(CompilePackage):
         self._unnamed: dict[int, str] = {}
         self._noted: dict[int, object] = {}
         self._checks: dict[tuple[type, type], bool] = {}
+        self._limits: dict[str, str] = {}
         self._resumed: list[types.CodeType] = []
-        self._guards: tuple[Expected, Describer, dict[str, Any], frozenset[str]] | None = None
+        self._guards: tuple[Expected, Hidden, Describer, dict[str, Any], frozenset[str]] | None = None
+        self._accessors: list[types.CodeType] = []
         self._guarded: tuple[bytes, SerializedCode] | None = None
 
     # Torch calls these while it compiles a frame, in this order.
@@ -101,6 +105,9 @@ class Package(CompilePackage):
     def note_check(self, kind: Any, classes: Any) -> None:
         self._checks.update(asked(kind, classes))
 
+    def note_limit(self, name: str) -> None:
+        self._limits[name] = limit(name)
+
     def bind(self, value: object) -> None:
         code = value if isinstance(value, types.CodeType) else getattr(value, "__code__", None)
         known = code in self._resume_codes or code in self._restored or code is self.main
@@ -120,8 +127,14 @@ class Package(CompilePackage):
     def bypass_current_entry(self) -> None:
         self.refuse("torch cannot serialize it")
 
-    def accept_guards(self, expected: Expected, describer: Describer, output_graph: Any) -> None:
-        self._guards = (expected, describer, output_graph.global_scope, frozenset(output_graph.installed_globals))
+    def accept_guards(self, expected: Expected, describer: Describer, output_graph: Any, hidden: Hidden) -> None:
+        installed = frozenset(output_graph.installed_globals)
+        self._guards = (expected, hidden, describer, output_graph.global_scope, installed)
+
+    def accept_accessors(self, accessors: Iterable[types.FunctionType]) -> None:
+        for accessor in accessors:
+            self.bind(accessor)
+            self._accessors.append(accessor.__code__)
 
     def add_guarded_code(self, guards_state: bytes, dynamo_code: types.CodeType) -> None:
         if not self._refused and guards_state:
@@ -139,27 +152,29 @@ class Package(CompilePackage):
     def _keep(self, code: types.CodeType, sources: list[types.CodeType]) -> None:
         assert self._guarded is not None
         assert self._guards is not None
-        (state, dynamo_code), (expected, describer, scope, installed) = self._guarded, self._guards
-        self._watch.check()
+        (state, dynamo_code), (expected, hidden, describer, scope, installed) = self._guarded, self._guards
+        self._watch.check(self._accessors)
         if self._configuration != configuration():
             raise UnresolvableError("the configuration has changed since torch.compile was called")
         if passes := custom_passes():
             raise UnresolvableError(f"{passes[0]} is set")
         self._settle(code, scope)
+        sources = [*sources, *self._accessors]
         for source in sources:
             self.bind(source)
         depends = Dependencies.record(
-            describer, self._bound, self._state, self._noted.values(), sources, scope, self._checks
+            describer, self._bound, self._state, self._noted.values(), sources, scope, self._checks, self._limits
         )
         for unnamed in self._unnamed.keys() - describer.codes:
             raise UnresolvableError(self._unnamed[unnamed])
         used = names_in(dynamo_code)
-        if strange := [name for name in sorted(used & installed) if not name.startswith(OURS)]:
-            raise UnresolvableError(f"torch has put {strange[0]} among the globals, which only this process has")
+        for name in sorted(used & installed):
+            if not name.startswith(OURS):
+                self._codes[code].import_sources[name] = _module_among(scope, name)
         backends = tuple(name for name in self._codes[code].backend_ids if name in used)
-        what = (self.key, code.co_name, expected, depends, [_graph_key(backend) for backend in backends])
+        what = (self.key, code.co_name, expected, hidden, depends, [_graph_key(backend) for backend in backends])
         name = hashlib.sha256(_UNIQUE.sub("", repr(what)).encode("utf-8", "surrogatepass")).hexdigest()
-        self._new.setdefault(code, []).append(Trace(state, dynamo_code, expected, depends, backends, name))
+        self._new.setdefault(code, []).append(Trace(state, dynamo_code, expected, hidden, depends, backends, name))
 
     def _settle(self, code: types.CodeType, scope: dict[str, Any]) -> None:
         """Note to which module the globals of a frame belong, and of those in which it resumes."""
@@ -238,6 +253,14 @@ def _entry(code: types.CodeType) -> _DynamoCodeCacheEntry:
         code_source=None,
         install_to_global=False,
     )
+
+
+def _module_among(scope: dict[str, Any], name: str) -> str:
+    """The name of a module that torch has put among the globals. Raises UnresolvableError if it is something else."""
+    value = scope.get(name)
+    if isinstance(value, types.ModuleType) and sys.modules.get(value.__name__) is value:
+        return value.__name__
+    raise UnresolvableError(f"torch has put {name} among the globals, which only this process has")
 
 
 def names_in(code: Any) -> set[str]:

@@ -21,8 +21,14 @@ class Recorder(Protocol):
     def note_check(self, kind: Any, classes: Any) -> None:
         """Remember that tracing asked whether a class is a subclass of others. Raises whatever they raise."""
 
-    def accept_guards(self, expected: Any, describer: Any, output_graph: Any) -> None:
-        """Take what the guards of the frame compare with, the describer that met it, and Dynamo's graph."""
+    def note_limit(self, name: str) -> None:
+        """Remember that tracing called a function of ``sys`` and took its result for constant."""
+
+    def accept_guards(self, expected: Any, describer: Any, output_graph: Any, hidden: Any) -> None:
+        """Take what the guards compare with, the describer that met it, Dynamo's graph, and hidden state."""
+
+    def accept_accessors(self, accessors: Any) -> None:
+        """Take functions of the program that may have run, because all that they read is recorded."""
 
 
 recording: ContextVar[Recorder | None] = ContextVar("recording", default=None)

@@ -68,7 +68,12 @@ def _read(package: Package, files: Iterable[Path]) -> list[_Frame]:
     """What the files of a function hold, those of one code object joined, and where each belongs."""
     found: dict[object, _Frame] = {}
     for file in files:
-        if (content := read(file)) is None:
+        try:
+            content = read(file)
+        except Exception as error:  # noqa: BLE001 - another version of the project may have written it
+            package.refusals.append(f"{file.name} cannot be read: {type(error).__name__}: {error}")
+            continue
+        if content is None:
             continue
         for number, saved in enumerate(content.frames):
             entry = saved.entry
@@ -115,7 +120,7 @@ def _manager(frame: _Frame, trace: Trace, values: dict[str, Any]) -> Any:
         values[builtins] = get_builtins_dict(frame.scope)
         frame.scope[builtins] = values[builtins]
     describer = Describer()
-    manager = restored_manager(state, frame.target, frame.scope, trace.expected, describer)
+    manager = restored_manager(state, frame.target, frame.scope, trace.expected, trace.hidden, describer)
     watch = _Watch(trace, list(describer.classes), frame.scope)
     trace.depends.check(watch.met, frame.scope)
     manager.root.add_lambda_guard(watch, ["b10_transfer: what the trace depends on without a guard"], None)
@@ -129,7 +134,7 @@ class _Watch:
         self.met = met
         self._depends = trace.depends
         self._scope = scope
-        self._needed = names_in(trace.code)
+        self._needed = [name for name in names_in(trace.code) if name.startswith((*OURS, "___module_"))]
         self._state: tuple[object, ...] | None = None
         self._is_checked = False
         self._is_broken = False
@@ -158,7 +163,7 @@ class _Watch:
         if self._is_checked:
             return
         self._depends.check(self.met, self._scope)
-        missing = [name for name in self._needed if name.startswith(OURS) and name not in self._scope]
+        missing = [name for name in self._needed if name not in self._scope]
         if missing:
             raise ChangedError(f"{missing[0]} is no longer among the globals")
         self._is_checked = True

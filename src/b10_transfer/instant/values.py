@@ -7,6 +7,7 @@ A description is a nested tuple of strings, so it refers to no live object, and 
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import enum
 import functools
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 from torch._dynamo.guards import _Missing
 
+from .accessors import reads_only_state
 from .code import digest_of
 from .messages import Description
 from .releases import is_of_a_release
@@ -55,6 +57,8 @@ DESCRIPTORS = (
 )
 """The kinds of attribute that a class in C has."""
 _C_FUNCTIONS = (types.BuiltinFunctionType, types.MethodWrapperType, *DESCRIPTORS)
+_NOT_ATTRIBUTES = {"__wrapped__", "_torchdynamo_wrapper_id"}
+"""What a function's closure holds, too, and an address that torch notes of what it wraps."""
 _OF_ENUM = {"_value_", "_name_", "__objclass__", "_sort_order_", "__module__", "__doc__"}
 
 
@@ -76,7 +80,7 @@ class Describer:
 
     def describe(self, value: Any) -> Description:
         """Raises UnrecordableError."""
-        self._count += 1
+        self._count = self._count + 1 if self._open else 1
         if self._count > _MAX_VALUES:
             raise UnrecordableError(f"it holds more than {_MAX_VALUES} values")
         if id(value) in self._open:
@@ -108,7 +112,7 @@ class Describer:
 
     def function(self, function: types.FunctionType) -> Description:
         """A function by names, documentation, code, defaults, closure, attributes and annotations."""
-        attributes = {k: v for k, v in vars(function).items() if k != "__wrapped__"}
+        attributes = {k: v for k, v in vars(function).items() if k not in _NOT_ATTRIBUTES}
         parts = [function.__defaults__, function.__kwdefaults__, function.__closure__ or (), attributes]
         names = (function.__module__, function.__qualname__, function.__name__, str(function.__doc__))
         self.codes.add(id(function.__code__))
@@ -129,9 +133,8 @@ class Describer:
         """An instance of a Python class: its state is in its attributes, and in its items if it is a container."""
         kind = type(value)
         bases = [base for base in kind.__mro__[:-1] if not _is_python_class(base)]
-        is_known = not bases or (len(bases) == 1 and bases[0] in _BASES_WITH_ITEMS)
-        overrides = {name for base in kind.__mro__[:-1] if _is_python_class(base) for name in vars(base)}
-        if kind is _Missing or not is_known or "__getattribute__" in overrides:
+        is_known = not bases or (bases[0] in _BASES_WITH_ITEMS and bases == list(bases[0].__mro__[:-1]))
+        if kind is _Missing or not is_known or not reads_only_state(value):
             raise UnrecordableError(f"a {kind.__module__}.{kind.__qualname__}")
         items = self.describe(_BASES_WITH_ITEMS[bases[0]](value)) if bases else ()
         return ("instance", self.name_of_class(kind), items, self.attributes(value))
@@ -139,10 +142,13 @@ class Describer:
     def attributes(self, value: Any) -> Description:
         names = [name for base in type(value).__mro__ for name, slot in vars(base).items() if type(slot) is _SLOT]
         state = {name: getattr(value, name) for name in names if hasattr(value, name)}
-        return self.describe({**state, **getattr(value, "__dict__", {})})
+        with contextlib.suppress(AttributeError):
+            state |= object.__getattribute__(value, "__dict__")
+        return self.describe(state)
 
 
 _BASES_WITH_ITEMS: dict[type, Callable[[Any], Any]] = {
+    collections.OrderedDict: lambda value: list(collections.OrderedDict.items(value)),
     dict: lambda value: dict(dict.items(value)),
     list: lambda value: list(list.__iter__(value)),
     tuple: lambda value: tuple(tuple.__iter__(value)),
@@ -150,6 +156,7 @@ _BASES_WITH_ITEMS: dict[type, Callable[[Any], Any]] = {
     int: int.__int__,
     float: float.__float__,
     str: lambda value: str.__str__(value)[:],
+    property: lambda value: [getattr(property, name).__get__(value) for name in ("fget", "fset", "fdel")],
 }
 """The classes in C that an instance's class may derive from, and how its own items are read."""
 

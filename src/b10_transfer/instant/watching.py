@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,8 @@ _GENERATED = frozenset((
 ))
 # fmt: on
 """Without a file: expressions that ``eval`` runs, guards, functions that dataclasses and named tuples generate."""
-_SOURCES = ("<eval_with_key>", "<class 'networkx.", "<lambdifygenerated")
-"""Of graphs of torch.fx, and of what networkx and sympy generate."""
+_SOURCES = ("<eval_with_key>", "<class 'networkx.", "<lambdifygenerated", "<template>")
+"""Of graphs of torch.fx, and of what networkx, sympy and jinja2 generate."""
 
 
 class RanError(Exception):
@@ -130,12 +130,13 @@ class Watch:
             self._ran |= self._watcher.stop()
             self._watcher = None
 
-    def check(self) -> None:
-        """Raises RanError if code of the program has run since the watch began, or if that cannot be seen."""
+    def check(self, allowed: Container[types.CodeType] = ()) -> None:
+        """Raises RanError if other code of the program has run since the watch began, or if that cannot be seen."""
         self.pause()
         if self._problem:
             raise RanError(f"the code that runs while it is traced cannot be watched: {self._problem}")
-        ran = sorted(f"{code.co_name} ({code.co_filename})" for code in _of_the_program(self._ran, self._imported()))
+        others = [code for code in _of_the_program(self._ran, self._imported()) if code not in allowed]
+        ran = sorted(f"{code.co_name} ({code.co_filename})" for code in others)
         self.resume()
         if ran:
             raise RanError(f"{ran[0]} ran while it was traced, and its result may be part of the trace")
@@ -169,11 +170,19 @@ _of_libraries: dict[int, types.CodeType] = {}
 """By the object's id, with the object itself so that the id stays its own."""
 
 
+def _of_finders() -> Iterator[types.CodeType]:
+    """The code that finds modules. Which ones it has found is compared: restored guards import them again."""
+    for finder in sys.meta_path:
+        for function in (*getattr(finder, "__dict__", {}).values(), *vars(type(finder)).values()):
+            if isinstance(function, types.FunctionType):
+                yield function.__code__
+
+
 def _of_the_program(ran: set[types.CodeType], imported: frozenset[str]) -> list[types.CodeType]:
     folders = (*_folders(), cache_dir() + os.sep)
     others = [
         code
-        for code in ran
+        for code in ran.difference(_of_finders())
         if id(code) not in _of_libraries and code.co_filename not in imported and not _is_of_a_library(code, folders)
     ]
     generated = [code for code in others if code.co_filename.startswith("<")]

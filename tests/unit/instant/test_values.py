@@ -8,12 +8,14 @@ import enum
 import functools
 import math
 import threading
+import time
 import types
 from typing import Any, NamedTuple
 
 import pytest
 
 torch = pytest.importorskip("torch")
+from b10_transfer.instant.hidden import guard_on, hidden_state  # noqa: E402
 from b10_transfer.instant.messages import difference  # noqa: E402
 from b10_transfer.instant.values import Describer, UnrecordableError  # noqa: E402
 
@@ -36,6 +38,53 @@ class Frozen:
 
 
 class Settings(dict[str, Any]):
+    pass
+
+
+class Ordered(collections.OrderedDict[str, Any]):
+    pass
+
+
+class Aliased:
+    """Answers for its attributes from its own state."""
+
+    def __init__(self, **values: Any) -> None:
+        object.__getattribute__(self, "__dict__").update(values)
+
+    def __getattribute__(self, name: str) -> Any:
+        if super().__getattribute__("__dict__").get("broken"):
+            raise ValueError(name)
+        return super().__getattribute__(name)
+
+
+class Clocked(Aliased):
+    def __getattribute__(self, name: str) -> Any:
+        return super().__getattribute__(name if time.time() > 0 else "a")
+
+
+class Counting(Aliased):
+    def __getattribute__(self, name: str) -> Any:
+        super().__getattribute__("__dict__")["calls"].append(name)
+        return super().__getattribute__(name)
+
+
+class Calling(Aliased):
+    clock = time.time
+
+    def __getattribute__(self, name: str) -> Any:
+        return super().__getattribute__(name if super().__getattribute__("clock")() > 0 else "a")
+
+
+class Plain:
+    """Holds a function in C, and answers for nothing."""
+
+    clock = time.time
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+class Computed(property):
     pass
 
 
@@ -111,6 +160,10 @@ DIFFERENT: list[tuple[Any, Any]] = [
     (lambda: 1, lambda: 2),
     (Pair, Frozen),
     (math, enum),
+    (Ordered(a=1, b=2), Ordered(b=2, a=1)),
+    (Aliased(a=1), Aliased(a=2)),
+    (Computed(with_default), Computed(with_keyword)),
+    (Plain(1), Plain(2)),
 ]
 
 
@@ -134,11 +187,50 @@ def test_a_value_that_holds_itself_has_a_description() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [threading.Lock(), iter([1]), memoryview(b"")], ids=["lock", "iterator", "memory view"]
+    "value",
+    [threading.Lock(), iter([1]), memoryview(b""), Clocked(a=1), Calling(a=1)],
+    ids=["lock", "iterator", "memory view", "reads a global", "calls C"],
 )
-def test_a_value_of_another_kind_in_c_has_none(value: Any) -> None:
+def test_other_values_have_none(value: Any) -> None:
     with pytest.raises(UnrecordableError):
         Describer().describe(value)
+
+
+def test_object_whose_class_answers_is_recorded_with_its_state() -> None:
+    hidden, accessors = hidden_state([("config", Aliased(a=1)), ("other", Slotted(1.0))])
+    assert list(hidden) == ["config"]
+    assert accessors == [Aliased.__getattribute__]
+    accepts = guard_on(hidden["config"])
+    assert accepts(Aliased(a=1))
+    assert not accepts(Aliased(a=2))
+    assert not accepts(Slotted(1.0))
+
+
+@pytest.mark.parametrize(
+    "value", [Counting(calls=[]), Aliased(call=time.time), Aliased(call=functools.partial(max, 1))]
+)
+def test_object_whose_class_may_answer_otherwise_next_time_is_refused(value: Any) -> None:
+    with pytest.raises(UnrecordableError, match=r"answers for its attributes|Aliased"):
+        hidden_state([("config", value)])
+
+
+def test_module_that_answers_is_recorded_unless_it_is_marked() -> None:
+    assert hidden_state([("plain", torch.nn.Linear(1, 1)), ("model", Answering())])[0] == {"model": ()}
+    accepts = guard_on(())
+    assert accepts(Answering())
+    assert not accepts(Answering(torchdynamo_force_dynamic=True))
+    with pytest.raises(UnrecordableError, match="torchdynamo_force_dynamic"):
+        hidden_state([("model", Answering(torchdynamo_force_dynamic=False))])
+
+
+class Answering(torch.nn.Module):  # type: ignore[name-defined,misc]
+    def __init__(self, **values: Any) -> None:
+        super().__init__()
+        self.values = values
+
+    def __getattr__(self, name: str) -> Any:
+        values = self.__dict__.get("values", {})
+        return values[name] if name in values else super().__getattr__(name)
 
 
 def test_a_message_shows_the_innermost_difference() -> None:

@@ -6,6 +6,7 @@ import importlib
 import json
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -81,6 +82,30 @@ def test_import_of_an_installed_module_is_not_counted(
     with pytest.raises(RanError, match="imported_from_program") if counts else nullcontext(), Watch() as watch:
         importlib.import_module(name)
         watch.check()
+
+
+def test_code_that_finds_modules_is_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Restored guards import the modules again, and compare what they hold."""
+    (tmp_path / "site-packages").mkdir()
+    (tmp_path / "site-packages" / "found_by_another.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
+    finders = [finder for finder in sys.meta_path if isinstance(finder, type)]
+    monkeypatch.setattr(sys, "meta_path", [Finder(resolves), *finders])
+    with Watch() as watch:
+        importlib.import_module("found_by_another")
+        watch.check()
+
+
+def resolves(_name: str) -> None:
+    return None
+
+
+class Finder:
+    def __init__(self, resolve: Callable[[str], None]) -> None:
+        self._resolve = resolve
+
+    def find_spec(self, name: str, _path: object = None, _target: object = None) -> None:
+        self._resolve(name)
 
 
 def test_installed_module_that_was_imported_before_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
