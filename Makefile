@@ -8,7 +8,7 @@ PACKAGE := pyproject.toml setup.py src/b10_transfer/local/bulk/_native.c
 BENCH = $(VENV)/bin/python benchmarks/suite.py --peer $(VENV)/peer/bin/python --vllm $(VENV)/vllm/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-benchmarks test-instant test-matrix test-matrix-quick dist test-nfs test-nfs-v3 test-nfs-v4.2 test-s3 test-vllm test-vllm-quick test-frameworks sanitize hammer fuzz lint format docs bench bench-quick bench-page bench-vllm clean
+.PHONY: help demo test test-benchmarks test-instant test-matrix test-matrix-quick dist test-nfs test-nfs-v3 test-nfs-v4.2 test-s3 test-vllm test-vllm-quick test-frameworks test-frameworks-quick sanitize hammer fuzz lint format docs bench bench-quick bench-page bench-vllm clean
 
 help:
 	@echo "make demo    compile a transformer cold, save, and start it warm and instantly in other processes"
@@ -18,6 +18,7 @@ help:
 	@echo "make test-vllm  tests with the real vLLM server, in an environment of their own"
 	@echo "make test-vllm-quick  the most telling of them"
 	@echo "make test-frameworks  tests with real diffusers, transformers, peft, torchao and Truss, in environments of their own"
+	@echo "make test-frameworks-quick  the models of them that compile in seconds"
 	@echo "make test-nfs  tests on real NFS, v3 and v4.2, in a guest each (Debian, root)"
 	@echo "make test-s3   the tests that need a real S3, with a Ceph of their own (Debian, root)"
 	@echo "make test-matrix  torch 2.6 to the newest, and every Python, each in an environment of its own; writes docs/compatibility.md"
@@ -66,6 +67,10 @@ test-vllm-quick: $(VENV)/vllm-ready
 test-frameworks: $(VENV)/frameworks-ready $(VENV)/truss-ready
 	$(VENV)/frameworks/bin/python -m pytest tests/frameworks
 	$(VENV)/truss/bin/python -m pytest tests/frameworks/test_truss.py
+
+# Of those, models that compile in seconds.
+test-frameworks-quick: $(VENV)/frameworks-ready
+	$(VENV)/frameworks/bin/python -m pytest tests/frameworks -k 'encoder or vit'
 
 # A guest has one processor: each version has a guest of its own. The first boot installs what they need.
 test-nfs: $(VENV)/test-ready

@@ -250,7 +250,12 @@ def _once(unpack: Callable[[memoryview, Any], None]) -> Callable[[memoryview, An
 
 
 def _read(
-    repository: ReadRepository, union: Union, names: Iterable[str], _roots: Iterable[CacheRoot], deadline: Deadline
+    repository: ReadRepository,
+    union: Union,
+    names: Iterable[str],
+    _roots: Iterable[CacheRoot],
+    deadline: Deadline,
+    before_placing: Callable[[Restored], None] | None = None,
 ) -> Restored:
     """Read, verify and unpack as the real restore does, but write nothing."""
     result = Restored(union)
@@ -260,4 +265,6 @@ def _read(
                 deadline.check()
         for unit in units:
             result.count(pack, unit)
+    if before_placing is not None:
+        before_placing(result)
     return result

@@ -165,4 +165,4 @@ def test_proof_speaks_of_what_was_compiled(machine: Machine) -> None:
     load()
     (machine.root / "modelinfos" / LLAMA).read_bytes()
     assert [cache.cache for cache in cache_report().caches] == ["vllm"]
-    assert "none was used" in cache_report().warning
+    assert "1 unit was restored and not used" in cache_report().warning

@@ -74,7 +74,7 @@ def test_pod_that_restored_a_recalled_unit_does_not_publish_it_again(
     with caplog.at_level(logging.WARNING, "b10_transfer"):
         logging.getLogger("b10_transfer").propagate = True  # the command has taken it
         assert save().status is OperationStatus.SKIPPED
-    assert "they were recalled from the store" in caplog.text
+    assert "not published, because recalled from the store: 1 unit" in caplog.text
     isolated_env.fill(isolated_env.triton, {"NEW/a.so": b"new"})
     assert save().units == 1
 
