@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -60,3 +61,6 @@ def test_model_starts_instantly_with_the_result_of_its_warm_start(case: str, tmp
     assert (instant["instant"], instant["traced"], instant["misses"]) == ("ready", 0, 0), instant["log"][-5000:]
     assert instant["digests"] == warm["digests"] == cold["digests"]
     assert instant["saved"] == "SKIPPED"
+    assert instant["report"]
+    for line in instant["report"]:
+        assert re.fullmatch(r"\w+(\.\w+)?: instant, (\d+) of \2 graphs? used", line), line

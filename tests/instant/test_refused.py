@@ -44,4 +44,7 @@ def test_process_that_records_finds_what_a_warm_one_finds_and_the_store_does_not
         again = pod(tmp_path / name, store)
         assert (again["traced"], again["found"], again["missed"]) == (1, 1, 0)
         assert again["saved"] == "SKIPPED"
+        kept, refused = again["report"]
+        assert kept == "kept: instant, 1 of 1 graph used"
+        assert refused.startswith("refused: warm, because __bool__ (")
     assert sorted(store.rglob("packs/*")) == packs

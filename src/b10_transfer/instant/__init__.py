@@ -63,6 +63,15 @@ def prepare(files: Sequence[Path], deadline: Deadline) -> str:
         return f"this torch lacks parts that instant starts need ({type(error).__name__}: {error})"
 
 
+def report() -> tuple[str, ...]:
+    """One line for each compiled class or function: whether it started instantly, or why not. Never raises."""
+    try:
+        return tuple(_hooks.report()) if _hooks is not None else ()
+    except Exception:
+        logger.debug("instant start", exc_info=True)
+        return ()
+
+
 def flush() -> int:
     """Write the traces that this process recorded; the number of files. Never raises; does nothing unless prepared."""
     if _hooks is None:

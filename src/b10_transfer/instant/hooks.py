@@ -29,6 +29,7 @@ from .guards import Manager, Pickler
 from .package import Package
 from .process import key_of
 from .restoring import restore
+from .tally import lines
 
 logger = logging.getLogger(__name__)
 
@@ -122,25 +123,27 @@ def _package_for(function: Any, arguments: tuple[Any, ...], options: dict[str, A
         how = (sorted(backend.config.items()), backend.dynamic, [options.get(flag) for flag in flags])
         owner = function if isinstance(function, torch.nn.Module) else getattr(target, "__self__", None)
         key = key_of(target, owner, how)
-        package = Package(target, key)
+        package = Package(target, key, _name_of(function))
         _packages.append(package)
         known = _keys.setdefault(code, set())
         if key not in known:
             known.add(key)
-            _restore(package, function)
+            _restore(package)
         return package
 
 
-def _restore(package: Package, function: Any) -> None:
+def _restore(package: Package) -> None:
+    name = package.tally.name
     try:
         restored = restore(package, [file for file in sorted(_files) if file.parent.name == package.key])
     except Exception as error:
-        logger.warning("instant start: what was traced of %s cannot be used: %s", _name_of(function), error)
+        package.tally.reasons[str(error)] = None
+        logger.warning("instant start: what was traced of %s cannot be used: %s", name, error)
         logger.debug("instant start", exc_info=True)
         return
     reason = f" (not restored: {'; '.join(package.refusals)})" if package.refusals else ""
     package.refusals.clear()
-    logger.info("instant start: %d traces of %s restored%s", restored, _name_of(function), reason)
+    logger.info("instant start: %s: %d %s restored%s", name, restored, "trace" if restored == 1 else "traces", reason)
 
 
 def _unsupported(options: dict[str, Any], arguments: tuple[Any, ...]) -> str:
@@ -161,7 +164,18 @@ def _unsupported(options: dict[str, Any], arguments: tuple[Any, ...]) -> str:
 
 
 def _name_of(function: Any) -> str:
-    return str(getattr(function, "__qualname__", type(function).__qualname__))
+    """The class of a model, with the method unless it is the usual one; the name of a function."""
+    owner = getattr(function, "__self__", None)
+    if isinstance(function, torch.nn.Module) or not isinstance(owner, torch.nn.Module):
+        return str(getattr(function, "__qualname__", type(function).__qualname__))
+    method = str(getattr(function, "__name__", ""))
+    return type(owner).__qualname__ + ("" if method in ("_call_impl", "forward", "") else f".{method}")
+
+
+def report() -> list[str]:
+    """One line for each compiled class or function: whether it started instantly."""
+    with _lock:
+        return lines(package.tally for package in _packages)
 
 
 def flush() -> int:
@@ -178,6 +192,6 @@ def flush() -> int:
             except Exception as error:  # noqa: BLE001 - one that cannot be written is no reason to leave the others
                 logger.warning("instant start: traces cannot be written to %s: %s", folder / package.key, error)
             for reason in package.refusals:
-                logger.info("instant start: not kept: %s", reason)
+                logger.info("instant start: %s: not kept: %s", package.tally.name, reason)
             package.refusals.clear()
     return written

@@ -26,6 +26,7 @@ from .hidden import Hidden
 from .process import STRICT, configuration, custom_passes, home_of, process_state
 from .recording import recording
 from .releases import is_file_of_a_release
+from .tally import Tally
 from .values import Describer
 from .watching import Watch
 
@@ -38,9 +39,10 @@ class Package(CompilePackage):
     Nothing here fails a compilation: what cannot be kept is refused, with its reason on the log.
     """
 
-    def __init__(self, function: Any, key: str) -> None:
+    def __init__(self, function: Any, key: str, name: str) -> None:
         super().__init__(fn=None)
         self.key = key
+        self.tally = Tally(name)
         self.refusals: list[str] = []
         self._configuration = configuration()
         self._homes: dict[types.CodeType, str] = {}
@@ -120,9 +122,14 @@ class Package(CompilePackage):
 
     def refuse(self, reason: str) -> None:
         if not self._refused:
-            logger.debug("instant start: not kept: %s", reason)
-            self.refusals.append(reason)
+            logger.debug("instant start: %s: not kept: %s", self.tally.name, reason)
+            self.note_refusal(reason)
         self._refused = True
+
+    def note_refusal(self, reason: str) -> None:
+        """Remember why a trace is not restored or not kept."""
+        self.refusals.append(reason)
+        self.tally.reasons[reason] = None
 
     def bypass_current_entry(self) -> None:
         self.refuse("torch cannot serialize it")
@@ -215,7 +222,7 @@ class Package(CompilePackage):
             for trace in traces:
                 artifacts = {name: PrecompileContext.serialize_artifact_by_key(name) for name in trace.backends}
                 if None in artifacts.values():
-                    self.refusals.append(
+                    self.note_refusal(
                         f"{code.co_name}: torch compiled a graph to nothing that can be saved (a graph that computes "
                         "nothing, or one with a backward pass)"
                     )

@@ -29,11 +29,10 @@ from .graphs import probing_in_this_process
 from .guards import restored_manager
 from .package import OURS, Package, names_in
 from .process import STRICT, custom_passes, process_state, raw_state
+from .tally import Tally
 from .values import Describer
 
 logger = logging.getLogger(__name__)
-
-_disable: Any = torch._dynamo.disable
 
 
 def restore(package: Package, files: Iterable[Path]) -> int:
@@ -71,7 +70,7 @@ def _read(package: Package, files: Iterable[Path]) -> list[_Frame]:
         try:
             content = read(file)
         except Exception as error:  # noqa: BLE001 - another version of the project may have written it
-            package.refusals.append(f"{file.name} cannot be read: {type(error).__name__}: {error}")
+            package.note_refusal(f"{file.name} cannot be read: {type(error).__name__}: {error}")
             continue
         if content is None:
             continue
@@ -98,11 +97,12 @@ def _make_ready(
     accepted = []
     for trace in frame.traces:
         try:
-            accepted.append((trace, _manager(frame, trace, values)))
+            accepted.append((trace, _manager(frame, trace, values, package.tally)))
         except ChangedError as error:
-            package.refusals.append(str(error))
+            package.note_refusal(str(error))
     for name in {name for trace, _ in accepted for name in trace.backends}:
-        values[name] = _disable(frame.backends[name].after_deserialization())
+        graph = frame.backends[name].after_deserialization()
+        values[name] = package.tally.noting_first_call(frame.scope, name, graph)
     if frame.entry.install_to_global:
         package.add_restored(frame.target, frame.entry, frame.home)
         for name in frame.entry.function_names:
@@ -113,7 +113,7 @@ def _make_ready(
     installs.append(lambda: frame.scope.update(values))
 
 
-def _manager(frame: _Frame, trace: Trace, values: dict[str, Any]) -> Any:
+def _manager(frame: _Frame, trace: Trace, values: dict[str, Any], tally: Tally) -> Any:
     """The guards of a trace. Raises ChangedError."""
     state = load_guards_state(trace.guards_state)
     if builtins := state.output_graph.name_of_builtins_dict_key_in_fglobals:
@@ -121,7 +121,7 @@ def _manager(frame: _Frame, trace: Trace, values: dict[str, Any]) -> Any:
         frame.scope[builtins] = values[builtins]
     describer = Describer()
     manager = restored_manager(state, frame.target, frame.scope, trace.expected, trace.hidden, describer)
-    watch = _Watch(trace, list(describer.classes), frame.scope)
+    watch = _Watch(trace, list(describer.classes), frame.scope, tally)
     trace.depends.check(watch.met, frame.scope)
     manager.root.add_lambda_guard(watch, ["b10_transfer: what the trace depends on without a guard"], None)
     return manager
@@ -130,8 +130,9 @@ def _manager(frame: _Frame, trace: Trace, values: dict[str, Any]) -> Any:
 class _Watch:
     """A guard on what Dynamo does not guard: torch's state at every call, and everything at the first."""
 
-    def __init__(self, trace: Trace, met: list[type], scope: dict[str, Any]) -> None:
+    def __init__(self, trace: Trace, met: list[type], scope: dict[str, Any], tally: Tally) -> None:
         self.met = met
+        self._tally = tally
         self._depends = trace.depends
         self._scope = scope
         self._needed = [name for name in names_in(trace.code) if name.startswith((*OURS, "___module_"))]
@@ -152,7 +153,8 @@ class _Watch:
             self._state = state
             return True
         except ChangedError as error:
-            logger.info("instant start: a restored trace is not used: %s", error)
+            self._tally.reasons[str(error)] = None
+            logger.info("instant start: %s: a restored trace is not used: %s", self._tally.name, error)
         except Exception:
             logger.warning("instant start: a restored trace cannot be checked and is not used", exc_info=True)
         self._is_broken = True

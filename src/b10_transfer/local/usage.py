@@ -62,7 +62,7 @@ class CacheUse:
 class CacheReport:
     """How the caches were used since the last load of this process.
 
-    ``str()`` gives the summary, a line for each cache, and torch's counts that are not zero.
+    ``str()`` gives the summary, a line for each cache and for each instant start, and torch's counts that are not zero.
     """
 
     caches: tuple[CacheUse, ...]
@@ -77,6 +77,9 @@ class CacheReport:
 
     verdict: str = ""
     """``HIT``, ``PARTIAL`` or ``MISS``; empty if this process has not loaded, or the caches could not be read."""
+    instant: tuple[str, ...] = ()
+    """A line for each compiled class or function, if the load prepared instant starts:
+    ``Transformer: instant, 2 of 2 graphs used``, or ``Transformer: warm, because …``."""
 
     def facts(self) -> dict[str, object]:
         """The facts that programs read, as JSON types."""
@@ -87,7 +90,7 @@ class CacheReport:
         return {"verdict": self.verdict, "caches": caches, "warning": self.warning}
 
     def __str__(self) -> str:
-        lines = [self.summary, *map(str, self.caches)]
+        lines = [self.summary, *map(str, self.caches), *self.instant]
         if counted := {name: count for name, count in self.counters.items() if count}:
             lines.append("torch: " + ", ".join(f"{name} {count}" for name, count in sorted(counted.items())))
         return "\n".join([*lines, f"warning: {self.warning}"] if self.warning else lines)

@@ -326,6 +326,7 @@ def cache_report() -> CacheReport:
         report = last().report() if last is not None else CacheReport((), compile_counters())
     except Exception as error:  # noqa: BLE001 - this is the edge
         report = CacheReport((), warning=f"the use of the caches is unknown: {error}")
+    report = replace(report, instant=instant_start.report())
     with suppress(Exception):
         hidden = {str(cache) for cache in report.caches if cache.log_level < logging.INFO}
         for line in str(replace(report, warning="")).splitlines():

@@ -243,6 +243,7 @@ def main(name: str) -> dict[str, Any]:
         "hits": counters["aot_autograd"].get("autograd_cache_hit", 0),
         "misses": counters["aot_autograd"].get("autograd_cache_miss", 0),
         "saved": saved.status.name,
+        "report": b10_transfer.cache_report().instant,
     }
 
 

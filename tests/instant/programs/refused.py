@@ -56,6 +56,7 @@ print(
             "missed": counters["aot_autograd"].get("autograd_cache_miss", 0),
             "saved": saved.status.name,
             "reason": saved.reason,
+            "report": b10_transfer.cache_report().instant,
         }
     )
 )
