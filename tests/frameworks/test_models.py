@@ -20,7 +20,10 @@ pytestmark = [pytest.mark.torch, pytest.mark.timeout(1800)]
 
 PROGRAM = Path(__file__).parent / "programs" / "models.py"
 PACKAGES = ("diffusers", "transformers", "peft")
-CASES = ("flux", "vae", "vit", "encoder")
+CASES = (
+    *("flux", "flux_module", "flux_blocks", "flux_sizes", "vae"),
+    *("llama", "llama_generate", "lora", "vit", "encoder"),
+)
 
 
 def replica(case: str, home: Path, store: Path, instant: bool) -> dict[str, Any]:
