@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import secrets
@@ -71,11 +72,19 @@ class Bucket:
     @contextmanager
     def policy(self, user: str, *actions: str) -> Iterator[None]:
         """Let a user, ``*`` for everybody, do some things in the whole bucket meanwhile."""
-        self.client.put_bucket_policy(Bucket=self.name, Policy=bucket_policy(self.name, user, *actions))
-        try:
+        with self.policy_text(bucket_policy(self.name, user, *actions)):
             yield
-        finally:
-            self.client.delete_bucket_policy(Bucket=self.name)
+
+    @contextmanager
+    def policy_text(self, text: str) -> Iterator[None]:
+        """Give the bucket a policy meanwhile. It has one, so tests in other processes that need another one wait."""
+        with CONFIGURATION.with_suffix(".policy").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.client.put_bucket_policy(Bucket=self.name, Policy=text)
+            try:
+                yield
+            finally:
+                self.client.delete_bucket_policy(Bucket=self.name)
 
     def publish(self, *packs: bytes) -> None:
         """Have the store hold packs, as saves would have left them."""

@@ -47,11 +47,8 @@ def applied(policy: dict[str, Any], bucket: Bucket, user: User) -> Iterator[None
     document = json.loads(text)
     for statement in document["Statement"]:
         statement["Principal"] = {"AWS": [f"arn:aws:iam:::user/{user.name}"]}
-    bucket.client.put_bucket_policy(Bucket=bucket.name, Policy=json.dumps(document))
-    try:
+    with bucket.policy_text(json.dumps(document)):
         yield
-    finally:
-        bucket.client.delete_bucket_policy(Bucket=bucket.name)
 
 
 @pytest.fixture

@@ -50,13 +50,20 @@ class Listed:
         )
 
     def only(self, pack_ids: Collection[str]) -> Listed:
-        """Of the packs these alone, without the marks of the others."""
+        """Of the packs these alone, without the marks of the others, and without records of use if there are others."""
         others = self.packs.keys() - pack_ids
 
         def kept(objects: Mapping[str, T]) -> dict[str, T]:
             return {pack_id: info for pack_id, info in objects.items() if pack_id not in others}
 
-        return Listed(kept(self.packs), kept(self.damaged), kept(self.pruned), kept(self.recalls), kept(self.suspected))
+        return Listed(
+            kept(self.packs),
+            kept(self.damaged),
+            kept(self.pruned),
+            kept(self.recalls),
+            kept(self.suspected),
+            {} if others else self.records,
+        )
 
     @property
     def used_s(self) -> float | None:

@@ -209,6 +209,15 @@ def test_store_is_cleared_of_this_pods_environment_alone(this_pod: Publisher, is
     assert (isolated_env.triton / "KERNEL/launcher.so").exists()
 
 
+def test_records_of_use_go_with_the_packs(this_pod: Publisher) -> None:
+    this_pod.publish()
+    record = this_pod.folder / "used" / "20261130"
+    record.parent.mkdir()
+    record.touch()
+    assert command("clear", "--store", "--yes").exit_code == 0
+    assert not record.exists()
+
+
 def test_all_environments_are_those_of_one_namespace(this_pod: Publisher) -> None:
     other = Publisher(this_pod.store, pod_like_this(torch="2.12.0"))
     kept = Publisher(this_pod.store, this_pod.environment, "other-team").publish()
