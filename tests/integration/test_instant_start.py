@@ -57,10 +57,10 @@ def test_a_second_process_restores_what_the_first_traced(
     first = start(tmp_path / "first", tmp_path / "store")
     instant, _, right, traced = start(tmp_path / "second", tmp_path / "store")
     record_property("instant start", "passed" if instant == "ready" else "refused, warm start")
-    if torch_release() >= (2, 13):
+    if (2, 13) <= torch_release() < (2, 15):
         assert first == ["ready", "SUCCESS", True, 1]
         assert (instant, right, traced) == ("ready", True, 0)
     else:  # a refusal with the reason, and a warm start
-        assert instant.endswith("is too old, instant starts need 2.13")
+        assert "too old" in instant or "too new" in instant
         assert first == [instant, "SUCCESS", True, 1]
         assert (right, traced) == (True, 1)

@@ -29,6 +29,15 @@ def test_older_torch_has_no_instant_starts(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(instant, "torch_build", lambda: TorchBuild("2.12.1+cu130"))
     report = load(store=tmp_path, instant=True)
     assert report.instant == "torch 2.12.1+cu130 is too old, instant starts need 2.13"
+
+
+@pytest.mark.parametrize("version", ["2.15.0+cu132", "2.16.0", "3.0.0"])
+def test_newer_torch_with_which_the_matrix_has_not_passed_has_no_instant_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: str
+) -> None:
+    monkeypatch.setattr(instant, "torch_build", lambda: TorchBuild(version))
+    report = load(store=tmp_path, instant=True)
+    assert report.instant == f"torch {version} is too new, instant starts need an older one than 2.15"
     assert report.status is OperationStatus.DOES_NOT_EXIST
 
 
