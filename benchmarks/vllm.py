@@ -86,7 +86,7 @@ class Starts:
             server.wait_until_ready()
             cpu_s = sum(cpu_seconds(pid, with_children=True) for pid in pod.processes())
             if kind in (RUN, BACKGROUND):
-                server.wait_until_it_says("compiled anew")
+                server.wait_until_it_says(": restored ")
             server.stop()
             if kind != PUBLISHED:  # its command may wait for another server for half an hour
                 pod.wait_until_deserted()

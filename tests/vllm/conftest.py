@@ -195,7 +195,7 @@ def start(new_pod: NewPod, model: Path, other_model: Path) -> Callable[[Case, st
             shutil.copytree(modelinfos, pod.cache_root / "modelinfos")
         served = other_model if case.workload is Workload.MODEL else model
         options = ("--max-model-len", "384") if case.workload is Workload.LENGTH else ()
-        found = _start(pod, case.way, served, options, "compiled anew" if name == "new" else "save: ")
+        found = _start(pod, case.way, served, options, ": restored " if name == "new" else "save: ")
         took = f"compile phase {compile_s(found.server.log):.1f} s, ready after {found.server.ready_s:.1f} s"
         _figures.append(f"{name} {case.way.value}, {case.workload.value} ({case.set_up.value}): {took}")
         return found

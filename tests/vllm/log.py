@@ -13,7 +13,9 @@ _ENDS = re.compile(_STAMP + r"Warming up done", re.MULTILINE)
 _LOADED = re.compile(r"Directly load AOT compilation from path (\S+)")
 _COMPILED = re.compile(r"Compiling a graph for compile range")
 _OURS = re.compile(r"b10-compile-cache [A-Z]+: ")
-_PROOF = re.compile(r"INFO: (\w+): restored (\d+), used (\d+), compiled anew (\d+)$", re.MULTILINE)
+_PROOF = re.compile(
+    r"INFO: (\w+): (?=restored|compiled)(?:restored (\d+), used (\d+))?(?:, )?(?:compiled anew (\d+))?$", re.MULTILINE
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def graphs_compiled(log: str) -> int:
 
 def cache_lines(log: str) -> list[CacheLine]:
     """The command's lines about each cache, once the server served."""
-    return [CacheLine(name, *map(int, counts)) for name, *counts in _PROOF.findall(log)]
+    return [CacheLine(name, *(int(count or 0) for count in counts)) for name, *counts in _PROOF.findall(log)]
 
 
 def lines_with(text: str, log: str) -> list[str]:
