@@ -1,4 +1,4 @@
-"""How many requests the stores of this process have sent to buckets, for metrics."""
+"""How many requests the stores of this process and their workers have sent to buckets, for metrics."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import os
 import time
 from _thread import allocate_lock
 
-from ..traffic import Traffic
+from .. import traffic
 
 FIRST_PAUSE_S = 0.1
 _MOST_PAUSE_S = 3.0
@@ -38,8 +38,6 @@ class Pace:
         self._window_s = 0.0
         self._slowed_s = float("-inf")
         self._turn = allocate_lock()
-        self.traffic = Traffic()
-        """What the client has sent."""
 
     def wait(self) -> None:
         """Wait until a request may begin."""
@@ -75,7 +73,7 @@ class Attempts:
     def begin(self) -> None:
         """Wait until it is this request's turn."""
         self._pace.wait()
-        self._pace.traffic.requests += 1
+        traffic.total.requests += 1
         self._began_s = time.monotonic()
 
     def succeeded(self) -> None:
@@ -89,9 +87,9 @@ class Attempts:
         """
         self._failures += 1
         if is_refused:
-            self._pace.traffic.throttled += 1
+            traffic.total.throttled += 1
         else:
-            self._pace.traffic.failed += 1
+            traffic.total.failed += 1
         longest_s = self._longest_s
         if most_s is not None and self._failures > 1:
             longest_s = min(most_s, longest_s)

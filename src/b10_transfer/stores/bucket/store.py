@@ -20,13 +20,14 @@ from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError
 from obstore.store import from_url
 
 from ...errors import StoreError
+from .. import traffic
 from ..base import ObjectInfo, StoreFacts, TooManyObjectsError, check_count, is_name
 from .errors import EmptyObjectError, MissingError, Translation, UnusableNameError, classify
 from .ranges import MB, PARTS_AHEAD, TAIL_BYTES, End, RangedStore
 from .retry import FIRST_PAUSE_S, REPEATING, Attempts, Pace, most_pause_s
 from .settings import check_variables, is_plain_http
 from .threads import Background
-from .uploads import parts, read_at_most
+from .uploads import REQUESTS, parts, read_at_most
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,12 +54,9 @@ endpoint is wrong, and startup does not wait for it. A service that has answered
 _SILENT_S = 15.0
 """The same if a firewall drops connections, or if the metadata service does not answer. It is longer, because both may
 only be busy when a fleet starts."""
-_CLOCK = ".clock"
-_CLOCK_TRIES = 5
+_CLOCK, _CLOCK_TRIES = ".clock", 5
 _MOST_ABANDONED = 100
 """One clean-up deletes so many objects at most."""
-_UPLOAD_REQUESTS = 3
-"""An upload in parts begins, sends parts and completes. Only obstore knows how many parts it has sent."""
 _HEXADECIMAL = frozenset("0123456789abcdef")
 _WITHOUT_SUFFIXES = ("az://", "abfs://", "abfss://")
 """Azure has no ranges that count from an object's end, so a reader requests the size first."""
@@ -78,10 +76,6 @@ class BucketStore(RangedStore):
         self._conditional = True
         self._knows_suffixes = not self.location.startswith(_WITHOUT_SUFFIXES)
         super().__init__(Background(PARTS_AHEAD).start)
-
-    def take_traffic(self) -> list[int]:
-        """The numbers of requests since the last call."""
-        return self._pace.traffic.take()
 
     def folders(self, folder: str) -> list[str]:
         try:
@@ -142,7 +136,7 @@ class BucketStore(RangedStore):
                 "base": 2,
             }
             patience = _seconds(self._timeout_s * REPEATING)
-            self._pace.traffic.requests += _UPLOAD_REQUESTS
+            traffic.total.requests += REQUESTS
             uploading = self._connected({"max_retries": 1_000_000, "retry_timeout": patience, "backoff": pauses})
             obstore.put(uploading, name, parts(head, source), mode="overwrite", use_multipart=True)
             return True

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 
     from ..base import Source
 
+REQUESTS = 3
+"""An upload in parts begins, sends parts and completes. Only obstore knows how many parts it has sent."""
+
 
 def read_at_most(source: Source, most_bytes: int) -> bytearray:
     """The first bytes of a source, at most so many."""

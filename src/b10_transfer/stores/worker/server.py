@@ -6,6 +6,7 @@ import os
 import sys
 
 from ...errors import ReadOnlyStoreError, StoreError
+from .. import traffic
 from .ahead import AheadDirectory
 from .wire import receive, send
 
@@ -97,14 +98,9 @@ class Server:
                 answer, payload = {"error": [header["do"], "the store", f"{type(error).__name__}: {error}"]}, []
             except BaseException as error:  # noqa: BLE001 - a panic of obstore is no Exception
                 answer, payload = {"error": [header["do"], "the store", f"{_GAVE_UP} ({error})"]}, []
-            self._count(answer)
+            if any(taken := traffic.total.take()):  # of a bucket, since the last answer
+                answer["traffic"] = taken
             send(self._connection, answer, *payload)
-
-    def _count(self, answer: dict[str, Any]) -> None:
-        """Add the requests that a bucket got since the last answer."""
-        take = getattr(self._opened_store, "take_traffic", None)
-        if take is not None and any(taken := take()):
-            answer["traffic"] = taken
 
     @property
     def _store(self) -> Store:
