@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from datetime import datetime
+from typing import NamedTuple
 
 import click
 
@@ -11,6 +13,7 @@ from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..inspection.bounded import bounded, open_store
 from ..maintenance.recall import Marked, recall
+from ..stores.base import Store
 from . import words
 from .console import (
     ExitCode,
@@ -69,37 +72,81 @@ def command(
     """
     if not packs and since is None:
         raise click.UsageError("name packs, or use --since")
+
+    def change(opened: Store, config: Config, deadline: Deadline, pretend: bool) -> list[Marked]:
+        return recall(opened, config, deadline, packs=packs, since=since, why=why, pretend=pretend)
+
+    change_marks(
+        Verb("recall", "recalled", "these packs are recalled already"),
+        change,
+        asks=since is not None and not yes,
+        dry_run=dry_run,
+        store=store,
+        namespace=namespace,
+        deadline_s=deadline_s,
+        as_json=as_json,
+    )
+    context.exit(ExitCode.OK)
+
+
+class Verb(NamedTuple):
+    """What a command does to packs, in words."""
+
+    name: str
+    done: str
+    """Its participle."""
+    why_nothing: str
+    """Why there may be nothing to do."""
+
+
+def change_marks(
+    verb: Verb,
+    change: Callable[[Store, Config, Deadline, bool], list[Marked]],
+    *,
+    asks: bool,
+    dry_run: bool,
+    store: str | None,
+    namespace: str | None,
+    deadline_s: float | None,
+    as_json: bool,
+) -> None:
+    """Change the marks of packs, and print what was done.
+
+    Args:
+        verb: The command.
+        change: Makes the change, or with true as its last argument only finds out what it would be.
+        asks: Whether to show the packs and ask first, on a terminal.
+        dry_run: Whether to change nothing.
+        store: Overrides ``B10_STORE``.
+        namespace: Overrides ``B10_NAMESPACE``.
+        deadline_s: Overrides ``B10_DEADLINE_SECONDS``.
+        as_json: Whether to print JSON.
+    """
     set_up_logging()
 
     def do(*, pretend: bool) -> list[Marked]:
         def work(deadline: Deadline) -> list[Marked]:
             config = Config.from_environment(store=store, namespace=namespace)
             with open_store(config, deadline) as opened:
-                return recall(opened, config, deadline, packs=packs, since=since, why=why, pretend=pretend)
+                return change(opened, config, deadline, pretend)
 
         with report_errors(as_json=as_json), progress() as observe:
-            return bounded("recall", work, deadline_s=deadline_s, observe=observe)
+            return bounded(verb.name, work, deadline_s=deadline_s, observe=observe)
 
-    if since is not None and not (dry_run or yes or as_json) and sys.stdin.isatty():
-        confirm(do(pretend=True), "recall")
+    if asks and not (dry_run or as_json) and sys.stdin.isatty():
+        found = do(pretend=True)
+        _print_marked(found, f"to be {verb.done}", err=True)
+        if found:
+            click.confirm(f"{verb.name.capitalize()} {count(len(found), 'pack')}?", abort=True, err=True)
     marked = do(pretend=dry_run)
     if as_json:
         print_json(marked)
-    else:
-        print_marked(marked, "would be recalled" if dry_run else "recalled")
-        if not marked:
-            click.echo("nothing to recall: these packs are recalled already")
-    context.exit(ExitCode.OK)
+        return
+    _print_marked(marked, f"would be {verb.done}" if dry_run else verb.done)
+    if not marked:
+        click.echo(f"nothing to {verb.name}: {verb.why_nothing}")
 
 
-def confirm(found: list[Marked], verb: str) -> None:
-    """Show packs on a terminal, and ask whether to change their marks."""
-    print_marked(found, f"to be {verb}ed" if verb[-1] != "e" else f"to be {verb}d", err=True)
-    if found:
-        click.confirm(f"{verb.capitalize()} {count(len(found), 'pack')}?", abort=True, err=True)
-
-
-def print_marked(packs: list[Marked], state: str, *, err: bool = False) -> None:
-    """Print a line for each pack."""
+def _print_marked(packs: list[Marked], state: str, *, err: bool = False) -> None:
     for one in packs:
         click.echo(f"{one.pack} of namespace {one.namespace}, environment {one.environment_id}: {state}", err=err)

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import datetime
 
 import click
 
 from ..concurrency.deadline import Deadline
 from ..config import Config
-from ..inspection.bounded import bounded, open_store
 from ..maintenance.recall import Marked, reinstate
+from ..stores.base import Store
 from . import words
-from .console import (
-    ExitCode,
-    deadline_option,
-    json_option,
-    print_json,
-    progress,
-    report_errors,
-    set_up_logging,
-    store_options,
-)
-from .recall import TIME, confirm, print_marked
+from .console import ExitCode, deadline_option, json_option, store_options
+from .recall import TIME, Verb, change_marks
 
 
 @click.command("reinstate")
@@ -60,24 +50,18 @@ def command(
     """
     if not packs and since is None:
         raise click.UsageError("name packs, or use --since")
-    set_up_logging()
 
-    def do(*, pretend: bool) -> list[Marked]:
-        def work(deadline: Deadline) -> list[Marked]:
-            config = Config.from_environment(store=store, namespace=namespace)
-            with open_store(config, deadline) as opened:
-                return reinstate(opened, config, deadline, packs, since=since, pretend=pretend)
+    def change(opened: Store, config: Config, deadline: Deadline, pretend: bool) -> list[Marked]:
+        return reinstate(opened, config, deadline, packs, since=since, pretend=pretend)
 
-        with report_errors(as_json=as_json), progress() as observe:
-            return bounded("reinstate", work, deadline_s=deadline_s, observe=observe)
-
-    if since is not None and not (dry_run or yes or as_json) and sys.stdin.isatty():
-        confirm(do(pretend=True), "reinstate")
-    marked = do(pretend=dry_run)
-    if as_json:
-        print_json(marked)
-    else:
-        print_marked(marked, "would be reinstated" if dry_run else "reinstated")
-        if not marked:
-            click.echo("nothing to reinstate: these packs have no mark")
+    change_marks(
+        Verb("reinstate", "reinstated", "these packs have no mark"),
+        change,
+        asks=since is not None and not yes,
+        dry_run=dry_run,
+        store=store,
+        namespace=namespace,
+        deadline_s=deadline_s,
+        as_json=as_json,
+    )
     context.exit(ExitCode.OK)

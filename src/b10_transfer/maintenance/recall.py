@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
@@ -14,6 +14,7 @@ from ..environment import Environment
 from ..errors import ConfigurationError, CorruptPackError, StoreError
 from ..pack import Limits
 from ..repository.catalogue import Catalogue, Inventory, KnownById
+from ..repository.listing import Listed
 from ..repository.order import published_ms
 from ..repository.repository import Repository
 from ..repository.signing import signing_key, trusted_keys
@@ -70,13 +71,7 @@ def recall(
         published_ids = sorted(frozenset().union(*repository.origins().values()))
         chosen += [(repository, pack_id) for pack_id in published_ids if _is_since(pack_id, since)]
     if pretend:
-        return [
-            _marked(repository, pack_id)
-            for repository, of_repository in groupby(chosen, lambda one: one[0])
-            for recalled in [repository.look().recalled]
-            for _, pack_id in of_repository
-            if pack_id not in recalled
-        ]
+        return [_marked(*one) for one, listed in _with_listing(chosen) if one[1] not in listed.recalled]
     return [_marked(repository, pack_id) for repository, pack_id in chosen if repository.recall(pack_id, why)]
 
 
@@ -106,20 +101,17 @@ def reinstate(
     Raises:
         StoreError: One of the packs does not exist. Then no mark is removed.
     """
-    chosen = [(repository, pack_id, False) for repository, pack_id in _find(store, config, deadline, packs)]
+    named = _find(store, config, deadline, packs)
+    recalled: list[tuple[Repository, str]] = []
     for repository in _repositories(store, config, deadline) if since is not None else ():
-        recalled = sorted(repository.look().recalled)
-        chosen += [(repository, pack_id, True) for pack_id in recalled if _is_since(pack_id, since)]
-    if pretend:
-        return [
-            _marked(repository, pack_id)
-            for repository, pack_id, _ in chosen
-            if repository.look().mark_of(pack_id) is not None
+        recalled += [
+            (repository, pack_id) for pack_id in sorted(repository.look().recalled) if _is_since(pack_id, since)
         ]
+    if pretend:
+        return [_marked(*one) for one, listed in _with_listing(named + recalled) if listed.mark_of(one[1]) is not None]
     return [
-        _marked(repository, pack_id)
-        for repository, pack_id, only_recalls in chosen
-        if repository.reinstate(pack_id, only_recalls=only_recalls)
+        *(_marked(repository, pack_id) for repository, pack_id in named if repository.reinstate(pack_id)),
+        *(_marked(place, pack_id) for place, pack_id in recalled if place.reinstate(pack_id, only_recalls=True)),
     ]
 
 
@@ -134,16 +126,17 @@ def mark_damaged(store: Store, config: Config, deadline: Deadline, inventory: In
 def _find(store: Store, config: Config, deadline: Deadline, packs: Collection[str]) -> list[tuple[Repository, str]]:
     """The named packs and those that were merged into them, each with its repository."""
     catalogue = Catalogue(store, config, deadline)
-    places: list[tuple[Repository, dict[str, frozenset[str]]]] = []
+    places: list[tuple[Repository, dict[str, frozenset[str]], set[str]]] = []
     for namespace in catalogue.namespaces() if packs else ():
         for environment_id in catalogue.environments(namespace):
             repository = _repository(store, config, deadline, namespace, environment_id)
-            places.append((repository, repository.origins()))
-    known = {pack_id for _, origins in places for pack_id in (*origins, *frozenset().union(*origins.values()))}
+            origins = repository.origins()
+            places.append((repository, origins, {*origins, *frozenset().union(*origins.values())}))
+    known = set().union(*(ids for _, _, ids in places))
     wanted = {_whole_id(text, known, store.location) for text in packs}
     found: list[tuple[Repository, str]] = []
-    for repository, origins in places:
-        here = wanted.intersection([*origins, *frozenset().union(*origins.values())])
+    for repository, origins, ids in places:
+        here = wanted & ids
         meant = here.union(*(origins.get(pack_id, ()) for pack_id in here))
         found += [(repository, pack_id) for pack_id in sorted(meant)]
     return found
@@ -160,6 +153,14 @@ def _whole_id(text: str, known: Collection[str], location: str) -> str:
         detail = f"{len(found)} packs begin so, for example {found[0]} and {found[1]}; give more of the id"
         raise StoreError("find", f"pack {text}", detail)
     raise StoreError("find", f"pack {text}", f"{location} has no pack with that id; `ls --packs` lists them")
+
+
+def _with_listing(chosen: Iterable[tuple[Repository, str]]) -> Iterator[tuple[tuple[Repository, str], Listed]]:
+    """Packs, each with what is listed of its environment. An environment is listed once for neighbouring packs."""
+    for repository, of_repository in groupby(chosen, lambda one: one[0]):
+        listed = repository.look()
+        for one in of_repository:
+            yield one, listed
 
 
 def _is_since(pack_id: str, since: datetime | None) -> bool:
