@@ -11,6 +11,7 @@ from ..config.reader import EnvReader, real_path, temporary_directory
 from ..errors import ConfigurationError
 from .aiter import installed
 from .sglang import sglang_cache_dir
+from .sglang_graphs import DIFFUSION_GRAPHS, diffusion_root
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,7 @@ def _at(variable: str, *defaults: str) -> Callable[[EnvReader], Sequence[Path]]:
 
 
 def _diffusion_models(env: EnvReader) -> Sequence[Path]:
-    root = env.path("SGLANG_DIFFUSION_CACHE_ROOT") or real_path("~/.cache/sgl_diffusion")
-    return [path for path in sorted(root.glob("*")) if path.name != "torch_compile_cache"]
+    return [path for path in sorted(diffusion_root(env).glob("*")) if path.name != DIFFUSION_GRAPHS]
 
 
 _VERSIONED = "An engine is valid for one version of TensorRT, which the environment key does not hold"

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from ..config.reader import EnvReader, Variable, real_path
 from .accumulation import Results
-from .base import Adapter, Unit
+from .base import Adapter, Unit, UnitKind
 from .inductor import InductorAdapter
 from .layout import NAME, Layout, folder_shape
 from .sglang import SGLANG_CACHE_DIR, sglang_cache_dir
@@ -33,6 +33,8 @@ _DIFFUSION = Variable(
     "a path, `~` and links resolved",
     "SGLang's cache for diffusion models. Only `torch_compile_cache` in it is saved.",
 )
+DIFFUSION_GRAPHS = "torch_compile_cache"
+"""The folder in it that is saved."""
 _PART = rf"[0-9a-f]{{10}}/rank_\d+_\d+/{NAME}"
 _NESTED = re.compile(rf"({_PART}/(?:inductor_cache|triton_cache))(?:/(.+))?", re.ASCII)
 
@@ -45,6 +47,10 @@ class _Nested(NamedTuple):
     adapter: Adapter
     below: str
     """The path relative to the directory; empty for the directory itself."""
+
+    def unit(self, kind: UnitKind) -> Unit:
+        """The unit at this path, as the adapter knows it."""
+        return Unit(self.below, kind)
 
     def without_folder(self, files: Collection[str]) -> list[str]:
         """The same files, relative to the directory."""
@@ -88,28 +94,27 @@ class SglangGraphsAdapter(Adapter):
         return nested.adapter.leaves_here(nested.below) if nested else super().leaves_here(path)
 
     def written(self, unit: Unit, files: Collection[str], *, is_mixed: bool = False) -> Collection[str]:
-        nested = self._of(unit)
-        kept = nested.adapter.written(Unit(nested.below, unit.kind), nested.without_folder(files), is_mixed=is_mixed)
+        nested = self._at(unit.path)
+        kept = nested.adapter.written(nested.unit(unit.kind), nested.without_folder(files), is_mixed=is_mixed)
         return [f"{nested.folder}/{file}" for file in kept]
 
     def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
-        nested = self._of(unit)
-        inner = Unit(nested.below, unit.kind)
-        return nested.adapter.is_complete(root / nested.folder, inner, nested.without_folder(files))
+        nested = self._at(unit.path)
+        return nested.adapter.is_complete(root / nested.folder, nested.unit(unit.kind), nested.without_folder(files))
 
     def is_held(self, root: Path, unit: Unit) -> bool:
-        nested = self._of(unit)
-        return nested.adapter.is_held(root / nested.folder, Unit(nested.below, unit.kind))
+        nested = self._at(unit.path)
+        return nested.adapter.is_held(root / nested.folder, nested.unit(unit.kind))
 
     def may_be_replaced(self, unit: Unit, files: Collection[str] = ()) -> bool:
         nested = self._nested(unit.path)
         if nested is None:
             return False
-        return nested.adapter.may_be_replaced(Unit(nested.below, unit.kind), nested.without_folder(files))
+        return nested.adapter.may_be_replaced(nested.unit(unit.kind), nested.without_folder(files))
 
     def depends_on_host(self, unit: Unit, files: Collection[str]) -> bool:
-        nested = self._of(unit)
-        return nested.adapter.depends_on_host(Unit(nested.below, unit.kind), nested.without_folder(files))
+        nested = self._at(unit.path)
+        return nested.adapter.depends_on_host(nested.unit(unit.kind), nested.without_folder(files))
 
     def results_of(self, path: str) -> Results | None:
         nested = self._nested(path)
@@ -136,9 +141,6 @@ class SglangGraphsAdapter(Adapter):
         nested = self._at(path)
         return nested.adapter.to_local(root / nested.folder, nested.below, data)
 
-    def _of(self, unit: Unit) -> _Nested:
-        return self._at(unit.path)
-
     def _at(self, path: str) -> _Nested:
         nested = self._nested(path)
         if nested is None:
@@ -146,9 +148,9 @@ class SglangGraphsAdapter(Adapter):
         return nested
 
 
-def _diffusion_cache(env: EnvReader) -> Path:
-    root = env.path(_DIFFUSION.name) or real_path("~/.cache/sgl_diffusion")
-    return root / "torch_compile_cache"
+def diffusion_root(env: EnvReader) -> Path:
+    """``SGLANG_DIFFUSION_CACHE_ROOT``, links resolved. Raises ConfigurationError."""
+    return env.path(_DIFFUSION.name) or real_path("~/.cache/sgl_diffusion")
 
 
 class SglangDiffusionInductorAdapter(InductorAdapter):
@@ -159,7 +161,7 @@ class SglangDiffusionInductorAdapter(InductorAdapter):
     variables = (_DIFFUSION,)
 
     def locate(self, env: EnvReader) -> Path:
-        return _diffusion_cache(env) / "inductor"
+        return diffusion_root(env) / DIFFUSION_GRAPHS / "inductor"
 
     def check_place(self, env: EnvReader, path: Path) -> None:
         return  # two folders below any place that SGLang is given
@@ -173,4 +175,4 @@ class SglangDiffusionTritonAdapter(TritonAdapter):
     variables = (_DIFFUSION,)
 
     def locate(self, env: EnvReader) -> Path:
-        return _diffusion_cache(env) / "triton"
+        return diffusion_root(env) / DIFFUSION_GRAPHS / "triton"

@@ -7,7 +7,7 @@ import time
 import click
 
 from ..inspection.statistics import Statistics, Sums, reset, statistics
-from .console import ExitCode, age, json_option, print_facts, print_json, report_errors, set_up_logging, size
+from .console import ExitCode, age, count, json_option, print_facts, print_json, report_errors, set_up_logging, size
 
 
 @click.command("stats")
@@ -64,7 +64,7 @@ def _print(found: Statistics) -> None:
 
 
 def _amount(sums: Sums) -> str:
-    return f"{sums.units} unit{'' if sums.units == 1 else 's'}, {size(sums.bytes)}, {size(sums.packed_bytes)} packed"
+    return f"{count(sums.units, 'unit')}, {size(sums.bytes)}, {size(sums.packed_bytes)} packed"
 
 
 def _times(sums: Sums) -> str:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from ..config import Config
     from ..repository.catalogue import Catalogue
 
 _DEADLINE_S = 3.0
@@ -24,7 +23,7 @@ _MOST = 1000
 def packs(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     """Ids of the packs in the store that begin so."""
 
-    def found(catalogue: Catalogue, _config: Config) -> Iterator[str]:
+    def found(catalogue: Catalogue) -> Iterator[str]:
         for namespace in catalogue.namespaces():
             for environment_id in catalogue.environments(namespace):
                 yield from sorted(catalogue.repository(namespace, environment_id).look().packs, reverse=True)
@@ -34,7 +33,7 @@ def packs(context: click.Context, _parameter: click.Parameter, incomplete: str) 
 
 def namespaces(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     """Namespaces in the store that begin so."""
-    return _completed(context, incomplete, lambda catalogue, _config: iter(catalogue.namespaces()))
+    return _completed(context, incomplete, lambda catalogue: iter(catalogue.namespaces()))
 
 
 def caches(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
@@ -50,9 +49,7 @@ def caches(_context: click.Context, _parameter: click.Parameter, incomplete: str
     return []
 
 
-def _completed(
-    context: click.Context, incomplete: str, find: Callable[[Catalogue, Config], Iterator[str]]
-) -> list[str]:
+def _completed(context: click.Context, incomplete: str, find: Callable[[Catalogue], Iterator[str]]) -> list[str]:
     from ..concurrency.deadline import Deadline
     from ..config import Config
     from ..errors import CacheError
@@ -63,7 +60,7 @@ def _completed(
         config = Config.from_environment(store=context.params.get("store") or None)
         words: list[str] = []
         with open_store(config, deadline) as store:
-            for word in find(Catalogue(store, config, deadline), config):
+            for word in find(Catalogue(store, config, deadline)):
                 if word.startswith(incomplete) and len(words) < _MOST:
                     words.append(word)
         return words

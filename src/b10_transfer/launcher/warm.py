@@ -295,8 +295,7 @@ class _Program:
 def _artifacts(roots: Sequence[CacheRoot]) -> list[str]:
     """The names of the units in the caches, without those of auxiliary caches."""
     found = snapshot.take(roots, Deadline("looking at the caches", _SCAN_DEADLINE_S))
-    kinds = {unit.name: unit.root.adapter for unit in found.units}
-    return sorted(name for name, kind in kinds.items() if not kind.accompanies and not kind.is_deferred)
+    return sorted(unit.name for unit in found.units if unit.root.adapter.is_reported)
 
 
 def _new_units(roots: Sequence[CacheRoot], loaded: LoadReport) -> list[str]:
