@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from ..config.reader import EnvReader, Variable
 from .accumulation import Results
@@ -186,6 +188,25 @@ class Adapter(ABC):
             empty if it is. It raises OSError if a file cannot be written.
         """
         return None
+
+
+def json_object(data: bytes, otherwise: str) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Args:
+        data: The content of the file.
+        otherwise: The message if that is no such object.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(otherwise) from error
+    if not isinstance(content, dict):
+        raise ValueError(otherwise)
+    return content
 
 
 def is_locked(lock: Path) -> bool:

@@ -36,7 +36,7 @@ from pathlib import Path
 from ..config.reader import EnvReader, Variable, real_path
 from ..environment.interpreter import interpreter
 from .accumulation import Results
-from .base import Adapter, Unit, is_locked
+from .base import Adapter, Unit, is_locked, json_object
 from .key_facts import cuda_home, package
 from .layout import ANY_DEPTH, NAME, Layout, folder_shape, stem_shape
 from .ninja import BUILD_FILES, NinjaAdapter, has_built_library
@@ -51,6 +51,7 @@ _VERSION = "flashinfer"
 FLASHINFER_TUNING = Results("_metadata")
 """Files of results, each for one FlashInfer and device."""
 KNOBS = "moe_ep_knob_cache.json"
+_NO_KNOBS = "not FlashInfer's settings for mixtures of experts"
 _TUNED = r"autotune_configs(?:_\w+)?\.json"
 _SOURCE = rf"{NAME}\.(?:cu|cuh|cc|cpp|h|hpp|inc)"
 
@@ -142,12 +143,9 @@ class FlashInferAdapter(NinjaAdapter):
 
 
 def _knobs(data: bytes) -> dict[str, object]:
-    try:
-        content = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ValueError("not FlashInfer's settings for mixtures of experts") from error
-    if not isinstance(content, dict) or not isinstance(content.get("entries"), list) or "version" not in content:
-        raise ValueError("not FlashInfer's settings for mixtures of experts")
+    content = json_object(data, _NO_KNOBS)
+    if not isinstance(content.get("entries"), list) or "version" not in content:
+        raise ValueError(_NO_KNOBS)
     return content
 
 

@@ -18,10 +18,11 @@ from pathlib import Path
 
 from ..config.reader import EnvReader
 from ..environment.interpreter import interpreter
-from .base import Adapter, Unit
+from .base import Adapter, Unit, json_object
 from .layout import Layout, stem_shape
 from .vllm_root import VLLM_CACHE_ROOT, vllm_cache_root
 
+_NO_INFO = "not what vLLM writes about a model class"
 _VERSION = "vllm"
 """The key of vLLM's version in a saved file."""
 
@@ -62,12 +63,9 @@ class VllmModelInfosAdapter(Adapter):
 
 
 def _read(data: bytes) -> dict[str, object]:
-    try:
-        content = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ValueError("not what vLLM writes about a model class") from error
-    if not isinstance(content, dict) or not {"hash", "modelinfo"} <= content.keys():
-        raise ValueError("not what vLLM writes about a model class")
+    content = json_object(data, _NO_INFO)
+    if not {"hash", "modelinfo"} <= content.keys():
+        raise ValueError(_NO_INFO)
     return content
 
 

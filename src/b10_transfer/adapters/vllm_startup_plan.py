@@ -10,18 +10,18 @@ So a plan is right on every pod that has its fingerprint. With the same plan, al
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection
 from pathlib import Path
 
 from ..config.reader import EnvReader
-from .base import Adapter, Unit
+from .base import Adapter, Unit, json_object
 from .layout import Layout, stem_shape
 from .vllm_root import VLLM_CACHE_ROOT, vllm_cache_root
 
 _FINGERPRINT = r"[0-9a-f]{16}"
 _NUMBERS = ("schema", "kv_cache_memory_bytes", "free_memory_baseline")
+_NO_PLAN = "not a start-up plan of vLLM's"
 
 
 class VllmStartupPlanAdapter(Adapter):
@@ -53,17 +53,13 @@ class VllmStartupPlanAdapter(Adapter):
 
 
 def _checked(path: str, data: bytes) -> bytes:
-    try:
-        plan = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ValueError("not a start-up plan of vLLM's") from error
+    plan = json_object(data, _NO_PLAN)
     named = re.search(_FINGERPRINT, path)
     if (
-        not isinstance(plan, dict)
-        or plan.keys() != {"fingerprint", *_NUMBERS}
+        plan.keys() != {"fingerprint", *_NUMBERS}
         or named is None
         or plan["fingerprint"] != named[0]
         or not all(type(plan[name]) is int and plan[name] >= 0 for name in _NUMBERS)
     ):
-        raise ValueError("not a start-up plan of vLLM's")
+        raise ValueError(_NO_PLAN)
     return data
