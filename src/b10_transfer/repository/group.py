@@ -24,8 +24,9 @@ from typing import NamedTuple
 
 from ..errors import CacheError, ReadOnlyStoreError, StoreError
 from ..pack import PACK_ID
-from ..stores.base import ObjectInfo, Store
+from ..stores.base import ObjectInfo, Store, read_small
 from .ignored import state_of
+from .layout import last
 from .repository import Repository
 from .union import Union
 
@@ -153,11 +154,9 @@ class Group:
 
     def _read(self, name: str) -> _Record:
         """Read a record. One that this package has not written has no packs, for every member alike."""
-        source = self._store.open(name)
-        if source is None:
+        data = read_small(self._store, name, _MOST_BYTES)
+        if data is None:
             raise StoreError("read", name, "it was deleted")
-        with source:
-            data = bytes(source.read_at(0, source.size_bytes)) if source.size_bytes <= _MOST_BYTES else b""
         with suppress(ValueError, TypeError, KeyError, RecursionError):
             found = json.loads(data)
             packs, units = found["packs"], found["units"]
@@ -245,4 +244,4 @@ def _record_of(union: Union) -> _Record:
 
 
 def _is_ours(info: ObjectInfo) -> bool:
-    return _NAME.fullmatch(info.name.rpartition("/")[2]) is not None
+    return _NAME.fullmatch(last(info.name)) is not None

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 
 from ..errors import StoreError, printable
-from ..stores.base import ObjectInfo, ReadStore
+from ..stores.base import ObjectInfo, ReadStore, read_small
 
 MOST_READ = 100
 """So many marks of an environment are read, the latest. Each costs a request."""
@@ -46,11 +46,7 @@ def read_mark(store: ReadStore, info: ObjectInfo) -> Mark:
     if info.size_bytes > _MOST_BYTES:
         return mark
     try:
-        source = store.open(info.name)
-        if source is None:
-            return mark
-        with source:
-            content = json.loads(source.read_at(0, source.size_bytes)) if source.size_bytes <= _MOST_BYTES else None
+        content = json.loads(read_small(store, info.name, _MOST_BYTES) or b"")
     except (StoreError, ValueError, RecursionError):
         return mark
     if not isinstance(content, dict):

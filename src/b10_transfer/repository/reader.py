@@ -21,7 +21,7 @@ from ..errors import (
 )
 from ..notices import notices
 from ..pack import Budget, Limits, PackReader
-from ..stores.base import ObjectInfo, ReadStore
+from ..stores.base import ObjectInfo, ReadStore, read_small
 from .admission import admit, check_content
 from .layout import Place, Recall, packs_by_id
 from .listing import Listed
@@ -237,11 +237,9 @@ class ReadRepository:
 
     def described_parts(self) -> dict[str, str] | None:
         """The environment's parts as its ``environment.json`` names them; None if that is missing or not as written."""
-        source = self._store.open(self._place.description)
-        if source is None:
+        data = read_small(self._store, self._place.description, _MOST_DESCRIBED_BYTES)
+        if data is None:
             return None
-        with source:
-            data = bytes(source.read_at(0, source.size_bytes)) if source.size_bytes <= _MOST_DESCRIBED_BYTES else b""
         try:
             parts = json.loads(data)["parts"]
             environment = Environment({str(name): str(value) for name, value in parts.items()})

@@ -189,6 +189,15 @@ class ReadStore(ABC):
         """Open an object for reading; ``None`` if there is none."""
 
 
+def read_small(store: ReadStore, name: str, most_bytes: int) -> bytes | None:
+    """Read a small object whole; None if there is none, and empty if it is larger. Raises StoreError."""
+    source = store.open(name)
+    if source is None:
+        return None
+    with source:
+        return bytes(source.read_at(0, source.size_bytes)) if source.size_bytes <= most_bytes else b""
+
+
 class Store(ReadStore):
     """A store that can be read and written."""
 
