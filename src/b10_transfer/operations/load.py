@@ -16,6 +16,7 @@ from ..concurrency.deadline import Deadline
 from ..concurrency.forks import no_fork
 from ..config import Config
 from ..environment import identify
+from ..errors import CacheError
 from ..local.deferral import compilers_wait, split
 from ..local.left_out import planned_without
 from ..local.placing import Restored, why_unfit
@@ -165,23 +166,21 @@ def _restore(
         if planned.status is not OperationStatus.SUCCESS:
             return _report_of(planned, report)
 
-        def report_damage(restored: Restored) -> list[Rejected]:
-            known = {pack.id for pack in union.rejected}
-            damaged = [pack for pack in restored.union.rejected if pack.id not in known]
-            _log_ignored(damaged)
-            if not config.read_only:
-                own = {pack.id for pack in union.packs if pack.index.environment_id == report.environment_id}
-                repository.suspect(pack for pack in damaged if pack.id in own)
-            return damaged
-
         def agree(restored: Restored) -> None:
-            if group is not None:
-                damaged = [f"pack {pack.id} is {state_of(pack.error)}" for pack in report_damage(restored)]
-                group.check([*damaged, *map(str, restored.failures)])
+            if group is None:
+                return
+            damaged = _damaged_since(union, restored)
+            try:
+                group.check(
+                    [*(f"pack {pack.id} is {state_of(pack.error)}" for pack in damaged), *map(str, restored.failures)]
+                )
+            except CacheError:  # nothing is put in place
+                _report_damage(repository, union, damaged, config)
+                raise
 
         def put_in_place(names: Sequence[str], before: Callable[[Restored], None] | None = None) -> Restored:
             restored = restore(repository, union, names, holding(names, planned.local.open), deadline, before)
-            report_damage(restored)
+            _report_damage(repository, union, _damaged_since(union, restored), config)
             return restored
 
         differing = differences(union, planned.names, facts_of(planned.roots, repository.environment, config.reader))
@@ -195,6 +194,21 @@ def _restore(
                 deliver(_with_group(report, group))
                 put_in_place(later)
         return report
+
+
+def _damaged_since(union: Union, restored: Restored) -> list[Rejected]:
+    """The packs of a union in which a restore has found damage."""
+    known = {pack.id for pack in union.rejected}
+    return [pack for pack in restored.union.rejected if pack.id not in known]
+
+
+def _report_damage(repository: Repository, union: Union, damaged: list[Rejected], config: Config) -> None:
+    """Log what is damaged, and mark packs of this pod's environment for the next save."""
+    _log_ignored(damaged)
+    if not config.read_only:
+        environment_id = repository.environment.id
+        own = {pack.id for pack in union.packs if pack.index.environment_id == environment_id}
+        repository.suspect(pack for pack in damaged if pack.id in own)
 
 
 def _trusted_keys(config: Config) -> Trust | None:
