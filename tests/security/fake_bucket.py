@@ -33,6 +33,18 @@ class FakeBucket:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
+    def variables(self, deadline_s: int) -> dict[str, str]:
+        """The variables of a pod whose store is this bucket."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": "id",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_REGION": "us-east-1",
+            "B10_STORE": "s3://bucket/prefix",
+            "B10_CACHES": "triton",
+            "B10_DEADLINE_SECONDS": str(deadline_s),
+        }
+
     def put(self, key: str, content: bytes = b"", modified: str = "") -> None:
         self.objects[key] = (content, modified or now())
 

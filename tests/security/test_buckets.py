@@ -19,15 +19,7 @@ OLD = "2026-01-01T00:00:00.000Z"
 def bucket(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBucket]:
     """A bucket with one pack in it, and a pod whose cache is empty."""
     fake = FakeBucket()
-    for name, value in {
-        "AWS_ENDPOINT_URL": fake.url,
-        "AWS_ACCESS_KEY_ID": "id",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_REGION": "us-east-1",
-        "B10_STORE": "s3://bucket/prefix",
-        "B10_CACHES": "triton",
-        "B10_DEADLINE_SECONDS": "20",
-    }.items():
+    for name, value in fake.variables(deadline_s=20).items():
         monkeypatch.setenv(name, value)
     isolated_env.fill(isolated_env.triton, {"KEY/a.so": b"code"})
     assert save().status is OperationStatus.SUCCESS

@@ -34,6 +34,27 @@ def thresholds() -> Iterator[None]:
     gc.set_threshold(*before)
 
 
+class Other:
+    """Another thread, which holds the collector back for a while."""
+
+    def __init__(self) -> None:
+        self._inside, self._leave = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._hold_back)
+
+    def _hold_back(self) -> None:
+        with held_back():
+            self._inside.set()
+            self._leave.wait(10)
+
+    def enter(self) -> None:
+        self._thread.start()
+        assert self._inside.wait(10)
+
+    def leave(self) -> None:
+        self._leave.set()
+        self._thread.join()
+
+
 def make_garbage() -> int:
     """Allocate as much as triggers several collections, and return how many there were."""
     collections: list[str] = []
@@ -66,22 +87,13 @@ def test_an_exception_ends_it() -> None:
 
 
 def test_the_last_of_several_threads_ends_it() -> None:
-    inside, leave = threading.Event(), threading.Event()
-
-    def work() -> None:
-        with held_back():
-            inside.set()
-            leave.wait(10)
-
-    thread = threading.Thread(target=work)
+    other = Other()
     with held_back():
         with held_back():
-            thread.start()
-            assert inside.wait(10)
+            other.enter()
         assert not make_garbage()
     assert not make_garbage()
-    leave.set()
-    thread.join()
+    other.leave()
     assert gc.get_threshold() == (700, 10, 10)
 
 
@@ -103,24 +115,15 @@ def test_settings_of_the_program_are_kept() -> None:
 
 def test_a_forked_child_collects() -> None:
     """Its parent's other threads, which would end the context, do not exist in it."""
-    inside, leave = threading.Event(), threading.Event()
-
-    def work() -> None:
-        with held_back():
-            inside.set()
-            leave.wait(10)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    assert inside.wait(10)
+    other = Other()
+    other.enter()
     if (pid := os.fork()) == 0:
         with held_back():
             held = gc.get_threshold() != (700, 10, 10)
         os._exit(0 if held and gc.get_threshold() == (700, 10, 10) else 1)
     assert os.waitpid(pid, 0)[1] == 0
     assert gc.get_threshold() != (700, 10, 10)
-    leave.set()
-    thread.join()
+    other.leave()
     assert gc.get_threshold() == (700, 10, 10)
 
 

@@ -18,15 +18,7 @@ from tests.security.fake_bucket import FakeBucket
 @pytest.fixture
 def bucket(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBucket]:
     fake = FakeBucket()
-    for name, value in {
-        "AWS_ENDPOINT_URL": fake.url,
-        "AWS_ACCESS_KEY_ID": "id",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_REGION": "us-east-1",
-        "B10_STORE": "s3://bucket/prefix",
-        "B10_CACHES": "triton",
-        "B10_DEADLINE_SECONDS": "30",
-    }.items():
+    for name, value in fake.variables(deadline_s=30).items():
         monkeypatch.setenv(name, value)
     isolated_env.fill(isolated_env.triton, {"KEY/a.so": b"code"})
     total.take()
