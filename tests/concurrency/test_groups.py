@@ -1,4 +1,4 @@
-"""Members of a job on two nodes load the same units while others publish, whoever is killed."""
+"""Members of a job on two nodes load the same units while others publish, even if processes are killed."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_group_that_finds_nothing_stays_cold_although_another_pod_saves(
     rank(1)
     report = load()
     assert (report.status, report.group) == (OperationStatus.DOES_NOT_EXIST, "followed")
-    # Whoever waits for a compilation loads what it gives.
+    # A process that waits for a compilation loads what it gives.
     assert load(wait_for_compile_s=30).status is OperationStatus.SUCCESS
     rank(2)
     assert load(wait_for_compile_s=30).status is OperationStatus.SUCCESS

@@ -24,7 +24,7 @@ LOADS, SAVES = (json.loads(block) for block in re.findall(r"```json\n(.*?)```", 
 
 
 class User:
-    """Somebody who owns nothing here."""
+    """A user who owns nothing here."""
 
     def __init__(self) -> None:
         self.name, self.secret = secrets.token_hex(8), secrets.token_hex(16)
