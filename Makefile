@@ -192,7 +192,7 @@ $(VENV)/frameworks-ready: $(PACKAGE)
 	$(VENV)/frameworks/bin/pip --disable-pip-version-check --quiet install --editable '.[test]'
 	@touch $@
 
-# Truss's own server, with the packages that its image has. Its list names a registry, which this machine may not use.
+# Truss's own server, with the packages that its image has. Its list names an index; pip's own settings hold instead.
 $(VENV)/truss-ready: $(PACKAGE)
 	$(PYTHON) -m venv $(VENV)/truss
 	$(VENV)/truss/bin/pip --disable-pip-version-check --quiet install --upgrade pip
