@@ -18,6 +18,7 @@ from b10_transfer import OperationStatus, load, save
 from b10_transfer.stores.directory import DirectoryStore
 from tests.command import command
 from tests.conftest import IsolatedEnv
+from tests.descriptors import opened_below
 from tests.security.pods import COMMANDS, make_victim, photograph, run_all, set_old
 
 FOLDERS = [
@@ -222,7 +223,6 @@ def test_store_keeps_no_descriptor_open(tmp_path: Path) -> None:
     import io
 
     store = DirectoryStore(tmp_path / "store")
-    before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
         store.create("a/b/object", io.BytesIO(b"x"))
         store.open("a/b/missing")
@@ -233,7 +233,7 @@ def test_store_keeps_no_descriptor_open(tmp_path: Path) -> None:
         store.delete("c/d")
         store.now()
         store.remove_abandoned(0)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert opened_below(tmp_path) == []
 
 
 def test_every_command_of_these_tests_works_on_a_sound_store(pod: IsolatedEnv) -> None:

@@ -9,7 +9,6 @@ import os
 import stat
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from b10_transfer.local.placing import Restored
 from b10_transfer.local.presence import missing
 from b10_transfer.local.restore import restore
 from b10_transfer.repository.repository import Repository
+from tests.descriptors import opened_below
 
 if TYPE_CHECKING:
     from tests.conftest import FillTree, Packs, ReadTree
@@ -369,15 +369,6 @@ def test_write_that_hangs_ends_with_the_deadline_and_goes_on_nowhere_else(
     goes_on.set()
     while os.listdir(inductor.parent) or opened_below(inductor.parent):
         time.sleep(0.01)
-
-
-def opened_below(folder: Path) -> list[str]:
-    """What this process has open there."""
-    links = []
-    for descriptor in os.listdir("/proc/self/fd"):
-        with suppress(FileNotFoundError):
-            links.append(os.readlink(f"/proc/self/fd/{descriptor}"))
-    return [link for link in links if link.startswith(str(folder))]
 
 
 def test_nothing_is_placed_behind_the_deadline(repository: Repository, roots: list[CacheRoot], inductor: Path) -> None:

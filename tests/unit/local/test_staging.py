@@ -17,6 +17,7 @@ from b10_transfer.concurrency.deadline import Deadline
 from b10_transfer.errors import LocalCacheError
 from b10_transfer.local import bulk, staging
 from b10_transfer.local.staging import locked, staged_tree, wait_for_restore
+from tests.descriptors import opened_below
 
 
 @pytest.fixture
@@ -95,20 +96,21 @@ def test_link_that_is_planted_in_the_tree_is_not_followed(root: Path, tmp_path: 
 def test_tree_keeps_none_of_its_folders_open(root: Path) -> None:
     paths = [f"{number:03d}/{level}/file" for level in "ab" for number in range(200)]
     with staged_tree(root) as tree:
-        before = len(os.listdir("/proc/self/fd"))
+        before = opened_below(root.parent)
         for path in paths:
             write(tree, path, path.encode())
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert opened_below(root.parent) == before
         assert all((tree.path / path).read_text() == path for path in paths)
 
 
 def test_descriptors_are_released(root: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
     with staged_tree(root) as tree:
         write(tree, "aa/bb/bbbkey.py", b"")
+        assert opened_below(root.parent)
         tree.close()
         tree.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+        assert not opened_below(root.parent)
+    assert not opened_below(root.parent)
 
 
 def test_removing_what_is_not_there_is_no_error(root: Path) -> None:

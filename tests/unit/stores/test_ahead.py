@@ -13,6 +13,7 @@ from b10_transfer.errors import StoreError
 from b10_transfer.stores.base import ObjectReader
 from b10_transfer.stores.worker import ahead
 from b10_transfer.stores.worker.ahead import AheadDirectory
+from tests.descriptors import opened_below
 
 NAMES = [f"v1/packs/{number:02d}" for number in range(40)]
 
@@ -29,10 +30,6 @@ def read(reader: ObjectReader | None) -> bytes:
     assert reader is not None
     with reader:
         return bytes(reader.read_at(0, reader.size_bytes))
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 def test_expected_objects_are_opened_at_the_same_time(store: AheadDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,16 +51,15 @@ def test_object_is_opened_again_and_in_any_order(store: AheadDirectory) -> None:
         assert read(store.open(name)) == name.encode() * 10
 
 
-def test_few_objects_are_open_ahead_and_those_nobody_asks_for_are_closed(store: AheadDirectory) -> None:
-    before = descriptors()
+def test_few_objects_are_open_ahead_and_those_nobody_asks_for_are_closed(store: AheadDirectory, tmp_path: Path) -> None:
     for _ in range(5):
         store.expect(NAMES)
         assert read(store.open(NAMES[0]))
-        assert descriptors() <= before + 20
+        assert len(opened_below(tmp_path)) <= 20
     store.expect([])
     while store._idle_threads < ahead._THREADS:  # they close what they have just opened
         threading.Event().wait(0.01)
-    assert descriptors() <= before
+    assert opened_below(tmp_path) == []
 
 
 def test_missing_object_and_one_that_cannot_be_read_are_the_caller_s_to_handle(
