@@ -6,8 +6,8 @@ import fcntl
 import os
 import stat
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -279,6 +279,27 @@ def test_link_in_place_of_the_lock_is_not_followed(root: Path, tmp_path: Path) -
 def test_waiting_for_a_restore_that_nobody_does_leaves_no_trace(root: Path, tmp_path: Path) -> None:
     wait_for_restore(root, Deadline("load", 60))
     assert os.listdir(tmp_path) == []
+
+
+class Late(Deadline):
+    """Sleeps longer than asked, as on a busy machine."""
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(self.seconds)
+
+
+@contextmanager
+def waited_for(root: Path, patience: Deadline) -> Iterator[None]:
+    wait_for_restore(root, patience)
+    yield
+
+
+@pytest.mark.parametrize("wait", [locked, waited_for])
+def test_sleep_that_ends_late_fails_no_load(
+    root: Path, caplog: pytest.LogCaptureFixture, wait: Callable[[Path, Deadline], AbstractContextManager[None]]
+) -> None:
+    with locked(root, Deadline("load", 60)), wait(root, Late("load", 0.2)):
+        assert "held by another process" in caplog.text
 
 
 def test_restore_in_progress_is_waited_for_a_while_only(root: Path, caplog: pytest.LogCaptureFixture) -> None:
