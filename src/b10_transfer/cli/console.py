@@ -161,13 +161,18 @@ def print_facts(facts: Iterable[tuple[str, str]], title: str = "", indent: str =
         click.echo(title)
     width = max((len(name) for name, _ in facts), default=0)
     for name, value in facts:
-        start = f"{indent}{name.ljust(width)}  "
-        if sys.stdout.isatty():
-            columns = max(shutil.get_terminal_size().columns, len(start) + 20)
-            value = textwrap.fill(value, columns, initial_indent=start, subsequent_indent=" " * len(start))[
-                len(start) :
-            ]
-        click.echo(f"{start}{value}".rstrip())
+        print_hanging(f"{indent}{name.ljust(width)}  ", value)
+
+
+def print_hanging(start: str, text: str, *, bold: bool = False) -> None:
+    """Print a text behind a start. On a terminal, further lines begin below the text. Paths are not broken."""
+    width = len(click.unstyle(start))
+    if sys.stdout.isatty():
+        columns = max(shutil.get_terminal_size().columns - width, 20)
+        lines = textwrap.wrap(text, columns, break_long_words=False, break_on_hyphens=False)
+        text = f"\n{' ' * width}".join(lines)
+    line = f"{start}{text}".rstrip()
+    click.echo(click.style(line, bold=True) if bold else line)
 
 
 def age(seconds: float) -> str:

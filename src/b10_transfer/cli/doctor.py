@@ -11,6 +11,7 @@ from .console import (
     ExitCode,
     deadline_option,
     json_option,
+    print_hanging,
     print_json,
     progress,
     report_errors,
@@ -53,6 +54,6 @@ def command(
 
 def _print(check: Check, width: int) -> None:
     state = click.style(check.state.value.ljust(7), fg=_COLOURS[check.state])
-    click.echo(f"{state}  {check.name.ljust(width)}  {printable(check.seen)}")
+    print_hanging(f"{state}  {check.name.ljust(width)}  ", printable(check.seen))
     if check.advice:
-        click.echo(f"{'':7}  {'':{width}}  -> {printable(check.advice)}")
+        print_hanging(f"{'':7}  {'':{width}}  -> ", printable(check.advice))

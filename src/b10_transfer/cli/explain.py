@@ -18,6 +18,7 @@ from .console import (
     deadline_option,
     json_option,
     print_facts,
+    print_hanging,
     print_json,
     progress,
     report_errors,
@@ -104,7 +105,7 @@ def _print(found: Explanation) -> None:
         _print_line(f"  {found.advice}")
     if found.local_caches:
         names = ", ".join(found.local_caches)
-        _print_line(f"  {names}: already in use, so a load leaves them alone (--merge adds missing units)")
+        _print_line(f"  a load without --merge adds nothing to {names}: there are artifacts already")
     for reason in found.refused_caches:
         _print_line(f"  left out: {reason}")
     _print_line(f"  store {found.store}, namespace {found.namespace}, environment {found.environment_id}")
@@ -155,4 +156,6 @@ def _print_neighbour(found: Explanation, neighbour: Neighbour) -> None:
 
 
 def _print_line(text: str, *, bold: bool = False) -> None:
-    click.secho("\n".join(map(printable, text.split("\n"))), bold=bold)
+    for line in map(printable, text.split("\n")):
+        content = line.lstrip(" ")
+        print_hanging(line.removesuffix(content), content, bold=bold)

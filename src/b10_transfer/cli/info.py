@@ -16,6 +16,7 @@ from .console import (
     deadline_option,
     json_option,
     print_facts,
+    print_hanging,
     print_json,
     progress,
     report_errors,
@@ -73,7 +74,7 @@ def _print(info: PodInfo) -> None:
     if shown:
         print_table(headings, [_row(cache) for cache in shown])
     if empty := [cache.name for cache in info.caches if cache not in shown]:
-        click.echo(f"Neither here nor in the store: {', '.join(empty)}")
+        print_hanging("Neither here nor in the store: ", ", ".join(empty))
     click.echo()
     print_facts([("load", _in_words(info.load)), ("save", _in_words(info.save))], "Would now:")
     if info.additions:

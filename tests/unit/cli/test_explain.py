@@ -152,7 +152,7 @@ def test_cache_that_is_in_use_is_named_because_a_load_leaves_it_alone(
     this_pod.publish()
     isolated_env.fill(isolated_env.triton, {"OTHER/launcher.so": b"x"})
     assert command("explain", "--json").json["local_caches"] == ["triton"]
-    assert "triton: already in use" in command("explain").stdout
+    assert "adds nothing to triton: there are artifacts already" in command("explain").stdout
 
 
 def test_variables_that_enter_vllms_hash_are_warned_of(this_pod: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
