@@ -23,9 +23,9 @@ LONG = "600"
 """Seconds that do not pass during a test."""
 
 
-def wait_until(condition: Callable[[], Any], what: object) -> Any:
+def wait_until(condition: Callable[[], Any], what: object, seconds: float = _PATIENCE_S) -> Any:
     """Wait for a condition and return what it answers."""
-    until = time.monotonic() + _PATIENCE_S
+    until = time.monotonic() + seconds
     while not (answer := condition()):
         assert time.monotonic() < until, f"in vain waited for {what}"
         time.sleep(0.02)
