@@ -36,7 +36,7 @@ _CONFIGURED = ""
 )
 @click.option(
     "--store",
-    metavar="[DIR]",
+    metavar="[STORE]",
     is_flag=False,
     flag_value=_CONFIGURED,
     help="Remove packs of this pod's environment from the store, not local artifacts. [B10_STORE]",

@@ -59,7 +59,7 @@ def store_options(command: Command) -> Command:
         shell_complete=words.namespaces,
         help="Name of the workload. [B10_NAMESPACE, default]",
     )(command)
-    return click.option("--store", metavar="DIR", help="Where packs are stored. [B10_STORE]")(command)
+    return click.option("--store", metavar="STORE", help="Directory or URL of the store. [B10_STORE]")(command)
 
 
 def deadline_option(command: Command) -> Command:

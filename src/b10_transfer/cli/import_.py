@@ -24,7 +24,7 @@ from .console import (
 
 @click.command("import")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--store", metavar="DIR", help="Where packs are stored. [B10_STORE]")
+@click.option("--store", metavar="STORE", help="Directory or URL of the store. [B10_STORE]")
 @click.option("--replace-damaged", is_flag=True, help="Replace packs that are damaged in the store.")
 @deadline_option
 @json_option

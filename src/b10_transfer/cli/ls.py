@@ -31,7 +31,7 @@ from .tables import print_table
 
 
 @click.command("ls")
-@click.option("--store", metavar="DIR", help="Where packs are stored. [B10_STORE]")
+@click.option("--store", metavar="STORE", help="Directory or URL of the store. [B10_STORE]")
 @click.option("--namespace", metavar="NAME", shell_complete=words.namespaces, help="Only this namespace. [all]")
 @click.option("--packs", "by_pack", is_flag=True, help="Print a line for each pack.")
 @deadline_option
@@ -47,9 +47,10 @@ def command(
 ) -> None:
     """List the environments in the store, or with --packs each pack.
 
-    An environment is everything that must be equal for artifacts to be reusable: torch, Triton, Python, the CPU's
-    features, the device. A pod loads only from its own environment, which is marked `this pod`, and from its own
-    namespace. SIZE is the size of the packs; FILES counts the files in them. USED is the last load or save of a pod
+    An environment is everything that must be equal for artifacts to be reusable: torch, Triton, Python, the C library,
+    the CPU's features, the device. A pod loads from its own environment, which is marked `this pod`, in its own
+    namespace. If that has nothing, it loads GPU kernels from environments that differ only in the CPU's features and
+    the C library. SIZE is the size of the packs; FILES counts the files in them. USED is the last load or save of a pod
     that may write; it is recorded once a day.
 
     This reads only the index of each pack. `verify` reads every byte. Exits with 0, also if the store is empty, and

@@ -83,7 +83,8 @@ def main(context: click.Context, metrics_port: int | None, metrics_file: str | N
         b10-compile-cache &
         vllm serve MODEL
 
-    The store is B10_STORE: a directory on a shared volume, or a bucket (default: /cache/model/compile_cache).
+    The store is B10_STORE: a directory on a shared volume, or a bucket. Default: /cache/model/compile_cache; without
+    /cache/model, a directory in the home, which is not shared.
 
     \b
     Exit codes of load, save, ls, info, explain and doctor:

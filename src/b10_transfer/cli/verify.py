@@ -32,7 +32,7 @@ _SOUND = (USABLE, SET_ASIDE, RECALLED, "newer", *LEAVING)
 
 
 @click.command("verify")
-@click.option("--store", metavar="DIR", help="Where packs are stored. [B10_STORE]")
+@click.option("--store", metavar="STORE", help="Directory or URL of the store. [B10_STORE]")
 @click.option("--namespace", metavar="NAME", shell_complete=words.namespaces, help="Only this namespace. [all]")
 @deadline_option
 @json_option
