@@ -78,7 +78,7 @@ class Pod:
 def watch(session: Session, pod: Pod, *, background: bool, operation: str) -> None:
     """Add the rows of the command after one operation."""
     with pod.served(background=background) as pid:
-        pod.wait_for("the server serves")
+        pod.wait_for("the server is ready")
         pod.wait_for(f"{operation}: SUCCESS")
         time.sleep(_SETTLE_S)  # until it has imported everything that it uses
         used, began = cpu_seconds(pid), time.monotonic()

@@ -91,7 +91,7 @@ def test_program_of_any_name_is_found_by_its_url(pod: Pod) -> None:
     supervisor = pod.start([COMMAND], B10_TRANSFER_VLLM_URL=url, B10_QUIET_SECONDS=LONG)
     supervisor.says("load:")
     server = pod.start([sys.executable, str(program), "--port", str(pod.port)])
-    supervisor.says("the server serves")
+    supervisor.says("the server is ready")
     supervisor.says("save: SUCCESS")
     server.send(signal.SIGUSR1)
     pod.waits_for("signal")
@@ -114,7 +114,7 @@ def test_program_that_is_no_known_server_is_saved_when_its_cache_is_quiet(pod: P
     started = pod.start(["sh", "-c", script], alone, FAKE_EXIT="7")
     started.says("save: SUCCESS")
     assert "compiled anew 2" in started.log
-    assert "the server serves" not in started.log
+    assert "the server is ready" not in started.log
     for pid, line in pod.processes().items():
         if line.endswith("other "):
             os.kill(pid, signal.SIGTERM)
@@ -139,7 +139,7 @@ def test_signal_ends_it_with_a_last_save_and_leaves_the_server_alone(pod: Pod, n
     supervisor = pod.start(
         [COMMAND], B10_QUIET_SECONDS=LONG, B10_TRANSFER_VLLM_URL=f"http://127.0.0.1:{pod.port}/v1/models"
     )
-    supervisor.says("the server serves")
+    supervisor.says("the server is ready")
     supervisor.says("save: SUCCESS")
     server.send(signal.SIGUSR1)
     pod.waits_for("signal")
@@ -160,7 +160,7 @@ def test_ctrl_c_in_a_script_ends_the_server_and_leaves_the_last_save_to_be_done(
             os.kill(pid, signal.SIGINT)
     stop_server(pod, signal.SIGINT)
     pod.is_deserted()
-    assert "asked to end" not in started.log
+    assert "a signal ended" not in started.log
     assert pod.stored() == ["KERNEL0", "KERNEL1", "LATE0"]
 
 

@@ -16,7 +16,7 @@ def test_second_server_starts_when_the_first_has_saved_and_compiles_nothing(pod:
         first_run = pod.run(B10_WAIT_FOR_COMPILE_SECONDS=LONG, FAKE_START_S="2")
         wait_until(lambda: list(pod.store.glob("v1/*/*/leases/compile.*")), "the lease to compile")
         second_run = second.run(B10_WAIT_FOR_COMPILE_SECONDS=LONG)
-        second_run.says("the server serves")
+        second_run.says("the server is ready")
         assert (len(second.noted("hit")), len(second.noted("compiled"))) == (2, 0)
         first_run.says("save: SUCCESS")
     finally:
@@ -29,4 +29,4 @@ def test_file_that_a_probe_looks_for_is_made_whatever_comes_of_the_load(pod: Pod
     wait_until(loaded.exists, "the file")
     run.says("load failed")
     other = pod.run(B10_LOADED_FILE="/no/such/folder/loaded")
-    other.says("B10_LOADED_FILE=/no/such/folder/loaded cannot be made")
+    other.says("B10_LOADED_FILE=/no/such/folder/loaded cannot be created")

@@ -22,7 +22,7 @@ def serves_all_the_same(pod: Pod, **variables: str) -> str:
     """A server under ``run`` serves, and ends with its own code; returns what was logged."""
     started = pod.run(FAKE_EXIT="7", **variables)
     pod.waits_for("serves")
-    started.says("the server serves")
+    started.says("the server is ready")
     started.send(signal.SIGTERM)
     assert started.wait() == 7
     assert "Traceback" not in started.log

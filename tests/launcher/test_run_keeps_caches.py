@@ -110,7 +110,7 @@ def test_url_that_is_configured_is_the_one_that_is_asked(pod: Pod) -> None:
     shutil.copy(pod.program, program[1])
     url = f"http://127.0.0.1:{pod.port}/v1/models"
     started = pod.run(program, B10_TRANSFER_VLLM_URL=url, B10_QUIET_SECONDS=LONG)
-    started.says("the server serves")
+    started.says("the server is ready")
     started.says("save: SUCCESS")
     started.send(signal.SIGTERM)
     assert started.wait() == 0

@@ -26,7 +26,7 @@ in_background = pytest.mark.parametrize("case", [case for case in CASES if case.
 @every_case
 def test_what_the_server_has_compiled_is_saved_while_it_serves(cold_start: Starts, case: Case) -> None:
     log = cold_start(case).server.log
-    assert log.index("the server serves") < log.index("save: SUCCESS") < log.index("Shutting down")
+    assert log.index("the server is ready") < log.index("save: SUCCESS") < log.index("Shutting down")
 
 
 @every_case

@@ -123,7 +123,7 @@ def test_server_serves_though_the_store_hangs_and_can_be_stopped_during_the_last
         server.wait_until_it_says("the server has ended with exit code 0")
         assert server.process.poll() is None, "there was no last save"
         assert server.stop() == 0
-        assert lines_with("asked to end during the last save", server.log)
+        assert lines_with("a signal ended the last save", server.log)
         # What is killed in a call to FUSE goes when that is answered.
         below = end(mount.path) / "store"
     assert [path for path in below.rglob("*") if path.is_file()] == []

@@ -224,7 +224,7 @@ def read_instant(override: bool | None = None, environ: Mapping[str, str] | None
 
 
 def read_autosave(override: bool | None = None, environ: Mapping[str, str] | None = None) -> bool:
-    """Read whether a process of its own saves what a program compiles.
+    """Read whether a separate process saves what a program compiles.
 
     Args:
         override: Overrides ``B10_AUTOSAVE``.

@@ -274,7 +274,7 @@ def _live_packs(catalogue: Catalogue, namespace: str, environment_id: str) -> li
     return [info.modified_s for info in repository.look().usable.values()]
 
 
-_NEXT_SAVE = "nothing is to be done: the next save from a pod that has compiled publishes the units again"
+_NEXT_SAVE = "you need to do nothing: the next save of a pod that has compiled publishes the units again"
 _ADVICE: tuple[tuple[type[PackError], str], ...] = (
     (CorruptPackError, _NEXT_SAVE),
     (UntrustedPackError, "let a pod with B10_SIGNING_KEY save, or add its public key to B10_TRUSTED_KEYS"),

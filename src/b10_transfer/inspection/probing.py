@@ -139,7 +139,7 @@ class _Probe:
             return warning(
                 "write",
                 f"the store is read-only for this pod ({error.detail}): it can load but not save",
-                f"nothing is to be done if other pods save; otherwise mount it writable for user {os.geteuid()}",
+                f"do nothing if other pods save; otherwise mount it writable for user {os.geteuid()}",
             )
         return problem("write", str(error), "saves will fail, too: check the volume, its quota and its free space")
 

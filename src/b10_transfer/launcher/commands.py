@@ -84,7 +84,7 @@ def run(
         outputs.begin()
         # A load has a deadline of its own.
         if stopped_by := signals.wait_for(supervisor.loaded, _LONG_S if require_hit else config.start_within_s):
-            logger.info("asked to end before the server was started")
+            logger.info("a signal arrived before the server was started: it is not started")
             return 128 + stopped_by
         if require_hit and (why := supervisor.miss):
             logger.error("%s, and --require-hit is set: %s is not started", why, arguments[0])
@@ -128,7 +128,7 @@ def _accompany(pid: int, signals: Signals, supervisor: Supervisor, config: Launc
         supervisor.end(completed=code == 0 and not signals.asked_to_stop)
         _wait_for_last_save(signals, supervisor, config)
     except Exception:
-        logger.exception("the caches are no longer kept; the server is not affected")
+        logger.exception("nothing more is saved, because of an unexpected error; the server is not affected")
     return wait_for_exit(pid) if code is None else code
 
 
@@ -200,6 +200,6 @@ def _wait_for_last_save(signals: Signals, supervisor: Supervisor, config: Launch
     """Wait for the last save until its deadline, or until a signal arrives."""
     # A little longer than the save's own deadline, so that the save itself reports a timeout.
     if signals.wait_for(supervisor.finished, config.last_save_s + 1):
-        logger.warning("asked to end during the last save: its units are not published")
+        logger.warning("a signal ended the last save: its units are not published")
     elif not supervisor.finished.is_set():
         logger.warning("the last save took longer than B10_LAST_SAVE_SECONDS (%g s): given up", config.last_save_s)

@@ -31,7 +31,7 @@ def why_unused(report: CacheReport, server: Mapping[str, str]) -> str:
             "Start both with the same environment"
         )
     if compiled and (names := per_pod_variables(server or os.environ)):
-        return f"{report.warning}; also in vLLM's key, and set here: {', '.join(names)}"
+        return f"{report.warning}; vLLM's key also holds these variables: {', '.join(names)}"
     return report.warning
 
 
@@ -43,7 +43,7 @@ def why_compiled(caches: Sequence[CacheUse]) -> str:
         "or model path differ from those of the pods that saved"
     )
     names = per_pod_variables(os.environ)
-    return f"{message}; also in vLLM's key, and set here: {', '.join(names)}" if names else message
+    return f"{message}; vLLM's key also holds these variables: {', '.join(names)}" if names else message
 
 
 def with_differences(message: str, load: LoadReport | None) -> str:

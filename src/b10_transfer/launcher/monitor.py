@@ -105,9 +105,9 @@ class Outputs:
 
             self._flush = Exposition(self.monitor, self._port, self._file).flush
         except ImportError as error:
-            logger.error("there are no metrics: %s; install b10-transfer[metrics]", error)
+            logger.error("metrics are off: %s; install b10-transfer[metrics]", error)
         except Exception:
-            logger.exception("there are no metrics")
+            logger.exception("metrics are off, because of an unexpected error")
 
     def end(self, exit_code: int) -> int:
         """Write what is due at the end. Returns the exit code."""

@@ -135,7 +135,7 @@ class Supervisor:
                 self.keep(server)
                 self.last_save(server)
             except Exception:
-                logger.exception("the caches are no longer kept; the server is not affected")
+                logger.exception("nothing more is saved, because of an unexpected error; the server is not affected")
             finally:
                 self._tell_loaded()
                 self.finished.set()
@@ -143,7 +143,7 @@ class Supervisor:
         try:
             threading.Thread(target=work, name="b10-transfer-supervisor", daemon=True).start()
         except RuntimeError as error:  # the system starts no more threads
-            logger.error("the caches are not kept: %s", NoThreadError(error))
+            logger.error("nothing is restored or saved: %s", NoThreadError(error))
             self._tell_loaded()
             self.finished.set()
 
@@ -156,7 +156,7 @@ class Supervisor:
                 with open(self._config.loaded_file, "ab"):
                     pass
             except OSError as error:
-                logger.error("B10_LOADED_FILE=%s cannot be made: %s", self._config.loaded_file, error.strerror)
+                logger.error("B10_LOADED_FILE=%s cannot be created: %s", self._config.loaded_file, error.strerror)
 
     def end(self, *, completed: bool = False) -> None:
         """Request a last save. Call this when the server has ended, or when this program is to end.
@@ -260,7 +260,7 @@ class Supervisor:
                 return
 
     def _when_ready(self, server: Server) -> None:
-        logger.info("the server serves", extra={"event": "server_ready"})
+        logger.info("the server is ready", extra={"event": "server_ready"})
         self._look()
         self._check_compiled(server)
         self._prove(server)

@@ -207,7 +207,7 @@ class Warmer:
             url, poll_s = self.url, self._config.interval_s
             self._wait(lambda: server.has_ended() or serves(url), f"the server does not answer at {url}", poll_s)
             server.raise_if_ended()
-            logger.info("the server serves")
+            logger.info("the server is ready")
             for command in self._exercises:
                 self._exercise(command, server)
             self._wait_until_quiet(roots, server)

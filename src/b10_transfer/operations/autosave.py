@@ -102,7 +102,7 @@ def _start(report: LoadReport, namespace: str | None, store: str | os.PathLike[s
     )
     with suppress(ChildProcessError):  # the program reaps every child itself
         os.waitpid(child, 0)
-    logger.info("a process of its own saves later compilations; it logs to %s", supervision.log)
+    logger.info("a separate process saves later compilations; it logs to %s", supervision.log)
     return ""
 
 

@@ -79,7 +79,7 @@ def load_compile_cache(
             top of the deadline. Default: ``B10_WAIT_FOR_COMPILE_SECONDS``, else 0.
         instant: Whether ``torch.compile`` skips tracing, too, if a replica saved traces (docs/instant.md). This imports
             torch. If an instant start is not possible, the start is a warm one. Default: ``B10_INSTANT``, else false.
-        autosave: Whether a process of its own saves what this program compiles from now on (docs/autosave.md). It ends
+        autosave: Whether a separate process saves what this program compiles from now on (docs/autosave.md). It ends
             with the program. Default: ``B10_AUTOSAVE``, else false.
         group: What the processes of one job have in common, at most 200 characters. They load the same packs, or none
             of them loads any. Default: ``B10_GROUP``, else each process loads the newest packs.
@@ -167,7 +167,7 @@ def load(
             top of the deadline. Default: ``B10_WAIT_FOR_COMPILE_SECONDS``, else 0.
         instant: Whether ``torch.compile`` skips tracing, too, if a replica saved traces (docs/instant.md). This imports
             torch. If an instant start is not possible, the start is a warm one. Default: ``B10_INSTANT``, else false.
-        autosave: Whether a process of its own saves what this program compiles from now on (docs/autosave.md). It ends
+        autosave: Whether a separate process saves what this program compiles from now on (docs/autosave.md). It ends
             with the program. Default: ``B10_AUTOSAVE``, else false.
         group: What the processes of one job have in common, at most 200 characters. They load the same packs, or none
             of them loads any. Default: ``B10_GROUP``, else each process loads the newest packs.

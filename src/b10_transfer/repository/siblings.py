@@ -47,7 +47,7 @@ def read_siblings(catalogue: Catalogue, namespace: str, environment: Environment
         try:
             union = catalogue.repository(namespace, sibling).union(budget=budget)
         except StoreError as error:
-            logger.info("the environment %s is not looked at: %s", sibling, error)
+            logger.info("the sibling environment %s is not used: %s", sibling, error)
             continue
         for pack in union.packs:
             packs.setdefault(pack.id, _without_host_code(pack, union.recalled))
@@ -81,7 +81,7 @@ def _siblings(catalogue: Catalogue, namespace: str, environment: Environment) ->
                 usable = repository.look().usable.values()
                 newest[found] = max((info.modified_s for info in usable), default=0.0)
         except StoreError as error:
-            logger.info("the environment %s is not looked at: %s", found, error)
+            logger.info("the environment %s is not compared: %s", found, error)
     return sorted(newest, key=lambda found: -newest[found])[:_MOST_READ]
 
 
