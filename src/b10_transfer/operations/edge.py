@@ -75,6 +75,8 @@ def _log(operation: str, report: Report) -> None:
             amount += f" at {rate:.{0 if rate >= 10 else 1}f} MB/s"
     partial = getattr(report, "partial", "")
     reason = f"{report.reason}; PARTIAL: {partial}" if partial else report.reason
+    if report.status is OperationStatus.DOES_NOT_EXIST:
+        reason += "; `b10-compile-cache explain` says why"
     message = "%s: %s in %.2f s%s (%s)"
     logger.info(message, operation, report.status.name, report.seconds, amount, reason, extra=extra)
 

@@ -286,6 +286,17 @@ def test_one_line_says_what_happened_how_much_and_how_fast(
     assert "MB/s" in line
 
 
+def test_line_of_a_miss_names_the_command_that_explains_it(
+    saved: IsolatedEnv, pod: Pod, caplog: pytest.LogCaptureFixture
+) -> None:
+    pod("second")
+    with caplog.at_level(logging.INFO, "b10_transfer"):
+        load_compile_cache(namespace="another")
+    (line,) = [record.message for record in caplog.records]
+    assert f"{saved.store}, environment " in line
+    assert "namespace 'another'; `b10-compile-cache explain` says why" in line
+
+
 def test_environment_is_explained_beside_its_packs(saved: IsolatedEnv) -> None:
     (path,) = saved.store.glob("v1/*/*/environment.json")
     explained = json.loads(path.read_text())
