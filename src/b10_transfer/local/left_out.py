@@ -48,7 +48,6 @@ def log_left_out(failed: Mapping[str, CacheError]) -> None:
         causes.setdefault(cause_of(error), []).append(error)
     for cause, [error, *others] in causes.items():
         more = f" (and {len(others)} more cache directories likewise)" if others else ""
-        level, left = logging.WARNING, "what is there is left out"
-        if isinstance(error, ConfigurationError):
-            level, left = logging.ERROR, f"{'these caches are' if others else 'this cache is'} left out"
-        notices.log(logger, level, f"{error}{more}; {left}", cause)
+        level = logging.ERROR if isinstance(error, ConfigurationError) else logging.WARNING
+        left = "these caches are" if others else "this cache is"
+        notices.log(logger, level, f"{error}{more}; {left} left out", cause)

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from ..adapters import CacheRoot, all_adapters, named
 from ..config import Config
-from ..errors import CacheError, ConfigurationError, LocalCacheError, UnreadablePackError
+from ..errors import CacheError, ConfigurationError, LocalCacheError, UnreadablePackError, count
 from ..local import snapshot
 from ..local.ownership import user_to_restore_as
 from ..local.placing import Restored, why_unfit
@@ -175,7 +175,7 @@ def _plan_without_units(local: LocalRoots, union: Union) -> LoadPlan:
     for pack in union.rejected:
         if isinstance(pack.error, UnreadablePackError):
             raise pack.error
-    found = f"{union.ignored} unusable packs" if union.ignored else "nothing"
+    found = count(union.ignored, "unusable pack") if union.ignored else "nothing"
     return LoadPlan(OperationStatus.DOES_NOT_EXIST, f"the store has {found} for this pod", local, union=union)
 
 
