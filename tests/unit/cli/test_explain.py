@@ -106,7 +106,7 @@ def test_damaged_packs_are_named_with_the_reason(this_pod: Publisher) -> None:
     answer = command("explain")
     assert answer.exit_code == 3
     assert "MISS: every pack for this pod is unusable (1)" in answer.stdout
-    assert "the next save from a pod that has compiled" in answer.stdout
+    assert "the next save of a pod that has compiled" in answer.stdout
     assert f"ignored: pack {pack.name.removesuffix('.tar.zst')}: " in answer.stdout
 
 
