@@ -155,7 +155,7 @@ def _is_sound(pack: StoredPack) -> bool:
 def _packs(found: StoredEnvironment) -> str:
     leaving = sum(pack.state in LEAVING for pack in found.packs)
     unusable = sum(pack.state not in (USABLE, *LEAVING) for pack in found.packs)
-    notes = [f"{number} {what}" for number, what in ((unusable, "unusable"), (leaving, "leaving")) if number]
+    notes = [f"{number} {what}" for number, what in ((unusable, "unusable"), (leaving, "to be deleted")) if number]
     return f"{len(found.packs)} ({', '.join(notes)})" if notes else str(len(found.packs))
 
 

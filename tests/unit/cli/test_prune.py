@@ -95,7 +95,7 @@ def test_pruned_pack_is_restored_within_the_period_of_grace(pod: Publisher) -> N
     [old] = publish(pod, 40)
     command("prune", "--older-than", "30d", "--yes")
     assert re.search(r"pruned \d+ s ago by \S+@\S+: it is 40.0 days old", command("ls", "--packs").stdout)
-    assert "1 leaving" in command("ls").stdout
+    assert "1 to be deleted" in command("ls").stdout
     assert command("reinstate", *ids(old)).exit_code == 0
     assert load().units == 1
 
