@@ -31,7 +31,7 @@ def program(folder: Path, name: str, script: str) -> None:
 
 def test_each_block_does_as_the_page_says(pod: Pod) -> None:
     found = blocks()
-    names = ["b10-compile-cache warm", "curl", "kubectl apply", "kubectl exec deploy/llama"]
+    names = ["b10-compile-cache warm", "curl", "kubectl delete job llama-warm", "kubectl exec deploy/llama-canary"]
     assert list(found) == [*names, "b10-compile-cache run", "b10-compile-cache prune"]
     scripts = re.findall(r"```sh\n(.*?)```", _PAGE.read_text(), re.DOTALL)
     canary = next(script for script in scripts if "--on-compile" in script)
@@ -41,7 +41,7 @@ def test_each_block_does_as_the_page_says(pod: Pod) -> None:
     program(bin_folder, "vllm", f"exec '{sys.executable}' '{pod.program}' \"$@\"")
     program(bin_folder, "kubectl", _KUBECTL)
     # As curl does it; the stand-in server has no completions.
-    get = "import sys, urllib.request as r; r.urlopen(sys.argv[-1])"
+    get = 'import sys, urllib.request as r; r.urlopen(sys.argv[-1].replace("completions", "models"))'
     program(bin_folder, "curl", f"exec '{sys.executable}' -c '{get}' \"$@\"")
     program(pod.home, "requests.sh", found["curl"])
     path = f"{bin_folder}:{Path(COMMAND).parent}:{pod.variables['PATH']}"
@@ -57,11 +57,11 @@ def test_each_block_does_as_the_page_says(pod: Pod) -> None:
         return started.wait()
 
     assert run(replica) == 3
-    assert run(found["kubectl exec deploy/llama"]) == 3
+    assert run(found["kubectl exec deploy/llama-canary"]) == 3
     assert run(found["b10-compile-cache warm"]) == 0
     assert pod.stored() == ["KERNEL0", "KERNEL1"]
-    assert run(found["kubectl apply"]) == 0
-    assert run(found["kubectl exec deploy/llama"]) == 0
+    assert run(found["kubectl delete job llama-warm"]) == 0
+    assert run(found["kubectl exec deploy/llama-canary"]) == 0
     pod.empty_cache()
     assert run(replica, end=True) == 0
     pod.empty_cache()
