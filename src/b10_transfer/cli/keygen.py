@@ -18,12 +18,12 @@ from .console import ExitCode
 def command(context: click.Context, name: str) -> None:
     """Make a key pair for signed packs.
 
-    PATH is the private key, for the pods that save. PATH.pub is the public key, for all others.
+    PATH is the private key, for the pods that save. PATH.pub is the public key, for all pods.
 
     \b
         b10-compile-cache keygen builder.key
         on pods that save       B10_SIGNING_KEY=/keys/builder.key
-        on pods that load       B10_TRUSTED_KEYS=/keys/builder.key.pub
+        on all pods             B10_TRUSTED_KEYS=/keys/builder.key.pub
 
     Loads then ignore packs that no trusted key signed. To change keys, trust both for a while. Anyone who has the
     private key can run code in every pod that trusts it: keep it with your secrets.
