@@ -47,7 +47,8 @@ def log_left_out(failed: Mapping[str, CacheError]) -> None:
     for error in failed.values():
         causes.setdefault(cause_of(error), []).append(error)
     for cause, [error, *others] in causes.items():
-        more = f" (and {len(others)} more cache directories likewise)" if others else ""
+        directories = "directory" if len(others) == 1 else "directories"
+        more = f" (and {len(others)} more cache {directories} likewise)" if others else ""
         level = logging.ERROR if isinstance(error, ConfigurationError) else logging.WARNING
         left = "these caches are" if others else "this cache is"
         notices.log(logger, level, f"{error}{more}; {left} left out", cause)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from b10_transfer import OperationStatus, load, save
+from b10_transfer import LocalCacheError, OperationStatus, load, save
+from b10_transfer.local.left_out import log_left_out
 
 if TYPE_CHECKING:
     from tests.conftest import IsolatedEnv
@@ -102,3 +103,18 @@ def test_each_cause_is_a_line_of_its_own(
     left_out = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
     assert len(left_out) == 2
     assert "more cache directories likewise" in next(line for line in left_out if "every user" in line)
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (1, "; this cache is"),
+        (2, " (and 1 more cache directory likewise); these caches are"),
+        (3, " 2 more cache directories"),
+    ],
+)
+def test_line_counts_the_caches_of_one_cause(caplog: pytest.LogCaptureFixture, number: int, said: str) -> None:
+    cause = f"every user can write to a folder above {number}"
+    log_left_out({str(cache): LocalCacheError("use", f"/{cache}", cause) for cache in range(number)})
+    [line] = caplog.messages
+    assert said in line
