@@ -14,6 +14,8 @@ _GPU_MACHINES = (190, 224)
 """Machines of an ELF file: NVIDIA CUDA and AMD GPU."""
 _NO_BITS = 8
 """Type of a section that takes no room in the file."""
+_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_KEEP_ACCESS_TIME = getattr(os, "O_NOATIME", 0)
 _LOADED = 1
 """Type of a segment that is mapped into memory."""
 
@@ -25,7 +27,7 @@ def is_whole_library(path: Path) -> bool:
     a section or a loaded segment that ends behind the end of the file.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = _opened(path)
     except FileNotFoundError:  # the next reader notices
         return True
     except OSError:
@@ -36,6 +38,14 @@ def is_whole_library(path: Path) -> bool:
         return False
     finally:
         os.close(descriptor)
+
+
+def _opened(path: Path) -> int:
+    """Open a file and leave its access time as it is: that shows whether a compiler has read it."""
+    try:
+        return os.open(path, _OPEN | _KEEP_ACCESS_TIME)
+    except PermissionError:  # only the owner of a file may ask for that
+        return os.open(path, _OPEN)
 
 
 def _is_whole(descriptor: int, size: int) -> bool:

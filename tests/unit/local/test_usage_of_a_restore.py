@@ -81,6 +81,21 @@ def test_looking_whether_a_unit_is_there_does_not_use_it(restored: Path) -> None
     assert counts() == {"triton": (2, 0, 0)}
 
 
+def test_looking_whether_a_library_is_whole_does_not_use_it(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"ab/cabkey.cpp": b"source", "ab/cabkey.so": b"library" * 20, "ab/cabother.py": b"code"}
+    isolated_env.fill(isolated_env.inductor, files)
+    assert save().units == 2
+    root = isolated_env.home / ".cache" / "second"
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(root))
+    assert load().units == 2
+    assert save().status is OperationStatus.SKIPPED
+    assert counts() == {"inductor": (2, 0, 0)}
+    (root / "ab" / "cabkey.so").read_bytes()
+    assert counts() == {"inductor": (2, 1, 0)}
+
+
 def test_units_that_were_written_since_are_compiled_anew(restored: Path, isolated_env: IsolatedEnv) -> None:
     compile_kernel(restored, "C")
     compile_graph(isolated_env.inductor, "fkey")
