@@ -128,6 +128,8 @@ class RangeReader(ObjectReader):
         self._parts: dict[int, Task[memoryview]] = {}
         self._ahead = 2
         self._next = 0
+        self._origin: int | None = None
+        """Where the first read began. Parts are counted from there, so that nothing before it is fetched."""
 
     def read_at(self, offset: int, length: int) -> bytes:
         return b"".join(self.views_at(offset, length))
@@ -138,17 +140,20 @@ class RangeReader(ObjectReader):
         if offset >= self._tail_start:
             start = offset - self._tail_start
             return [self._tail[start : start + length]]
+        if self._origin is None:
+            self._origin = offset
         # Twice as far ahead each time that a range begins where the last one ended.
         self._ahead = min(2 * self._ahead, PARTS_AHEAD) if offset == self._next else 1
         end = self._next = offset + length
-        first, last = offset // _PART_BYTES, (min(end, self._tail_start) - 1) // _PART_BYTES
+        first = (offset - self._origin) // _PART_BYTES
+        last = (min(end, self._tail_start) - 1 - self._origin) // _PART_BYTES
         for number in range(first, last + self._ahead):
             self._start(number)
         for number in [number for number in self._parts if number < first]:
             self._parts.pop(number).cancel()
         views = []
         for number in range(first, last + 1):
-            start = number * _PART_BYTES
+            start = self._part_start(number)
             views.append(self._parts[number].result()[max(offset - start, 0) : end - start])
         if end > self._tail_start:
             views.append(self._tail[: end - self._tail_start])
@@ -161,7 +166,9 @@ class RangeReader(ObjectReader):
 
     def _start(self, number: int) -> None:
         """Fetch a part, unless that has begun; the last one ends where the tail begins."""
-        start = number * _PART_BYTES
-        end = min(start + _PART_BYTES, self._tail_start)
+        start, end = self._part_start(number), min(self._part_start(number + 1), self._tail_start)
         if number not in self._parts and start < end:
             self._parts[number] = self._in_background(lambda: self._fetch(start, end))
+
+    def _part_start(self, number: int) -> int:
+        return max(0, (self._origin or 0) + number * _PART_BYTES)
