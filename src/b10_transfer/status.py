@@ -57,6 +57,13 @@ class LoadReport(Report):
     """Ids of the packs whose units were restored, oldest first."""
     restored: tuple[str, ...] = field(default=(), repr=False)
     """Names of the restored units: the name of the cache, ``/``, and the path of the unit in the cache."""
+    rest: tuple[str, ...] = field(default=(), repr=False)
+    """Names of the units that earlier warm starts did not use, and that this load has therefore not restored yet
+    (``B10_RESTORE_REST``)."""
+    rest_files: int = 0
+    """Number of files in these units."""
+    rest_bytes: int = 0
+    """Size of these files, uncompressed, in bytes."""
     rejected_packs: tuple[str, ...] = ()
     """Why packs were ignored: a line for each of up to three packs; of more, one line with counts and examples."""
     ignored_packs: int = 0

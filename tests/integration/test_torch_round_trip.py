@@ -85,3 +85,22 @@ def test_two_shapes_that_two_pods_compiled_are_both_there_for_the_next(pod: Pod)
     assert third["results"] == second["results"]
     assert third["results"][:1] == first["results"]
     assert third["saved"] == "SKIPPED"
+
+
+def test_start_that_restores_only_what_starts_use_compiles_nothing(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest never comes here, so a start that needed it would compile."""
+    monkeypatch.setenv("B10_RESTORE_REST", "never")
+    cold = pod("first", "pointwise,transformer,convolutional", "8")
+    assert cold["saved"] == "SUCCESS"
+    assert_warm(pod("second", "pointwise", "8"), 1)  # restores everything, and records what it used
+    third = pod("third", "pointwise", "8")
+    assert_warm(third, 1)
+    assert "others stay in the store" in third["reasons"][0]
+    assert third["results"] == cold["results"][:1]
+    # Another model needs some of the rest: it is compiled once, and later starts restore it.
+    fourth = pod("fourth", "transformer", "8")
+    assert fourth["results"] == cold["results"][1:2]
+    assert (fourth["built_libraries"] > 0, fourth["saved"]) == (True, "SKIPPED")
+    fifth = pod("fifth", "pointwise,transformer", "8")
+    assert_warm(fifth, 2)
+    assert fifth["results"] == cold["results"][:2]

@@ -134,6 +134,18 @@ class Adapter(ABC):
         """
         return True
 
+    def may_follow(self, unit: Unit, files: Collection[str]) -> bool:
+        """Whether a load may restore a unit after it has returned, if earlier starts did not use it.
+
+        True only if the compiler looks for the unit when it needs it, and makes it if it is not there: for the results
+        of candidates that were compiled, measured and never used again.
+
+        Args:
+            unit: A unit.
+            files: Its files, relative to the root.
+        """
+        return False
+
     def results_of(self, path: str) -> Results | None:
         """The format of a file that collects results, and is a unit of its own; None for any other file."""
         return None

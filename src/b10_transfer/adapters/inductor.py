@@ -146,6 +146,11 @@ class InductorAdapter(Adapter):
         is_tuning = bool(files) and all(file.endswith(".best_config") for file in files)
         return is_tuning or unit.path.startswith("dynamo/code_state_")
 
+    def may_follow(self, unit: Unit, files: Collection[str]) -> bool:
+        """Kernels and generated code may; graphs, traces and results of tuning are needed at once."""
+        is_code = unit.kind is UnitKind.STEM and unit.path[2:3] == "/"
+        return unit.path.startswith(f"{_KERNELS}/") or (is_code and not any(map(_is_tuned, files)))
+
     def depends_on_host(self, unit: Unit, files: Collection[str]) -> bool:
         """Triton's kernels do not, nor tuning: Inductor takes a stored result only for a kernel that it makes here."""
         if unit.path.startswith(f"{_KERNELS}/"):
@@ -174,6 +179,10 @@ class InductorAdapter(Adapter):
 
     def to_local(self, root: Path, path: str, data: bytes) -> bytes:
         return self._triton.to_local(root, path, data)
+
+
+def _is_tuned(file: str) -> bool:
+    return file.endswith(".best_config")
 
 
 def default_inductor_dir() -> Path:

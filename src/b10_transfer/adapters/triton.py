@@ -100,6 +100,9 @@ class TritonAdapter(Adapter):
     def depends_on_host(self, unit: Unit, files: Collection[str]) -> bool:
         return any(file.endswith(".so") for file in files)
 
+    def may_follow(self, unit: Unit, files: Collection[str]) -> bool:
+        return True
+
     def is_rewritten(self, path: str) -> bool:
         return path.endswith(".json") and path.rpartition("/")[2].startswith(_GROUP)
 

@@ -123,6 +123,8 @@ def _print(found: Explanation) -> None:
 
 def _notes(found: Explanation) -> Iterator[str]:
     """Everything else that matters, a paragraph each."""
+    if found.group:
+        yield f"group: it {found.group}"
     others = [name for name in found.elsewhere if not found.advice.startswith(f"set B10_NAMESPACE={name},")]
     if others:
         yield f"other namespaces with artifacts for this pod: {', '.join(others)} (B10_NAMESPACE)"

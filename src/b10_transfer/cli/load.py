@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from ..operations.public import exit_warning, load
+from ..operations.rest import wait_for_rest
 from .console import ExitCode, deadline_option, json_option, print_json, progress, set_up_logging, store_options
 
 
@@ -44,6 +45,7 @@ def command(
             autosave=False,
             observe=observe,
         )
+    wait_for_rest()  # this process ends now
     exit_warning.forget()
     if as_json:
         print_json(report)

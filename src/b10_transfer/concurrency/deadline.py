@@ -75,6 +75,11 @@ class Deadline:
         """Make every later :meth:`check` fail, because no caller waits for this operation any more."""
         self._cancelled.set()
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether :meth:`cancel` was called."""
+        return self._cancelled.is_set()
+
     def error(self) -> DeadlineExceededError:
         """The error of an operation that did not end in time.
 

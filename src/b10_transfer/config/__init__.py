@@ -97,6 +97,9 @@ class Config:
     shared_roots: bool
     group: str
     """What the processes that must load the same packs have in common; empty if there is no group."""
+    restore_rest: str
+    """When units are restored that warm starts did not use: ``before`` the load returns, ``after`` that, or ``never``.
+    In a group it is ``before``: processes that differ would wait for each other."""
     siblings: bool
     """Whether a load that finds nothing else restores GPU code of pods with another CPU."""
     caches: CacheSelection
@@ -135,6 +138,7 @@ class Config:
         """
         env = EnvReader(os.environ if environ is None else environ)
         store_dir, parents_may_be_made = store_location.locate(env, store)
+        group_name = _group(env, group)
         return cls(
             store=store_dir,
             store_parents_may_be_made=parents_may_be_made,
@@ -158,7 +162,8 @@ class Config:
             trusted_keys=env.protecting_text("B10_TRUSTED_KEYS"),
             read_only=env.flag("B10_READ_ONLY", default=False, protects=True),
             shared_roots=env.flag("B10_SHARED_ROOTS", default=False),
-            group=_group(env, group),
+            group=group_name,
+            restore_rest="before" if group_name else _restore_rest(env),
             siblings=env.flag("B10_SIBLINGS", default=True),
             locks=env.flag("B10_LOCKS", default=True),
             caches=CacheSelection.parse("B10_CACHES", env.text("B10_CACHES") or "all"),
@@ -190,6 +195,13 @@ def _group(env: EnvReader, override: str | None) -> str:
         name = "B10_GROUP" if override is None else "group"
         raise ConfigurationError(name, group[:_MOST_GROUP], f"it must be at most {_MOST_GROUP} printable characters")
     return group
+
+
+def _restore_rest(env: EnvReader) -> str:
+    text = env.text("B10_RESTORE_REST") or "before"
+    if text not in ("after", "before", "never"):
+        raise ConfigurationError("B10_RESTORE_REST", text, "it must be after, before or never")
+    return text
 
 
 def read_wait(override: float | None = None, environ: Mapping[str, str] | None = None) -> float:

@@ -63,6 +63,14 @@ VARIABLES: tuple[Variable, ...] = (
         "none of them loads any ([guarantees.md](guarantees.md#groups)). A restarted job needs another value.",
     ),
     Variable(
+        "B10_RESTORE_REST",
+        "`before`",
+        "`before`, `after` or `never`",
+        "When a load restores the units that earlier warm starts did not use: before it returns, after that in a "
+        "thread with low priority, or never ([guarantees.md](guarantees.md#units-that-starts-use)). In a group "
+        "everything is restored before.",
+    ),
+    Variable(
         "B10_SIBLINGS",
         "`1`",
         "`0` or `1`",

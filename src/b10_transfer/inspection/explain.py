@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from ..concurrency.deadline import Deadline
 from ..config import Config
@@ -18,8 +18,10 @@ from ..errors import (
     UntrustedPackError,
 )
 from ..operations.key_facts import differences
+from ..operations.rest import split_by_use
 from ..pack import PackUnit
 from ..repository.catalogue import Amount, Catalogue, collect_errors
+from ..repository.group import packs_of_group
 from ..repository.ignored import MOST_LINES, reasons
 from ..repository.listing import Listed
 from ..repository.repository import ReadRepository
@@ -71,6 +73,10 @@ class Explanation:
     units: int
     files: int
     bytes: int
+    rest: int
+    """How many of the units starts did not use, so that a load restores them after the others, or never."""
+    group: str
+    """What the group of this process has recorded (``B10_GROUP``); empty without a group."""
     commands: tuple[str, ...]
     """Command lines of the servers that saved the packs for this pod, at most five, the latest last."""
     key_differences: tuple[str, ...]
@@ -154,8 +160,21 @@ def _explain(config: Config, pod: Pod, deadline: Deadline) -> Explanation:
         repository = catalogue.repository(config.namespace, pod.environment.id)
         facts = store.facts()
         stored = forecast.read_stored(store, config, pod.environment, deadline)
+        group, members = "", None
+        if config.group:
+            group, members = packs_of_group(store, repository.group_folder, config.group)
         found = _search(catalogue, repository, stored.union, pod.caches, pod.environment, exists=facts.exists)
+        if members is not None:
+            found = replace(found, usable=_of_packs(found.usable, stored.union, members))
+        rest: Sequence[str] = ()
+        if config.restore_rest != "before":
+            _first, rest = split_by_use(repository, stored.union, [unit.name for unit in found.usable])
     verdict, advice = _verdict(found)
+    if rest:
+        others = "follow" if config.restore_rest == "after" else "stay in the store"
+        verdict = f"{verdict}: {len(found.usable) - len(rest):,} that starts use; {len(rest):,} others {others}"
+    if group and not found.usable and stored.union.units:
+        verdict, advice = f"the group {config.group} {group}", "a job with another B10_GROUP loads the newest packs"
     expected = pod.forecast(stored)
     partial = expected.partial or forecast.of_load_to_empty_caches(pod.caches, stored).partial
     if found.usable and expected.status is OperationStatus.ERROR:
@@ -178,6 +197,8 @@ def _explain(config: Config, pod: Pod, deadline: Deadline) -> Explanation:
         units=amount.units,
         files=amount.files,
         bytes=amount.bytes,
+        rest=len(rest),
+        group=group,
         commands=found.union.commands,
         key_differences=tuple(map(str, differences(found.union, [unit.name for unit in found.usable], pod.key_facts))),
         rejected_packs=reasons(found.union),
@@ -193,6 +214,12 @@ def _explain(config: Config, pod: Pod, deadline: Deadline) -> Explanation:
         refused_caches=pod.refused_caches,
         per_pod_variables=pod.per_pod_variables,
     )
+
+
+def _of_packs(units: Iterable[PackUnit], union: Union, packs: Collection[str]) -> tuple[PackUnit, ...]:
+    """Those of some units that a load of these packs alone restores."""
+    held = replace(union, packs=tuple(pack for pack in union.packs if pack.id in packs)).units
+    return tuple(held[unit.name][1] for unit in units if unit.name in held)
 
 
 def _search(

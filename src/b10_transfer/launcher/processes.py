@@ -236,9 +236,3 @@ def why_not_started(program: str, error: OSError) -> tuple[int, str]:
     if is_missing or error.errno == errno.ENOENT:
         return 127, os.strerror(errno.ENOENT)
     return 126, error.strerror or str(error)
-
-
-def lower_priority() -> None:
-    """Lower the priority of the calling thread and of the threads that it starts (Linux)."""
-    with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)

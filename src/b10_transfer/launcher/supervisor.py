@@ -15,6 +15,7 @@ from typing import Protocol
 
 from ..adapters import CacheRoot, cache_roots
 from ..concurrency.deadline import Deadline
+from ..concurrency.priority import lower_priority
 from ..config import Config
 from ..config.launcher import LauncherConfig
 from ..errors import CacheError, NoThreadError
@@ -25,11 +26,12 @@ from ..local.usage import Usage
 from ..notices import notices
 from ..operations import public as operations
 from ..operations.autosave import digest_of, digest_of_restored
+from ..operations.rest import wait_for_rest
+from ..operations.starts import record_start
 from ..status import LoadReport, OperationStatus
 from .explanation import why_compiled, why_nothing_was_saved, why_unused, with_differences
 from .fingerprint import Fingerprint, fingerprint_of
 from .monitor import Monitor
-from .processes import lower_priority
 
 logger = logging.getLogger(__name__)
 
@@ -74,20 +76,19 @@ class Supervisor:
     ) -> None:
         """
         Args:
-            monitor: Receives the results. Default: a new one.
             config: The settings.
             namespace: Overrides ``B10_NAMESPACE``.
             store: Overrides ``B10_STORE``.
             waits_for_compile: Whether a load that misses may wait for another replica, or let others wait for this one.
             on_compile: Called once if the server compiles, while it lives, although everything was restored.
+            monitor: Receives the results. Default: a new one.
         """
-        self._config = config
+        self._config, self._namespace, self._store = config, namespace, store
         self._wait_s = None if waits_for_compile else 0.0
         self._on_compile = on_compile
         self._monitor = monitor or Monitor()
-        self._namespace = namespace
-        self._store = store
         self._roots: list[CacheRoot] = []
+        self._settings: Config | None = None
         self._usage: Usage | None = None
         self._report: LoadReport | None = None
         """The result of the load; None before it has ended."""
@@ -98,12 +99,12 @@ class Supervisor:
         """Whether a save of this server published anything."""
         self._saved: Fingerprint | None = None
         """What the caches held when the store last held all of it; None if that is not known."""
+        self._restored = ""
         self._seen: Fingerprint = frozenset()
         self._checked: Fingerprint = frozenset()
         """What the caches held when compilations were last looked for."""
         self._changed_at = 0.0
-        self._retry_at = 0.0
-        self._retry_s = _RETRY_S
+        self._retry_at, self._retry_s = 0.0, _RETRY_S
         self.has_compiled = False
         """Whether ``on_compile`` was given, and the server has compiled although everything was restored."""
         self.loaded = threading.Event()
@@ -188,6 +189,8 @@ class Supervisor:
             autosave=False,
             wait_for_compile_s=self._wait_s,
         )
+        if self._on_compile is not None:
+            wait_for_rest()
         ended_ns = time.time_ns()
         self._report = report
         self._monitor.loaded(report)
@@ -203,19 +206,17 @@ class Supervisor:
     def _find_caches(self) -> Config | None:
         """Find this pod's caches; None if the settings are wrong."""
         try:
-            config = Config.from_environment(namespace=self._namespace, store=self._store)
+            self._settings = config = Config.from_environment(namespace=self._namespace, store=self._store)
             self._roots = cache_roots(config)
+            return config
         except CacheError as error:  # a load has logged it
             logger.debug("the caches cannot be looked at: %s", error)
             return None
-        return config
 
     def _look_first(self, restored: str) -> None:
         """Look at the caches. If they hold only the restored units, a save would find nothing new."""
+        self._restored = restored
         self._look()
-        # Names and numbers of files are compared, because a compiler may already have added files.
-        if restored == digest_of((name for name, *_ in self._seen), sum(files for _name, files, *_ in self._seen)):
-            self._saved = self._seen
 
     def keep(self, server: Server) -> None:
         """Save new units while the server runs: when it serves, and then whenever its caches have been quiet."""
@@ -286,11 +287,13 @@ class Supervisor:
         except CacheError as error:
             logger.debug("%s", error)
             return
-        self._failed = look.failed
-        found = fingerprint_of(look)
+        self._failed, found = look.failed, fingerprint_of(look)
         if found != self._seen:
             self._seen = found
             self._changed_at = time.monotonic()
+            # With the number of files, because a compiler may already have added some.
+            if self._restored == digest_of((name for name, *_ in found), sum(files for _, files, *_ in found)):
+                self._saved = found
 
     def _check_compiled(self, server: Server) -> None:
         """Call ``on_compile`` at the first unit that was compiled although everything was restored."""
@@ -341,5 +344,7 @@ class Supervisor:
             return
         self._proved = True
         self._monitor.used(report)
+        if self._settings is not None:
+            record_start(self._usage, self._settings)
         if report.warning:
             logger.warning("%s", with_differences(why_unused(report, server.environment()), self._report))

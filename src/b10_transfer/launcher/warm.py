@@ -25,6 +25,7 @@ from ..local.aside import moved_aside, put_back_left
 from ..local.supervision import Supervision
 from ..local.usage import CacheUse, Usage
 from ..operations import public as operations
+from ..operations.rest import wait_for_rest
 from ..status import LoadReport, OperationStatus
 from .explanation import why_compiled, with_differences
 from .fingerprint import fingerprint_of
@@ -192,6 +193,7 @@ class Warmer:
         )
         if report.status is OperationStatus.ERROR:
             raise _FailedError("the load failed")
+        wait_for_rest()
         return report
 
     def _serve(self, roots: Sequence[CacheRoot]) -> None:

@@ -33,6 +33,8 @@ LOCKS_SHARE = 0.5
 """The largest part of an operation's time that it waits for locks. Then it continues without: locks only save work."""
 _STAGING = ".b10-staging-"
 _LOCK = ".b10-lock"
+REST_LOCK = ".b10-rest-lock"
+"""Held by the process that restores to a root what starts did not use. No load waits for it."""
 _POLL_S = 0.02
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -148,7 +150,7 @@ def remove_leftovers(root: Path, *, may_be_shared: bool = False) -> None:
 
 
 @contextmanager
-def locked(root: Path, patience: Deadline, *, may_be_shared: bool = False) -> Iterator[None]:
+def locked(root: Path, patience: Deadline, *, may_be_shared: bool = False, name: str = _LOCK) -> Iterator[None]:
     """Hold a root's lock, which makes other ranks of the pod wait for the restore in progress instead of repeating it.
 
     The kernel releases it when its holder dies. It only saves work: if it is not acquired within
@@ -160,7 +162,7 @@ def locked(root: Path, patience: Deadline, *, may_be_shared: bool = False) -> It
             inside, beside = _places(root)
             folder, prefix = inside if _cannot_be_beside(root) else beside
             make_folders(folder)
-            descriptor = _open_lock(folder / (prefix + _LOCK), os.O_CREAT, user)
+            descriptor = _open_lock(folder / (prefix + name), os.O_CREAT, user)
     except (OSError, LocalCacheError) as error:
         logger.debug("there is no lock for %s: %s", root, error)
         yield

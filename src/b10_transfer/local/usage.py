@@ -107,8 +107,35 @@ class Usage:
         self._roots = roots
         self._load = load
         self._restored = frozenset(load.restored)
+        self.rest = frozenset(load.rest)
+        """Names of the units that the load left for later."""
         self._began_ns = began_ns
         self._ended_ns = ended_ns
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether the load restored units that were published for this pod's own environment."""
+        return bool(self._load.restored) and not self._load.siblings
+
+    def used_units(self) -> set[str]:
+        """Names of units of the store that this start needed: those that were read, and those that came too late.
+
+        Units whose file system records no reads are not among them. Raises LocalCacheError or DeadlineExceededError.
+        """
+        found = snapshot.take(self._roots, Deadline("looking at the caches", _DEADLINE_S))
+        return {
+            unit.name
+            for unit in found.units
+            if unit.root.adapter.is_reported and self._was_needed(unit, _statuses(unit))
+        }
+
+    def _was_needed(self, unit: LocalUnit, statuses: Sequence[os.stat_result]) -> bool:
+        was_read = any(status.st_atime_ns != status.st_mtime_ns for status in statuses)
+        if unit.name in self._restored:
+            return was_read
+        if any(status.st_mtime_ns >= self._began_ns for status in statuses):
+            return unit.name in self.rest  # compiled before it was restored
+        return was_read and any(status.st_ctime_ns > self._began_ns for status in statuses)
 
     def report(self, since_ns: int | None = None) -> CacheReport:
         """Report the use of each cache.

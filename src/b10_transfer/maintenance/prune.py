@@ -238,6 +238,7 @@ def _remove_empty(store: Store, repository: Repository, config: Config) -> None:
     if listed.packs:
         return
     description = repository.description_info()
-    left = [*listed.marks, *listed.records.values(), *([description] if description is not None else [])]
+    records = [*listed.records.values(), *listed.starts.values()]
+    left = [*listed.marks, *records, *([description] if description is not None else [])]
     if left and store.now() - max(info.modified_s for info in left) >= config.grace_s:
         repository.remove(listed, description=description is not None)

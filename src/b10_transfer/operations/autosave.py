@@ -107,8 +107,10 @@ def _start(report: LoadReport, namespace: str | None, store: str | os.PathLike[s
 
 
 def digest_of_restored(report: LoadReport) -> str:
-    """The digest of what a load has restored; empty if the store lacks it in this pod's environment."""
-    return "" if report.siblings else digest_of(report.restored, report.files)
+    """The digest of what a load restores, also later; empty if the store lacks it in this pod's environment."""
+    if report.siblings:
+        return ""
+    return digest_of((*report.restored, *report.rest), report.files + report.rest_files)
 
 
 def digest_of(units: Iterable[str], files: int) -> str:

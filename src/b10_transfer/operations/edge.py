@@ -103,6 +103,8 @@ def facts_of(report: Report) -> dict[str, object]:
             "already_present": report.already_present,
             "partial": report.partial,
             "group": report.group,
+            "rest_units": len(report.rest),
+            "rest_bytes": report.rest_bytes,
         }
     if isinstance(report, SaveReport):
         facts |= {"packs": list(report.packs), "left_for_next_save": report.left_for_next_save}

@@ -32,6 +32,7 @@ from ..status import LoadReport, OperationStatus
 from ..stores.opening import check_shared, opened
 from .key_facts import differences, facts_of, warn_of_threads
 from .load_plan import LoadPlan, holding, partial_restore, plan, plan_with, survey
+from .rest import Rest, split_by_use, with_rest
 from .siblings import of_siblings, read_siblings
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def load(
     from_siblings: bool = False,
     renews_group: bool = False,
     deliver: Callable[[LoadReport], None] | None = None,
+    leave: Callable[[Rest], None] | None = None,
 ) -> LoadReport:
     """Restore what the store holds for this environment.
 
@@ -59,6 +61,8 @@ def load(
         renews_group: Whether packs may have been published since the group recorded that there are none.
         deliver: Receives the report if the load goes on, with units that no start needs at once. Default: such units
             are restored like others.
+        leave: Receives the units that no start uses, for their restore after this load. Called before the report is
+            delivered. Default: such units are restored like others.
 
     Raises:
         CacheError: Nothing was restored.
@@ -97,7 +101,7 @@ def load(
         try:
             planned = planned_without(local.failed, lambda: plan(local, read_union))
             if planned.status is OperationStatus.SUCCESS:
-                report = _restore(repository, planned, config, deadline, patience, report, deliver, group)
+                report = _restore(repository, planned, config, deadline, patience, report, deliver, group, leave)
             else:
                 report = _report_of(planned, report)
             if from_siblings and planned.union is not None:
@@ -153,6 +157,7 @@ def _restore(
     report: LoadReport,
     deliver: Callable[[LoadReport], None] | None,
     group: Group | None,
+    leave: Callable[[Rest], None] | None,
 ) -> LoadReport:
     union = planned.union
     assert union is not None  # there is something to restore
@@ -186,14 +191,32 @@ def _restore(
         differing = differences(union, planned.names, facts_of(planned.roots, repository.environment, config.reader))
         warn_of_threads(differing)
         report = replace(report, key_differences=tuple(map(str, differing)))
+        planned, rest = _without_rest(repository, planned, config, leave)
+        if not planned.names:
+            skipped = replace(planned, status=OperationStatus.SKIPPED, reason="all that starts use is in place")
+            return with_rest(_report_of(skipped, report), union, rest, config.restore_rest)
         now, later = split(planned.names, planned.roots) if deliver is not None else (planned.names, ())
         restored = put_in_place(now, agree)
         report = _report_of_restored(restored, planned, config, report)
+        report = with_rest(report, union, rest, config.restore_rest)
         if deliver is not None and later:
             with compilers_wait(later, planned.roots):
                 deliver(_with_group(report, group))
                 put_in_place(later)
         return report
+
+
+def _without_rest(
+    repository: Repository, planned: LoadPlan, config: Config, leave: Callable[[Rest], None] | None
+) -> tuple[LoadPlan, Sequence[str]]:
+    """A plan without the units that no start uses, and these, which are left for later or in the store."""
+    union = planned.union
+    if leave is None or config.restore_rest == "before" or union is None or not union.starts:
+        return planned, ()
+    names, rest = split_by_use(repository, union, planned.names)
+    if rest and config.restore_rest == "after":
+        leave(Rest(config, repository.environment, union, rest, holding(rest, planned.roots)))
+    return replace(planned, names=names), rest
 
 
 def _damaged_since(union: Union, restored: Restored) -> list[Rejected]:

@@ -22,7 +22,7 @@ from ..config import Config
 from ..environment.imported_torch import compile_counters
 from ..local.usage import CacheReport, CacheUse, Usage
 from ..status import LoadReport, OperationStatus, SaveReport
-from . import compile_once
+from . import compile_once, rest
 from . import load as loading
 from .autosave import start_if_requested
 from .edge import Observer, finish
@@ -194,6 +194,7 @@ def load(
 
     waiter = compile_once.Waiter(session)
     settings: list[Config] = []
+    left: list[rest.Rest] = []
 
     def operate(
         deadline: Deadline, deliver: Callable[[LoadReport], None], *, from_siblings: bool = False
@@ -217,6 +218,7 @@ def load(
             deliver(report)
 
         early = None if from_siblings else deliver_early
+        left.clear()
         report = loading.load(
             config,
             deadline,
@@ -224,6 +226,7 @@ def load(
             from_siblings=from_siblings,
             renews_group=not is_first,
             deliver=early,
+            leave=None if from_siblings else left.append,
         )
         remember(report)
         return report
@@ -241,6 +244,8 @@ def load(
         report = load_from_siblings(report, partial(operate, from_siblings=True), deadline_s, tried_s)
     report = replace(report, instant=prepare_if_requested(instant, report, read_config, deadline_s, tried_s))
     report = replace(report, autosave=start_if_requested(autosave, report, namespace, store))
+    if report.rest and left:
+        rest.start(left[0], deadline_s)
     return finish("load", report, started)
 
 
@@ -276,21 +281,28 @@ def save(
         nothing new: the unit is in the store
     """
     with no_fork:
-        from . import save as saving  # a load does not pay for the import
+        from . import save as saving  # a load does not pay for the imports
+        from . import starts
 
     published: list[str] = []
     began_ns = [time.time_ns()]
     """The last of them is after the traces were written: this save publishes those, too."""
 
-    def operate(deadline: Deadline, _deliver: object) -> SaveReport:
+    def operate(deadline: Deadline, deliver: Callable[[SaveReport], None]) -> SaveReport:
         config = Config.from_environment(namespace=namespace, store=store)
+        last = session.last_load
+        usage = last() if last is not None and config.restore_rest != "before" else None
         try:
             deadline.check("writing traces")
             instant_start.flush()
             began_ns.append(time.time_ns())
-            return saving.save(config, deadline, published.append)
+            report = saving.save(config, deadline, published.append, () if usage is None else usage.rest)
         finally:
             compile_once.release(config, deadline, session)
+        if usage is not None:
+            deliver(report)
+            starts.record_start(usage, config)
+        return report
 
     started = time.perf_counter()
     report = attempt_operation("save", deadline_s, operate, SaveReport, observe)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
@@ -43,13 +43,19 @@ _MOST_MARKS = 100
 """The most damaged packs that one save marks: each costs a request. Later saves mark the others."""
 
 
-def save(config: Config, deadline: Deadline, on_published: Callable[[str], None] = lambda _pack_id: None) -> SaveReport:
+def save(
+    config: Config,
+    deadline: Deadline,
+    on_published: Callable[[str], None] = lambda _pack_id: None,
+    restored_later: Collection[str] = (),
+) -> SaveReport:
     """Publish what the store lacks. Raises CacheError.
 
     Args:
         config: The settings.
         deadline: When to give up.
         on_published: Given the id of each pack once it is published, whatever happens to the save later.
+        restored_later: Names of units that this pod may have compiled although they are sound in the store.
     """
     if config.read_only:
         return SaveReport(
@@ -82,7 +88,7 @@ def save(config: Config, deadline: Deadline, on_published: Callable[[str], None]
         repository = Repository(
             store, config.namespace, environment, limits, deadline, trusted_keys(config), signing_key(config)
         )
-        saver = _Saver(config, deadline, store, repository, partial(plan, config, roots, found), report)
+        saver = _Saver(config, deadline, store, repository, partial(plan, config, roots, found), report, restored_later)
         try:
             report = saver.save(found.units, on_published)
         except ReadOnlyStoreError as error:
@@ -119,6 +125,7 @@ class _Saver:
         repository: Repository,
         plan: Callable[[Callable[[], Stored]], SavePlan],
         report: SaveReport,
+        restored_later: Collection[str] = (),
     ) -> None:
         self._config = config
         self._deadline = deadline
@@ -126,6 +133,7 @@ class _Saver:
         self._repository = repository
         self._plan = plan
         self._report = report
+        self._restored_later = restored_later
         self._union = Union((), ())
         """The union at the last reading of the store."""
         self.has_published = False
@@ -174,7 +182,7 @@ class _Saver:
 
         This takes at most half of the time that is left. Later saves check the other packs.
         """
-        doubtful = union.suspect | _compiled_anew(union, local)
+        doubtful = union.suspect | _compiled_anew(union, local, self._restored_later)
         repository = self._repository.with_deadline(Deadline("checking packs", self._deadline.remaining_s / 2))
         for pack in [pack for pack in union.packs if pack.id in doubtful]:
             try:
@@ -269,14 +277,14 @@ def published_as(packs: Sequence[str]) -> str:
     return f"published as pack {packs[0]}" if len(packs) == 1 else f"published as {len(packs)} packs: {few(packs)}"
 
 
-def _compiled_anew(union: Union, local: Iterable[LocalUnit]) -> set[str]:
+def _compiled_anew(union: Union, local: Iterable[LocalUnit], expected: Collection[str]) -> set[str]:
     """Ids of the packs whose units this pod compiled although they were there: the load may have found damage.
 
     Only a reason to look: a pod that loaded nothing, or whose clock is wrong, makes a save read a sound pack.
     """
     found = set()
     for unit in local:
-        stored = union.units.get(unit.name)
+        stored = union.units.get(unit.name) if unit.name not in expected else None
         if stored and snapshot.compiled_since(unit, stored[1], published_ms(stored[0].id) / 1000):
             found.add(stored[0].id)
     return found

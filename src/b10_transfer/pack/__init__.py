@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .index import Index
 from .limits import Amount, Budget, Limits
-from .reader import PackReader, Piece, Slice
+from .reader import PackReader, Piece, Slice, packed_bytes_of
 from .units import PACK_ID, Frame, Member, PackUnit
 from .writer import FRAME_RAW_BYTES, Content, PackWriter, SourceFile
 
@@ -24,4 +24,5 @@ __all__ = [
     "Piece",
     "Slice",
     "SourceFile",
+    "packed_bytes_of",
 ]

@@ -197,6 +197,13 @@ class PackReader:
             raise CorruptPackError(self.name, f"the frame at byte {extent[0]} cannot be unpacked ({error})") from error
 
 
+def packed_bytes_of(index: Index, members: Iterable[Member]) -> int:
+    """The bytes that a reader of some members fetches: all frames that hold any of their content."""
+    starts = list(accumulate((frame.raw_bytes for frame in index.frames), initial=0))
+    wanted = sorted(members, key=attrgetter("offset", "size"))
+    return sum(index.frames[number].packed_bytes for number in _frames_holding(wanted, starts))
+
+
 def _slice(member: Member, start: int, end: int) -> Slice:
     """The part of a file in a frame from ``start`` to ``end``. An empty file may lie anywhere."""
     if not member.size:

@@ -192,6 +192,10 @@ class PackWriter:
         what = f"an archive of at least {in_mb(packed_bytes)}"
         raise SaveTooLargeError(f"unit {self._adding}", what, in_mb(limit), "MAX_CACHE_SIZE_MB")
 
+    def end_frame(self) -> None:
+        """Begin a new frame with the next unit, so that a reader of that unit fetches nothing of those before."""
+        self._flush()
+
     def finish(self, namespace: str, environment: Environment) -> Index:
         """Write what is left, the index and the footer; returns the index."""
         self._append(tar.END)

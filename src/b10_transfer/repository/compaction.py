@@ -20,7 +20,7 @@ from ..pack.spool import building_errors, spool
 from ..stores import leases
 from ..stores.base import ObjectInfo, Store
 from ..stores.opening import opened
-from .merging import chosen, merge, mergeable
+from .merging import chosen, merge, mergeable, scattered
 from .repository import Repository
 from .signing import OwnPacks, signing_key
 from .union import Pack, Union
@@ -125,16 +125,21 @@ def sweep(repository: Repository, found: Sequence[Due]) -> list[Due]:
 
 
 def _merge(repository: Repository, union: Union, config: Config, deadline: Deadline) -> None:
-    """Merge packs into one, if there are more than there should be."""
-    packs = mergeable(union, repository.limits)
-    if not 0 < config.max_packs < len(packs):
+    """Merge packs into one, if there are more than there should be, or if starts need units from all over them."""
+    if config.max_packs == 0:
+        return
+    packs, first = mergeable(union, repository.limits), repository.starts(union).days.keys()
+    fewest = 2
+    if len(packs) <= config.max_packs:
+        packs, fewest = scattered(union, packs, first), 1
+    if not packs:
         return
     deadline.check(f"merging packs in {config.store}")
     packs = [pack for pack in chosen(packs, repository.limits) if repository.is_whole(pack)]
     with spool(config.work_dir) as out, building_errors(config.work_dir):
-        while len(packs) > 1:
+        while len(packs) >= fewest:
             try:
-                index = merge(repository, packs, out, deadline)
+                index = merge(repository, packs, out, deadline, first)
             except PackError as error:  # it stays alone
                 logger.debug("%s; it is not merged", error)
                 packs = [pack for pack in packs if pack.id != error.pack]

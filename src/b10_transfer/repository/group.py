@@ -22,9 +22,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
-from ..errors import CacheError, ReadOnlyStoreError, StoreError
+from ..errors import CacheError, ReadOnlyStoreError, StoreError, count
 from ..pack import PACK_ID
-from ..stores.base import ObjectInfo, Store, read_small
+from ..stores.base import MOST_LISTED, ObjectInfo, ReadStore, Store, read_small
 from .ignored import state_of
 from .layout import last
 from .repository import Repository
@@ -77,8 +77,7 @@ class Group:
         self._name = name
         self._read_only = read_only
         self._renews = renews
-        digest = hashlib.sha256(b"b10-transfer group 1\n" + name.encode("utf-8", "surrogateescape")).hexdigest()
-        self._prefix = f"{repository.group_folder}/{digest[:32]}."
+        self._prefix = _prefix_of(repository.group_folder, name)
         self._record = ""
         """Name of the record that this process follows; empty if there is none."""
         self.state = ""
@@ -157,17 +156,8 @@ class Group:
         data = read_small(self._store, name, _MOST_BYTES)
         if data is None:
             raise StoreError("read", name, "it was deleted")
-        with suppress(ValueError, TypeError, KeyError, RecursionError):
-            found = json.loads(data)
-            packs, units = found["packs"], found["units"]
-            if (
-                isinstance(packs, list)
-                and len(packs) <= self._repository.limits.load_packs
-                and all(isinstance(one, str) and PACK_ID.fullmatch(one) for one in packs)
-                and isinstance(units, str)
-                and _DIGEST.fullmatch(units)
-            ):
-                return _Record(tuple(packs), units)
+        if (record := _decoded(data, self._repository.limits.load_packs)) is not None:
+            return record
         logger.error("%s is no record of a group. The group starts cold until it expires", name)
         return _NONE
 
@@ -229,6 +219,52 @@ class Group:
         except StoreError as error:
             logger.error("the other processes of the group %s do not know that it starts cold: %s", self._name, error)
         return ColdGroupError(f"the group {self._name} starts cold: {why}")
+
+
+def packs_of_group(store: ReadStore, folder: str, name: str) -> tuple[str, frozenset[str] | None]:
+    """What a group has recorded, without any change: a text for people, and the packs; None if any would be loaded.
+
+    Args:
+        store: The store.
+        folder: The folder of the records of groups.
+        name: What the members of the group have in common.
+
+    Raises:
+        StoreError: The store could not be read.
+    """
+    prefix = _prefix_of(folder, name)
+    names = {info.name: info for info in store.list(folder) if _is_ours(info) and info.name.startswith(prefix)}
+    newest = max((one for one in names if not one.endswith(_COLD)), default="")
+    age_s = abs(time.time() - names[newest].modified_s) if newest else EXPIRES_S
+    if age_s >= EXPIRES_S:
+        return "has no record: its next load records the packs that it finds", None
+    if newest + _COLD in names:
+        return "starts cold: one of its processes could not load its packs", frozenset()
+    record = _decoded(read_small(store, newest, _MOST_BYTES) or b"", MOST_LISTED)
+    if record is None or not record.packs:
+        return "has recorded that there is nothing to load", frozenset()
+    return f"loads the {count(len(record.packs), 'pack')} that it recorded {age_s:.0f} s ago", frozenset(record.packs)
+
+
+def _prefix_of(folder: str, name: str) -> str:
+    digest = hashlib.sha256(b"b10-transfer group 1\n" + name.encode("utf-8", "surrogateescape")).hexdigest()
+    return f"{folder}/{digest[:32]}."
+
+
+def _decoded(data: bytes, most_packs: int) -> _Record | None:
+    """The record in an object; None if this package has not written it."""
+    with suppress(ValueError, TypeError, KeyError, RecursionError):
+        found = json.loads(data)
+        packs, units = found["packs"], found["units"]
+        if (
+            isinstance(packs, list)
+            and len(packs) <= most_packs
+            and all(isinstance(one, str) and PACK_ID.fullmatch(one) for one in packs)
+            and isinstance(units, str)
+            and _DIGEST.fullmatch(units)
+        ):
+            return _Record(tuple(packs), units)
+    return None
 
 
 def _without_superseded(union: Union) -> Union:

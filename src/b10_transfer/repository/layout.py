@@ -11,6 +11,7 @@
     v1/<namespace>/<environment>/recalled/<id>               an operator recalled the pack
     v1/<namespace>/<environment>/recalled/<id>.<key>.<…>     the same, signed
     v1/<namespace>/<environment>/used/<day>                  a load used the packs on this day, for example 20261130
+    v1/<namespace>/<environment>/used/<day>.starts.<n>       units that warm starts used until this day
     v1/<namespace>/<environment>/leases/<name>.00000001
     v1/<namespace>/<environment>/groups/<digest>.00000001        the packs that a group of processes loads
     v1/<namespace>/<environment>/groups/<digest>.00000001.cold   one of them could not load these packs
@@ -41,6 +42,9 @@ SUSPECT = ".suspect"
 _PACK_NAME = re.compile(rf"(?P<id>{PACK_ID.pattern})\.tar\.zst", re.ASCII)
 _RECALL_NAME = re.compile(rf"(?P<id>{PACK_ID.pattern})(?:\.(?P<signature>[0-9a-f]{{16}}\.[0-9a-f]{{128}}))?", re.ASCII)
 _DAY = re.compile(r"[0-9]{8}", re.ASCII)
+_STARTS = re.compile(r"(?P<day>[0-9]{8})\.starts\.[0-3]", re.ASCII)
+STARTS_A_DAY = 4
+"""The most records of starts that an environment gets in a day."""
 _ENVIRONMENT_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
@@ -80,6 +84,10 @@ class Place:
 
     def used(self, day: str) -> str:
         return f"{self.records}/{day}"
+
+    def starts(self, day: str, number: int) -> str:
+        """The name of a record of what starts used; ``number`` is less than :data:`STARTS_A_DAY`."""
+        return f"{self.records}/{day}.starts.{number}"
 
     def pack(self, pack_id: str) -> str:
         return f"{self.folder}/{PACKS}/{pack_id}.tar.zst"
@@ -144,6 +152,21 @@ def marks_by_id(listed: Iterable[ObjectInfo], ending: str = "") -> dict[str, Obj
 def records_by_day(listed: Iterable[ObjectInfo]) -> dict[str, ObjectInfo]:
     """The records in a listing of ``used``, by day."""
     return {last(info.name): info for info in listed if _DAY.fullmatch(last(info.name))}
+
+
+def starts_by_name(listed: Iterable[ObjectInfo]) -> dict[str, ObjectInfo]:
+    """The records of what starts used in a listing of ``used``, by the last component of their names."""
+    return {last(info.name): info for info in listed if _STARTS.fullmatch(last(info.name))}
+
+
+def day_of_record(name: str) -> str:
+    """The day of a record of use, by the last component of its name."""
+    return name[:8]
+
+
+def number_of_record(name: str) -> int:
+    """The number within its day of a record of what starts used, by the last component of its name."""
+    return int(name[-1])
 
 
 def recalls_by_id(listed: Iterable[ObjectInfo]) -> dict[str, tuple[Recall, ...]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from ..stores.base import ObjectInfo
-from .layout import PRUNED, SUSPECT, Recall, marks_by_id, packs_by_id, recalls_by_id, records_by_day
+from .layout import PRUNED, SUSPECT, Recall, marks_by_id, packs_by_id, recalls_by_id, records_by_day, starts_by_name
 
 T = TypeVar("T")
 
@@ -30,6 +30,8 @@ class Listed:
     """The marks of packs in which a load or ``verify`` found damage. They count until a save has checked them."""
     records: Mapping[str, ObjectInfo] = field(default_factory=dict)
     """The records of use by day; empty if they were not listed."""
+    starts: Mapping[str, ObjectInfo] = field(default_factory=dict)
+    """The records of what starts used, by the last component of their names; empty if they were not listed."""
 
     @classmethod
     def of(
@@ -47,6 +49,7 @@ class Listed:
             recalls_by_id(recalled),
             marks_by_id(quarantine, SUSPECT),
             records_by_day(used),
+            starts_by_name(used),
         )
 
     def only(self, pack_ids: Collection[str]) -> Listed:
@@ -63,6 +66,7 @@ class Listed:
             kept(self.recalls),
             kept(self.suspected),
             {} if others else self.records,
+            {} if others else self.starts,
         )
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from io import BytesIO
 from itertools import pairwise
@@ -10,12 +10,27 @@ from typing import BinaryIO
 
 from ..concurrency.deadline import Deadline
 from ..errors import CorruptPackError
-from ..pack import FRAME_RAW_BYTES, Amount, Index, Limits, Member, PackUnit, PackWriter, Piece, SourceFile
+from ..pack import (
+    FRAME_RAW_BYTES,
+    Amount,
+    Index,
+    Limits,
+    Member,
+    PackUnit,
+    PackWriter,
+    Piece,
+    SourceFile,
+    packed_bytes_of,
+)
 from ..pack.limits import BLOCK_BYTES
 from .repository import ReadRepository
 from .results import are_spread, collected_results
 from .union import Pack, Union
 
+_FEW_BYTES = 1024 * 1024
+"""A pack with less is fetched whole."""
+_MOST_UNNEEDED = 0.25
+"""Of a pack, the share that a load may fetch in vain before the pack is written anew."""
 _MOST_BYTES = 128 * 1024 * 1024
 """Packed, of what is merged at once: some seconds of work, and few enough bytes that a lost race wastes little."""
 
@@ -75,18 +90,40 @@ def _fits(packed_bytes: int, amount: Amount, limits: Limits) -> bool:
     return packed_bytes <= min(_MOST_BYTES, limits.packed_bytes // 2) and amount.excess(limits, frames) is None
 
 
-def merge(repository: ReadRepository, packs: Sequence[Pack], out: BinaryIO, deadline: Deadline) -> Index:
+def scattered(union: Union, packs: Iterable[Pack], first: Collection[str]) -> list[Pack]:
+    """Those packs of which a load fetches many bytes that it does not need for the units of ``first``."""
+    return [pack for pack in packs if _is_scattered(pack, [u for u in pack.index.units if u.name in first], union)]
+
+
+def _is_scattered(pack: Pack, first: Sequence[PackUnit], union: Union) -> bool:
+    wanted = [unit for unit in first if union.units.get(unit.name, (None,))[0] is pack]
+    frames = pack.index.frames
+    packed, raw = sum(frame.packed_bytes for frame in frames), sum(frame.raw_bytes for frame in frames)
+    if packed < _FEW_BYTES or not wanted:
+        return False
+    fetched = packed_bytes_of(pack.index, [member for unit in wanted for member in unit.members])
+    return fetched - packed * sum(unit.size for unit in wanted) / raw > _MOST_UNNEEDED * packed
+
+
+def merge(
+    repository: ReadRepository, packs: Sequence[Pack], out: BinaryIO, deadline: Deadline, first: Collection[str] = ()
+) -> Index:
     """Write one pack that holds what these hold together, every unit with its origin.
 
-    Every byte is checked on the way. Raises PackError if one of them cannot be used, StoreError, OSError of ``out``.
+    The units of ``first`` get frames of their own, so that a load may fetch these alone. Every byte is checked on the
+    way. Raises PackError if one of them cannot be used, StoreError, OSError of ``out``.
     """
     union = Union(tuple(packs), ())
     latest = union.units
     spread = (name for name in latest if are_spread(union, name))
     results = {name: data for name in spread if (data := collected_results(repository, union, name)) is not None}
     with PackWriter(out, repository.limits, deadline) as writer:
-        for pack in packs:
-            _add(repository, pack, [unit for held, unit in latest.values() if held.id == pack.id], results, writer)
+        # Those of ``first`` last, right before the index: a reader of a bucket reads ahead of what it needs.
+        for is_first in (False, True):
+            for pack in packs:
+                units = [unit for held, unit in latest.values() if held is pack and (unit.name in first) is is_first]
+                _add(repository, pack, units, results, writer)
+            writer.end_frame()
         index = writer.finish(repository.namespace, repository.environment)
     written = {unit.name: _content(unit) for unit in index.units}
     for pack, unit in latest.values():
@@ -99,6 +136,8 @@ def _add(
     repository: ReadRepository, pack: Pack, units: list[PackUnit], results: Mapping[str, bytes], writer: PackWriter
 ) -> None:
     """Append some units of a pack, in the order in which they lie in it: each frame is unpacked once."""
+    if not units:
+        return
     members = [sorted(unit.members, key=_position) for unit in units]
     with repository.opened(pack) as reader:
         read = [m for of_unit, unit in zip(members, units, strict=True) if unit.name not in results for m in of_unit]

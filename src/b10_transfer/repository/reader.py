@@ -27,6 +27,7 @@ from .layout import Place, Recall, packs_by_id
 from .listing import Listed
 from .marks import MOST_READ, Mark, read_mark
 from .order import named
+from .starts import NONE, Starts, latest_of, read_starts
 from .union import Pack, Rejected, Union
 
 if TYPE_CHECKING:
@@ -100,7 +101,16 @@ class ReadRepository:
             latest_recall=listed.latest_recall,
             aside=listed.aside,
             recorded_days=frozenset(listed.records),
+            starts=latest_of(listed.starts),
         )
+
+    def starts(self, union: Union) -> Starts:
+        """What warm starts used; nothing if there is no record, or if it cannot be read."""
+        try:
+            return read_starts(self._store, union.starts)
+        except StoreError as error:
+            logger.debug("the record of what starts use is not read: %s", error)
+            return NONE
 
     def each(self) -> Iterator[Pack | Rejected]:
         """Every pack, oldest first and one at a time, every byte of it checked; a whole load's limits do not apply."""
@@ -158,6 +168,11 @@ class ReadRepository:
             )
             notices.log(logger, logging.WARNING, message)
         return approved
+
+    @property
+    def group_folder(self) -> str:
+        """The folder of the records of groups (:mod:`.group`)."""
+        return self._place.groups
 
     def name_of(self, pack_id: str) -> str:
         """The name of a pack's object."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
 from ..concurrency.deadline import Deadline
@@ -26,6 +26,7 @@ from .listing import Listed
 from .marks import content_of, operator
 from .order import id_behind, new_id
 from .reader import Content, ReadRepository
+from .starts import record_start
 from .union import Rejected, Union
 from .use import record_use
 
@@ -60,11 +61,6 @@ class Repository(ReadRepository):
     def lease_folder(self) -> str:
         """The folder of the leases of this environment."""
         return self._place.leases
-
-    @property
-    def group_folder(self) -> str:
-        """The folder of the records of groups (:mod:`.group`)."""
-        return self._place.groups
 
     def publish(self, pack: BinaryIO, behind: str | None = None) -> str:
         """Make a finished pack part of the union, as its latest, or right behind another one; returns its id.
@@ -148,7 +144,7 @@ class Repository(ReadRepository):
         what was not deleted yet is still there.
         """
         # Marks after packs: without its mark a damaged pack would count again.
-        for info in (*listed.packs.values(), *listed.marks, *listed.records.values()):
+        for info in (*listed.packs.values(), *listed.marks, *listed.records.values(), *listed.starts.values()):
             self._deadline.check(f"deleting packs from {self._store.location}")
             self._writable.delete(info.name)
         if description:
@@ -158,6 +154,10 @@ class Repository(ReadRepository):
         """Record that packs of this and other environments are used today, unless the union has a record of today."""
         for environment_id in sorted(environment_ids):
             record_use(self._writable, Place(self.namespace, environment_id), union.recorded_days)
+
+    def record_start(self, used: Collection[str]) -> bool:
+        """Record the units that a warm start used; whether a record was created. Raises StoreError."""
+        return record_start(self._writable, self._place, self.look(with_use=True).starts, used)
 
     def forget_use(self, listed: Listed) -> None:
         """Delete all records of use but the latest."""

@@ -83,6 +83,8 @@ class Union:
     """Number of packs that were recalled, pruned and set aside."""
     recorded_days: frozenset[str] = frozenset()
     """Days for which the store has a record of use."""
+    starts: str = ""
+    """Name of the object with the latest record of what warm starts used; empty if there is none."""
 
     @property
     def commands(self) -> tuple[str, ...]:

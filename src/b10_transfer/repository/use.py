@@ -25,9 +25,9 @@ _MOST_DELETED = 10
 """So many earlier records are deleted together with the creation of one."""
 
 
-def today() -> str:
-    """The day in UTC, by this pod's clock, as the name of a record."""
-    return strftime("%Y%m%d", gmtime(time.time()))
+def today(ahead_s: float = 0.0) -> str:
+    """The day in UTC, by this pod's clock, as the name of a record; that in ``ahead_s`` seconds."""
+    return strftime("%Y%m%d", gmtime(time.time() + ahead_s))
 
 
 def record_use(store: Store, place: Place, known: Collection[str]) -> None:

@@ -1,6 +1,7 @@
 """Load, compile a small model, run it, save: one pod's life. Prints what happened as one line of JSON.
 
-Usage: ``compile_model.py MODEL SIZE...``; each size is one call of the model with an input of that size.
+Usage: ``compile_model.py MODELS SIZE...``; each size is one call of each model with an input of that size. The names
+of several models are separated by commas.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ def libraries() -> set[Path]:
 def main() -> None:
     loaded = load()
     restored = libraries()
-    results = run(sys.argv[1], [int(size) for size in sys.argv[2:]])
+    sizes = [int(size) for size in sys.argv[2:]]
+    results = [result for kind in sys.argv[1].split(",") for result in run(kind, sizes)]
     saved = save()
     counters = torch._dynamo.utils.counters
     names = ("fxgraph_cache_hit", "fxgraph_cache_miss")

@@ -18,7 +18,7 @@ from b10_transfer.concurrency.deadline import Deadline
 from b10_transfer.config import Config
 from b10_transfer.environment import detect
 from b10_transfer.errors import CorruptPackError, StoreError
-from b10_transfer.pack import Limits
+from b10_transfer.pack import Limits, packed_bytes_of
 from b10_transfer.repository import compaction
 from b10_transfer.repository.compaction import due, is_due, own_repository, sweep, tidy
 from b10_transfer.repository.repository import Repository
@@ -472,3 +472,64 @@ def test_pack_with_a_group_file_that_nobody_can_restore_is_set_aside_by_the_next
     assert load().status is OperationStatus.DOES_NOT_EXIST
     isolated_env.fill(isolated_env.triton, {"KEY/launcher.so": b"x"})
     assert save().quarantined_packs == (bad.name.partition(".")[0],)
+
+
+def bytes_for(store: Store, names: set[str]) -> tuple[int, int]:
+    """The bytes of frames that a load fetches for some units, and those of all frames."""
+    union = store.repository.union()
+    needed = total = 0
+    for pack in union.packs:
+        if pack.id not in union.superseded:
+            members = [m for name in names if union.units[name][0] is pack for m in union.units[name][1].members]
+            needed += packed_bytes_of(pack.index, members)
+            total += sum(frame.packed_bytes for frame in pack.index.frames)
+    return needed, total
+
+
+def test_units_that_starts_use_get_frames_of_their_own(store: Store) -> None:
+    used = {f"triton/K{number}" for number in range(0, 80, 10)}
+    for part in range(2):
+        units = {
+            f"triton/K{number}/": {"launcher.so": secrets.token_hex(50_000).encode()}
+            for number in range(40 * part, 40 * part + 40)
+        }
+        store.repository.publish(io.BytesIO(store.packs.write(units)))
+    before = store.read()
+    needed, total = bytes_for(store, used)
+    assert needed > 0.9 * total
+    store.tidy()
+    assert len(store.ids()) == 2  # nothing is known of starts
+    assert store.repository.record_start(used)
+    store.tidy()
+    needed, total = bytes_for(store, used)
+    assert needed < 0.15 * total
+    assert store.read() == before
+    ids = store.ids()
+    store.tidy()
+    assert store.ids() == ids
+    store.now_s += GRACE_S
+    store.tidy()
+    assert store.ids() == [store.merged().id]
+    assert store.read() == before
+
+
+@pytest.mark.parametrize(("used", "max_packs"), [(36, MOST), (1, 0)])
+def test_packs_stay_as_they_are_if_starts_use_most_of_them_or_merging_is_off(
+    store: Store, used: int, max_packs: int
+) -> None:
+    units = {f"triton/K{number}/": {"launcher.so": secrets.token_hex(50_000).encode()} for number in range(40)}
+    store.repository.publish(io.BytesIO(store.packs.write(units)))
+    assert store.repository.record_start({f"triton/K{number}" for number in range(used)})
+    store.config = replace(store.config, max_packs=max_packs)
+    store.tidy()
+    assert len(store.ids()) == 1
+
+
+def test_false_record_changes_nothing_of_what_a_merge_holds(store: Store) -> None:
+    for number in range(MOST + 1):
+        store.publish(f"{number}", f"K{number}")
+    before = store.read()
+    store.repository.record_start({"triton/K1", "triton/none", "../../etc/passwd"})
+    store.tidy()
+    assert store.read() == before
+    assert store.merged()
