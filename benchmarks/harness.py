@@ -164,8 +164,8 @@ class Session:
 
         Returns:
             ``seconds`` of the call, ``first`` with the import of the function, ``objects`` in the process before it,
-            ``process`` and ``cpu`` seconds of the whole process, ``peak`` in MB, ``packed`` in bytes and ``costly``,
-            the number of imported costly modules.
+            ``process`` and ``cpu`` seconds of the whole process, ``peak`` and ``read`` in MB, ``packed`` in bytes and
+            ``costly``, the number of imported costly modules.
         """
         variables |= {"TORCHINDUCTOR_CACHE_DIR": str(root)} | ({"TMPDIR": str(tmp)} if tmp else {})
         environ = self.environment(program, store, **variables)
@@ -182,6 +182,7 @@ class Session:
             "cpu": finished.cpu_seconds,
             "peak": answer["peak_bytes"] / 1e6,
             "packed": answer["packed_bytes"],
+            "read": answer["read_bytes"] / 1e6,
             "costly": len(answer["costly_modules"]),
         }
 

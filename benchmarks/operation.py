@@ -31,9 +31,11 @@ def main(operation: str, *options: str) -> None:
     if "--wait" in options:
         print("ready", flush=True)
         sys.stdin.readline()
+    before = _read_bytes()
     started = time.perf_counter()
     result = call()
     seconds = time.perf_counter() - started
+    read_bytes = _read_bytes() - before
     found = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
     answer = {
         "status": getattr(result, "status", result).name,
@@ -42,10 +44,17 @@ def main(operation: str, *options: str) -> None:
         "import_seconds": import_s,
         "objects": objects,
         "peak_bytes": int(found.group(1)) * 1024 if found else 0,
+        "read_bytes": read_bytes,
         "packed_bytes": getattr(result, "packed_bytes", 0),
         "costly_modules": [name for name in COSTLY if name in sys.modules],
     }
     print(json.dumps(answer), flush=True)
+
+
+def _read_bytes() -> int:
+    """The bytes that this process has read from files."""
+    found = re.search(r"^rchar: (\d+)$", Path("/proc/self/io").read_text(), re.MULTILINE)
+    return int(found.group(1)) if found else 0
 
 
 if __name__ == "__main__":

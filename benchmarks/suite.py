@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs 
 from benchmarks import page
 
 QUICK = ("load", "fleet", "simulate", "first_call")
-OTHERS = ("extension", "object_store", "instant", "core", "launcher", "vllm", "gpu_cold_start")
+OTHERS = ("extension", "rest", "object_store", "instant", "core", "launcher", "vllm", "gpu_cold_start")
 ALL = (*QUICK, *OTHERS)
 
 

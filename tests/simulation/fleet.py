@@ -8,6 +8,7 @@ frame once for all replicas.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import random
 import statistics
@@ -32,9 +33,11 @@ from b10_transfer.operations import compile_once, waiting
 from b10_transfer.operations import load as loading
 from b10_transfer.operations import save as saving
 from b10_transfer.operations.edge import attempt
-from b10_transfer.pack import reader, zstd
-from b10_transfer.repository import order, union, use
-from b10_transfer.repository.repository import ReadRepository
+from b10_transfer.operations.rest import Rest
+from b10_transfer.pack import Limits, reader, zstd
+from b10_transfer.repository import order, starts, union, use
+from b10_transfer.repository.merging import merge
+from b10_transfer.repository.repository import ReadRepository, Repository
 from b10_transfer.repository.union import Union
 from b10_transfer.status import LoadReport, OperationStatus, SaveReport
 from b10_transfer.stores import leases
@@ -63,6 +66,9 @@ class Scenario:
     pack_bytes: int
     is_used_today: bool = False
     """Whether the store has a record of use of today."""
+    used: int = 0
+    """Of the kernels, the number that starts use. They lie in frames of their own, and a replica is warm when it has
+    restored them. 0: there is no record of it."""
     start_within_s: float = 1.0
     seed: int = 1
 
@@ -97,9 +103,11 @@ class Replica:
 
     def __init__(self, fleet: Fleet, number: int) -> None:
         self._waiter = compile_once.Waiter()
+        self._left: list[Rest] = []
         self._fleet = fleet
         self._cache = fleet.folder / f"replica{number}" / "triton"
         environment = {"TRITON_CACHE_DIR": str(self._cache), "B10_CACHES": "triton", "HOME": str(fleet.folder)}
+        environment["B10_RESTORE_REST"] = "after"
         self._config = Config.from_environment(environment, store=fleet.folder / "store")
 
     def start(self) -> None:
@@ -139,7 +147,7 @@ class Replica:
 
     def _attempt(self) -> LoadReport:
         def operate(deadline: Deadline, _deliver: object) -> LoadReport:
-            return loading.load(self._config, deadline, self._waiter.known)
+            return loading.load(self._config, deadline, self._waiter.known, leave=self._left.append)
 
         return attempt("load", DEADLINE_S, operate, LoadReport, None)
 
@@ -165,6 +173,9 @@ class Fleet:
                 first.compile()
                 self.scheduler.start(first.save)
                 self.scheduler.run()
+        if scenario.used:
+            self._record(scenario.used)
+        with _simulated(self.scheduler, self._opened):
             self._begin()
             began_s = self.scheduler.now_s
             for number in range(scenario.replicas):
@@ -178,6 +189,8 @@ class Fleet:
         if not self.scenario.is_used_today:
             for folder in self.contents.objects.folders("v1/default"):
                 for record in self.contents.objects.list(f"{folder}/used"):
+                    if "starts" in record.name:
+                        continue
                     self.contents.objects.delete(record.name)
         self._service.usage = Usage()
         self.outcome = Outcome(0, 0.0, self._service.usage, available_s=self.scheduler.now_s)
@@ -188,6 +201,22 @@ class Fleet:
         outcome.pack_bytes = sum(info.size_bytes for info in self.contents.objects.list(f"{folder}/packs"))
         outcome.bound_s = outcome.pack_bytes * self.scenario.replicas / terms.bytes_per_s
         return outcome
+
+    def _record(self, used: int) -> None:
+        """Record a start, and put what it used into frames of its own."""
+        store = self.contents.objects
+        config = Config.from_environment({}, store=self.folder / "store")
+        deadline = Deadline("recording", DEADLINE_S)
+        repository = Repository(store, config.namespace, detect(), Limits.of(config), deadline)
+        names = {f"triton/KERNEL{number:03d}" for number in random.Random(1).sample(range(KERNELS), used)}
+        clock = self.scheduler.modules()["time"]
+        with mock.patch.object(starts, "time", clock), mock.patch.object(use, "time", clock):
+            repository.record_start(names)
+        [pack] = repository.union().packs
+        out = io.BytesIO()
+        merge(repository, [pack], out, deadline, names)
+        repository.publish(out, behind=pack.id)
+        store.delete(pack.name)
 
     @contextmanager
     def _opened(self, _config: Config, deadline: Deadline) -> Iterator[Store]:
@@ -205,7 +234,7 @@ def _simulated(scheduler: Scheduler, opened: Callable[[Config, Deadline], Any]) 
     replaced: list[tuple[ModuleType, str, Any]] = [
         *(
             (module, "time", modules["time"])
-            for module in (deadline, order, union, use, compile_once, leases, waiting, patience)
+            for module in (deadline, order, starts, union, use, compile_once, leases, waiting, patience)
         ),
         (patience, "chance", random.random),
         (patience, "allocate_lock", modules["threading"].Lock),

@@ -48,6 +48,19 @@ def test_record_of_use_costs_few_requests_once_a_day(tmp_path: Path, kind: str, 
     assert 0.5 < first - later <= most_requests + 0.2  # lost requests are repeated
 
 
+@pytest.mark.parametrize("kind", ["mount", "bucket"])
+def test_fleet_is_warm_in_proportion_to_the_bytes_that_starts_use(tmp_path: Path, kind: str) -> None:
+    """As crowded as 10,000 replicas behind 20 Gbit/s: a fiftieth of them, and of the bandwidth."""
+    terms = replace(TERMS[kind], bytes_per_s=2.5e9 / 50)
+    scenario = Scenario(200, kind, terms, False, pack_bytes=20_000_000)
+    everything = Fleet(scenario, tmp_path / "everything").run()
+    used = Fleet(replace(scenario, used=5), tmp_path / "used").run()
+    assert everything.failed == used.failed == 0
+    assert used.usage.bytes < 0.15 * everything.usage.bytes
+    assert used.usage.requests <= everything.usage.requests + 7 * 200  # for the record, or on a mount for its folder
+    assert used.last_warm_s < 0.2 * everything.last_warm_s
+
+
 def crowded(folder: Path, *, waits: bool) -> Outcome:
     """200 replicas and a bucket with a fiftieth of the usual request rate: as crowded as 10,000 replicas."""
     terms = replace(TERMS["bucket"], requests_per_s=TERMS["bucket"].requests_per_s / 50, bytes_per_s=250e6)
