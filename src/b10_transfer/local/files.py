@@ -167,7 +167,7 @@ class RootScan:
                             self._mixed.add(folder.prefix[:-1])
         except OSError as error:
             if not folder.prefix:
-                raise LocalCacheError("look through", str(self._root.path), explained(error)) from error
+                raise LocalCacheError("list", str(self._root.path), explained(error)) from error
             self._opened.leave_out(folder.prefix, explained(error))
         return files
 

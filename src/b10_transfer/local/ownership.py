@@ -151,14 +151,14 @@ def open_private(root: CacheRoot, *, to_restore: bool = False) -> OpenRoot | Non
         check(path, may_be_shared=root.may_be_shared)  # it may be a link
         if isinstance(error, NotADirectoryError):
             return None
-        raise LocalCacheError("look through", path, explained(error)) from error
+        raise LocalCacheError("list", path, explained(error)) from error
     try:
         way = check(path, may_be_shared=root.may_be_shared)
         if not os.path.samestat(os.fstat(descriptor), os.lstat(path)):
             raise _refusal(path, "it was replaced while it was checked")
         return OpenRoot(root, os.dup(descriptor), way)
     except OSError as error:
-        raise LocalCacheError("look at", path, explained(error)) from error
+        raise LocalCacheError("examine", path, explained(error)) from error
     finally:
         os.close(descriptor)
 
@@ -236,7 +236,7 @@ def _status(path: str) -> os.stat_result | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise LocalCacheError("look at", path, error.strerror or str(error)) from error
+        raise LocalCacheError("examine", path, error.strerror or str(error)) from error
 
 
 def _ownership(folder: str, uid: int) -> str:

@@ -173,4 +173,4 @@ def _open_folder(opened: OpenRoot, folder: str) -> Iterator[int]:
         path = f"{opened.root.path}/{folder}"
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             raise UnitChangedError(f"{path} is gone") from error
-        raise LocalCacheError("look through", path, explained(error)) from error
+        raise LocalCacheError("list", path, explained(error)) from error

@@ -107,7 +107,7 @@ class DirectoryStore(Store):
         return sorted(found, key=lambda info: info.name)
 
     def facts(self) -> StoreFacts:
-        with _translated("look at", self.location, self.location):
+        with _translated("examine", self.location, self.location):
             self._require_reachable()
             exists, place = os.path.isdir(self.location), self.location
             while not os.path.isdir(place):

@@ -80,7 +80,7 @@ def test_cold_server_that_saved_nothing_gets_a_reason(
 
 def test_cache_that_could_not_be_read_is_the_reason() -> None:
     """Its error was logged when the cache was left out, and is not repeated."""
-    failed = {"triton": LocalCacheError("look through", "/cache", "Permission denied")}
+    failed = {"triton": LocalCacheError("list", "/cache", "Permission denied")}
     reason = why_nothing_was_saved([], failed, {})
     assert reason.endswith("and the cache triton is left out, as logged above")
     assert why_nothing_was_saved([], {**failed, "cuda": failed["triton"]}, {}).endswith(

@@ -147,7 +147,7 @@ def test_root_that_cannot_be_read_is_named_with_the_reason(
     monkeypatch.setattr(os, "scandir", refuse)
     taken = take([inductor], Deadline("save", 60))
     assert taken.units == ()
-    assert re.search(r"could not look through .*inductor.*: Permission denied", str(taken.failed["inductor"]))
+    assert re.search(r"could not list .*inductor.*: Permission denied", str(taken.failed["inductor"]))
 
 
 # Which units a store lacks

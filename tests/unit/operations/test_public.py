@@ -432,7 +432,7 @@ def test_one_root_that_cannot_be_read_costs_the_others_nothing(
 
     def refuse(root: CacheRoot, *, to_restore: bool = False) -> OpenRoot | None:
         if root.name == "triton":
-            raise LocalCacheError("look through", str(root.path), "Permission denied")
+            raise LocalCacheError("list", str(root.path), "Permission denied")
         return open_private(root, to_restore=to_restore)
 
     monkeypatch.setattr(snapshot, "open_private", refuse)
