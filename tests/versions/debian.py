@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -48,7 +49,11 @@ def try_debian(suite: str) -> Result:
         finally:
             for _, place in reversed(mounts):
                 subprocess.run(["umount", "--lazy", str(root / place)], check=True)
-    return Result(**json.loads(done.stdout.splitlines()[-1]))
+    *lines, last = done.stdout.splitlines()
+    result = Result(**json.loads(last))
+    if not result.is_good:
+        print("\n".join(lines), file=sys.stderr)
+    return result
 
 
 def _mirror() -> str:
