@@ -48,8 +48,9 @@ def write_page(results: list[Result]) -> None:
         ("vLLM", ["vllm", "torch", "python"], list(VLLM_CHECKS)),
     ]
     tables = [
-        _table(title, [result for result in results if result.name.startswith(f"{title.lower()} ")], versions, checks)
+        _table(title, found, versions, checks)
         for title, versions, checks in kinds
+        if (found := [result for result in results if result.name.startswith(f"{title.lower()} ")])
     ]
     PAGE.write_text("\n".join([HEAD, *tables]))
 
