@@ -52,3 +52,13 @@ def test_server_that_must_not_compile_starts_when_everything_is_there(fleet: Pod
     started.send(signal.SIGTERM)
     assert started.wait() == 0
     assert len(fleet.noted("compiled")) == 8
+
+
+def test_server_may_compile_what_was_left_in_the_store(fleet: Pod) -> None:
+    command = [COMMAND, "run", "--on-compile=exit", "--", *fleet.server]
+    started = fleet.start(command, FAKE_COMPILES="4", B10_RESTORE_REST="never")
+    fleet.waits_for("serves", 3)
+    started.says("recorded that this start used 4 units")
+    started.send(signal.SIGTERM)
+    assert started.wait() == 0
+    assert len(fleet.noted("compiled")) == 10

@@ -189,8 +189,8 @@ class Supervisor:
             autosave=False,
             wait_for_compile_s=self._wait_s,
         )
-        if self._on_compile is not None:
-            wait_for_rest()
+        if report.rest and self._on_compile is not None and not wait_for_rest():
+            self._on_compile = None  # the server may compile what was left in the store
         ended_ns = time.time_ns()
         self._report = report
         self._monitor.loaded(report)

