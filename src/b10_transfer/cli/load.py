@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ..config import read_deadline
 from ..operations.public import exit_warning, load
 from ..operations.rest import wait_for_rest
 from .console import ExitCode, deadline_option, json_option, print_json, progress, set_up_logging, store_options
@@ -45,7 +46,8 @@ def command(
             autosave=False,
             observe=observe,
         )
-    wait_for_rest()  # this process ends now
+    if report.rest:  # this process ends now
+        wait_for_rest(read_deadline(deadline_s) - report.seconds)
     exit_warning.forget()
     if as_json:
         print_json(report)

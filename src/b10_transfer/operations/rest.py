@@ -128,10 +128,11 @@ class _Runner:
             return
         atexit.register(self.stop)
 
-    def wait(self) -> None:
-        """Wait until it has ended, at most until its deadline."""
+    def wait(self, most_s: float | None) -> None:
+        """Wait until it has ended, at most so long, and at most until its deadline."""
+        left_s = self._deadline.remaining_s
         if os.getpid() == self._pid:
-            self._thread.join(self._deadline.remaining_s)
+            self._thread.join(left_s if most_s is None else max(0.0, min(left_s, most_s)))
 
     def stop(self) -> None:
         """End it, and wait for a moment."""
@@ -170,12 +171,15 @@ def start(rest: Rest, deadline_s: float | None) -> None:
     runner.start()
 
 
-def wait_for_rest() -> bool:
+def wait_for_rest(most_s: float | None = None) -> bool:
     """Wait for the units that the last load of this process left for later, until they are in place or the time is up.
+
+    Args:
+        most_s: Seconds to wait. Default: until the deadline of the rest.
 
     Returns:
         Whether all of them are in place. False if none was left for later.
     """
     for runner in _last:
-        runner.wait()
+        runner.wait(most_s)
     return any(runner.has_restored for runner in _last)

@@ -179,6 +179,8 @@ def test_json_of_a_miss_is_complete(this_pod: Publisher) -> None:
         "units": 0,
         "files": 0,
         "bytes": 0,
+        "rest": 0,
+        "group": "",
         "commands": [],
         "key_differences": [],
         "rejected_packs": [],

@@ -336,6 +336,13 @@ def test_command_restores_everything_before_it_ends(pod: Pod) -> None:
     assert pod.content() == pod.kernels
 
 
+def test_command_ends_at_its_deadline(pod: Pod, held: threading.Event) -> None:
+    started = time.monotonic()
+    assert command("load", "--deadline", "2").exit_code == 0
+    assert time.monotonic() - started < 30
+    assert pod.units() == set(USED)
+
+
 def test_read_only_pod_records_nothing(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("B10_READ_ONLY", "1")
     pod.start((*USED, "K7"))
