@@ -27,11 +27,6 @@ HALVES = (
 PAIRS = 400
 
 
-def is_noticed_by_dynamo(name: str) -> bool:
-    """Dynamo's guards take 0.0 and -0.0 for equal, and no guard is on static methods of objects that a frame makes."""
-    return not name.startswith("built_in_the_frame function") and " zero " not in name
-
-
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("routes")
@@ -107,14 +102,13 @@ def test_unchanged_constants_are_restored_without_tracing(restored: dict[str, An
     assert {name for name, case in restored.items() if case["traced"]} == set()
 
 
-def test_a_constant_that_changes_in_place_after_a_restore_is_noticed(restored: dict[str, Any]) -> None:
-    assert not list(filter(is_noticed_by_dynamo, wrong(restored, "right_after_change")))
-
-
-def test_what_a_restored_trace_does_not_notice_dynamo_does_not_notice_either(shared: Path) -> None:
-    parts = [["zero", "function"]]
-    plain = run(shared, "plain", "--change", "--routes=built_in_the_frame", instant=False, parts=parts)
-    assert set(wrong(plain, "right_after_change")) == {name for name in plain if not is_noticed_by_dynamo(name)}
+def test_a_constant_that_changes_in_place_after_a_restore_is_noticed_if_dynamo_notices_it(
+    shared: Path, restored: dict[str, Any]
+) -> None:
+    """It does not guard on static methods of objects that a frame makes, nor tell 0.0 from -0.0 before torch 2.15."""
+    missed = wrong(restored, "right_after_change")
+    plain = run(shared, "plain", "--change", instant=False, parts=[["zero", "function"]])
+    assert missed.keys() <= wrong(plain, "right_after_change").keys()
 
 
 def test_a_changed_constant_never_gives_the_old_result(changed: dict[str, Any]) -> None:
