@@ -26,9 +26,8 @@ logger = logging.getLogger(__name__)
 
 _OLDEST_TORCH = (2, 13)
 """The oldest release that the test matrix of instant starts runs with. Older ones may differ in the same parts."""
-_FIRST_WRONG_TORCH = (2, 15)
-"""Its Dynamo no longer guards on the name and the documentation of a function that a traced function reads: the test
-matrix finds wrong results. So do not use newer releases before the matrix passes with them."""
+_FIRST_UNTRIED_TORCH = (2, 15)
+"""The test matrix has found wrong results with a new release before. So newer ones are refused until it passes."""
 _hooks: ModuleType | None = None
 
 
@@ -50,7 +49,7 @@ def prepare(files: Sequence[Path], deadline: Deadline) -> str:
             return "torch is not installed"
         if (torch := torch_build()).is_before(_OLDEST_TORCH):
             return f"torch {torch.version} is too old, instant starts need {'.'.join(map(str, _OLDEST_TORCH))}"
-        if not torch.is_before(_FIRST_WRONG_TORCH):
+        if not torch.is_before(_FIRST_UNTRIED_TORCH):
             return f"torch {torch.version} is too new, instant starts need an older one than 2.15"
         with no_fork:
             from . import hooks

@@ -132,3 +132,18 @@ def object_named(module: str, name: str) -> Any:
 def free_names(scope: dict[str, Any], names: Iterable[str]) -> tuple[str, ...]:
     """Names of builtins that no global hides."""
     return tuple(sorted(name for name in names if name not in scope and hasattr(builtins, name)))
+
+
+def own_builtins(names: Iterable[str]) -> list[str]:
+    """Names of builtins that a program has set: Dynamo guards on functions among them, and on nothing else."""
+    found = []
+    for name in sorted(names):
+        value = getattr(builtins, name, None)
+        owner = getattr(value, "__module__", type(value).__module__)
+        is_function = callable(value) and owner in _OF_BUILTINS
+        if hasattr(builtins, name) and not name.startswith("__") and not is_function:
+            found.append(name)
+    return found
+
+
+_OF_BUILTINS = ("builtins", "_sitebuiltins", "io", "_io")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import enum
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 
 from .checks import Checks, compare_checks, named_checks
 from .code import CodeName, UnresolvableError, digest_of
-from .content import ChangedError, Names, compare, describe_classes, free_names, object_named
+from .content import ChangedError, Names, compare, describe_classes, free_names, object_named, own_builtins
 from .messages import Description, difference
 from .names import name_of_function
 from .process import configuration
@@ -33,7 +34,8 @@ class Dependencies:
     names: Names
     classes: dict[str, Description]
     objects: dict[tuple[str, str], Description]
-    """Functions, classes and enumeration members that tracing read without a guard, by module and name."""
+    """Functions, classes and enumeration members that tracing read without a guard, by module and name, and builtins
+    that a program has set."""
     free: dict[str, tuple[str, ...]]
     """By module, the names of builtins that no global of it hides."""
     checks: Checks
@@ -62,6 +64,8 @@ class Dependencies:
         classes = describe_classes(describer, names)
         free = {name.module: free_names(vars(sys.modules[name.module]), names.names) for name in bound}
         free[""] = free_names(scope, names.names)
+        for name in own_builtins(set().union(*free.values())):
+            objects["builtins", name] = describer.describe(getattr(builtins, name))
         return cls(bound, state, configuration(), names, classes, objects, free, named_checks(checks), limits)
 
     def check(self, met: Iterable[type], scope: dict[str, Any]) -> None:

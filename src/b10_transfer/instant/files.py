@@ -19,8 +19,8 @@ from .hidden import Hidden
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 4
-"""Files of another format are not used: those of formats 1 and 2 may hold results that no guard compares."""
+FORMAT = 5
+"""Files of another format are not used: those of formats 1 to 4 may hold results that no guard compares."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from torch._dynamo.guards import CheckFunctionManager
 from torch._dynamo.mutation_guard import install_generation_tagging_init
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 
-from . import graphs, notes
+from . import arbitrary, graphs, notes
 from .guards import Manager, Pickler
 from .package import Package
 from .process import key_of
@@ -68,6 +68,7 @@ def install() -> str:
         dynamo_guards.GuardsStatePickler = Pickler  # type: ignore[misc]
         graphs.install()
         notes.install()
+        arbitrary.install()
         # Inductor does the same before it compiles. Traced code that reads the limit finds it equal from the start.
         sys.setrecursionlimit(max(sys.getrecursionlimit(), _RECURSION))
         install_generation_tagging_init()  # Dynamo replaces a method of nn.Module when it first compiles
@@ -87,7 +88,7 @@ def _lacking() -> str:
     parameters = inspect.signature(CheckFunctionManager).parameters
     if not {"save_guards", "runtime_global_scope", "shape_code_parts"} <= set(parameters):
         return "this torch's guards cannot be restored"
-    return graphs.lacking() or notes.lacking()
+    return graphs.lacking() or notes.lacking() or arbitrary.lacking()
 
 
 @functools.wraps(_optimize)

@@ -45,6 +45,10 @@ _STATE = (
 """Functions of torch without arguments: what tracing or compiling may read and no guard of Dynamo compares."""
 
 
+_AUTOCAST = ("cpu", "cuda", "xpu")
+"""Devices. Dynamo's guard compares the dtype of autocast only where autocast is on."""
+
+
 def _getters() -> dict[str, Callable[[], Any]]:
     found: dict[str, Callable[[], Any]] = {}
     for name in _STATE:
@@ -70,13 +74,15 @@ def raw_state() -> tuple[object, ...]:
     devices = (cuda.device_count(), cuda.current_device()) if cuda.is_initialized() else (None, None)
     shapes = [getattr(dynamo_config, name) for name in _OF_A_CALL]
     switches = [getter() for getter in _GETTERS.values()]
-    return (*group, *devices, torch.utils._device.CURRENT_DEVICE, *shapes, *switches)
+    autocast = map(torch.get_autocast_dtype, _AUTOCAST)
+    return (*group, *devices, torch.utils._device.CURRENT_DEVICE, *shapes, *autocast, *switches)
 
 
 def process_state() -> dict[str, str]:
     """The same by name, each as text."""
     group = ("rank", "world size", "process group", "number of devices", "device", "default device")
-    names = (*group, *_OF_A_CALL, *_GETTERS)
+    autocast = (f"dtype of autocast on {device}" for device in _AUTOCAST)
+    names = (*group, *_OF_A_CALL, *autocast, *_GETTERS)
     return dict(zip(names, map(repr, raw_state()), strict=True))
 
 

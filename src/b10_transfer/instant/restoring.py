@@ -94,6 +94,9 @@ def _make_ready(
     values: dict[str, Any] = {
         alias: importlib.import_module(module) for alias, module in frame.entry.import_sources.items()
     }
+    if replaced := [alias for alias, module in values.items() if frame.scope.get(alias, module) is not module]:
+        package.note_refusal(f"the module {frame.entry.import_sources[replaced[0]]} has been replaced")
+        return
     accepted = []
     for trace in frame.traces:
         try:
@@ -110,7 +113,8 @@ def _make_ready(
     for trace, manager in accepted:
         code = SerializedCode.to_code_object(trace.code)
         entries.append(lambda manager=manager, code=code: _load_precompile_entry(frame.target, manager, code))  # type: ignore[misc]
-    installs.append(lambda: frame.scope.update(values))
+    if accepted or frame.entry.install_to_global:
+        installs.append(lambda: frame.scope.update(values))
 
 
 def _manager(frame: _Frame, trace: Trace, values: dict[str, Any], tally: Tally) -> Any:

@@ -18,6 +18,7 @@ from torch import Tensor
 from b10_transfer import load, save
 
 CHANGED = os.environ["CHANGED"] == "1"
+OPTIONS: Any = {"fallback_by_default": True}  # without a C++ compiler
 FACTOR = 5.0 if CHANGED else 2.0
 TABLE = {"new": 1.0} if CHANGED else {"old": 1.0}
 METHOD: Any = torch.Tensor.exp if CHANGED else torch.Tensor.abs
@@ -188,7 +189,7 @@ CASES: Any = (
 
 
 def main() -> None:
-    load(instant=True)
+    load()
     told: dict[str, Any] = {}
     x = torch.arange(6.0)
     counters = torch._dynamo.utils.counters
@@ -197,7 +198,7 @@ def main() -> None:
         compile_it: Any = torch.compile
         for name, case in (cases | {"attribute": Method()}).items():
             counters.clear()
-            right = torch.allclose(compile_it(case)(x), case(x))
+            right = torch.allclose(compile_it(case, options=OPTIONS)(x), case(x))
             told[name] = {"right": right, "traced": counters["stats"]["unique_graphs"]}
     save()
     print(json.dumps(told))
