@@ -40,12 +40,16 @@ class ArchiveStore(ReadStore):
         self._objects: dict[str, tuple[int, int]] = {}
         """Offset and size of each object in the file."""
         try:
-            with tarfile.open(fileobj=cast("BinaryIO", _Headers(file)), mode="r:") as archive:
+            headers = _Headers(file)
+            with tarfile.open(fileobj=cast("BinaryIO", headers), mode="r:") as archive:
                 for number, member in enumerate(archive):
+                    headers.begin()
                     deadline.check(f"reading {path}")
                     if number >= _MOST_MEMBERS or not _is_plain(member):
                         raise ImportFileError(str(path), f"it is not an export: it contains {member.name!a:.200}")
                     self._objects.setdefault(member.name, (member.offset_data, member.size))
+            if not headers.at_end:  # the tar module takes a bad header for the end
+                raise tarfile.ReadError("its end is missing")
         except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
             raise ImportFileError(str(path), f"it is not an export ({error!s:.200})") from error
 
@@ -75,11 +79,25 @@ class _Headers:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.seek, self.tell = file.seek, file.tell
+        self._block = b""
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin with the headers of the next member."""
+        self._left = _MOST_HEADER_BYTES
 
     def read(self, size: int = -1, /) -> bytes:
-        if not 0 <= size <= _MOST_HEADER_BYTES:
-            raise tarfile.ReadError(f"a header of {size} bytes")
-        return self._file.read(size)
+        # Some Pythons read a large header in one piece, others in many.
+        if not 0 <= size <= self._left:
+            raise tarfile.ReadError(f"a header of more than {_MOST_HEADER_BYTES} bytes")
+        self._left -= size
+        self._block = self._file.read(size)
+        return self._block
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the last block that was read is one that ends an archive: 512 zero bytes."""
+        return self._block == bytes(tarfile.BLOCKSIZE)
 
 
 def _is_plain(member: tarfile.TarInfo) -> bool:
