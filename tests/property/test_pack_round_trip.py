@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import os
+import shutil
 import subprocess
 import tarfile
 import tempfile
@@ -270,6 +271,10 @@ def test_tar_reads_a_pack(packs: Packs, units: list[Unit], frame_bytes: int) -> 
             assert (tree / file.path).read_bytes() == file.data
 
 
+needs_zstd = pytest.mark.skipif(shutil.which("zstd") is None, reason="no zstd (Debian has it)")
+
+
+@needs_zstd
 @given(unit_lists(), FRAME_SIZES)
 @settings(max_examples=8)
 def test_pythons_tarfile_reads_a_pack(packs: Packs, units: list[Unit], frame_bytes: int) -> None:
@@ -291,6 +296,7 @@ def test_pythons_tarfile_reads_a_pack(packs: Packs, units: list[Unit], frame_byt
     assert all(abs(times[file.path] - file.mtime_ns / 1e9) < 1e-5 for file in files)
 
 
+@needs_zstd
 @given(unit_lists(), FRAME_SIZES)
 @settings(max_examples=20)
 def test_index_gives_each_files_place_in_the_tar_stream(packs: Packs, units: list[Unit], frame_bytes: int) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .cells import PROJECT, Result
 
-PACKAGES = "python3,python3-venv,python3-dev,gcc,g++,libc6-dev,make,ca-certificates"
+PACKAGES = "python3,python3-venv,python3-dev,gcc,g++,libc6-dev,make,zstd,ca-certificates"
 NETWORK = ("/etc/resolv.conf", "/etc/hosts", "/etc/pip.conf", "/etc/ssl/certs/ca-certificates.crt")
 """What pip needs to reach the registry as on this machine."""
 MIRROR = "http://deb.debian.org/debian"
@@ -37,8 +37,9 @@ def try_debian(suite: str) -> Result:
         project = root / "project"
         subprocess.run(["git", "clone", "--quiet", str(PROJECT), str(project)], check=True)
         shutil.copytree(PROJECT / "dist", project / "dist")
-        # Python's threads, its locks between processes and `doctor` look at these.
-        mounts = [("proc", "proc"), ("tmpfs", "dev/shm")]
+        # The folder itself, so that it is a mount as a pod's root is, and what Python, terminals and `doctor` look at.
+        subprocess.run(["mount", "--bind", made, made], check=True)
+        mounts = [("proc", "proc"), ("tmpfs", "dev/shm"), ("devpts", "dev/pts")]
         for kind, place in mounts:
             (root / place).mkdir(exist_ok=True)
             subprocess.run(["mount", "-t", kind, kind, str(root / place)], check=True)
@@ -47,7 +48,7 @@ def try_debian(suite: str) -> Result:
             program = "cd /project && python3 -m tests.versions --python /usr/bin/python3 --json"
             done = subprocess.run([*command, program], check=False, stdout=subprocess.PIPE, text=True)
         finally:
-            for _, place in reversed(mounts):
+            for place in [*(place for _, place in reversed(mounts)), "."]:
                 subprocess.run(["umount", "--lazy", str(root / place)], check=True)
     *lines, last = done.stdout.splitlines()
     result = Result(**json.loads(last))
