@@ -33,7 +33,7 @@ def test_json_has_one_object_a_line_with_the_documented_fields(pod: Pod) -> None
     for event, line in by_event.items():
         extra = line.keys() - {"time", "level", "event", "message"}
         of_a_save = {"left_for_next_save"}
-        of_a_load = {"ignored_packs", "group", "pack_states", "already_present", "partial"}
+        of_a_load = {"ignored_packs", "group", "pack_states", "already_present", "partial", "rest_units", "rest_bytes"}
         assert extra <= fields[event]
         assert fields[event] - extra <= (of_a_save if event == "load" else of_a_load if event == "save" else set())
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"]) for line in lines)
