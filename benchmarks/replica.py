@@ -68,8 +68,9 @@ class Replica:
     def _restore(self) -> dict[str, Any]:
         how = self._request.restore
         if how in ("b10_transfer", "instant"):
-            load = import_module("b10_transfer").load
-            return _shown(load(deadline_s=DEADLINE_S, instant=how == "instant"))
+            load, began = import_module("b10_transfer").load, time.perf_counter()
+            report = load(deadline_s=DEADLINE_S, instant=how == "instant")
+            return _shown(report) | {"wall_s": time.perf_counter() - began}
         if how == "mega-cache":
             from torch import compiler
 
