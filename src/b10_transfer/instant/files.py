@@ -1,4 +1,4 @@
-"""The files in which traces lie, below Inductor's cache directory."""
+"""The files in which traces and refusals lie, below Inductor's cache directory."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ from torch._dynamo.package import SerializedCode, _DynamoCodeCacheEntry
 from .dependencies import Dependencies
 from .guards import Expected
 from .hidden import Hidden
+from .refusals import Refusal
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 5
 """Files of another format are not used: those of formats 1 to 4 may hold results that no guard compares."""
+REFUSAL_FORMAT = "refusal 1"
+"""Of refusals, which lie among the traces. Earlier versions ignore them."""
 
 
 @dataclass(frozen=True)
@@ -64,20 +67,28 @@ class TraceFile:
         _write(folder / hashlib.sha256("".join([str(FORMAT), *names]).encode()).hexdigest()[:32], content)
 
 
-def read(path: Path) -> TraceFile | None:
+def write_refusal(refusal: Refusal, folder: Path) -> bool:
+    """Whether it is new. Raises OSError."""
+    parts = (refusal.reasons, dict(refusal.depends))
+    return _write(folder / refusal.name, pickle.dumps({"format": REFUSAL_FORMAT, "body": pickle.dumps(parts)}))
+
+
+def read(path: Path) -> TraceFile | Refusal | None:
     """None if the file is of another format. Raises whatever unpickling may raise."""
     content = pickle.loads(path.read_bytes())
+    if content.get("format") == REFUSAL_FORMAT:
+        return Refusal(*pickle.loads(content["body"]))
     if content.get("format") != FORMAT:
         logger.debug("instant start: %s has format %s, not %s; ignored", path, content.get("format"), FORMAT)
         return None
     return TraceFile(*pickle.loads(content["body"]))
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all, and never over another."""
+def _write(path: Path, content: bytes) -> bool:
+    """Whole or not at all, and never over another. Returns whether it was written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
-        return
+        return False
     handle, temporary = tempfile.mkstemp(prefix=".b10-", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -86,3 +97,4 @@ def _write(path: Path, content: bytes) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+    return True

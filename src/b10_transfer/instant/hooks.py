@@ -24,18 +24,22 @@ from torch._dynamo.guards import CheckFunctionManager
 from torch._dynamo.mutation_guard import install_generation_tagging_init
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 
-from . import arbitrary, graphs, notes
+from . import arbitrary, graphs, notes, refusals
+from .files import write_refusal
 from .guards import Manager, Pickler
+from .messages import with_remedy
 from .package import Package
 from .process import key_of
-from .restoring import restore
-from .tally import lines
+from .restoring import Found, read_all, restore
+from .tally import Tally, lines
 
 logger = logging.getLogger(__name__)
 
 _lock = threading.RLock()
 _installed = False
 _packages: list[Package] = []
+_tallies: list[Tally] = []
+"""Of each function that was compiled, with a package or without."""
 _keys: dict[types.CodeType, set[str]] = {}
 """Of each function that has been compiled: the ways in which it was."""
 _files: set[Path] = set()
@@ -97,8 +101,10 @@ def _instant_optimize(*arguments: Any, **options: Any) -> Any:
         package = None
         try:
             package = _package_for(function, arguments, options)
-        except Exception:  # the compilation must go on as if we were not there
-            logger.warning("instant start: %s is compiled as usual", _name_of(function), exc_info=True)
+        except Exception as error:  # the compilation must go on as if we were not there
+            name, kind = _name_of(function), type(error).__name__
+            logger.warning("instant start: %s: warm, because of %s: %s", name, kind, error)
+            logger.debug("instant start", exc_info=True)
         if package is None:
             return _optimize(*arguments, **options)(function)
         return _optimize(*arguments, package=package, **options)(function)
@@ -113,10 +119,8 @@ def _package_for(function: Any, arguments: tuple[Any, ...], options: dict[str, A
     reason = _unsupported(options, arguments) if isinstance(code, types.CodeType) else "it is no Python function"
     with _lock:
         if reason:
-            if code in _keys:  # what was restored for the function must not serve a way that we do not carry
-                _reset_precompile_entries(code)
-            if not isinstance(options.get("backend"), str) and not options.get("disable"):
-                logger.info("instant start: %s is compiled as usual: %s", _name_of(function), reason)
+            is_ours = not isinstance(options.get("backend"), str) and not options.get("disable")
+            _compile_as_usual(Tally(_name_of(function)) if is_ours else None, code, [reason])
             return None
         assert isinstance(code, types.CodeType)
         backend = options["backend"]
@@ -124,27 +128,47 @@ def _package_for(function: Any, arguments: tuple[Any, ...], options: dict[str, A
         how = (sorted(backend.config.items()), backend.dynamic, [options.get(flag) for flag in flags])
         owner = function if isinstance(function, torch.nn.Module) else getattr(target, "__self__", None)
         key = key_of(target, owner, how)
-        package = Package(target, key, _name_of(function))
-        _packages.append(package)
+        tally = Tally(_name_of(function))
+        package = Package(target, key, tally)
         known = _keys.setdefault(code, set())
         if key not in known:
+            found = read_all(file for file in sorted(_files) if file.parent.name == key)
+            if not _restore(package, found):
+                if refusal := next((each for each in found.refusals if each.holds(owner)), None):
+                    _compile_as_usual(tally, code, refusal.reasons)
+                    return None
+                if len(found.refusals) < refusals.MOST:
+                    package.attempt = refusals.Attempt.begin(owner)
             known.add(key)
-            _restore(package)
+        _packages.append(package)
+        _tallies.append(tally)
         return package
 
 
-def _restore(package: Package) -> None:
+def _compile_as_usual(tally: Tally | None, code: Any, reasons: Iterable[str]) -> None:
+    """Have a warm start of a function. ``tally`` is None if nobody asks why."""
+    if code in _keys:  # what was restored for the function must not serve a way that we do not carry
+        _reset_precompile_entries(code)
+    if tally is not None:
+        tally.reasons.update(dict.fromkeys(reasons))
+        _tallies.append(tally)
+        logger.info("instant start: %s", *lines([tally]))
+
+
+def _restore(package: Package, found: Found) -> int:
+    """The number of traces restored."""
     name = package.tally.name
     try:
-        restored = restore(package, [file for file in sorted(_files) if file.parent.name == package.key])
+        restored = restore(package, found)
     except Exception as error:
         package.tally.reasons[str(error)] = None
         logger.warning("instant start: what was traced of %s cannot be used: %s", name, error)
         logger.debug("instant start", exc_info=True)
-        return
-    reason = f" (not restored: {'; '.join(package.refusals)})" if package.refusals else ""
+        return 0
+    reason = f" (not restored: {with_remedy(package.refusals)})" if package.refusals else ""
     package.refusals.clear()
     logger.info("instant start: %s: %d %s restored%s", name, restored, "trace" if restored == 1 else "traces", reason)
+    return restored
 
 
 def _unsupported(options: dict[str, Any], arguments: tuple[Any, ...]) -> str:
@@ -176,7 +200,7 @@ def _name_of(function: Any) -> str:
 def report() -> list[str]:
     """One line for each compiled class or function: whether it started instantly."""
     with _lock:
-        return lines(package.tally for package in _packages)
+        return lines(_tallies)
 
 
 def flush() -> int:
@@ -190,9 +214,11 @@ def flush() -> int:
                     traces.write(folder / package.key)
                     package.forget(traces)
                     written += 1
+                elif package.attempt and (refusal := package.attempt.refusal()):
+                    written += write_refusal(refusal, folder / package.key)
             except Exception as error:  # noqa: BLE001 - one that cannot be written is no reason to leave the others
                 logger.warning("instant start: traces cannot be written to %s: %s", folder / package.key, error)
             for reason in package.refusals:
-                logger.info("instant start: %s: not kept: %s", package.tally.name, reason)
+                logger.info("instant start: %s: not kept: %s", package.tally.name, with_remedy([reason]))
             package.refusals.clear()
     return written

@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Any
 
 Description = tuple[Any, ...]
 """A nested tuple of strings that describes a value (see :mod:`values`)."""
+
+
+_REMEDIES = (
+    (" ran while it was traced", "compute it before the model is called, and keep the result as an attribute"),
+    ("found by name|belongs? to no module|what its name stands for", "define it at the top level of a module"),
+    ("nothing that can be saved", "call the model under torch.no_grad()"),
+    ("profilers? ", "start without the profiler"),
+    ("has changed since torch.compile was called", "set torch's configuration before torch.compile is called"),
+    ("assume_constant_result is used", "pass the value as an argument"),
+    ("is set$|^CUDA graphs|^freezing", "compile without it"),
+    ("was .*, is ", "give all replicas the same value, or save in one that has this value"),
+)
+"""What to do about a reason: the first whose pattern is found."""
+
+
+def with_remedy(reasons: Iterable[str]) -> str:
+    """Reasons in a message, with what to do about them if that is known."""
+    text = "; ".join(dict.fromkeys(reasons))
+    remedies = dict.fromkeys(
+        next((remedy for pattern, remedy in _REMEDIES if re.search(pattern, reason)), "") for reason in reasons
+    )
+    known = ", and ".join(filter(None, remedies))
+    return f"{text}; to fix: {known}" if known else text
 
 
 def difference(was: Description, now: Description) -> str:

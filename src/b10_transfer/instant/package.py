@@ -23,8 +23,10 @@ from .dependencies import Dependencies, limit, of_interest
 from .files import Frame, Trace, TraceFile
 from .guards import Expected
 from .hidden import Hidden
+from .messages import with_remedy
 from .process import STRICT, configuration, custom_passes, home_of, process_state
-from .recording import recording
+from .recording import PassingError, recording
+from .refusals import Attempt
 from .releases import is_file_of_a_release
 from .tally import Tally
 from .values import Describer
@@ -39,11 +41,13 @@ class Package(CompilePackage):
     Nothing here fails a compilation: what cannot be kept is refused, with its reason on the log.
     """
 
-    def __init__(self, function: Any, key: str, name: str) -> None:
+    def __init__(self, function: Any, key: str, tally: Tally) -> None:
         super().__init__(fn=None)
         self.key = key
-        self.tally = Tally(name)
+        self.tally = tally
         self.refusals: list[str] = []
+        self.attempt: Attempt | None = None
+        """If nothing was restored: whether anything could be kept."""
         self._configuration = configuration()
         self._homes: dict[types.CodeType, str] = {}
         self._nameless: set[types.CodeType] = set()
@@ -79,6 +83,8 @@ class Package(CompilePackage):
                     self.refuse(f"{code.co_name} cannot be found by name")
                 yield
         finally:
+            if self.attempt is not None and self._refused:
+                self.attempt.files.update(code.co_filename for code in self._watch.ran())
             recording.reset(token)
             self._current_entry = outer
 
@@ -120,10 +126,12 @@ class Package(CompilePackage):
                 if not is_file_of_a_release(code.co_filename):
                     self._unnamed[id(code)] = str(error)
 
-    def refuse(self, reason: str) -> None:
+    def refuse(self, reason: str, *, is_lasting: bool = True) -> None:
         if not self._refused:
-            logger.debug("instant start: %s: not kept: %s", self.tally.name, reason)
-            self.note_refusal(reason)
+            logger.info("instant start: %s: not kept: %s", self.tally.name, with_remedy([reason]))
+            self.tally.reasons[reason] = None
+            if self.attempt is not None:
+                self.attempt.note(reason, is_lasting=is_lasting)
         self._refused = True
 
     def note_refusal(self, reason: str) -> None:
@@ -149,10 +157,15 @@ class Package(CompilePackage):
 
     def add_inlined_source(self, sources: list[types.CodeType]) -> None:
         code = next((code for code, entry in self._codes.items() if entry is self._current_entry), None)
+        if self.attempt is not None:
+            self.attempt.files.update(source.co_filename for source in sources)
         if self._guarded is None or self._guards is None or code is None:
             return
         try:
             self._keep(code, sources)
+            self.attempt = None
+        except PassingError as error:
+            self.refuse(str(error), is_lasting=False)
         except Exception as error:  # noqa: BLE001 - describing values runs the program's own code
             self.refuse(str(error) or type(error).__name__)
 
@@ -162,9 +175,9 @@ class Package(CompilePackage):
         (state, dynamo_code), (expected, hidden, describer, scope, installed) = self._guarded, self._guards
         self._watch.check(self._accessors)
         if self._configuration != configuration():
-            raise UnresolvableError("the configuration has changed since torch.compile was called")
+            raise PassingError("the configuration has changed since torch.compile was called")
         if passes := custom_passes():
-            raise UnresolvableError(f"{passes[0]} is set")
+            raise PassingError(f"{passes[0]} is set")
         self._settle(code, scope)
         sources = [*sources, *self._accessors]
         for source in sources:

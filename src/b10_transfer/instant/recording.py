@@ -6,11 +6,19 @@ from contextvars import ContextVar
 from typing import Any, Protocol
 
 
+class PassingError(Exception):
+    """A trace cannot be kept for a reason that another process with the same code may not have."""
+
+
 class Recorder(Protocol):
     """The part of a package that guards and graphs use."""
 
-    def refuse(self, reason: str) -> None:
-        """Do not keep the frame that is being compiled."""
+    def refuse(self, reason: str, *, is_lasting: bool = True) -> None:
+        """Do not keep the frame that is being compiled.
+
+        Args:
+            is_lasting: Whether the reason is the same in every process with the same code.
+        """
 
     def bind(self, value: object) -> None:
         """Bind the frame that is being compiled to a function's code."""

@@ -19,23 +19,49 @@ from torch._dynamo.package import (
     SerializedCode,
     _compile_frame_context,
     _DynamoCodeCacheEntry,
-    load_guards_state,
 )
 
 from .code import CodeName
 from .content import ChangedError
-from .files import Trace, read
+from .files import Trace, TraceFile, read
 from .graphs import probing_in_this_process
 from .guards import restored_manager
+from .guards_state import load_guards
 from .package import OURS, Package, names_in
 from .process import STRICT, custom_passes, process_state, raw_state
+from .refusals import Refusal
 from .tally import Tally
 from .values import Describer
 
 logger = logging.getLogger(__name__)
 
 
-def restore(package: Package, files: Iterable[Path]) -> int:
+@dataclasses.dataclass
+class Found:
+    """What the files of one key hold."""
+
+    traces: list[TraceFile] = dataclasses.field(default_factory=list)
+    refusals: list[Refusal] = dataclasses.field(default_factory=list)
+    problems: list[str] = dataclasses.field(default_factory=list)
+    """Why files could not be read."""
+
+
+def read_all(files: Iterable[Path]) -> Found:
+    found = Found()
+    for file in files:
+        try:
+            content = read(file)
+        except Exception as error:  # noqa: BLE001 - another version of the project may have written it
+            found.problems.append(f"{file.name} cannot be read: {type(error).__name__}: {error}")
+            continue
+        if isinstance(content, TraceFile):
+            found.traces.append(content)
+        elif content is not None:
+            found.refusals.append(content)
+    return found
+
+
+def restore(package: Package, found: Found) -> int:
     """Put in place what was written for a package's function; the number of traces. Raises whatever torch may raise.
 
     Everything is made ready before anything is put in place: a failure leaves the function as it was.
@@ -44,7 +70,9 @@ def restore(package: Package, files: Iterable[Path]) -> int:
         raise ChangedError(f"{passes[0]} is set")
     installs: list[Callable[[], object]] = []
     entries: list[Callable[[], object]] = []
-    for frame in _read(package, files):
+    for problem in found.problems:
+        package.note_refusal(problem)
+    for frame in _joined(package, found.traces):
         context = _compile_frame_context(frame.target) if frame.entry.has_compile_id else contextlib.nullcontext()
         with context, torch._dynamo.config.patch(**STRICT), probing_in_this_process():
             _make_ready(package, frame, installs, entries)
@@ -63,17 +91,10 @@ class _Frame:
     backends: dict[str, Any]
 
 
-def _read(package: Package, files: Iterable[Path]) -> list[_Frame]:
-    """What the files of a function hold, those of one code object joined, and where each belongs."""
+def _joined(package: Package, files: Iterable[TraceFile]) -> list[_Frame]:
+    """The frames of several files, those of one code object joined, and where each belongs."""
     found: dict[object, _Frame] = {}
-    for file in files:
-        try:
-            content = read(file)
-        except Exception as error:  # noqa: BLE001 - another version of the project may have written it
-            package.note_refusal(f"{file.name} cannot be read: {type(error).__name__}: {error}")
-            continue
-        if content is None:
-            continue
+    for content in files:
         for number, saved in enumerate(content.frames):
             entry = saved.entry
             key = number and (entry.python_code, entry.python_module, entry.code_source, saved.home)
@@ -119,7 +140,7 @@ def _make_ready(
 
 def _manager(frame: _Frame, trace: Trace, values: dict[str, Any], tally: Tally) -> Any:
     """The guards of a trace. Raises ChangedError."""
-    state = load_guards_state(trace.guards_state)
+    state = load_guards(trace.guards_state)
     if builtins := state.output_graph.name_of_builtins_dict_key_in_fglobals:
         values[builtins] = get_builtins_dict(frame.scope)
         frame.scope[builtins] = values[builtins]
@@ -159,8 +180,11 @@ class _Watch:
         except ChangedError as error:
             self._tally.reasons[str(error)] = None
             logger.info("instant start: %s: a restored trace is not used: %s", self._tally.name, error)
-        except Exception:
-            logger.warning("instant start: a restored trace cannot be checked and is not used", exc_info=True)
+        except Exception as error:
+            reason = f"a restored trace cannot be checked: {type(error).__name__}: {error}"
+            self._tally.reasons[reason] = None
+            logger.warning("instant start: %s: %s", self._tally.name, reason)
+            logger.debug("instant start", exc_info=True)
         self._is_broken = True
         return False
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 import torch._dynamo
 
+from .messages import with_remedy
+
 _disable: Any = torch._dynamo.disable
 
 
@@ -43,7 +45,7 @@ class Tally:
 def lines(tallies: Iterable[Tally]) -> list[str]:
     """One line for each name: how its functions started.
 
-    For example ``Transformer: instant, 2 of 2 graphs used`` or ``Transformer: warm, because …``.
+    For example ``Transformer: instant, 2 of 2 graphs used`` or ``Transformer: warm, because …; to fix: …``.
     """
     by_name: dict[str, list[Tally]] = {}
     for tally in tallies:
@@ -54,7 +56,7 @@ def lines(tallies: Iterable[Tally]) -> list[str]:
 def _outcome(tallies: list[Tally]) -> str:
     restored = sum(len(tally.restored) for tally in tallies)
     used = sum(len(tally.used) for tally in tallies)
-    reasons = "; ".join(dict.fromkeys(reason for tally in tallies for reason in tally.reasons))
+    reasons = with_remedy([reason for tally in tallies for reason in tally.reasons])
     if not restored:
         return f"warm, because {reasons}" if reasons else "warm, because the store had no trace of it"
     graphs = "graph" if restored == 1 else "graphs"

@@ -20,6 +20,7 @@ from typing import Any
 
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 
+from .recording import PassingError
 from .releases import is_file_of_a_release, is_of_a_release
 
 # fmt: off
@@ -40,7 +41,11 @@ _SOURCES = ("<eval_with_key>", "<class 'networkx.", "<lambdifygenerated", "<temp
 
 
 class RanError(Exception):
-    """Code of the program has run, or it cannot be seen whether any has."""
+    """Code of the program has run."""
+
+
+class UnwatchableError(PassingError):
+    """It cannot be seen whether code of the program has run."""
 
 
 class _Profiler:
@@ -48,7 +53,7 @@ class _Profiler:
 
     def __init__(self) -> None:
         if sys.getprofile() is not None:
-            raise RanError("another profiler is active")
+            raise UnwatchableError("another profiler is active")
         self._profiler = cProfile.Profile(subcalls=False, builtins=False)
         self._profiler.enable(subcalls=False, builtins=False)
 
@@ -65,7 +70,7 @@ class _Monitor:
         self._monitoring: Any = sys.monitoring  # type: ignore[attr-defined,unused-ignore]
         free = [number for number in range(6) if self._monitoring.get_tool(number) is None]
         if not free:
-            raise RanError("other profilers use every tool of sys.monitoring")
+            raise UnwatchableError("other profilers use every tool of sys.monitoring")
         self._tool = free[-1]
         self._ran: set[types.CodeType] = set()
         self._thread = threading.get_ident()
@@ -131,15 +136,18 @@ class Watch:
             self._watcher = None
 
     def check(self, allowed: Container[types.CodeType] = ()) -> None:
-        """Raises RanError if other code of the program has run since the watch began, or if that cannot be seen."""
+        """Raises RanError if other code of the program has run since the watch began, UnwatchableError if unknown."""
         self.pause()
         if self._problem:
-            raise RanError(f"the code that runs while it is traced cannot be watched: {self._problem}")
-        others = [code for code in _of_the_program(self._ran, self._imported()) if code not in allowed]
-        ran = sorted(f"{code.co_name} ({code.co_filename})" for code in others)
+            raise UnwatchableError(f"the code that runs while it is traced cannot be watched: {self._problem}")
+        ran = sorted(f"{code.co_name} ({code.co_filename})" for code in self.ran() if code not in allowed)
         self.resume()
         if ran:
             raise RanError(f"{ran[0]} ran while it was traced, and its result may be part of the trace")
+
+    def ran(self) -> list[types.CodeType]:
+        """The code of the program that has run before the watch was paused."""
+        return _of_the_program(self._ran, self._imported())
 
     def _imported(self) -> frozenset[str]:
         """Files of the installed modules that were imported since the watch began.
@@ -202,6 +210,8 @@ def _is_of_a_library(code: types.CodeType, folders: tuple[str, ...]) -> bool:
     file = code.co_filename
     if file == "<string>":
         return code.co_name in _GENERATED or code.co_name.startswith("monomial_")  # of sympy
+    if code.co_name == "<module>" and _INSTALLED.intersection(Path(file).parts):
+        return True  # an import, also if the module is gone again: setuptools removes some
     if file.startswith(_SOURCES) or code.co_name == "__del__":  # no result of a finalizer is part of a trace
         return True
     return is_file_of_a_release(file) or file.startswith(folders)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("torch")
-from b10_transfer.instant.watching import RanError, Watch, unwatched
+from b10_transfer.instant.watching import RanError, UnwatchableError, Watch, unwatched
 
 pytestmark = pytest.mark.torch
 
@@ -61,7 +61,7 @@ def test_another_profiler_stays_in_place_and_nothing_is_kept() -> None:
     sys.setprofile(profile)
     try:
         with Watch() as watch:
-            with pytest.raises(RanError, match="another profiler"):
+            with pytest.raises(UnwatchableError, match="another profiler"):
                 watch.check()
             assert sys.getprofile() is profile
     finally:
@@ -81,6 +81,20 @@ def test_import_of_an_installed_module_is_not_counted(
     monkeypatch.setattr(sys, "meta_path", [finder for finder in sys.meta_path if isinstance(finder, type)])
     with pytest.raises(RanError, match="imported_from_program") if counts else nullcontext(), Watch() as watch:
         importlib.import_module(name)
+        watch.check()
+
+
+def test_import_of_an_installed_module_that_is_removed_again_is_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """setuptools removes modules that it has imported from a folder of its own."""
+    (tmp_path / "site-packages").mkdir()
+    (tmp_path / "site-packages" / "imported_and_removed.py").write_text("VALUE = 1\n")
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
+    monkeypatch.setattr(sys, "meta_path", [finder for finder in sys.meta_path if isinstance(finder, type)])
+    with Watch() as watch:
+        importlib.import_module("imported_and_removed")
+        del sys.modules["imported_and_removed"]
         watch.check()
 
 
