@@ -5,10 +5,11 @@ PIP := $(VENV)/bin/pip --disable-pip-version-check --quiet
 TORCH := torch==2.13.0
 # What an installed package is built from, but for what an editable one finds in its place.
 PACKAGE := pyproject.toml setup.py src/b10_transfer/local/bulk/_native.c
-BENCH = $(VENV)/bin/python benchmarks/suite.py --peer $(VENV)/peer/bin/python --vllm $(VENV)/vllm/bin/python
+BENCH = $(VENV)/bin/python benchmarks/suite.py --peer $(VENV)/peer/bin/python --vllm $(VENV)/vllm/bin/python \
+	--frameworks $(VENV)/frameworks/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-benchmarks test-instant test-matrix test-matrix-quick dist test-nfs test-nfs-v3 test-nfs-v4.2 test-s3 test-vllm test-vllm-quick test-frameworks test-frameworks-quick sanitize hammer fuzz lint format docs bench bench-quick bench-page bench-vllm clean
+.PHONY: help demo test test-benchmarks test-instant test-matrix test-matrix-quick dist test-nfs test-nfs-v3 test-nfs-v4.2 test-s3 test-vllm test-vllm-quick test-frameworks test-frameworks-quick sanitize hammer fuzz lint format docs bench bench-quick bench-page bench-vllm bench-frameworks clean
 
 help:
 	@echo "make demo    compile a transformer cold, save, and start it warm and instantly in other processes"
@@ -34,6 +35,7 @@ help:
 	@echo "make bench-quick  the same in five minutes, with smaller sizes"
 	@echo "make bench-page   docs/benchmarks.md and the README's figures from benchmarks/results/"
 	@echo "make bench-vllm  restarts of the real vLLM server: cold, warm, restored"
+	@echo "make bench-frameworks  models of diffusers and transformers: cold, warm, instant"
 	@echo "make clean   remove what the other targets have made"
 
 demo: $(VENV)/test-ready
@@ -141,6 +143,10 @@ bench-quick: $(VENV)/bench-ready $(VENV)/peer-ready
 # The real vLLM server: 1.5 GB of packages, and minutes for each round.
 bench-vllm: $(VENV)/bench-ready $(VENV)/peer-ready $(VENV)/vllm-ready
 	$(BENCH) --only vllm
+
+# Real diffusers, transformers and torchao: 1.5 GB of packages, ten minutes.
+bench-frameworks: $(VENV)/bench-ready $(VENV)/peer-ready $(VENV)/frameworks-ready
+	$(BENCH) --only frameworks
 
 # The page, its plots and the README's figures.
 bench-page: $(VENV)/bench-ready

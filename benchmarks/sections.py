@@ -207,6 +207,23 @@ SECTIONS = (
         ),
     ),
     Section(
+        "frameworks",
+        "frameworks",
+        by("model", "start"),
+        {
+            "first call": {"measure": "first call"},
+            "process": {"measure": "process"},
+            "process / warm": {"measure": "process / warm"},
+            "traces": {"measure": "traced"},
+            "hits": {"measure": "hits"},
+            "equal": {"measure": "equal"},
+        },
+        "model, start",
+        Bars(
+            {"start": ({"measure": "process"}, {"measure": "first call"})}, "seconds of the first call, of the process"
+        ),
+    ),
+    Section(
         "gpu",
         "gpu_cold_start",
         by("start", "part"),

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs 
 from benchmarks import page
 
 QUICK = ("load", "fleet", "simulate", "first_call")
-OTHERS = ("extension", "rest", "object_store", "instant", "core", "launcher", "vllm", "gpu_cold_start")
+OTHERS = ("extension", "rest", "object_store", "instant", "core", "launcher", "vllm", "frameworks", "gpu_cold_start")
 ALL = (*QUICK, *OTHERS)
 
 
@@ -35,6 +35,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="folder of results, page and plots (with --quick: a new one)")
     parser.add_argument("--peer", help="Python interpreter with the published b10-transfer")
     parser.add_argument("--vllm", help="Python interpreter with vLLM")
+    parser.add_argument("--frameworks", help="Python interpreter with diffusers, transformers and torchao")
     options = parser.parse_args()
     only = [name for name in options.only.split(",") if name] or (QUICK if options.quick else ALL)
     if unknown := set(only) - set(ALL):
@@ -52,11 +53,12 @@ def main() -> int:
 
 def run(name: str, options: argparse.Namespace, target: Path) -> bool:
     """Run one benchmark. Returns False if it failed."""
-    if why := why_not(name, options.vllm):
+    python = {"vllm": options.vllm, "frameworks": options.frameworks}.get(name, sys.executable)
+    if why := why_not(name, python):
         print(f"{name}: not run: {why}", flush=True)
         return True
     program = ["-m", "tests.simulation"] if name == "simulate" else [str(Path(__file__).with_name(f"{name}.py"))]
-    command = [options.vllm if name == "vllm" else sys.executable, *program, "--results", str(target)]
+    command = [python, *program, "--results", str(target)]
     command += ["--quick"] if options.quick else []
     command += ["--peer", options.peer] if options.peer and name != "gpu_cold_start" else []
     started = time.perf_counter()
@@ -66,10 +68,10 @@ def run(name: str, options: argparse.Namespace, target: Path) -> bool:
     return status == 0
 
 
-def why_not(name: str, vllm: str | None) -> str:
+def why_not(name: str, python: str | None) -> str:
     """The reason why a benchmark cannot run on this machine; empty if it can."""
-    if name == "vllm" and not (vllm and Path(vllm).exists()):
-        return "vLLM is not installed; `make bench-vllm` installs it"
+    if name in ("vllm", "frameworks") and not (python and Path(python).exists()):
+        return f"its environment is not installed; `make bench-{name}` installs it"
     if name == "object_store" and not (shutil.which("radosgw") and os.geteuid() == 0):
         return "it needs Debian's Ceph and root, see tests/s3/ceph.py"
     if name == "gpu_cold_start" and not (shutil.which("nvidia-smi") or os.path.exists("/dev/kfd")):
