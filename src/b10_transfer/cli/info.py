@@ -67,7 +67,7 @@ def _print(info: PodInfo) -> None:
         "Looked up as:",
     )
     for remark in info.remarks:
-        click.echo(f"  {printable(remark)}")
+        print_hanging("  ", printable(remark))
     click.echo()
     headings = ("CACHE", "UNITS", "FILES", "SIZE", "STORED", "TO RESTORE", "PATH")
     shown = [cache for cache in info.caches if cache.exists or cache.error or (cache.stored and cache.stored.units)]
@@ -82,9 +82,11 @@ def _print(info: PodInfo) -> None:
         rows = [(one.kind, one.name, one.package, _state(one)) for one in info.additions]
         print_table(("KIND", "NAME", "PACKAGE", "STATE"), rows)
     if info.per_pod_variables:
-        click.echo(
-            f"\nwarning: vLLM hashes {', '.join(info.per_pod_variables)} into the name of its cache: if their values "
-            "differ between pods, vLLM uses no restored cache"
+        click.echo()
+        print_hanging(
+            "warning: ",
+            f"vLLM hashes {', '.join(info.per_pod_variables)} into the name of its cache: if their values differ "
+            "between pods, vLLM uses no restored cache",
         )
 
 

@@ -42,6 +42,7 @@ def test_newer_torch_with_which_the_matrix_has_not_passed_has_no_instant_starts(
 
 
 def test_whatever_torch_lacks_is_said_and_the_load_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(instant, "torch_build", lambda: TorchBuild("2.14.0"))  # whatever is installed
     monkeypatch.setitem(sys.modules, "b10_transfer.instant.hooks", None)
     monkeypatch.delattr(instant, "hooks", raising=False)
     report = load(store=tmp_path, instant=True)
@@ -56,6 +57,9 @@ import torch._functorch._aot_autograd.autograd_cache as cache
 key = cache.autograd_cache_key
 cache.autograd_cache_key = lambda graph, example_inputs, config: key(graph, example_inputs, config)
 import b10_transfer
+from b10_transfer import instant
+from b10_transfer.environment.frameworks import TorchBuild
+instant.torch_build = lambda: TorchBuild("2.14.0")
 print(b10_transfer.load(store={str(tmp_path)!r}, instant=True).instant)
 """
     environment = os.environ | {"HOME": str(tmp_path)}
