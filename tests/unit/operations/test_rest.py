@@ -26,6 +26,10 @@ from b10_transfer.stores.directory import DirectoryStore
 from tests.command import Publisher, command
 from tests.conftest import IsolatedEnv
 
+pytestmark = pytest.mark.timeout(600)
+
+PATIENCE_S = 240
+"""The rest has a low priority: on a busy machine it may take a minute to begin. No test that passes waits so long."""
 UNITS = 12
 USED = ("K0", "K1")
 
@@ -115,7 +119,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 
     def write_later(tree: StagedTree, parts: list[tuple[object, ...]]) -> None:
         if threading.current_thread().name == "b10-transfer-rest" or not any("K0/" in str(part[0]) for part in parts):
-            assert go_on.wait(60)
+            assert go_on.wait(PATIENCE_S)
         write(tree, parts)  # type: ignore[arg-type]
 
     monkeypatch.setattr(StagedTree, "write", write_later)
@@ -202,11 +206,11 @@ def test_report_of_use_counts_late_units_as_restored(pod: Pod) -> None:
 def test_ranks_do_not_restore_the_rest_twice(pod: Pod, held: threading.Event, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     load(merge=True)
-    started = time.monotonic()
     program = "from b10_transfer import load; r = load(merge=True); print(r.status.name, r.reason)"
-    other = subprocess.run([sys.executable, "-c", program], check=True, timeout=60, capture_output=True, text=True)
+    other = subprocess.run(
+        [sys.executable, "-c", program], check=True, timeout=PATIENCE_S, capture_output=True, text=True
+    )
     assert "SKIPPED all that starts use is in place; 2 of 12 units that starts use; 10 others follow" in other.stdout
-    assert time.monotonic() - started < 60
     held.set()
     wait_for_rest()
     assert pod.content() == pod.kernels
@@ -214,13 +218,21 @@ def test_ranks_do_not_restore_the_rest_twice(pod: Pod, held: threading.Event, ca
 
 
 def test_damaged_pack_is_reported_by_the_rest(
-    pod: Pod, held: threading.Event, caplog: pytest.LogCaptureFixture
+    pod: Pod, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    opened, is_damaged = DirectoryStore.open, threading.Event()
+
+    def open_later(store: DirectoryStore, name: str) -> object:
+        if threading.current_thread().name == "b10-transfer-rest":
+            assert is_damaged.wait(PATIENCE_S)
+        return opened(store, name)
+
+    monkeypatch.setattr(DirectoryStore, "open", open_later)
     load()
     [pack] = pod.packs()
     path = Publisher(pod.env.store, detect()).folder / "packs" / pack
     path.write_bytes(b"\0" * 64 + path.read_bytes()[64:])
-    held.set()
+    is_damaged.set()
     wait_for_rest()
     assert pod.units() == set(USED)
     assert pack.partition(".")[0] in caplog.text
@@ -261,13 +273,13 @@ def slowly(tree, parts):
 StagedTree.write = slowly
 report = load()
 assert len(report.rest) == {rest}, report
-assert seen.wait(60)
+assert seen.wait({patience})
 {end}
 """
 
 
 def program(end: str, pause: float = 0.3) -> subprocess.Popen[str]:
-    text = PROGRAM.format(end=end, pause=pause, rest=UNITS - 2)
+    text = PROGRAM.format(end=end, pause=pause, rest=UNITS - 2, patience=PATIENCE_S)
     return subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, text=True)
 
 
@@ -285,28 +297,24 @@ def whole_units(pod: Pod) -> bool:
 
 
 def test_exit_during_the_rest_is_prompt_and_leaves_nothing_half(pod: Pod) -> None:
-    started = time.monotonic()
     with program("pass") as process:
-        assert process.wait(60) == 0
-    assert time.monotonic() - started < 60
+        assert process.wait(PATIENCE_S) == 0
     assert set(USED) <= pod.units()
     assert whole_units(pod)
     assert leftovers(pod) == []
 
 
 def test_exit_does_not_wait_for_a_rest_that_hangs(pod: Pod) -> None:
-    started = time.monotonic()
-    with program("pass", pause=300) as process:
-        assert process.wait(60) == 0
-    assert time.monotonic() - started < 60
+    with program("pass", pause=2 * PATIENCE_S) as process:
+        assert process.wait(PATIENCE_S) == 0
 
 
 def test_killed_process_leaves_whole_units_and_the_next_load_restores_the_rest(pod: Pod) -> None:
-    with program("print(flush=True); time.sleep(300)", pause=300) as process:
+    with program("print(flush=True); time.sleep(3000)", pause=3000) as process:
         assert process.stdout is not None
         process.stdout.readline()
         process.kill()
-        assert process.wait(60) == -signal.SIGKILL
+        assert process.wait(PATIENCE_S) == -signal.SIGKILL
     assert whole_units(pod)
     report = load(merge=True)
     assert report.status is OperationStatus.SKIPPED
@@ -326,7 +334,7 @@ from b10_transfer.operations.rest import wait_for_rest
 wait_for_rest()
 """
     with program(end) as process:
-        assert process.wait(60) == 0
+        assert process.wait(PATIENCE_S) == 0
     assert pod.content() == pod.kernels
 
 
