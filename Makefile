@@ -189,7 +189,8 @@ $(VENV)/vllm-ready: $(PACKAGE) tests/vllm/install.py tests/vllm/plugin/pyproject
 	$(VENV)/vllm/bin/python tests/vllm/install.py $(TORCH)
 	@touch $@
 
-FRAMEWORKS := diffusers==0.42.1 'transformers==5.24.*' accelerate peft torchao sentencepiece protobuf
+FLUX := diffusers==0.42.1 'transformers==5.24.*' accelerate sentencepiece protobuf
+FRAMEWORKS := $(FLUX) peft torchao
 $(VENV)/frameworks-ready: $(PACKAGE)
 	$(PYTHON) -m venv $(VENV)/frameworks
 	$(VENV)/frameworks/bin/pip --disable-pip-version-check --quiet install --upgrade pip
@@ -205,6 +206,7 @@ $(VENV)/truss-ready: $(PACKAGE)
 	$(VENV)/truss/bin/pip --disable-pip-version-check --quiet install $(TORCH) truss==0.18.36
 	grep -v '^-i' $(VENV)/truss/lib/python3*/site-packages/truss/templates/server/requirements.txt > $(VENV)/truss/server.txt
 	$(VENV)/truss/bin/pip --disable-pip-version-check --quiet install --requirement $(VENV)/truss/server.txt
+	$(VENV)/truss/bin/pip --disable-pip-version-check --quiet install $(FLUX)
 	$(VENV)/truss/bin/pip --disable-pip-version-check --quiet install --editable '.[test]'
 	@touch $@
 

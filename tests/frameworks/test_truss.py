@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -115,3 +116,37 @@ def test_second_replica_of_the_small_example_starts_warm(tmp_path: Path) -> None
             assert f"save: {saved}" in server.log
     assert answers[0] == answers[1]
     assert len(list(store.rglob("*.tar.zst"))) == 1
+
+
+CONSTANTS = {
+    "SIZES": "((16, 16),)",
+    "STEPS": "2",
+    "PROMPT_TOKENS": "32",
+    "MODE": "None",
+    "DEVICE, DTYPE": '"cpu", torch.float32',
+}
+"""In place of those for an H100."""
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.timeout(1800)
+def test_second_replica_of_the_flux_example_starts_warm(tmp_path: Path) -> None:
+    """The example as it is, but for the constants at its beginning: tiny weights on the CPU."""
+    app, store, weights = lay_out("truss_flux", tmp_path), tmp_path / "store", tmp_path / "weights"
+    tiny_flux = Path(__file__).parent / "programs" / "tiny_flux.py"
+    subprocess.run([sys.executable, str(tiny_flux), str(weights)], check=True)
+    model = app / "model" / "model.py"
+    text = model.read_text()
+    for name, value in {**CONSTANTS, "WEIGHTS": repr(str(weights))}.items():
+        text, replaced = re.subn(f"(?m)^{name} = .*$", f"{name} = {value}", text)
+        assert replaced == 1, name
+    model.write_text(text)
+    images = []
+    for name, loaded, saved in (("first", "DOES_NOT_EXIST", "SUCCESS"), ("second", "SUCCESS", "SKIPPED")):
+        with replica(app, tmp_path / name, store) as server:
+            server.wait_until_ready()
+            images.append(server.predict({"prompt": "a red fox", "width": 16, "height": 16})["data"])
+            server.interrupt()
+            assert f"load: {loaded}" in server.log
+            assert f"save: {saved}" in server.log
+    assert images[0] == images[1]

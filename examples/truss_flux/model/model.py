@@ -25,6 +25,7 @@ STEPS = 4
 PROMPT_TOKENS = 256
 """The maximum of FLUX.1 [schnell]. All prompts are padded to it, so they all have one shape."""
 MODE = "max-autotune-no-cudagraphs"
+DEVICE, DTYPE = "cuda", torch.bfloat16
 
 
 class Model:
@@ -36,7 +37,7 @@ class Model:
     def load(self) -> None:
         from diffusers import FluxPipeline
 
-        self._pipe = FluxPipeline.from_pretrained(WEIGHTS, torch_dtype=torch.bfloat16).to("cuda")
+        self._pipe = FluxPipeline.from_pretrained(WEIGHTS, torch_dtype=DTYPE).to(DEVICE)
         self._pipe.set_progress_bar_config(disable=True)
 
         # Load before the first compilation, and compile with any result. After an ERROR (the log says why) this start
