@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -70,8 +70,6 @@ def command(
 
     On a terminal, --since shows the packs and asks first.
     """
-    if not packs and since is None:
-        raise click.UsageError("name packs, or use --since")
 
     def change(opened: Store, config: Config, deadline: Deadline, pretend: bool) -> list[Marked]:
         return recall(opened, config, deadline, packs=packs, since=since, why=why, pretend=pretend)
@@ -79,7 +77,9 @@ def command(
     change_marks(
         Verb("recall", "recalled", "these packs are recalled already"),
         change,
-        asks=since is not None and not yes,
+        packs=packs,
+        since=since,
+        yes=yes,
         dry_run=dry_run,
         store=store,
         namespace=namespace,
@@ -103,7 +103,9 @@ def change_marks(
     verb: Verb,
     change: Callable[[Store, Config, Deadline, bool], list[Marked]],
     *,
-    asks: bool,
+    packs: Sequence[str],
+    since: datetime | None,
+    yes: bool,
     dry_run: bool,
     store: str | None,
     namespace: str | None,
@@ -115,13 +117,20 @@ def change_marks(
     Args:
         verb: The command.
         change: Makes the change, or with true as its last argument only finds out what it would be.
-        asks: Whether to show the packs and ask first, on a terminal.
+        packs: The packs that were named.
+        since: The time from which packs are changed; None without ``--since``.
+        yes: Whether not to ask: otherwise, with ``since``, this shows the packs on a terminal and asks first.
         dry_run: Whether to change nothing.
         store: Overrides ``B10_STORE``.
         namespace: Overrides ``B10_NAMESPACE``.
         deadline_s: Overrides ``B10_DEADLINE_SECONDS``.
         as_json: Whether to print JSON.
+
+    Raises:
+        UsageError: Neither packs nor a time is given.
     """
+    if not packs and since is None:
+        raise click.UsageError("name packs, or use --since")
     set_up_logging()
 
     def do(*, pretend: bool) -> list[Marked]:
@@ -133,7 +142,7 @@ def change_marks(
         with report_errors(as_json=as_json), progress() as observe:
             return bounded(verb.name, work, deadline_s=deadline_s, observe=observe)
 
-    if asks and not (dry_run or as_json) and sys.stdin.isatty():
+    if since is not None and not (yes or dry_run or as_json) and sys.stdin.isatty():
         found = do(pretend=True)
         _print_marked(found, f"to be {verb.done}", err=True)
         if found:

@@ -48,8 +48,6 @@ def command(
     --since reverts `recall` with the same time: it removes only the marks of recalls. On a terminal it shows the packs
     and asks first.
     """
-    if not packs and since is None:
-        raise click.UsageError("name packs, or use --since")
 
     def change(opened: Store, config: Config, deadline: Deadline, pretend: bool) -> list[Marked]:
         return reinstate(opened, config, deadline, packs, since=since, pretend=pretend)
@@ -57,7 +55,9 @@ def command(
     change_marks(
         Verb("reinstate", "reinstated", "these packs have no mark"),
         change,
-        asks=since is not None and not yes,
+        packs=packs,
+        since=since,
+        yes=yes,
         dry_run=dry_run,
         store=store,
         namespace=namespace,
