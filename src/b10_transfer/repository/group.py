@@ -130,17 +130,15 @@ class Group:
 
     def _latest(self) -> tuple[int, str | None, bool]:
         """The latest generation, the name of its record unless that has expired, and whether it is marked cold."""
-        names = {info.name: info for info in self._store.list(self._repository.group_folder) if _is_ours(info)}
-        records = sorted(name for name in names if name.startswith(self._prefix) and not name.endswith(_COLD))
-        if not records:
+        newest, is_cold = _newest(self._store, self._repository.group_folder, self._prefix)
+        if newest is None:
             return 0, None, False
-        newest = records[-1]
-        generation = int(newest.rpartition(".")[2])
-        if self._has_expired(names[newest]):
+        generation = int(newest.name.rpartition(".")[2])
+        if self._has_expired(newest):
             if generation == _MOST_GENERATION:  # no job has so many records: it is a fake
-                self._store.delete(newest)
+                self._store.delete(newest.name)
             return generation % _MOST_GENERATION, None, False
-        return generation, newest, newest + _COLD in names
+        return generation, newest.name, is_cold
 
     def _has_expired(self, info: ObjectInfo, times: int = 1) -> bool:
         if abs(time.time() - info.modified_s) <= EXPIRES_S:
@@ -232,15 +230,12 @@ def packs_of_group(store: ReadStore, folder: str, name: str) -> tuple[str, froze
     Raises:
         StoreError: The store could not be read.
     """
-    prefix = _prefix_of(folder, name)
-    names = {info.name: info for info in store.list(folder) if _is_ours(info) and info.name.startswith(prefix)}
-    newest = max((one for one in names if not one.endswith(_COLD)), default="")
-    age_s = abs(time.time() - names[newest].modified_s) if newest else EXPIRES_S
-    if age_s >= EXPIRES_S:
+    newest, is_cold = _newest(store, folder, _prefix_of(folder, name))
+    if newest is None or (age_s := abs(time.time() - newest.modified_s)) >= EXPIRES_S:
         return "has no record: its next load records the packs that it finds", None
-    if newest + _COLD in names:
+    if is_cold:
         return "starts cold: one of its processes could not load its packs", frozenset()
-    record = _decoded(read_small(store, newest, _MOST_BYTES) or b"", MOST_LISTED)
+    record = _decoded(read_small(store, newest.name, _MOST_BYTES) or b"", MOST_LISTED)
     if record is None or not record.packs:
         return "has recorded that there is nothing to load", frozenset()
     return f"loads the {count(len(record.packs), 'pack')} that it recorded {age_s:.0f} s ago", frozenset(record.packs)
@@ -249,6 +244,13 @@ def packs_of_group(store: ReadStore, folder: str, name: str) -> tuple[str, froze
 def _prefix_of(folder: str, name: str) -> str:
     digest = hashlib.sha256(b"b10-transfer group 1\n" + name.encode("utf-8", "surrogateescape")).hexdigest()
     return f"{folder}/{digest[:32]}."
+
+
+def _newest(store: ReadStore, folder: str, prefix: str) -> tuple[ObjectInfo | None, bool]:
+    """The latest record of a group, and whether it is marked cold."""
+    found = {info.name: info for info in store.list(folder) if _is_ours(info) and info.name.startswith(prefix)}
+    newest = max((name for name in found if not name.endswith(_COLD)), default=None)
+    return (None, False) if newest is None else (found[newest], newest + _COLD in found)
 
 
 def _decoded(data: bytes, most_packs: int) -> _Record | None:
