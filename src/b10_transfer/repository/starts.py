@@ -3,8 +3,8 @@
 A record is one small object, ``used/<day>.starts.<number>``, with the day on which each unit was last used. A writer
 merges its own start with the latest record, and creates the next one: a few a day at most, however many replicas start.
 
-A record only chooses the order in which verified units are restored. Whoever can write to the store can change that
-order, and nothing else.
+A record changes the order of a restore, and nothing else: every unit is verified as before. So a writer of the store
+can only make starts slower with it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import NamedTuple
 from ..stores.base import ObjectInfo, ReadStore, Store, read_small
 from .layout import STARTS_A_DAY, Place, day_of_record, number_of_record
 from .union import Union
-from .use import today
+from .use import MOST_DELETED, today
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,6 @@ KEPT_DAYS = 30
 """A unit that no start has used for so long is forgotten."""
 _DAY_S = 86_400
 _MOST_NAME = 4096
-_MOST_DELETED = 10
 _SMALLEST_REST = 0.25
 """Of the units to restore. If fewer would follow, all are restored at once."""
 
@@ -103,9 +102,10 @@ def record_start(store: Store, place: Place, records: Mapping[str, ObjectInfo], 
     day, latest = today(), latest_of(records)
     numbers = [number_of_record(name) for name in records if day_of_record(name) == day]
     number = max(numbers, default=-1) + 1
+    if not used or number == STARTS_A_DAY:
+        return False
     known = read_starts(store, latest)
-    is_known = known.days.keys() >= set(used)
-    if not used or number == STARTS_A_DAY or (numbers and is_known):
+    if numbers and known.days.keys() >= set(used):
         return False
     content = known.merged(Starts(dict.fromkeys(used, _this_day()))).encode()
     if len(content) > MOST_BYTES:
@@ -115,8 +115,9 @@ def record_start(store: Store, place: Place, records: Mapping[str, ObjectInfo], 
     if not store.create(name, io.BytesIO(content)):
         return False
     # The one before stays: a load that has listed it may be about to read it.
-    for info in sorted((info for info in records.values() if info.name < name), key=_name_of)[:-1][:_MOST_DELETED]:
-        store.delete(info.name)
+    earlier = sorted(info.name for info in records.values() if info.name < name)
+    for record in earlier[:-1][:MOST_DELETED]:
+        store.delete(record)
     return True
 
 
@@ -152,7 +153,3 @@ def split(
 
 def _this_day() -> int:
     return int(time.time() // _DAY_S)
-
-
-def _name_of(info: ObjectInfo) -> str:
-    return info.name

@@ -21,7 +21,7 @@ from .layout import Place
 
 logger = logging.getLogger(__name__)
 
-_MOST_DELETED = 10
+MOST_DELETED = 10
 """So many earlier records are deleted together with the creation of one."""
 
 
@@ -46,7 +46,7 @@ def record_use(store: Store, place: Place, known: Collection[str]) -> None:
         return
     try:
         if store.create(place.used(day), io.BytesIO()):
-            for earlier in sorted(other for other in known if other < day)[:_MOST_DELETED]:
+            for earlier in sorted(other for other in known if other < day)[:MOST_DELETED]:
                 store.delete(place.used(earlier))
     except CacheError as error:
         logger.debug("the use of the packs is not recorded: %s", error)
