@@ -18,11 +18,10 @@ import torch
 
 from ..version import __version__
 from .code import digest_of_all
-from .releases import is_file_of_a_release
+from .releases import is_file_of_a_package, is_file_of_a_release
 
 MOST = 8
 """Refusals of one key that are kept. Replicas in which one of them counts write no more."""
-_INSTALLED = {"site-packages", "dist-packages"}
 _OWN = __name__.partition(".")[0]
 
 
@@ -110,7 +109,7 @@ def _modules_of_the_program() -> Iterable[str]:
         file = getattr(module, "__file__", None)
         if not isinstance(file, str) or not file.endswith(".py") or name.partition(".")[0] == _OWN:
             continue
-        if not is_file_of_a_release(file) and not _INSTALLED.intersection(Path(file).parts):
+        if not is_file_of_a_release(file) and not is_file_of_a_package(file):
             yield name
 
 

@@ -1,14 +1,19 @@
-"""Which modules and files are torch's or Python's own: a trace is bound to their versions."""
+"""Which modules and files are torch's or Python's own, to whose versions a trace is bound, and which are installed."""
 
 from __future__ import annotations
 
 import functools
 import os
 import sys
+from pathlib import Path
 
 import torch
 
 _RELEASES = tuple(os.path.dirname(str(module.__file__)) + os.sep for module in (torch, os))
+
+
+_INSTALLED = {"site-packages", "dist-packages"}
+"""Folders that installed packages lie in."""
 
 
 @functools.cache
@@ -21,3 +26,8 @@ def is_of_a_release(module: str | None) -> bool:
 
 def is_file_of_a_release(file: str) -> bool:
     return file.startswith((*_RELEASES, "<frozen ")) and not (file.startswith(_RELEASES[1]) and "-packages" in file)
+
+
+def is_file_of_a_package(file: str) -> bool:
+    """Whether a file lies in a folder of installed packages."""
+    return not _INSTALLED.isdisjoint(Path(file).parts)

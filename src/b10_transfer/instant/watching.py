@@ -15,13 +15,12 @@ import threading
 import types
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from .recording import PassingError
-from .releases import is_file_of_a_release, is_of_a_release
+from .releases import is_file_of_a_package, is_file_of_a_release, is_of_a_release
 
 # fmt: off
 _LIBRARIES = (
@@ -91,8 +90,6 @@ class _Monitor:
         return self._ran
 
 
-_INSTALLED = {"site-packages", "dist-packages"}
-"""Folders that installed packages lie in."""
 _start: Callable[[], _Profiler | _Monitor] = _Monitor if sys.version_info >= (3, 12) else _Profiler
 _current = threading.local()
 
@@ -157,7 +154,7 @@ class Watch:
         """
         names = sys.modules.keys() - self._modules
         files = (getattr(sys.modules.get(name), "__file__", None) for name in names)
-        return frozenset(file for file in files if isinstance(file, str) and _INSTALLED.intersection(Path(file).parts))
+        return frozenset(file for file in files if isinstance(file, str) and is_file_of_a_package(file))
 
 
 @contextmanager
@@ -210,7 +207,7 @@ def _is_of_a_library(code: types.CodeType, folders: tuple[str, ...]) -> bool:
     file = code.co_filename
     if file == "<string>":
         return code.co_name in _GENERATED or code.co_name.startswith("monomial_")  # of sympy
-    if code.co_name == "<module>" and _INSTALLED.intersection(Path(file).parts):
+    if code.co_name == "<module>" and is_file_of_a_package(file):
         return True  # an import, also if the module is gone again: setuptools removes some
     if file.startswith(_SOURCES) or code.co_name == "__del__":  # no result of a finalizer is part of a trace
         return True
