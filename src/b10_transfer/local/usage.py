@@ -130,7 +130,7 @@ class Usage:
         }
 
     def _was_needed(self, unit: LocalUnit, statuses: Sequence[os.stat_result]) -> bool:
-        was_read = any(status.st_atime_ns != status.st_mtime_ns for status in statuses)
+        was_read = _were_read(statuses)
         if unit.name in self._restored:
             return was_read
         if any(status.st_mtime_ns >= self._began_ns for status in statuses):
@@ -166,7 +166,7 @@ class Usage:
                 was_restored, changed = True, False
                 restored[unit.root.name] += 1
             if was_restored:
-                used[unit.root.name] += any(status.st_atime_ns != status.st_mtime_ns for status in statuses)
+                used[unit.root.name] += _were_read(statuses)
             compiled[unit.root.name] += changed
             if was_restored and changed and any(file.path.endswith(f"/{NINJA_LOG}") for file in unit.files):
                 rebuilt.append(unit.name)
@@ -212,6 +212,11 @@ def _statuses(unit: LocalUnit) -> list[os.stat_result]:
         with suppress(OSError):  # gone meanwhile
             found.append(os.stat(unit.root.path / file.path, follow_symlinks=False))
     return found
+
+
+def _were_read(statuses: Sequence[os.stat_result]) -> bool:
+    """Whether any of some files was read since it was restored: a restore sets both times alike."""
+    return any(status.st_atime_ns != status.st_mtime_ns for status in statuses)
 
 
 def _is_known(used: Counter[str], restored: Counter[str], root: CacheRoot) -> bool:
