@@ -18,7 +18,7 @@ from ..errors import (
     UntrustedPackError,
 )
 from ..operations.key_facts import differences
-from ..operations.rest import split_by_use
+from ..operations.rest import others, split_by_use
 from ..pack import PackUnit
 from ..repository.catalogue import Amount, Catalogue, collect_errors
 from ..repository.group import packs_of_group
@@ -171,8 +171,8 @@ def _explain(config: Config, pod: Pod, deadline: Deadline) -> Explanation:
             _first, rest = split_by_use(repository, stored.union, [unit.name for unit in found.usable])
     verdict, advice = _verdict(found)
     if rest:
-        others = "follow" if config.restore_rest == "after" else "stay in the store"
-        verdict = f"{verdict}: {len(found.usable) - len(rest):,} that starts use; {len(rest):,} others {others}"
+        first = len(found.usable) - len(rest)
+        verdict = f"{verdict}: {first:,} that starts use; {others(rest, config.restore_rest)}"
     if group and not found.usable and stored.union.units:
         verdict, advice = f"the group {config.group} {group}", "a job with another B10_GROUP loads the newest packs"
     expected = pod.forecast(stored)

@@ -24,12 +24,13 @@ from ..local.restore import restore
 from ..local.staging import LOCKS_SHARE, locked, remove_leftovers, wait_for_restore
 from ..pack import Limits
 from ..repository.group import ColdGroupError, Group
-from ..repository.ignored import errors_in, newer_in, reasons, state_of, states
+from ..repository.ignored import reasons, state_of, states
 from ..repository.repository import Repository
-from ..repository.union import Rejected, Union
+from ..repository.union import Union
 from ..repository.use import today
 from ..status import LoadReport, OperationStatus
 from ..stores.opening import check_shared, opened
+from .damage import damaged_since, log_ignored, report_damage
 from .key_facts import differences, facts_of, warn_of_threads
 from .load_plan import LoadPlan, holding, partial_restore, plan, plan_with, survey
 from .rest import Rest, split_by_use, with_rest
@@ -119,7 +120,7 @@ def load(
 
 def _read_union(repository: Repository, group: Group | None, seen: set[str] | None) -> Union:
     union = repository.with_recalled_names(repository.union() if group is None else group.union())
-    _log_ignored(union.rejected, len(union.unread))
+    log_ignored(union.rejected, len(union.unread))
     if seen is not None:
         seen.update(pack.id for pack in union.packs)
         seen.update(pack.id for pack in union.rejected)
@@ -174,18 +175,18 @@ def _restore(
         def agree(restored: Restored) -> None:
             if group is None:
                 return
-            damaged = _damaged_since(union, restored)
+            damaged = damaged_since(union, restored)
             try:
                 group.check(
                     [*(f"pack {pack.id} is {state_of(pack.error)}" for pack in damaged), *map(str, restored.failures)]
                 )
             except CacheError:  # nothing is put in place
-                _report_damage(repository, union, damaged, config)
+                report_damage(repository, union, damaged, config)
                 raise
 
         def put_in_place(names: Sequence[str], before: Callable[[Restored], None] | None = None) -> Restored:
             restored = restore(repository, union, names, holding(names, planned.local.open), deadline, before)
-            _report_damage(repository, union, _damaged_since(union, restored), config)
+            report_damage(repository, union, damaged_since(union, restored), config)
             return restored
 
         differing = differences(union, planned.names, facts_of(planned.roots, repository.environment, config.reader))
@@ -217,21 +218,6 @@ def _without_rest(
     if rest and config.restore_rest == "after":
         leave(Rest(config, repository.environment, union, rest, holding(rest, planned.roots)))
     return replace(planned, names=names), rest
-
-
-def _damaged_since(union: Union, restored: Restored) -> list[Rejected]:
-    """The packs of a union in which a restore has found damage."""
-    known = {pack.id for pack in union.rejected}
-    return [pack for pack in restored.union.rejected if pack.id not in known]
-
-
-def _report_damage(repository: Repository, union: Union, damaged: list[Rejected], config: Config) -> None:
-    """Log what is damaged, and mark packs of this pod's environment for the next save."""
-    _log_ignored(damaged)
-    if not config.read_only:
-        environment_id = repository.environment.id
-        own = {pack.id for pack in union.packs if pack.index.environment_id == environment_id}
-        repository.suspect(pack for pack in damaged if pack.id in own)
 
 
 def _trusted_keys(config: Config) -> Trust | None:
@@ -287,11 +273,3 @@ def _report_of(planned: LoadPlan, report: LoadReport) -> LoadReport:
         ignored_packs=planned.union.ignored if planned.union is not None else 0,
         pack_states=states(planned.union) if planned.union is not None else {},
     )
-
-
-def _log_ignored(rejected: Sequence[Rejected], unread: int = 0) -> None:
-    """Log which packs a load ignores: a line for each, or one line if they are many."""
-    for line in newer_in(rejected):
-        logger.info("%s; left alone", line)
-    for line in errors_in(rejected, unread):
-        logger.error("%s. A load ignores it; the next save that has its units publishes them again", line)

@@ -26,12 +26,12 @@ from ..local.presence import below_root, known_unit, missing
 from ..local.restore import restore
 from ..local.staging import REST_LOCK, locked
 from ..pack import Limits
-from ..repository.ignored import errors_in
 from ..repository.repository import ReadRepository, Repository
 from ..repository.starts import split
 from ..repository.union import Union
 from ..status import LoadReport, OperationStatus
 from ..stores.opening import opened
+from .damage import damaged_since, report_damage
 
 logger = logging.getLogger(__name__)
 
@@ -60,14 +60,18 @@ def with_rest(report: LoadReport, union: Union, rest: Sequence[str], mode: str) 
         return report
     units = [union.units[name][1] for name in rest]
     first, total = report.units + report.already_present, report.units + report.already_present + len(rest)
-    others = f"{len(rest):,} others {'follow' if mode == 'after' else 'stay in the store'}"
     return replace(
         report,
-        reason=f"{report.reason}; {first:,} of {total:,} units that starts use; {others}",
+        reason=f"{report.reason}; {first:,} of {total:,} units that starts use; {others(rest, mode)}",
         rest=tuple(rest),
         rest_files=sum(len(unit.members) for unit in units),
         rest_bytes=sum(unit.size for unit in units),
     )
+
+
+def others(rest: Sequence[str], mode: str) -> str:
+    """What becomes of the units that starts did not use, in words."""
+    return f"{len(rest):,} others {'follow' if mode == 'after' else 'stay in the store'}"
 
 
 @dataclass(frozen=True)
@@ -97,12 +101,7 @@ class Rest:
             limits = Limits.of(config)
             repository = Repository(store, config.namespace, self.environment, limits, deadline)
             restored = restore(repository, union, names, self.roots, deadline)
-            known = {pack.id for pack in union.rejected}
-            damaged = [pack for pack in restored.union.rejected if pack.id not in known]
-            for line in errors_in(damaged, 0):
-                logger.error("%s. The load ignores it; the next save that has its units publishes them again", line)
-            if not config.read_only:
-                repository.suspect(damaged)
+            report_damage(repository, union, damaged_since(union, restored), config)
         seconds = time.perf_counter() - started
         amount = f"{count(restored.units, 'unit')}, {count(restored.files, 'file')}, {restored.bytes / 1e6:.1f} MB"
         logger.info("restored what starts did not use: %s in %.2f s", amount, seconds)
