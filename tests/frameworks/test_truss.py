@@ -27,7 +27,8 @@ from tests.launcher.pod import free_port
 
 pytest.importorskip("truss", reason="it runs in the environment of `make test-frameworks` with Truss")
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
 QUICKLY = {"TORCHINDUCTOR_VEC_ISA_OK": "0"}
 """Without vector instructions a kernel compiles in half the time."""
 LIMIT_S = 300
@@ -133,8 +134,8 @@ CONSTANTS = {
 def test_second_replica_of_the_flux_example_starts_warm(tmp_path: Path) -> None:
     """The example as it is, but for the constants at its beginning: tiny weights on the CPU."""
     app, store, weights = lay_out("truss_flux", tmp_path), tmp_path / "store", tmp_path / "weights"
-    tiny_flux = Path(__file__).parent / "programs" / "tiny_flux.py"
-    subprocess.run([sys.executable, str(tiny_flux), str(weights)], check=True)
+    tiny_flux = "tests.frameworks.programs.tiny_flux"
+    subprocess.run([sys.executable, "-m", tiny_flux, str(weights)], cwd=ROOT, check=True)
     model = app / "model" / "model.py"
     text = model.read_text()
     for name, value in {**CONSTANTS, "WEIGHTS": repr(str(weights))}.items():

@@ -21,7 +21,7 @@ import torch._dynamo.utils as dynamo_utils
 import b10_transfer
 
 FLUX = os.environ.get("B10_TEST_FLUX", "")
-"""A folder that ``tiny_flux.py`` has made."""
+"""A folder that :mod:`.tiny_flux` has made."""
 compile_it: Any = torch.compile
 Case = Iterator[Callable[[], Any]]
 """The first thing that a case yields is its first call."""

@@ -1,4 +1,7 @@
-"""``tiny_flux.py FOLDER``: a complete FluxPipeline with random weights of kilobytes, saved as users save theirs."""
+"""A complete FluxPipeline with random weights of kilobytes, saved as users save theirs.
+
+``python -m tests.frameworks.programs.tiny_flux FOLDER``, in the folder of the project.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
+
+from tests.frameworks.programs.models import flux_transformer
 
 LETTERS = string.ascii_lowercase
 PROMPT_TOKENS = 64
@@ -32,18 +36,7 @@ def t5_tokenizer() -> Any:
 
 
 def main(folder: str) -> None:
-    torch.manual_seed(0)
-    transformer = FluxTransformer2DModel(
-        patch_size=1,
-        in_channels=4,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=32,
-        pooled_projection_dim=32,
-        axes_dims_rope=(4, 4, 8),
-    )
+    transformer = flux_transformer()
     vae = AutoencoderKL(
         block_out_channels=(8,),
         layers_per_block=1,
