@@ -195,7 +195,7 @@ def start(new_pod: NewPod, model: Path, other_model: Path) -> Callable[[Case, st
             shutil.copytree(modelinfos, pod.cache_root / "modelinfos")
         served = other_model if case.workload is Workload.MODEL else model
         options = ("--max-model-len", "384") if case.workload is Workload.LENGTH else ()
-        found = _start(pod, case.way, served, options, ": restored " if name == "new" else "save: ")
+        found = serve_once(pod, case.way, served, options, ": restored " if name == "new" else "save: ")
         took = f"compile phase {compile_s(found.server.log):.1f} s, ready after {found.server.ready_s:.1f} s"
         _figures.append(f"{name} {case.way.value}, {case.workload.value} ({case.set_up.value}): {took}")
         return found
@@ -244,8 +244,8 @@ def restored_start(start: Callable[..., Start], cold_start: Starts, neighbours: 
     return second
 
 
-def _start(pod: Pod, way: Way, model: Path, options: tuple[str, ...], last_word: str) -> Start:
-    """``last_word``: what the command says when it has done its work once the server serves."""
+def serve_once(pod: Pod, way: Way, model: Path, options: tuple[str, ...], last_word: str) -> Start:
+    """One life of a server, until it is stopped. ``last_word`` is what the command says when it has done its work."""
     began_ns = time.time_ns()
     with pod.serve(model, *options, prefix=way.prefix) as server:
         server.wait_until_ready()
