@@ -32,6 +32,12 @@ def read(reader: ObjectReader | None) -> bytes:
         return bytes(reader.read_at(0, reader.size_bytes))
 
 
+def wait_for_threads(store: AheadDirectory) -> None:
+    """Wait until no thread opens an object: while one does, it holds folders and perhaps an object nobody asks for."""
+    while store._idle_threads < ahead._THREADS:
+        threading.Event().wait(0.01)
+
+
 def test_expected_objects_are_opened_at_the_same_time(store: AheadDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     meeting = threading.Barrier(8, timeout=30)
     open_with_end = store.open_with_end
@@ -55,10 +61,10 @@ def test_few_objects_are_open_ahead_and_those_nobody_asks_for_are_closed(store: 
     for _ in range(5):
         store.expect(NAMES)
         assert read(store.open(NAMES[0]))
-        assert len(opened_below(tmp_path)) <= 20
+        wait_for_threads(store)
+        assert len(opened_below(tmp_path)) == ahead._AHEAD
     store.expect([])
-    while store._idle_threads < ahead._THREADS:  # they close what they have just opened
-        threading.Event().wait(0.01)
+    wait_for_threads(store)
     assert opened_below(tmp_path) == []
 
 
