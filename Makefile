@@ -52,9 +52,9 @@ test: $(VENV)/test-ready
 test-benchmarks: $(VENV)/bench-ready
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal tests/benchmarks
 
-# Pods that compile the same models one after the other: nothing to divide among workers.
+# The tests of a file look at the same pods, which start one after the other: a worker takes a whole file.
 test-instant: $(VENV)/test-ready
-	$(VENV)/bin/python -m pytest tests/instant
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile tests/instant
 
 # torch, vLLM and a second venv: 1.5 GB. The tests start the server 20 times, two at once; half a minute each, alone.
 test-vllm: $(VENV)/vllm-ready
