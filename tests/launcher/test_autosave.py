@@ -145,6 +145,7 @@ def test_it_holds_no_file_of_the_program_and_is_not_its_child(pod: Pod, start: S
     program = start()
     pid = program.do("load autosave")
     folder = Path("/proc", str(supervisor(pod)))
+    wait_until(lambda: os.readlink(folder / "fd/0") == os.devnull, "that it has read what the load did")
     targets = {os.readlink(path) for path in (folder / "fd").iterdir()}
     assert targets & {os.readlink(f"/proc/{pid}/fd/{number}") for number in range(3)} == set()
     assert all(target == os.devnull or target.startswith(str(pod.path / "tmp")) for target in targets)
@@ -258,3 +259,38 @@ def test_forked_process_that_ends_leaves_the_warning_to_its_parent(pod: Pod, sta
     for line in ("load", "fork", "compile UNIT"):
         program.do(line)
     assert program.end().count("not saved") == 1
+
+
+def test_units_that_a_program_uses_are_recorded_without_a_save(pod: Pod, start: Start) -> None:
+    """A program that only loads is the README's first example."""
+    first = start()
+    first.do("load autosave")
+    for number in range(8):
+        first.do(f"compile UNIT{number}")
+    first.end()
+    pod.is_deserted()
+    pod.empty_cache()
+
+    second = start(B10_RESTORE_REST="after")
+    second.do("load autosave")
+    second.do("use UNIT1")
+    second.do("use UNIT2")
+    wait_until(lambda: "recorded that this start used 2 units" in log(pod), "a record while the program runs")
+    assert "used 2" in log(pod)
+    second.end()
+    pod.is_deserted()
+    pod.empty_cache()
+
+    third = start(B10_RESTORE_REST="never", B10_QUIET_SECONDS=LONG)
+    third.do("load autosave")
+    assert pod.cached() == ["UNIT1", "UNIT2"]
+    third.do("compile UNIT3")  # again, although the store has it
+    assert "; 2 of 8 units that starts use; 6 others stay in the store" in third.end()
+    pod.is_deserted()
+    assert "recorded that this start used 1 unit\n" in log(pod)
+    assert pod.stored() == [f"UNIT{number}" for number in range(8)]
+    pod.empty_cache()
+
+    fourth = start(B10_RESTORE_REST="never")
+    fourth.do("load")
+    assert pod.cached() == ["UNIT1", "UNIT2", "UNIT3"]

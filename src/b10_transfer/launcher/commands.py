@@ -12,6 +12,7 @@ from enum import Enum
 from ..config.launcher import LauncherConfig
 from ..config.per_pod import per_pod_variables
 from ..local.supervision import Supervision
+from ..operations.autosave import Loaded
 from .interpreter import use_interpreter_of, use_interpreter_of_known_server
 from .monitor import Outputs
 from .processes import Signals, end_workers, wait_for_exit, why_not_started
@@ -151,14 +152,14 @@ def keep_beside(*, namespace: str | None = None, store: str | None = None, outpu
         end_workers()
 
 
-def keep_for_programs(supervision: Supervision, restored: str) -> int:
+def keep_for_programs(supervision: Supervision, loaded: Loaded) -> int:
     """Save what the programs of a set of caches compile, until the last of them has ended or a signal arrives.
 
     It ends at once if another process does that. Call it once, like :func:`run`.
 
     Args:
         supervision: Tells which programs there are.
-        restored: The digest of the units that a program has restored, by :func:`digest_of_restored`.
+        loaded: The load of the first of them.
     """
     config = LauncherConfig.from_environment()
     signals = Signals()
@@ -167,7 +168,7 @@ def keep_for_programs(supervision: Supervision, restored: str) -> int:
     try:
         while True:
             supervisor = Supervisor(config)
-            supervisor.start(Programs(supervision), restored)
+            supervisor.start(Programs(supervision), loaded)
             if _keep_until_end(supervisor, signals, config) or supervision.leave():
                 return 0
             # Another program has begun during the last save, or the supervisor has failed.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -22,11 +22,12 @@ from ..errors import CacheError, NoThreadError
 from ..local import snapshot
 from ..local.left_out import cause_of, log_left_out
 from ..local.supervision import Supervision
-from ..local.usage import Usage
+from ..local.usage import CacheUse, Usage
 from ..notices import notices
 from ..operations import public as operations
-from ..operations.autosave import digest_of, digest_of_restored
+from ..operations.autosave import Loaded, digest_of, digest_of_restored
 from ..operations.rest import wait_for_rest
+from ..operations.session import session
 from ..operations.starts import record_start
 from ..status import LoadReport, OperationStatus
 from .explanation import why_compiled, why_nothing_was_saved, why_unused, with_differences
@@ -93,6 +94,8 @@ class Supervisor:
         self._report: LoadReport | None = None
         """The result of the load; None before it has ended."""
         self._proved = False
+        self._use: Sequence[CacheUse] = ()
+        self._use_changed_at = 0.0
         self._failed: Mapping[str, CacheError] = {}
         """Why caches could not be looked at, by name."""
         self._published = False
@@ -114,22 +117,20 @@ class Supervisor:
         self.finished = threading.Event()
         """Set when there is nothing more to do."""
 
-    def start(self, server: Server, restored: str | None = None) -> None:
+    def start(self, server: Server, loaded: Loaded | None = None) -> None:
         """Start a daemon thread that does all of this. It has ended when ``finished`` is set.
 
         Args:
             server: The server.
-            restored: The digest of the units that the server itself has restored, by :func:`digest_of_restored`.
-                Default: this one restores.
+            loaded: What the server itself has loaded. Default: this one loads.
         """
 
         def work() -> None:
             try:
-                if restored is None:
+                if loaded is None:
                     self.load()
                 else:
-                    self._find_caches()
-                    self._look_first(restored)
+                    self._take_over(loaded)
                 self._tell_loaded()
                 # Only now, because a server may wait for the load.
                 lower_priority()
@@ -192,16 +193,28 @@ class Supervisor:
         if report.rest and self._on_compile is not None and not wait_for_rest():
             self._on_compile = None  # the server may compile what was left in the store
         ended_ns = time.time_ns()
-        self._report = report
         self._monitor.loaded(report)
         if (config := self._find_caches()) is not None:
             # A program in these caches then knows that this process saves what it compiles.
             with suppress(OSError):
                 environment_id = report.environment_id
                 Supervision.of(self._roots, config.store, config.namespace, environment_id).supervise(alone=False)
-        self._usage = Usage(self._roots, report, began_ns, ended_ns)
-        self._look_first(digest_of_restored(report))
+        self._remember(Loaded(report, began_ns, ended_ns))
         return report
+
+    def _take_over(self, loaded: Loaded) -> None:
+        """Go on after a load of another process."""
+        self._find_caches()
+        usage = self._remember(loaded)
+        session.last_load = lambda: usage  # for the saves of this process
+
+    def _remember(self, loaded: Loaded) -> Usage:
+        """Remember a load, and look at the caches. If they hold only the restored units, a save would find nothing."""
+        self._report = loaded.report
+        self._usage = Usage(self._roots, loaded.report, loaded.began_ns, loaded.ended_ns)
+        self._restored = digest_of_restored(loaded.report)
+        self._look()
+        return self._usage
 
     def _find_caches(self) -> Config | None:
         """Find this pod's caches; None if the settings are wrong."""
@@ -212,11 +225,6 @@ class Supervisor:
         except CacheError as error:  # a load has logged it
             logger.debug("the caches cannot be looked at: %s", error)
             return None
-
-    def _look_first(self, restored: str) -> None:
-        """Look at the caches. If they hold only the restored units, a save would find nothing new."""
-        self._restored = restored
-        self._look()
 
     def keep(self, server: Server) -> None:
         """Save new units while the server runs: when it serves, and then whenever its caches have been quiet."""
@@ -275,8 +283,8 @@ class Supervisor:
         self._check_compiled(server)
         if now - self._changed_at < self._config.quiet_s:
             return
-        # A program that cannot be queried may not be ready yet, so unused units mean nothing.
-        self._prove(server, even_if_unused=False)
+        # A program that cannot be queried may not be ready yet: unused units mean nothing, and it may still use more.
+        self._prove(server, even_if_unused=False, once_settled=True)
         if self._seen and self._seen != self._saved and now >= self._retry_at:
             self._save()
 
@@ -328,8 +336,14 @@ class Supervisor:
         self._saved = held
         self._retry_s = _RETRY_S
 
-    def _prove(self, server: Server, *, even_if_unused: bool = True) -> None:
-        """Log once how the restored units were used."""
+    def _prove(self, server: Server, *, even_if_unused: bool = True, once_settled: bool = False) -> None:
+        """Log and record once how the restored units were used.
+
+        Args:
+            server: The server.
+            even_if_unused: Whether that is of interest if none was used. Default: true.
+            once_settled: Whether to wait until no unit was read or compiled for a while. Default: false.
+        """
         if self._proved or self._usage is None:
             return
         try:
@@ -341,6 +355,10 @@ class Supervisor:
                 notices.log(logger, logging.WARNING, message, cause_of(error))
             return
         if not even_if_unused and not any(cache.used or cache.compiled for cache in report.caches):
+            return
+        if report.caches != self._use:
+            self._use, self._use_changed_at = report.caches, time.monotonic()
+        if once_settled and time.monotonic() - self._use_changed_at < self._config.quiet_s:
             return
         self._proved = True
         self._monitor.used(report)

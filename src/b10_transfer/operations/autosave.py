@@ -7,13 +7,18 @@ it, receives nothing from it, and its readers see the end of its output when the
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import signal
 import sys
+import tempfile
+import time
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from ..adapters import cache_roots
 from ..concurrency.deadline import Deadline, run_within
@@ -21,7 +26,7 @@ from ..config import Config, read_autosave
 from ..environment import identify
 from ..environment.interpreter import startable_python
 from ..local.supervision import Supervision
-from ..status import LoadReport
+from ..status import LoadReport, OperationStatus
 
 logger = logging.getLogger(__name__)
 
@@ -35,16 +40,47 @@ _PROGRAM = (
 """The process that the program waits for ends at once. Its child goes on."""
 _SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT]
 """Those that end the process after a last save."""
+_HANDED_OVER = (
+    *("reason", "files", "bytes", "restored", "rest", "rest_files"),
+    *("partial", "siblings", "commands", "key_differences"),
+)
+"""The facts of a report that the process needs, to tell what was compiled and what was used."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A load, and its times in nanoseconds since the epoch. The program hands it over to the process."""
+
+    report: LoadReport
+    began_ns: int
+    ended_ns: int
+
+    def to_json(self) -> bytes:
+        """The facts that the process needs."""
+        facts = {name: getattr(self.report, name) for name in _HANDED_OVER}
+        return json.dumps([self.report.status.name, facts, self.began_ns, self.ended_ns]).encode()
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Loaded:
+        """That of another process's :meth:`to_json`. Raises ValueError, KeyError or TypeError."""
+        status, facts, began_ns, ended_ns = json.loads(text)
+        facts = {name: tuple(fact) if isinstance(fact, list) else fact for name, fact in facts.items()}
+        return cls(LoadReport(OperationStatus[status], **facts), began_ns, ended_ns)
 
 
 def start_if_requested(
-    autosave: bool | None, report: LoadReport, namespace: str | None, store: str | os.PathLike[str] | None
+    autosave: bool | None,
+    report: LoadReport,
+    began_ns: int,
+    namespace: str | None,
+    store: str | os.PathLike[str] | None,
 ) -> str:
     """Start a process that saves what this program compiles, unless there is one. Never raises.
 
     Args:
         autosave: Overrides ``B10_AUTOSAVE``.
         report: The report of the load.
+        began_ns: When the load began, in nanoseconds since the epoch.
         namespace: Overrides ``B10_NAMESPACE``.
         store: Overrides ``B10_STORE``.
 
@@ -55,7 +91,8 @@ def start_if_requested(
         if not read_autosave(autosave):
             return ""
         deadline = Deadline("starting the autosave process", _DEADLINE_S)
-        reason = run_within(deadline, lambda: _start(report, namespace, store))
+        loaded = Loaded(report, began_ns, time.time_ns())
+        reason = run_within(deadline, lambda: _start(loaded, namespace, store))
     except Exception as error:  # noqa: BLE001 - the program goes on without
         reason = str(error) or type(error).__name__
     if reason:
@@ -64,7 +101,7 @@ def start_if_requested(
     return reason or "on"
 
 
-def _start(report: LoadReport, namespace: str | None, store: str | os.PathLike[str] | None) -> str:
+def _start(loaded: Loaded, namespace: str | None, store: str | os.PathLike[str] | None) -> str:
     """Start it; returns the reason why it cannot be started. Raises CacheError or OSError."""
     config = Config.from_environment(namespace=namespace, store=store)
     if config.read_only:
@@ -84,26 +121,36 @@ def _start(report: LoadReport, namespace: str | None, store: str | os.PathLike[s
         environ["B10_STORE"] = os.fspath(store)
     package = Path(__file__).resolve().parents[2]
     modules = ":".join([str(package), *(os.path.abspath(folder) for folder in sys.path)])
-    arguments = [str(supervision.folder), supervision.name, digest_of_restored(report)]
-    # Not by subprocess: if another thread forked a process meanwhile, this would wait for the end of that process.
-    child = os.posix_spawn(
-        python,
-        [python, "-I", "-c", _PROGRAM, modules, "b10-compile-cache", "autosave", *arguments],
-        environ,
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 2, str(supervision.log), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600),
-            (os.POSIX_SPAWN_DUP2, 2, 1),
-        ],
-        setsid=True,
-        # A signal that arrives before the process can save waits until it can.
-        setsigmask=_SIGNALS,
-        setsigdef=_SIGNALS,
-    )
+    arguments = [str(supervision.folder), supervision.name]
+    with _file_without_a_name(supervision.folder) as facts:
+        facts.write(loaded.to_json())
+        facts.seek(0)
+        # Not by subprocess: if another thread forked a process meanwhile, this would wait for the end of that process.
+        child = os.posix_spawn(
+            python,
+            [python, "-I", "-c", _PROGRAM, modules, "b10-compile-cache", "autosave", *arguments],
+            environ,
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, facts.fileno(), 0),
+                (os.POSIX_SPAWN_OPEN, 2, str(supervision.log), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600),
+                (os.POSIX_SPAWN_DUP2, 2, 1),
+            ],
+            setsid=True,
+            # A signal that arrives before the process can save waits until it can.
+            setsigmask=_SIGNALS,
+            setsigdef=_SIGNALS,
+        )
     with suppress(ChildProcessError):  # the program reaps every child itself
         os.waitpid(child, 0)
     logger.info("a separate process saves later compilations; it logs to %s", supervision.log)
     return ""
+
+
+def _file_without_a_name(folder: Path) -> IO[bytes]:
+    """In memory, so that a full disk does not matter; in the folder if this Python was built for an old C library."""
+    if hasattr(os, "memfd_create"):
+        return open(os.memfd_create("b10-transfer-load"), "w+b")
+    return tempfile.TemporaryFile(dir=folder)
 
 
 def digest_of_restored(report: LoadReport) -> str:

@@ -234,7 +234,7 @@ def load(
     def attempt() -> LoadReport:
         return attempt_operation("load", deadline_s, operate, LoadReport, observe)
 
-    started = time.perf_counter()
+    started, began_ns = time.perf_counter(), time.time_ns()
     report = attempt()
     tried_s = time.perf_counter() - started
     if report.status is OperationStatus.DOES_NOT_EXIST and report.group != "cold":
@@ -243,7 +243,7 @@ def load(
     if report.status is OperationStatus.DOES_NOT_EXIST and settings[-1].siblings and not settings[-1].group:
         report = load_from_siblings(report, partial(operate, from_siblings=True), deadline_s, tried_s)
     report = replace(report, instant=prepare_if_requested(instant, report, read_config, deadline_s, tried_s))
-    report = replace(report, autosave=start_if_requested(autosave, report, namespace, store))
+    report = replace(report, autosave=start_if_requested(autosave, report, began_ns, namespace, store))
     if report.rest and left:
         rest.start(left[0], deadline_s)
     return finish("load", report, started)
