@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from enum import Enum, auto
 from typing import Protocol
 
 from ..adapters import CacheRoot, cache_roots
@@ -44,6 +45,17 @@ _SCAN_DEADLINE_S = 60.0
 _RETRY_S = 60.0
 """The pause after a failed save. It doubles with each failure, up to an hour."""
 _LONGEST_RETRY_S = 3600.0
+
+
+class _Moment(Enum):
+    """When the use of the restored units is looked at."""
+
+    READY = auto()
+    """The server serves: it has used what it needs to start."""
+    QUIET = auto()
+    """Nothing was compiled for a while. It may not be ready yet."""
+    END = auto()
+    """It has ended. What follows is not to delay the last save for long."""
 
 
 class Server(Protocol):
@@ -253,7 +265,7 @@ class Supervisor:
         """Save the units that were compiled until the end, within a deadline of its own."""
         self._look()
         self._check_compiled(server)
-        self._prove(server, even_if_unused=self._completed)
+        self._prove(server, _Moment.END)
         if self._seen and self._seen != self._saved:
             self._save(deadline_s=self._config.last_save_s)
         log_left_out(self._failed)
@@ -272,7 +284,7 @@ class Supervisor:
         logger.info("the server is ready", extra={"event": "server_ready"})
         self._look()
         self._check_compiled(server)
-        self._prove(server)
+        self._prove(server, _Moment.READY)
         if self._seen and self._seen != self._saved:
             self._save()
 
@@ -283,8 +295,7 @@ class Supervisor:
         self._check_compiled(server)
         if now - self._changed_at < self._config.quiet_s:
             return
-        # A program that cannot be queried may not be ready yet: unused units mean nothing, and it may still use more.
-        self._prove(server, even_if_unused=False, once_settled=True)
+        self._prove(server, _Moment.QUIET)
         if self._seen and self._seen != self._saved and now >= self._retry_at:
             self._save()
 
@@ -336,14 +347,8 @@ class Supervisor:
         self._saved = held
         self._retry_s = _RETRY_S
 
-    def _prove(self, server: Server, *, even_if_unused: bool = True, once_settled: bool = False) -> None:
-        """Log and record once how the restored units were used.
-
-        Args:
-            server: The server.
-            even_if_unused: Whether that is of interest if none was used. Default: true.
-            once_settled: Whether to wait until no unit was read or compiled for a while. Default: false.
-        """
+    def _prove(self, server: Server, moment: _Moment) -> None:
+        """Log and record once how the restored units were used."""
         if self._proved or self._usage is None:
             return
         try:
@@ -354,15 +359,17 @@ class Supervisor:
                 message = f"the use of the restored caches is unknown: {error}"
                 notices.log(logger, logging.WARNING, message, cause_of(error))
             return
-        if not even_if_unused and not any(cache.used or cache.compiled for cache in report.caches):
+        # Before that, unused units mean nothing, and the program may still use more.
+        is_ready = moment is _Moment.READY or (moment is _Moment.END and self._completed)
+        if not is_ready and not any(cache.used or cache.compiled for cache in report.caches):
             return
         if report.caches != self._use:
             self._use, self._use_changed_at = report.caches, time.monotonic()
-        if once_settled and time.monotonic() - self._use_changed_at < self._config.quiet_s:
+        if moment is _Moment.QUIET and time.monotonic() - self._use_changed_at < self._config.quiet_s:
             return
         self._proved = True
         self._monitor.used(report)
         if self._settings is not None:
-            record_start(self._usage, self._settings)
+            record_start(self._usage, self._settings, compacts=moment is not _Moment.END)
         if report.warning:
             logger.warning("%s", with_differences(why_unused(report, server.environment()), self._report))

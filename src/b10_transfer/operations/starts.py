@@ -24,12 +24,13 @@ _recorded: dict[tuple[str, str], set[str]] = {}
 """The units that this process has recorded, by store and namespace."""
 
 
-def record_start(usage: Usage, config: Config) -> bool:
+def record_start(usage: Usage, config: Config, *, compacts: bool = True) -> bool:
     """Record the units that a start used, if this pod's loads depend on such records. No caller waits for it.
 
     Args:
         usage: What was restored, and how it was used.
         config: The settings.
+        compacts: Whether a new record may compact packs, which takes at most 30 s. Default: true.
 
     Returns:
         Whether a record was created. A failure is not important: another start tries it again.
@@ -51,7 +52,8 @@ def record_start(usage: Usage, config: Config) -> bool:
         return False
     if is_new:
         logger.info("recorded that this start used %s", count(len(used), "unit"))
-        _compact(config)
+        if compacts:
+            _compact(config)
     return is_new
 
 

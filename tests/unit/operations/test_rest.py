@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from b10_transfer import LoadReport, OperationStatus, cache_report, load, save
+from b10_transfer.config import Config
 from b10_transfer.environment import detect
 from b10_transfer.local.staging import StagedTree
 from b10_transfer.operations import starts
@@ -349,6 +350,15 @@ def test_command_ends_at_its_deadline(pod: Pod, held: threading.Event) -> None:
     assert command("load", "--deadline", "2").exit_code == 0
     assert time.monotonic() - started < 30
     assert pod.units() == set(USED)
+
+
+def test_record_at_the_end_of_a_program_leaves_packs_as_they_are(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last save is still to come, and a pod that ends may have little time."""
+    monkeypatch.setattr(starts, "_compact", lambda config: pytest.fail("packs are compacted"))
+    pod.start((*USED, "K4"))
+    assert session.last_load is not None
+    assert starts.record_start(session.last_load(), Config.from_environment(), compacts=False)
+    assert len(pod.records()) == 2
 
 
 def test_read_only_pod_records_nothing(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
