@@ -95,7 +95,7 @@ sanitize: $(VENV)/test-ready
 	cd build/sanitize && gcc -g -O1 $(SANITIZE) -shared -fPIC b10_transfer/local/bulk/_native.c -o b10_transfer/local/bulk/_native.abi3.so \
 		$$($(CURDIR)/$(VENV)/bin/python -c 'import sysconfig; print("-I" + sysconfig.get_paths()["include"])')
 	cd build/sanitize && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-		ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=. $(CURDIR)/$(VENV)/bin/python -m pytest -q -p no:cacheprovider -k 'not leaks' test_bulk.py
+		ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=.:$(CURDIR) $(CURDIR)/$(VENV)/bin/python -m pytest -q -p no:cacheprovider -k 'not leaks' test_bulk.py
 
 # Each release of torch is five gigabytes. 10 minutes for each; the environments are removed again.
 test-matrix: dist

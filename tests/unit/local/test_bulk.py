@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from b10_transfer.local import bulk
 from b10_transfer.local.bulk import FilePart, portable
+from tests.descriptors import opened_below
 
 MODULES = [pytest.param(portable, id="portable")]
 if bulk.is_native:
@@ -292,11 +293,11 @@ def test_nothing_leaks(module: Any, tree: int, folder: Path) -> None:
 
     everything()
     gc.collect()
-    descriptors, resident = len(os.listdir("/proc/self/fd")), _resident_bytes()
+    opened, resident = opened_below(folder), _resident_bytes()
     for _ in range(300):
         everything()
     gc.collect()
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert opened_below(folder) == opened
     assert _resident_bytes() < resident + 10_000_000  # one array forgotten each time would be 30 MB
 
 
