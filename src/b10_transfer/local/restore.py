@@ -97,9 +97,10 @@ def _unstage_host_code(
     trees: Mapping[str, StagedTree],
 ) -> None:
     """Leave out units of other environments that may not run on this CPU, whatever their files are called."""
+    own = repository.environment.id
     for name, (pack, unit) in list(staged.items()):
         root, _, _path = name.partition("/")
-        if pack.index.environment_id == repository.environment.id or root not in trees:
+        if pack.index.environment_id == own or root not in trees:
             continue
         paths = [below_root(member.path) for member in unit.members]
         if roots[root].adapter.depends_on_host(known_unit(unit), paths) or any(
