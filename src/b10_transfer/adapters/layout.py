@@ -37,6 +37,8 @@ class Shape:
             self._depth = 0
             *self._parents, name = unit.split("/")
             self._file = f"({name}){rest}"
+        self._fixed = self._parents.index(ANY_DEPTH) if ANY_DEPTH in self._parents else None
+        """Number of folders before ``ANY_DEPTH``; None if the depth is fixed."""
 
     @cached_property
     def _name(self) -> re.Pattern[str]:
@@ -57,10 +59,9 @@ class Shape:
 
     def holds(self, folder: Sequence[str]) -> bool:
         """Whether files of this shape may lie in a folder itself."""
-        fixed = self._folders.index(None) if None in self._folders else None
-        if fixed is not None:
-            return len(folder) >= fixed and self.may_hold(folder[:fixed])
-        return len(folder) == len(self._folders) and self.may_hold(folder)
+        if self._fixed is not None:
+            return len(folder) >= self._fixed and self.may_hold(folder[: self._fixed])
+        return len(folder) == len(self._parents) and self.may_hold(folder)
 
     def unit_in(self, folder: str) -> Unit | None:
         """The unit of all files of this shape in a folder; None if each file's name decides."""
