@@ -174,6 +174,18 @@ SECTIONS = (
         ),
     ),
     Section(
+        "rest",
+        "rest",
+        by("mode"),
+        {
+            "read": {"measure": "read"},
+            "seconds": {"measure": "seconds"},
+            "with the first import": {"measure": "first"},
+            "process": {"measure": "process"},
+        },
+        "`B10_RESTORE_REST`",
+    ),
+    Section(
         "first_call",
         "first_call",
         lambda _results: {name: {"model": MODEL, "program": name} for name in (COLD, OURS, MEGA)},
