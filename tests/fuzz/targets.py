@@ -207,7 +207,7 @@ def _read_config(environ: dict[str, str]) -> None:
         try:
             read(config)
         except ConfigurationError as error:
-            assert "b10-private:" not in str(error)
+            assert "b10-private:" not in str(error).replace("b10-private:<base64>", "")
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

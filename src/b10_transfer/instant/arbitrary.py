@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import re
 import sys
+import threading
 from typing import Any
 
 from torch._dynamo.variables import builtin, constant, lazy, lists, object_protocol, sets
@@ -37,6 +38,15 @@ _BLIND = frozenset((
 ))
 # fmt: on
 """Builtins and operators whose results do not depend on the order of a set."""
+# fmt: off
+_MERGING = frozenset((
+    "update", "difference_update", "intersection_update", "symmetric_difference_update",
+    "union", "difference", "intersection", "symmetric_difference", "issubset", "issuperset", "isdisjoint",
+))
+# fmt: on
+"""Methods of sets whose results do not depend on the order of sets of constants. Dynamo traces loops in their place,
+also for a literal set of three or more constants."""
+_merging = threading.local()
 
 
 def install() -> None:
@@ -67,7 +77,7 @@ def _refuse(reason: str) -> None:
 
 def _refuse_order(*values: Any) -> None:
     """Refuse the trace if one of Dynamo's variables is a set whose order may differ in another process."""
-    if recording.get() is None:
+    if recording.get() is None or getattr(_merging, "constants", False):
         return
     try:
         is_unordered = any(map(_is_unordered, values))
@@ -163,4 +173,20 @@ class _Items:
 def _refusing_set_method(variable: Any, tx: Any, name: str, arguments: Any, options: Any) -> Any:
     if name in ("pop", "__iter__", "__repr__", "__str__", "__format__"):
         _refuse_order(variable)
-    return _set_method(variable, tx, name, arguments, options)
+    if name not in _MERGING or not all(map(_holds_constants, (variable, *arguments))):
+        return _set_method(variable, tx, name, arguments, options)
+    before = getattr(_merging, "constants", False)
+    _merging.constants = True
+    try:
+        return _set_method(variable, tx, name, arguments, options)
+    finally:
+        _merging.constants = before
+
+
+def _holds_constants(value: Any) -> bool:
+    """Whether one of Dynamo's variables is a set of constants only: then no code runs in the order of its items."""
+    if isinstance(value, lazy.LazyVariableTracker):
+        if not value.is_realized():
+            return False
+        value = value.realize()
+    return isinstance(value, _set) and all(isinstance(item.vt, _constant) for item in vars(value)["items"])

@@ -89,6 +89,12 @@ def set_joined(x: Tensor) -> Tensor:
     return x * first(",".join({"alpha", "beta", "gamma", "delta"}))
 
 
+def set_written(x: Tensor) -> Tensor:
+    """Python makes a set of three constants or more by adding all that one of the code holds to an empty one."""
+    devices = {"cpu", "cuda", "xpu", "mps"}
+    return x * 2 if x.device.type in devices else x * 3
+
+
 def set_asked(x: Tensor) -> Tensor:
     return x * (len(NAMES) if "alpha" in NAMES and FROZEN == NAMES else 1.0)
 
@@ -148,7 +154,7 @@ def dtype_of_autocast(x: Tensor) -> Tensor:
 CASES = (
     *(hash_of_text, hash_of_tuple, hash_of_object, hash_by_method, hash_of_number),
     *(set_iterated, set_called, set_listed, set_unpacked, set_given, set_extends, set_joined),
-    *(set_asked, address_in_repr, address_in_format, constant_among_builtins, replaced_builtin),
+    *(set_asked, set_written, address_in_repr, address_in_format, constant_among_builtins, replaced_builtin),
     *(imported, imported_again, dtype_of_autocast),
 )
 
