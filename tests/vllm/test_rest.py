@@ -27,6 +27,3 @@ def test_start_after_a_record_of_use_compiles_nothing(new_pod: NewPod, model: Pa
     assert pod.artifacts().items() <= artifacts.items()
     assert "save: SUCCESS" not in third.server.log
     assert ", 0 compiled" in third.server.log
-    print(
-        line, *lines_with("recorded that", second.server.log), *lines_with("compile cache", third.server.log), sep="\n"
-    )

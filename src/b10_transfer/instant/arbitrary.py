@@ -88,12 +88,17 @@ def _refuse_order(*values: Any) -> None:
 
 
 def _is_unordered(value: Any) -> bool:
+    if (found := _realized(value)) is None:
+        original = value.original_value()
+        return isinstance(original, (set, frozenset)) and len(original) > 1
+    return isinstance(found, _set) and not isinstance(found, _ORDERED) and len(found.items) > 1
+
+
+def _realized(value: Any) -> Any:
+    """The variable that a lazy one stands for; None if Dynamo has not looked at its value yet."""
     if isinstance(value, lazy.LazyVariableTracker):
-        if not value.is_realized():
-            value = value.original_value()
-            return isinstance(value, (set, frozenset)) and len(value) > 1
-        value = value.realize()
-    return isinstance(value, _set) and not isinstance(value, _ORDERED) and len(value.items) > 1
+        return value.realize() if value.is_realized() else None
+    return value
 
 
 _ORDERED = (sets.OrderedSetVariable, sets.DictKeySetVariable)
@@ -185,8 +190,5 @@ def _refusing_set_method(variable: Any, tx: Any, name: str, arguments: Any, opti
 
 def _holds_constants(value: Any) -> bool:
     """Whether one of Dynamo's variables is a set of constants only: then no code runs in the order of its items."""
-    if isinstance(value, lazy.LazyVariableTracker):
-        if not value.is_realized():
-            return False
-        value = value.realize()
-    return isinstance(value, _set) and all(isinstance(item.vt, _constant) for item in vars(value)["items"])
+    found = _realized(value)
+    return isinstance(found, _set) and all(isinstance(item.vt, _constant) for item in vars(found)["items"])
