@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from ..config.launcher import LauncherConfig
@@ -27,6 +27,22 @@ _PROBE_TIMEOUT_S = 2.0
 _SILENCES = 3
 _READY_PATH = "/v1/models"
 """Answered by vLLM's and SGLang's servers once a model is loaded and compiled."""
+
+
+class Server(Protocol):
+    """The facts about a server that concern its caches."""
+
+    def is_alive(self) -> bool:
+        """Whether it may still compile."""
+
+    def serves(self) -> bool | None:
+        """Whether it is ready; None if it cannot be queried."""
+
+    def environment(self) -> Mapping[str, str]:
+        """The variables that it was started with; empty if they are not known."""
+
+    def started_ns(self) -> int | None:
+        """Its start in nanoseconds since the epoch; None if that is not known, or if it was not before the load."""
 
 
 def address_of(arguments: Sequence[str]) -> str | None:

@@ -9,10 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from enum import Enum, auto
-from typing import Protocol
 
 from ..adapters import CacheRoot, cache_roots
 from ..concurrency.deadline import Deadline
@@ -21,19 +19,19 @@ from ..config import Config
 from ..config.launcher import LauncherConfig
 from ..errors import CacheError, NoThreadError
 from ..local import snapshot
-from ..local.left_out import cause_of, log_left_out
+from ..local.left_out import log_left_out
 from ..local.supervision import Supervision
-from ..local.usage import CacheUse, Usage
-from ..notices import notices
+from ..local.usage import Usage
 from ..operations import public as operations
 from ..operations.autosave import Loaded, digest_of, digest_of_restored
 from ..operations.rest import wait_for_rest
 from ..operations.session import session
-from ..operations.starts import record_start
 from ..status import LoadReport, OperationStatus
-from .explanation import why_compiled, why_nothing_was_saved, why_unused, with_differences
+from .explanation import why_nothing_was_saved
 from .fingerprint import Fingerprint, fingerprint_of
 from .monitor import Monitor
+from .server import Server
+from .server_use import Moment, ServerUse
 
 logger = logging.getLogger(__name__)
 
@@ -45,33 +43,6 @@ _SCAN_DEADLINE_S = 60.0
 _RETRY_S = 60.0
 """The pause after a failed save. It doubles with each failure, up to an hour."""
 _LONGEST_RETRY_S = 3600.0
-
-
-class _Moment(Enum):
-    """When the use of the restored units is looked at."""
-
-    READY = auto()
-    """The server serves: it has used what it needs to start."""
-    QUIET = auto()
-    """Nothing was compiled for a while. It may not be ready yet."""
-    END = auto()
-    """It has ended. What follows is not to delay the last save for long."""
-
-
-class Server(Protocol):
-    """The facts about a server that concern its caches."""
-
-    def is_alive(self) -> bool:
-        """Whether it may still compile."""
-
-    def serves(self) -> bool | None:
-        """Whether it is ready; None if it cannot be queried."""
-
-    def environment(self) -> Mapping[str, str]:
-        """The variables that it was started with; empty if they are not known."""
-
-    def started_ns(self) -> int | None:
-        """Its start in nanoseconds since the epoch; None if that is not known, or if it was not before the load."""
 
 
 class Supervisor:
@@ -102,12 +73,9 @@ class Supervisor:
         self._monitor = monitor or Monitor()
         self._roots: list[CacheRoot] = []
         self._settings: Config | None = None
-        self._usage: Usage | None = None
+        self._use: ServerUse | None = None
         self._report: LoadReport | None = None
         """The result of the load; None before it has ended."""
-        self._proved = False
-        self._use: Sequence[CacheUse] = ()
-        self._use_changed_at = 0.0
         self._failed: Mapping[str, CacheError] = {}
         """Why caches could not be looked at, by name."""
         self._published = False
@@ -143,7 +111,7 @@ class Supervisor:
                     self.load()
                 else:
                     self._take_over(loaded)
-                self._tell_loaded()
+                self._mark_loaded()
                 # Only now, because a server may wait for the load.
                 lower_priority()
                 self.keep(server)
@@ -151,17 +119,17 @@ class Supervisor:
             except Exception:
                 logger.exception("nothing more is saved, because of an unexpected error; the server is not affected")
             finally:
-                self._tell_loaded()
+                self._mark_loaded()
                 self.finished.set()
 
         try:
             threading.Thread(target=work, name="b10-transfer-supervisor", daemon=True).start()
         except RuntimeError as error:  # the system starts no more threads
             logger.error("nothing is restored or saved: %s", NoThreadError(error))
-            self._tell_loaded()
+            self._mark_loaded()
             self.finished.set()
 
-    def _tell_loaded(self) -> None:
+    def _mark_loaded(self) -> None:
         if self.loaded.is_set():
             return
         self.loaded.set()
@@ -223,10 +191,11 @@ class Supervisor:
     def _remember(self, loaded: Loaded) -> Usage:
         """Remember a load, and look at the caches. If they hold only the restored units, a save would find nothing."""
         self._report = loaded.report
-        self._usage = Usage(self._roots, loaded.report, loaded.began_ns, loaded.ended_ns)
+        usage = Usage(self._roots, loaded.report, loaded.began_ns, loaded.ended_ns)
+        self._use = ServerUse(usage, loaded.report, self._settings, self._monitor, self._config.quiet_s)
         self._restored = digest_of_restored(loaded.report)
         self._look()
-        return self._usage
+        return usage
 
     def _find_caches(self) -> Config | None:
         """Find this pod's caches; None if the settings are wrong."""
@@ -265,7 +234,7 @@ class Supervisor:
         """Save the units that were compiled until the end, within a deadline of its own."""
         self._look()
         self._check_compiled(server)
-        self._prove(server, _Moment.END)
+        self._report_use(server, Moment.COMPLETED if self._completed else Moment.ENDED)
         if self._seen and self._seen != self._saved:
             self._save(deadline_s=self._config.last_save_s)
         log_left_out(self._failed)
@@ -284,7 +253,7 @@ class Supervisor:
         logger.info("the server is ready", extra={"event": "server_ready"})
         self._look()
         self._check_compiled(server)
-        self._prove(server, _Moment.READY)
+        self._report_use(server, Moment.READY)
         if self._seen and self._seen != self._saved:
             self._save()
 
@@ -295,7 +264,7 @@ class Supervisor:
         self._check_compiled(server)
         if now - self._changed_at < self._config.quiet_s:
             return
-        self._prove(server, _Moment.QUIET)
+        self._report_use(server, Moment.QUIET)
         if self._seen and self._seen != self._saved and now >= self._retry_at:
             self._save()
 
@@ -316,24 +285,18 @@ class Supervisor:
 
     def _check_compiled(self, server: Server) -> None:
         """Call ``on_compile`` at the first unit that was compiled although everything was restored."""
-        if self._on_compile is None or self._usage is None or self._seen == self._checked:
+        if self._on_compile is None or self._use is None or self.miss or self._seen == self._checked:
             return
-        report = self._report
-        if self.miss or (report is not None and (report.ignored_packs or report.partial)):
-            return  # something was to be compiled
         self._checked = self._seen
-        try:
-            caches = [cache for cache in self._usage.report(server.started_ns()).caches if cache.compiled]
-        except CacheError as error:
-            message = f"it is unknown whether the server has compiled: {error}"
-            notices.log(logger, logging.WARNING, message, cause_of(error))
-            return
-        if caches:
-            logger.warning("%s", with_differences(why_compiled(caches), self._report))
+        if self._use.has_compiled(server):
             self.has_compiled = True
             if not self._stop.is_set():
                 self._on_compile()
             self._on_compile = None
+
+    def _report_use(self, server: Server, moment: Moment) -> None:
+        if self._use is not None:
+            self._use.report(server, moment)
 
     def _save(self, deadline_s: float | None = None) -> None:
         held = self._seen
@@ -346,30 +309,3 @@ class Supervisor:
         self._published = self._published or report.status is OperationStatus.SUCCESS
         self._saved = held
         self._retry_s = _RETRY_S
-
-    def _prove(self, server: Server, moment: _Moment) -> None:
-        """Log and record once how the restored units were used."""
-        if self._proved or self._usage is None:
-            return
-        try:
-            report = self._usage.report(server.started_ns())
-        except CacheError as error:
-            self._proved = True
-            if self._report is not None and self._report.restored:
-                message = f"the use of the restored caches is unknown: {error}"
-                notices.log(logger, logging.WARNING, message, cause_of(error))
-            return
-        # Before that, unused units mean nothing, and the program may still use more.
-        is_ready = moment is _Moment.READY or (moment is _Moment.END and self._completed)
-        if not is_ready and not any(cache.used or cache.compiled for cache in report.caches):
-            return
-        if report.caches != self._use:
-            self._use, self._use_changed_at = report.caches, time.monotonic()
-        if moment is _Moment.QUIET and time.monotonic() - self._use_changed_at < self._config.quiet_s:
-            return
-        self._proved = True
-        self._monitor.used(report)
-        if self._settings is not None:
-            record_start(self._usage, self._settings, compacts=moment is not _Moment.END)
-        if report.warning:
-            logger.warning("%s", with_differences(why_unused(report, server.environment()), self._report))
