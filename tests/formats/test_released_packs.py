@@ -9,7 +9,6 @@ import io
 import json
 import os
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -69,18 +68,25 @@ def test_pack_of_a_released_version_loads(path: Path, tmp_path: Path) -> None:
     assert sum(len(files) for _, _, files in os.walk(tmp_path)) == sum(map(len, CONTENT.values()))
 
 
+@pytest.mark.parametrize("origin", ["", "01a229514913-ebb9e00682eb947e"])
+def test_pack_of_this_version_has_the_same_content(origin: str, tmp_path: Path) -> None:
+    (tmp_path / "now.tar.zst").write_bytes(write_pack(origin))
+    test_pack_of_a_released_version_loads(tmp_path / "now.tar.zst", tmp_path / "restored")
+
+
 def write_pack(origin: str = "") -> bytes:
     """The pack that this version writes of CONTENT: as it is saved, or as it is merged."""
     out = io.BytesIO()
     with PackWriter(out, Limits.for_packs_of(1 << 20), Deadline("save", 60)) as writer:
         for unit, files in CONTENT.items():
-            sources = [
-                SourceFile(name, len(data), mode, MTIME_NS, partial(io.BytesIO, data))
-                for name, (data, mode) in files.items()
-            ]
+            sources = [_source(name, *content) for name, content in files.items()]
             writer.add_unit(unit, "stem" if unit in STEMS else "folder", sources, origin=origin)
         writer.finish(NAMESPACE, ENVIRONMENT)
     return out.getvalue()
+
+
+def _source(name: str, data: bytes, mode: int) -> SourceFile:
+    return SourceFile(name, len(data), mode, MTIME_NS, lambda _file: io.BytesIO(data))
 
 
 if __name__ == "__main__":

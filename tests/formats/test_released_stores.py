@@ -20,9 +20,11 @@ from b10_transfer.operations import save as saving
 from tests.command import command
 from tests.conftest import IsolatedEnv, read_tree_of
 
-from .write_store import ENVIRONMENT, GRAPH, NAMESPACE, Writer, files_of, kernel
+from .write_store import ENVIRONMENT, GRAPH, GROUP, NAMESPACE, UNUSED, Writer, files_of, kernel
 
 STORES = Path(__file__).parent / "stores"
+UNITS = {GRAPH, *map(kernel, "ABF" + UNUSED)}
+"""The units of packs without marks."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,11 @@ def golden(
 def test_load_restores_packs_without_marks(golden: Golden, isolated_env: IsolatedEnv) -> None:
     report = load()
     assert (report.status, report.rejected_packs) == (OperationStatus.SUCCESS, ())
-    assert set(report.restored) == {GRAPH, kernel("A"), kernel("B"), kernel("F")}
+    assert set(report.restored) == UNITS
     assert set(report.packs) == {golden.roles["merged"], golden.roles["signed"]}
     assert read_tree_of(isolated_env.inductor) == below("inductor", files_of(GRAPH))
     restored = read_tree_of(isolated_env.triton)
-    for unit in (kernel("A"), kernel("B"), kernel("F")):
+    for unit in UNITS - {GRAPH}:
         for name, data in below("triton", files_of(unit)).items():
             if "__grp__" not in name:  # it names this machine's paths
                 assert restored[name] == data
@@ -88,12 +90,15 @@ def test_states_are_listed_and_no_pack_fails_to_verify(golden: Golden) -> None:
         "damaged": "set aside",
         "pruned": "pruned",
         "signed": "usable",
+        "recalled, signed": "recalled",
     }
     verified = command("verify")
     assert (verified.exit_code, verified.stdout.split(": ")[-1]) == (0, "none fail\n")
 
 
-@pytest.mark.parametrize(("role", "unit"), [("recalled", kernel("C")), ("pruned", kernel("E"))])
+@pytest.mark.parametrize(
+    ("role", "unit"), [("recalled", kernel("C")), ("recalled, signed", kernel("G")), ("pruned", kernel("E"))]
+)
 def test_marked_pack_is_loaded_once_it_is_reinstated(golden: Golden, role: str, unit: str) -> None:
     assert command("reinstate", golden.roles[role]).exit_code == 0
     assert unit in load().restored
@@ -111,12 +116,28 @@ def test_recall_of_a_merged_pack_withholds_its_units(golden: Golden) -> None:
     assert set(load().restored) == {kernel("B"), kernel("F")}
 
 
+def test_units_that_the_recorded_start_did_not_use_may_stay_in_the_store(
+    golden: Golden, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("B10_RESTORE_REST", "never")
+    report = load()
+    assert set(report.rest) == set(map(kernel, UNUSED))
+    assert set(report.restored) == UNITS - set(report.rest)
+
+
+def test_member_of_the_group_loads_the_recorded_packs(golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("B10_GROUP", GROUP)
+    report = load()
+    assert report.group == "followed"
+    assert set(report.restored) == UNITS
+
+
 def test_save_adds_to_the_store_and_deletes_nothing(
     golden: Golden, isolated_env: IsolatedEnv, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = read_tree_of(golden.store)
     load()
-    isolated_env.fill(isolated_env.triton, below("triton", files_of(kernel("G"))))
+    isolated_env.fill(isolated_env.triton, below("triton", files_of(kernel("J"))))
     report = save()
     assert (report.status, report.units) == (OperationStatus.SUCCESS, 1)
     assert before.items() <= read_tree_of(golden.store).items()

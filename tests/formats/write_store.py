@@ -15,6 +15,7 @@ from b10_transfer.concurrency.deadline import Deadline
 from b10_transfer.environment import Environment
 from b10_transfer.errors import CorruptPackError
 from b10_transfer.pack import Limits, PackWriter, SourceFile
+from b10_transfer.repository.group import Group
 from b10_transfer.repository.merging import merge
 from b10_transfer.repository.repository import Repository
 from b10_transfer.repository.signing import SigningKey
@@ -25,7 +26,12 @@ ENVIRONMENT = Environment(parts={"torch": "2.13.0+cu130", "device": "NVIDIA H200
 NAMESPACE = "golden"
 MTIME_NS = 1_700_000_000_123_456_789
 LIMITS = Limits.for_packs_of(1 << 20)
+GROUP = "golden-job"
 GRAPH = "inductor/fxgraph/6l/f6lkinwzp3z7nqbnvdhbyiqtlcnoyrtpe4qufkqvzkgvuqj64xkx"
+
+
+UNUSED = "HI"
+"""Kernels of the first pack that the recorded start has not used."""
 
 
 def kernel(letter: str) -> str:
@@ -54,8 +60,8 @@ class Writer:
         return Repository(self._store, NAMESPACE, ENVIRONMENT, LIMITS, Deadline("write", 60), signer=signer)
 
     def write(self, folder: Path) -> None:
-        """Publish packs, merge two of them, and mark others."""
-        self._publish("first", [GRAPH, kernel("A")])
+        """Publish packs, merge two of them, mark others, and record what loads and starts record."""
+        self._publish("first", [GRAPH, kernel("A"), *map(kernel, UNUSED)])
         self._publish("second", [kernel("B")])
         out = io.BytesIO()
         packs = self._repository.union().packs
@@ -70,7 +76,12 @@ class Writer:
         self._repository.prune(pruned, "older than 30 days")
         key = SigningKey.generate()
         self._publish("signed", [kernel("F")], signer=key)
+        trusted = self.repository(key)
+        trusted.recall(self._publish("recalled, signed", [kernel("G")], signer=key), "wrong results")
         (folder / "key.pub").write_text(key.public_text())
+        union = Group(self._store, trusted, GROUP).union()
+        trusted.record_use([ENVIRONMENT.id], union)
+        trusted.record_start([kernel("A")])
         (folder / "roles.json").write_text(json.dumps(self._roles, indent=2) + "\n")
 
     def _publish(self, role: str, units: list[str], signer: SigningKey | None = None) -> str:
