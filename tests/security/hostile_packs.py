@@ -46,6 +46,18 @@ class HostileStore:
             b"".join(f for f, _ in packed),
         )
 
+    def add_file(self, path: str, data: bytes) -> Path:
+        """A pack of one file."""
+        pieces = [data[at : at + (8 << 20)] for at in range(0, len(data), 8 << 20)]
+        packed = [(pack_frame(piece), len(piece)) for piece in pieces]
+        members = [[path, len(data), 0o644, 0, 0, hashlib.sha256(data).hexdigest()]]
+        return self.add_index(
+            self.index(
+                [unit(path, "stem", members)], [[len(f), raw, hashlib.sha256(f).hexdigest()] for f, raw in packed]
+            ),
+            b"".join(f for f, _ in packed),
+        )
+
     def index(self, units: list[dict[str, Any]], frames: list[list[Any]]) -> bytes:
         document = {
             "format": 1,

@@ -79,6 +79,29 @@ def wide_text(hostile: HostileStore) -> None:
         hostile.add_index(sound.replace('"recorded":{}', f'"recorded":{{"a":"\U0001f600{long}"}}').encode())
 
 
+RESULTS = "inductor/memoizer_cache.json"
+"""A file that collects results: a load merges those of all packs."""
+
+
+def nested_lists(size: int) -> bytes:
+    """Many short lists, deep in others: indented they would be ten times as large."""
+    return b'{"a":' + b"[" * 30 + b"[]," * (size // 3) + b"[]" + b"]" * 30 + b"}"
+
+
+def many_tables(number: int, size: int) -> bytes:
+    return ("{" + ",".join(f'"{number}_{n}":{{}}' for n in range(size // 14)) + "}").encode()
+
+
+def results(make: Callable[[int, int], bytes], size: int, count: int = 2) -> Callable[[HostileStore], None]:
+    """Packs of results that a load merges."""
+
+    def add(hostile: HostileStore) -> None:
+        for number in range(count):
+            hostile.add_file(RESULTS, make(number, size))
+
+    return add
+
+
 SHAPES: dict[str, Callable[[HostileStore], object]] = {
     "huge signatures in sparse files": lambda hostile: [hostile.add_extension(200 << 20) for _ in range(20)],
     "one index of 200,000 files": lambda hostile: hostile.add(files(200_000, size=0)),
@@ -103,6 +126,11 @@ SHAPES: dict[str, Callable[[HostileStore], object]] = {
     "a group file of 1 GiB": lambda hostile: hostile.add(
         [unit("triton/K", "folder", [["triton/K/__grp__k.json", 1 << 30, 0o644, 0, 0, EMPTY]])], 1 << 30
     ),
+    "results of 16 MB in lists": results(lambda _, size: nested_lists(size), 16_000_000),
+    "results of 1 MB in lists": results(lambda _, size: nested_lists(size), 1_000_000, 40),
+    "results of 16 MB in tables": results(many_tables, 16_000_000),
+    "results of 3 MB in tables": results(many_tables, 3_000_000, 40),
+    "results of 16 MB in one text": results(lambda n, size: f'{{"{n}":"{"x" * size}"}}'.encode(), 16_000_000, 20),
 }
 
 
@@ -125,6 +153,35 @@ def test_load_takes_less_than_400_mb_of_memory(hostile: HostileStore, isolated_e
         assert found.status == "SUCCESS", found
         assert (isolated_env.triton / "GOOD/kernel.so").exists(), "the good pack was not used"
     assert len(found.lines) <= 8, found.lines
+
+
+@pytest.mark.parametrize(
+    "size", [pytest.param(16_000_000, id="over the limit"), pytest.param(1_000_000, id="within the limit")]
+)
+def test_save_beside_hostile_results_publishes_its_own(
+    hostile: HostileStore, isolated_env: IsolatedEnv, size: int
+) -> None:
+    for _ in range(2):
+        hostile.add_file(RESULTS, nested_lists(size))
+    isolated_env.fill(isolated_env.inductor, {"memoizer_cache.json": b'{"mine": 1}'})
+    found = in_a_process("save")
+    assert found.peak_mb < MOST_MB, found
+    assert (found.status, found.units) == ("SUCCESS", 1), found
+    (isolated_env.inductor / "memoizer_cache.json").unlink()
+    assert load().status is OperationStatus.SUCCESS
+    assert json.loads((isolated_env.inductor / "memoizer_cache.json").read_bytes())["mine"] == 1
+
+
+def test_merged_results_are_no_larger_than_the_results_in_packs(
+    hostile: HostileStore, isolated_env: IsolatedEnv
+) -> None:
+    files = [json.dumps({f"k{number}": [1e15, "\u20ac"]}, separators=(",", ":")).encode() for number in range(3)]
+    for data in files:
+        hostile.add_file(RESULTS, data.replace(b"1000000000000000.0", b"1e15"))
+    load()
+    merged = (isolated_env.inductor / "memoizer_cache.json").read_bytes()
+    assert len(merged) <= sum(map(len, files))
+    assert "k2" in json.loads(merged)
 
 
 def test_save_takes_less_than_400_mb_of_memory(hostile: HostileStore, isolated_env: IsolatedEnv) -> None:

@@ -12,13 +12,23 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
+from ..errors import count
+
 logger = logging.getLogger(__name__)
 
 MOST_BYTES = 16 * 1024 * 1024
 """Larger files are not merged: the latest stays."""
+MOST_MEMORY = 48 * 1024 * 1024
+"""The tables of one merge take this much memory together, by :meth:`Results.memory_of`. The newest ones are merged."""
 _DEEPEST = 32
+_VALUE_BYTES, _TABLE_BYTES, _TEXT_BYTES = 40, 64, 64
+"""Memory that a value, a table or list, and a text take in Python, beyond their own characters."""
 
 Table = dict[str, Any]
+
+
+class ResultsTooLargeError(ValueError):
+    """A file is over the limits of a merge. It may be sound."""
 
 
 class Results:
@@ -32,7 +42,7 @@ class Results:
         self._same = same
 
     def merge(self, older: bytes, newer: bytes) -> bytes:
-        """One file with the results of both.
+        """One file with the results of both; the newer one alone if both together are over the limit.
 
         Args:
             older: What was published earlier.
@@ -42,26 +52,68 @@ class Results:
             ValueError: One of them is not as a compiler writes it, or over a limit.
         """
         one, other = self.read(older), self.read(newer)
-        is_same = all(one.get(key) == other.get(key) for key in self._same)
-        return self._text(merged_tables(one, other) if is_same else other)
+        if not self._is_same(one, other) or self.memory_of(older) + self.memory_of(newer) > MOST_MEMORY:
+            return newer
+        return self._text(merged_tables(one, other))
 
     def merge_all(self, versions: Iterable[bytes], where: str = "") -> bytes | None:
-        """All files, the oldest first, as one. One that is malformed is left out with a message; None if all are."""
-        merged: bytes | None = None
+        """As many files as the limit allows, as one.
+
+        Args:
+            versions: The files, the newest first. Each is read when the ones before it are merged.
+            where: A name for messages.
+
+        Returns:
+            The merged file; the newest as it is if that alone is over the limit; None if no file is sound. Malformed
+            files are left out with a message.
+        """
+        merged: Table = {}
+        newest: bytes | None = None
+        is_merged, room, malformed = False, MOST_MEMORY, []
         for version in versions:
+            memory = self.memory_of(version)
+            if memory > room:
+                if newest is None:
+                    return version
+                continue
+            room -= memory
             try:
-                merged = self.merge(merged if merged is not None else version, version)
+                table = self.read(version)
             except ValueError as error:
-                logger.warning("results in %s are left out: %s", where, error)
-        return merged
+                malformed.append(error)
+                continue
+            if newest is None:
+                newest, merged = version, table
+            elif self._is_same(table, merged):
+                merged, is_merged = merged_tables(table, merged), True
+        if malformed:
+            logger.warning("results of %s in %s are left out: %s", count(len(malformed), "pack"), where, malformed[0])
+        return self._text(merged) if is_merged else newest
+
+    def memory_of(self, data: bytes) -> int:
+        """Bytes of memory that the table in a file takes at most. Known before it is parsed."""
+        lists = data.count(b"[") + data.count(b"{")
+        texts = data.count(b'"') // 2
+        return _width(data) * len(data) + data.count(b",") * _VALUE_BYTES + lists * _TABLE_BYTES + texts * _TEXT_BYTES
 
     def read(self, data: bytes) -> Table:
-        """The table in a file. Raises ValueError if there is none, or if it is too large or too deep."""
+        """The table in a file.
+
+        Raises:
+            ResultsTooLargeError: It is over a limit.
+            ValueError: There is none, or it is too deep.
+        """
         if len(data) > MOST_BYTES:
-            raise ValueError(f"{len(data)} bytes are more than {MOST_BYTES}")
+            raise ResultsTooLargeError(f"{len(data)} bytes are more than {MOST_BYTES}")
+        if (memory := self.memory_of(data)) > MOST_MEMORY:
+            raise ResultsTooLargeError(f"its table takes {memory} bytes of memory, more than {MOST_MEMORY}")
         table = self._table(data)
         _check_depth(table)
         return table
+
+    def _is_same(self, one: Table, other: Table) -> bool:
+        """Whether the results of two tables hold for the same system."""
+        return all(one.get(key) == other.get(key) for key in self._same)
 
     def _table(self, data: bytes) -> Table:
         try:
@@ -73,7 +125,12 @@ class Results:
         return table
 
     def _text(self, table: Table) -> bytes:
-        return json.dumps(table, indent=4).encode()
+        return json.dumps(table, separators=(",", ":")).encode()
+
+
+def _width(data: bytes) -> int:
+    """Bytes that a character takes in Python: one beyond Latin-1 makes all of its text wider."""
+    return 1 if data.isascii() and b"\\u" not in data else 4
 
 
 def merged_tables(older: Table, newer: Table) -> Table:

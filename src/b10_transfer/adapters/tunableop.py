@@ -31,6 +31,8 @@ _RESULTS = r"(?!.*untuned)(?:[A-Za-z0-9+-][\w.+-]*)?tunable_?op[\w.+-]*\.csv"
 _VALIDATOR = "Validator"
 _FIELDS = 3
 """Operator, parameters and solution; the time may be missing."""
+_LINE_BYTES = 400
+"""Memory that a line takes in Python beyond its characters: as a text, and as three more in a table."""
 
 
 class TunedTable(Results):
@@ -38,6 +40,9 @@ class TunedTable(Results):
 
     def __init__(self) -> None:
         super().__init__(_VALIDATOR)
+
+    def memory_of(self, data: bytes) -> int:
+        return 2 * len(data) + data.count(b"\n") * _LINE_BYTES
 
     def _table(self, data: bytes) -> Table:
         text = data.decode()

@@ -19,7 +19,7 @@ from ..operations.load_plan import LoadPlan, LocalRoots
 from ..operations.save_plan import Stored
 from ..pack import PackUnit
 from ..repository.catalogue import Amount, Catalogue
-from ..repository.results import collected_results
+from ..repository.results import CollectedResults
 from ..repository.siblings import describe, read_siblings
 from ..repository.union import Union
 from ..status import OperationStatus
@@ -46,7 +46,8 @@ def read_stored(store: ReadStore, config: Config, environment: Environment, dead
     union = repository.union()
     recalled = repository.recalled_content(union)
     union = repository.with_note(replace(union, withheld=frozenset(recalled)))
-    results = {name: collected_results(repository, union, name) for name in union.units}
+    collected = CollectedResults(repository, union)
+    results = {name: collected.of(name) for name in union.units}
     read_only = store.facts().read_only
     siblings = None
     if config.siblings and not any(name.partition("/")[0] in config.caches for name in union.units):

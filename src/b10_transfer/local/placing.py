@@ -151,10 +151,11 @@ def _place_unit(cache: CacheRoot, tree: StagedTree, unit: PackUnit) -> bool:
     _move_aside(presence.files(known), root, staged)
     # A stem, or a folder that a killed compiler has left. The file that names the others comes last.
     paths = sorted((below_root(member.path) for member in unit.members), key=cache.adapter.is_rewritten)
+    is_placed = False
     for path in paths:
         make_folders((root / path).parent, tree.folder_mode)
-        _link(staged / path, root / path)
-    return True
+        is_placed |= _link(staged / path, root / path)
+    return is_placed
 
 
 def _add_results(results: Results, target: Path, restored: Path) -> bool:
@@ -188,24 +189,25 @@ def _move_aside(leftovers: Sequence[LocalFile], root: Path, staged: Path) -> Non
             os.rename(root / file.path, staged / f".b10-leftover-{number}-{os.urandom(8).hex()}")
 
 
-def _link(staged: Path, target: Path) -> None:
-    """Give a staged file its final name. If a compiler was faster, its file stays, with the same content."""
+def _link(staged: Path, target: Path) -> bool:
+    """Give a staged file its final name. If that is taken, what is there stays; False then."""
     try:
         os.link(staged, target, follow_symlinks=False)
     except FileExistsError:
-        return
+        return False
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        _copy(staged, target)
+        return _copy(staged, target)
+    return True
 
 
-def _copy(staged: Path, target: Path) -> None:
+def _copy(staged: Path, target: Path) -> bool:
     """Copy a file, on file systems without hard links. A rename could replace a file that was just compiled."""
     try:
         descriptor = os.open(target, _CREATED, 0o600)
     except FileExistsError:
-        return
+        return False
     with open(descriptor, "wb") as file:
         try:
             with open(staged, "rb") as source:
@@ -219,6 +221,7 @@ def _copy(staged: Path, target: Path) -> None:
                 if os.path.samestat(os.fstat(descriptor), os.lstat(target)):
                     os.unlink(target)
             raise
+    return True
 
 
 def _rename_folder(staged: Path, target: Path) -> bool:

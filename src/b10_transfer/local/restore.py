@@ -10,20 +10,24 @@ A root that cannot be restored to does not affect the others.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 
 from ..adapters import CacheRoot
+from ..adapters.accumulation import MOST_BYTES
 from ..adapters.elf import is_host_code
 from ..concurrency.deadline import Deadline
 from ..errors import CacheError, LocalCacheError, PackError, explained
 from ..pack import PackUnit
 from ..repository.repository import ReadRepository
-from ..repository.results import are_spread, collected_results
+from ..repository.results import CollectedResults, are_spread
 from ..repository.union import Pack, Union
 from .ownership import user_to_restore_as
 from .placing import Restored, place
 from .presence import Wanted, below_root, known_unit
+from .rights import rights_of
 from .room import shortages
 from .staging import StagedTree, staged_tree
 from .writing import stage
@@ -70,7 +74,7 @@ def restore(
                     result.fail(_failure(by_name[name], cause))
                     del trees[name]
         _unstage_host_code(repository, staged, by_name, trees)
-        _merge_results(repository, result.union, staged, trees)
+        _merge_results(repository, result.union, staged, by_name, trees)
         if before_placing is not None:
             before_placing(result)
         for name, tree in trees.items():
@@ -112,17 +116,40 @@ def _unstage_host_code(
 
 
 def _merge_results(
-    repository: ReadRepository, union: Union, staged: Iterable[str], trees: Mapping[str, StagedTree]
+    repository: ReadRepository,
+    union: Union,
+    staged: dict[str, tuple[Pack, PackUnit]],
+    roots: Mapping[str, CacheRoot],
+    trees: Mapping[str, StagedTree],
 ) -> None:
-    """Give staged files that collect results those of every publication."""
-    for name in staged:
+    """Give staged files that collect results those of every publication. Leave out a file without a sound result."""
+    collected = CollectedResults(repository, union)
+    for name, (_pack, unit) in list(staged.items()):
         root, _, path = name.partition("/")
-        if (
-            root in trees
-            and are_spread(union, name)
-            and (data := collected_results(repository, union, name)) is not None
-        ):
-            (trees[root].path / path).write_bytes(data)
+        results = roots[root].adapter.results_of(path) if root in trees else None
+        if results is None or unit.size > MOST_BYTES:
+            continue
+        is_spread = are_spread(union, name)
+        merged = collected.of(name) if is_spread else None
+        # The limit of a load counts the files in packs, so their sizes together must be enough.
+        fits = merged is not None and len(merged) <= sum(version.size for _, version in union.versions(name))
+        # The staged tree belongs to that user, who could put a link in the way.
+        with rights_of(trees[root].user):
+            file = trees[root].path / path
+            if not is_spread:
+                merged = results.merge_all([file.read_bytes()], name)
+            elif merged is not None and fits:
+                _replace_content(file, merged)
+        if merged is None:
+            del staged[name]
+            _unstage([unit], trees)
+
+
+def _replace_content(file: Path, data: bytes) -> None:
+    """Write a staged file anew. It keeps its time, by which it is known to be restored and not compiled here."""
+    times = os.stat(file)
+    file.write_bytes(data)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def _stage_roots(roots: Mapping[str, CacheRoot], result: Restored, cleanup: ExitStack) -> dict[str, StagedTree]:

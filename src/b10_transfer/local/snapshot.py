@@ -16,7 +16,7 @@ from functools import partial
 from types import MappingProxyType
 
 from ..adapters import CacheRoot, Unit
-from ..adapters.accumulation import MOST_BYTES
+from ..adapters.accumulation import MOST_BYTES, Results, ResultsTooLargeError
 from ..concurrency.deadline import Deadline
 from ..errors import CacheError, LocalCacheError, PackFullError, SaveTooLargeError, count
 from ..notices import notices
@@ -162,6 +162,8 @@ def _holds_sound_results(unit: LocalUnit) -> bool:
         return True
     try:
         results.read(read_whole(unit))
+    except ResultsTooLargeError:
+        return True
     except ValueError as error:
         _log_malformed(unit, error)
         return False
@@ -190,15 +192,26 @@ def with_new_results(
             continue
         try:
             local = read_whole(unit)
-            earlier = read_stored(unit.name)
-            merged = local if earlier is None else results.merge(earlier, local)
-            if earlier is None or results.read(merged) != results.read(earlier):
-                found.append(unit._replace(results=merged))
+            results.read(local)
+        except (UnitChangedError, ResultsTooLargeError):
+            continue
         except ValueError as error:
             _log_malformed(unit, error)
-        except UnitChangedError:
             continue
+        if (merged := _with_stored(results, local, read_stored(unit.name))) is not None:
+            found.append(unit._replace(results=merged))
     return found
+
+
+def _with_stored(results: Results, local: bytes, stored: bytes | None) -> bytes | None:
+    """A sound local file with the results in the store, which may be anything; None if it has none that are new."""
+    if stored is None:
+        return local
+    try:
+        merged = results.merge(stored, local)
+        return None if results.read(merged) == results.read(stored) else merged
+    except ValueError:
+        return local
 
 
 def hold_artifacts(units: Iterable[LocalUnit]) -> bool:

@@ -26,7 +26,7 @@ from ..repository.ignored import few, lines_about
 from ..repository.layout import SHARED_LEASES
 from ..repository.order import published_ms
 from ..repository.repository import Repository
-from ..repository.results import collected_results
+from ..repository.results import CollectedResults
 from ..repository.signing import signing_key, trusted_keys
 from ..repository.union import Rejected, Union
 from ..status import OperationStatus, SaveReport
@@ -169,7 +169,7 @@ class _Saver:
             lambda: Stored(
                 union,
                 lambda: self._repository.recalled_content(union),
-                lambda name: collected_results(self._repository, union, name),
+                CollectedResults(self._repository, union).of,
                 lambda: self._store.facts().read_only,
             )
         )

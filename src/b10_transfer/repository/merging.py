@@ -24,7 +24,7 @@ from ..pack import (
 )
 from ..pack.limits import BLOCK_BYTES
 from .repository import ReadRepository
-from .results import are_spread, collected_results
+from .results import CollectedResults, are_spread
 from .union import Pack, Union
 
 _FEW_BYTES = 1024 * 1024
@@ -115,8 +115,9 @@ def merge(
     """
     union = Union(tuple(packs), ())
     latest = union.units
+    collected = CollectedResults(repository, union)
     spread = (name for name in latest if are_spread(union, name))
-    results = {name: data for name in spread if (data := collected_results(repository, union, name)) is not None}
+    results = {name: data for name in spread if (data := collected.of(name)) is not None}
     with PackWriter(out, repository.limits, deadline) as writer:
         # Those of ``first`` last, right before the index: a reader of a bucket reads ahead of what it needs.
         for is_first in (False, True):

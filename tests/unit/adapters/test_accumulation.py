@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -63,12 +64,53 @@ def test_results_of_another_system_are_not_mixed_in() -> None:
     [b"", b"{", b"[]", b"\xff", b"5", b'{"a":' * 40 + b"1" + b"}" * 40, b"[" * 100_000, b" " * (MOST_BYTES + 1)],
     ids=["empty", "half", "a list", "no text", "a number", "too deep", "a bomb", "too large"],
 )
-def test_malformed_content_is_left_out_with_a_message(data: bytes, caplog: pytest.LogCaptureFixture) -> None:
+def test_malformed_content_is_left_out_with_a_message(
+    data: bytes, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
+) -> None:
     with pytest.raises(ValueError, match=r".+"):
         Results().read(data)
-    assert Results().merge_all([data]) is None
-    assert json.loads(Results().merge_all([b'{"a": 1}', data, b'{"b": 2}'], where="triton/x") or b"") == {
-        "a": 1,
-        "b": 2,
-    }
-    assert "triton/x" in caplog.text
+    assert Results().merge_all([b'{"b": 2}', data, b'{"a": 1}'], where="triton/x") == b'{"a":1,"b":2}'
+    if "large" not in request.node.callspec.id:
+        assert Results().merge_all([data]) is None
+        assert "triton/x are left out" in caplog.text
+
+
+def test_newest_results_stay_if_all_together_are_over_the_limit() -> None:
+    files = [json.dumps({f"{name}{number}": {"a": "x" * 80} for number in range(60_000)}).encode() for name in "abcd"]
+    merged = json.loads(Results().merge_all(files) or b"")
+    assert {key[0] for key in merged} == {"a", "b"}
+    assert Results().merge(files[1], files[0]) == merged_text(files[1], files[0])
+    large = json.dumps({f"a{number}": {"a": "x" * 80} for number in range(120_000)}).encode()
+    assert Results().merge(large, files[0]) == files[0]
+
+
+def merged_text(older: bytes, newer: bytes) -> bytes:
+    return json.dumps(merged_tables(json.loads(older), json.loads(newer)), separators=(",", ":")).encode()
+
+
+def test_newest_file_stays_as_it_is_if_it_alone_is_over_the_limit() -> None:
+    bomb = b'{"a":' + b"[" * 30 + b"[]," * 1_000_000 + b"[]" + b"]" * 30 + b"}"
+    assert Results().merge_all([bomb, b'{"b": 2}']) is bomb
+    assert Results().merge_all([b'{"b": 2}', bomb]) == b'{"b": 2}'
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"a":' + b"[" * 30 + b"[]," * 100_000 + b"[]" + b"]" * 30 + b"}",
+        ("{" + ",".join(f'"{number}":{{}}' for number in range(100_000)) + "}").encode(),
+        ("{" + ",".join(f'"{number}":"\u20ac"' for number in range(100_000)) + "}").encode(),
+        ("{" + ",".join(f'"{number}":{number}.5' for number in range(100_000)) + "}").encode(),
+        json.dumps({"a": ["\U0001f600" + "x" * 1_000_000]}).encode(),
+    ],
+    ids=["lists", "tables", "texts", "numbers", "a wide text"],
+)
+def test_estimate_covers_the_memory_of_a_table(data: bytes) -> None:
+    tracemalloc.start()
+    try:
+        table = json.loads(data)
+        used, _peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert table
+    assert used <= Results().memory_of(data) * 1.25

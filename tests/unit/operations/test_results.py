@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,10 @@ import pytest
 
 from b10_transfer import OperationStatus, load, save
 from b10_transfer.adapters.accumulation import Results
+from b10_transfer.environment import detect
 from b10_transfer.repository.union import Union
 from tests.conftest import IsolatedEnv
+from tests.security.hostile_packs import HostileStore
 from tests.shapes import SHA256
 
 FILE = f"cache/{SHA256}"
@@ -162,3 +166,52 @@ def test_a_load_looks_for_further_publications_only_of_files_that_collect_result
     monkeypatch.setenv("TRITON_CACHE_DIR", str(isolated_env.home / "elsewhere"))
     assert load().units == 3
     assert searched == []
+
+
+def test_merged_results_keep_the_time_of_the_latest(pod: Any) -> None:
+    """A later time would make them look compiled here."""
+    for number, name in enumerate(("first", "second")):
+        tune(pod(name), **{name: number})
+        os.utime(pod(name) / FILE, (1_700_000_000 + number,) * 2)
+        save()
+    last = pod("last")
+    load()
+    assert shapes(last) == {"first": 0, "second": 1}
+    assert (last / FILE).stat().st_mtime == 1_700_000_001
+
+
+def test_more_results_than_a_merge_takes_are_published_and_the_newest_restored(pod: Any) -> None:
+    for name in ("first", "second", "third"):
+        tune(pod(name), **{f"{name}{number}": number for number in range(150_000)})
+        assert save().status is OperationStatus.SUCCESS
+    last = pod("last")
+    assert load().units == 1
+    found = shapes(last)
+    assert sum(key.startswith("third") for key in found) == 150_000
+    assert len(found) == 300_000
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", ""], ids=["half", "a list", "empty"])
+def test_malformed_results_of_the_only_publication_are_not_restored(
+    isolated_env: IsolatedEnv, caplog: pytest.LogCaptureFixture, content: str
+) -> None:
+    isolated_env.fill(isolated_env.inductor, {"fxgraph/ab/fabkey/graph": b"a graph"})
+    save()
+    shutil.rmtree(isolated_env.inductor)
+    HostileStore(isolated_env.store, detect()).add_file(f"inductor/{FILE}", content.encode())
+    assert load().units == 1
+    assert not (isolated_env.inductor / FILE).exists()
+    assert f"results of 1 pack in inductor/{FILE} are left out" in caplog.text
+
+
+@pytest.mark.parametrize("link", [False, True], ids=["a folder", "a link"])
+def test_unit_whose_place_is_taken_is_not_reported_as_restored(pod: Any, tmp_path: Path, link: bool) -> None:
+    tune(pod("first"), a=1)
+    save()
+    taken = pod("second") / FILE
+    taken.parent.mkdir(parents=True)
+    taken.symlink_to(tmp_path / "missing") if link else taken.mkdir()
+    for _ in range(2):
+        report = load(merge=True)
+        assert (report.units, report.restored) == (0, ())
+        assert report.status is OperationStatus.SKIPPED
