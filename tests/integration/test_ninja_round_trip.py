@@ -8,11 +8,15 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 import pytest
 
 from b10_transfer import OperationStatus, load, save
+from b10_transfer.adapters.ninja import digests
 from tests.conftest import IsolatedEnv
 
 BUILD = """\
@@ -126,7 +130,7 @@ def test_source_that_changes_after_the_load_is_built(program: Program) -> None:
 
 def test_missing_source_is_named(program: Program) -> None:
     program.sources.rename(program.sources.parent / "elsewhere")
-    assert f"{program.sources / 'main.c'} is missing" in load().reason
+    assert f"its source {program.sources / 'main.c'} is missing" in load().reason
 
 
 def test_build_of_another_compiler_is_not_restored(program: Program, tmp_path: Path) -> None:
@@ -161,3 +165,210 @@ def test_source_of_the_future_is_not_trusted(program: Program) -> None:
     """Ninja would not notice what is written to it until then."""
     program.touch("main.h", time.time_ns() + 3600 * SECOND_NS)
     assert "a time in the future" in load().reason
+
+
+COMPILE_C = """\
+rule compile
+  command = cc -MMD -MF $out.d {flags} -c $in -o $out
+  depfile = $out.d
+  deps = gcc
+rule link
+  command = cc $in -shared {libraries} -o $out
+build main.o: compile {folder}/main.c
+build mod.so: link main.o
+"""
+HEADER_1, HEADER_2 = "#define ANSWER 1\n", "#define ANSWER 2\n"
+NAMES_A = "#include <a.h>\nint answer(void) { return ANSWER; }\n"
+
+
+class Change(NamedTuple):
+    """A file that a command reads although ninja does not know it, and what changes about it."""
+
+    files: dict[str, str]
+    later: dict[str, str]
+    main: str = NAMES_A
+    flags: str = ""
+    libraries: str = ""
+    environ: Mapping[str, str] = MappingProxyType({})
+    environ_later: Mapping[str, str] = MappingProxyType({})
+    archive: bool = False
+
+
+def archived(sources: Path) -> None:
+    subprocess.run(["cc", "-fPIC", "-c", "x.c", "-o", "x.o"], cwd=sources, check=True)
+    subprocess.run(["ar", "rcs", "libx.a", "x.o"], cwd=sources, check=True)
+
+
+CALLS_X = "int x(void);\nint answer(void) { return x(); }\n"
+X_1, X_2 = ({"x.c": f"int x(void) {{ return {number}; }}\n"} for number in (1, 2))
+CHANGES = {
+    "a system header": Change({"i/a.h": HEADER_1}, {"i/a.h": HEADER_2}, flags="-isystem {sources}/i"),
+    "a header of a header": Change(
+        {"i/a.h": '#include "b.h"\n', "i/b.h": HEADER_1}, {"i/b.h": HEADER_2}, flags="-isystem {sources}/i"
+    ),
+    "a header found by a variable": Change(
+        {"i/a.h": HEADER_1}, {"i/a.h": HEADER_2}, environ={"C_INCLUDE_PATH": "{sources}/i"}
+    ),
+    "a header in an earlier folder": Change(
+        {"i/b.h": "", "j/a.h": HEADER_1}, {"i/a.h": HEADER_2}, flags="-I{sources}/i -I{sources}/j"
+    ),
+    "a header that is looked for": Change(
+        {"i/b.h": ""},
+        {"i/a.h": HEADER_2},
+        main='#if __has_include("a.h")\n#include "a.h"\n#else\n#define ANSWER 1\n#endif\n'
+        "int answer(void) { return ANSWER; }\n",
+        flags="-I{sources}/i",
+    ),
+    "a header that is read first": Change(
+        {"a.h": HEADER_1},
+        {"a.h": HEADER_2},
+        main="int answer(void) { return ANSWER; }\n",
+        flags="-isystem {sources} -include {sources}/a.h",
+    ),
+    "data in assembly": Change(
+        {"data": "1"},
+        {"data": "2"},
+        main='__asm__(".data\\nd: .incbin \\"{sources}/data\\"\\n.text\\n"); int answer(void) { return 1; }\n',
+    ),
+    "a static library by its path": Change(X_1, X_2, main=CALLS_X, libraries="{sources}/libx.a", archive=True),
+    "a static library by its name": Change(X_1, X_2, main=CALLS_X, libraries="-L{sources} -lx", archive=True),
+    "a static library of a variable": Change(
+        X_1, X_2, main=CALLS_X, libraries="-lx", environ={"LIBRARY_PATH": "{sources}"}, archive=True
+    ),
+    "a script of the linker": Change(
+        {"script": "{ global: answer; local: *; };\n"},
+        {"script": "{ global: *; };\n"},
+        main="int answer(void) { return 1; }\n",
+        libraries="-Wl,--version-script={sources}/script",
+    ),
+    "a variable of the compiler": Change(
+        {"i/a.h": HEADER_1, "j/a.h": HEADER_2},
+        {},
+        environ={"CPATH": "{sources}/i"},
+        environ_later={"CPATH": "{sources}/j"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_build_of_other_files_that_ninja_does_not_know_is_not_restored(
+    name: str, isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the next pod they are older, too."""
+    change, sources = CHANGES[name], isolated_env.home / "sources"
+    extension = isolated_env.home / "extensions" / "mod"
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(extension.parent))
+
+    def write(files: Mapping[str, str], environ: Mapping[str, str]) -> None:
+        isolated_env.fill(
+            sources, {path: text.replace("{sources}", str(sources)).encode() for path, text in files.items()}
+        )
+        if change.archive:
+            archived(sources)
+        for variable, value in environ.items():
+            monkeypatch.setenv(variable, value.format(sources=sources))
+
+    def build() -> str:
+        flags, libraries = (text.format(sources=sources) for text in (change.flags, change.libraries))
+        commands = COMPILE_C.format(flags=f"-fPIC {flags}", libraries=libraries, folder=sources)
+        isolated_env.fill(extension, {"build.ninja": commands.encode()})
+        return subprocess.run(["ninja"], cwd=extension, capture_output=True, text=True, check=True).stdout.splitlines()[
+            -1
+        ]
+
+    write(change.files | {"main.c": change.main}, change.environ)
+    build()
+    assert save().units == 1
+    shutil.rmtree(extension)
+    assert load().units == 1
+    assert build() == CURRENT
+    shutil.rmtree(extension)
+    write(change.later, change.environ_later)
+    for path in sources.rglob("*"):
+        os.utime(path, (time.time() - 86400,) * 2)
+    assert load().units == 0
+
+
+def test_response_file_in_a_command_is_refused_with_the_reason(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    sources, extension = isolated_env.home / "sources", isolated_env.home / "extensions" / "mod"
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(extension.parent))
+    commands = COMPILE_C.format(flags=f"-fPIC @{sources}/flags", libraries="", folder=sources)
+    main = b"int answer(void) { return ANSWER; }\n"
+    isolated_env.fill(sources, {"flags": b"-DANSWER=1\n", "main.c": main})
+    isolated_env.fill(extension, {"build.ninja": commands.encode()})
+    subprocess.run(["ninja"], cwd=extension, capture_output=True, check=True)
+    report = save()
+    assert (report.status, report.left_for_next_save) == (OperationStatus.SKIPPED, 1)
+    assert report.reason == f"{extension}: some of its arguments are in the file {sources}/flags"
+    assert f"{report.reason}; it is not saved" in caplog.text
+
+
+def test_build_that_was_interrupted_is_not_saved(program: Program) -> None:
+    """An object is newer than the library: ninja would link it again."""
+    program.build()
+    (program.sources / "main.h").write_text("#define ANSWER 43\n")
+    folder = program.extensions / "mod"
+    subprocess.run(["ninja", "main.o"], cwd=folder, capture_output=True, check=True)
+    (folder / "lock").touch()
+    os.environ["B10_NAMESPACE"] = "another"
+    report = save()
+    assert report.left_for_next_save == 1
+    assert "its build was interrupted" in report.reason
+
+
+def test_header_behind_a_link_that_was_changed_is_not_recorded(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other folder's file is older than the build, and was not changed."""
+    sources, extension = isolated_env.home / "sources", isolated_env.home / "extensions" / "mod"
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(extension.parent))
+    isolated_env.fill(sources, {"one/a.h": HEADER_1.encode(), "two/a.h": HEADER_2.encode(), "main.c": NAMES_A.encode()})
+    (sources / "i").symlink_to("one")
+    commands = COMPILE_C.format(flags=f"-fPIC -I{sources}/i", libraries="", folder=sources)
+    isolated_env.fill(extension, {"build.ninja": commands.encode()})
+    subprocess.run(["ninja"], cwd=extension, capture_output=True, check=True)
+    (sources / "i").unlink()
+    (sources / "i").symlink_to("two")
+    assert "has changed since main.o was built" in save().reason
+
+
+def test_copied_build_of_a_header_that_was_replaced_is_not_recorded(program: Program) -> None:
+    """A copy has a new time of change. The time of the build stays."""
+    program.build()
+    older = time.time_ns() - 3600 * SECOND_NS
+    (program.sources / "main.h").write_text("#define ANSWER 44\n")
+    program.touch("main.h", older)
+    subprocess.run(["cp", "-a", program.extensions, f"{program.extensions}-2"], check=True)
+    shutil.rmtree(program.extensions)
+    Path(f"{program.extensions}-2").rename(program.extensions)
+    os.environ["B10_NAMESPACE"] = "another"
+    assert save().left_for_next_save == 1
+
+
+def test_restored_build_is_recorded_again_for_another_store(program: Program) -> None:
+    assert load().units == 1
+    assert program.build() == CURRENT
+    os.environ["B10_NAMESPACE"] = "another"
+    assert save().units == 1
+    shutil.rmtree(program.extensions)
+    assert load().units == 1
+    assert program.build() == CURRENT
+
+
+def test_load_ends_at_its_deadline_while_it_compares_and_places_nothing_later(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = digests.facts
+
+    def read_slowly(path: str, size: int | None = None) -> digests.FileFacts:
+        time.sleep(0.4)
+        return read(path, size)
+
+    monkeypatch.setattr("b10_transfer.adapters.ninja.fitting.facts", read_slowly)
+    monkeypatch.setenv("B10_DEADLINE_SECONDS", "0.3")
+    assert load().status is OperationStatus.ERROR
+    time.sleep(2)
+    assert list(program.extensions.rglob("*.so")) == []

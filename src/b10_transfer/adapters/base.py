@@ -188,12 +188,13 @@ class Adapter(ABC):
         """Put this machine's paths into portable content. Raises ValueError if the content is not valid."""
         raise NotImplementedError
 
-    def fitting(self, root: Path, staged: Path) -> Callable[[Unit], str] | None:
+    def fitting(self, root: Path, staged: Path, check: Callable[[], None]) -> Callable[[Unit], str] | None:
         """How staged units are adapted to this machine, just before they are put in place; None if they need not be.
 
         Args:
             root: The root.
             staged: The folder that holds the files, by their paths relative to the root.
+            check: Called now and then while that takes long. What it raises ends the operation.
 
         Returns:
             A function that adapts a unit. It returns why the unit is of no use on this machine, and is not restored;

@@ -94,18 +94,23 @@ def _fitting(
     cache: CacheRoot, tree: StagedTree, units: list[tuple[Pack, PackUnit]], result: Restored, deadline: Deadline
 ) -> list[tuple[Pack, PackUnit]]:
     """Adapt staged units to this machine. Those that are of no use here are removed, with one WARNING for the root."""
-    fit = cache.adapter.fitting(cache.path, tree.path) if units else None
+
+    def check() -> None:
+        deadline.check(f"comparing the sources of units in {cache.path}")
+
+    fit = cache.adapter.fitting(cache.path, tree.path, check) if units else None
     if fit is None:
         return units
     fitting, unfit = [], {}
     for pack, unit in units:
-        deadline.check(f"comparing the sources of {unit.name}")
+        check()
         known = known_unit(unit)
         if reason := fit(known):
             unfit[unit.name] = reason
             shutil.rmtree(tree.path / known.path)
         else:
             fitting.append((pack, unit))
+    check()
     if unfit:
         logger.warning("%s: %s. Not restored: it has to be built here", cache.path, why_unfit(unfit))
         result.unfit |= unfit
@@ -118,8 +123,8 @@ def why_unfit(unfit: Mapping[str, str]) -> str:
         return ""
     name, reason = next(iter(unfit.items()))
     if len(unfit) == 1:
-        return f"{name} was made from other sources: {reason}"
-    return f"{few(unfit)} were made from other sources, {name} for example: {reason}"
+        return f"{name} does not fit this machine: {reason}"
+    return f"{few(unfit)} do not fit this machine, {name} for example: {reason}"
 
 
 def _become_root(tree: StagedTree, root: Path) -> bool:

@@ -25,7 +25,7 @@ from ..pack.rules import DistinctPaths, check_paths
 from ..pack.units import storable_time
 from .files import LocalFile, LocalUnit, RootScan
 from .ownership import OpenRoot, open_private
-from .sources import Sources, UnitChangedError, check_folder, read_whole
+from .sources import NotAsWrittenError, Sources, UnitChangedError, check_folder, read_whole
 
 logger = logging.getLogger(__name__)
 
@@ -258,6 +258,8 @@ class Packed:
 
     changed: int = 0
     """Left for the next save, because a compiler changed them meanwhile."""
+    unfit: list[str] = field(default_factory=list)
+    """Why others are left, because they are not as their compilers write them."""
     too_large: list[SaveTooLargeError] = field(default_factory=list)
     """Of units that no pack has room for."""
     unreadable: list[LocalCacheError] = field(default_factory=list)
@@ -278,6 +280,9 @@ def pack(units: deque[LocalUnit], writer: PackWriter, left_out: Packed) -> None:
             return
         except SaveTooLargeError as error:
             left_out.too_large.append(error)
+        except NotAsWrittenError as error:
+            notices.log(logger, logging.INFO, f"{error}; it is not saved")
+            left_out.unfit.append(str(error))
         except UnitChangedError as change:
             logger.debug("%s is left for the next save: %s", unit.name, change)
             left_out.changed += 1

@@ -24,6 +24,10 @@ class UnitChangedError(Exception):
     """A unit was written to while it was being read."""
 
 
+class NotAsWrittenError(UnitChangedError):
+    """A unit is not as its compiler writes it, or it is not known what it was made from."""
+
+
 class Sources:
     """The files of a unit as a pack holds them, to be read one by one or all at once."""
 
@@ -80,7 +84,7 @@ class Sources:
         try:
             portable = root.adapter.to_portable(root.path, file.path, bytes(buffer), siblings)
         except ValueError as error:
-            raise UnitChangedError(f"{file.path} is not as its compiler writes it ({error})") from error
+            raise NotAsWrittenError(f"{root.path}/{os.path.dirname(file.path)}: {error}") from error
         if len(portable) > root.adapter.most_rewritten_bytes:
             raise self._too_large(file, len(portable))
         return portable

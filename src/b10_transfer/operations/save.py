@@ -213,7 +213,7 @@ class _Saver:
         done = publisher.publish(new)
         report = replace(
             self._report,
-            left_for_next_save=self._report.left_for_next_save + done.left_out.changed,
+            left_for_next_save=self._report.left_for_next_save + done.left_out.changed + len(done.left_out.unfit),
             packs=tuple(done.packs),
             pack=done.packs[-1] if done.packs else "",
             units=done.units,
@@ -230,7 +230,8 @@ class _Saver:
             # Damaged packs stay in place: the union may not hold again what they held.
             return replace(report, status=OperationStatus.ERROR, reason=reason, error=too_large[0])
         if not done.packs:
-            return replace(report, reason="all new units were still being written")
+            unfit = done.left_out.unfit
+            return replace(report, reason=unfit[0] if unfit else "all new units were still being written")
         return replace(report, quarantined_packs=self._quarantine(union))
 
     def _nothing_new(self, union: Union, planned: SavePlan) -> SaveReport:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from b10_transfer.adapters.ninja.files import (
     write_dependencies,
 )
 from b10_transfer.adapters.ninja.manifest import Edge, edges
+from b10_transfer.adapters.ninja.programs import program_files, programs_of
+from b10_transfer.adapters.ninja.records import Record
 from b10_transfer.adapters.torch_extensions import TorchExtensionsAdapter
 from tests.conftest import FillTree
 
@@ -132,12 +136,16 @@ def test_other_log_is_refused(log: bytes) -> None:
         read_log(log)
 
 
+LOOKUPS = hashlib.sha256(b"").hexdigest()
+"""Of a command without headers and libraries."""
 RECORD: dict[str, Any] = {
     "version": 7,
     "commands": {"mod.so": "cc"},
     "inputs": [],
     "depends": {},
     "programs": {},
+    "lookups": {"mod.so": LOOKUPS},
+    "environ": {},
 }
 
 
@@ -162,6 +170,15 @@ RECORD: dict[str, Any] = {
         ({"depends": {"mod.so": [7]}}, "not a record"),
         ({"programs": {"sh": ["00"]}}, "another one here"),
         ({"programs": {"sh": 3}}, "not a record"),
+        ({"inputs": [["/dev/null/../passwd", -1, ""]]}, "cannot be read"),
+        ({"inputs": [["source.cpp", -1, ""]]}, "another content"),
+        ({"inputs": [[f"{'/.' * n}/big", 1 << 28, "00"] for n in range(9)]}, "are larger than"),
+        ({"lookups": {}}, "at other paths"),
+        ({"lookups": {"mod.so": "00"}}, "at other paths"),
+        ({"lookups": 3}, "not a record"),
+        ({"commands": {"mod.so": "cc 'a"}}, "not a command"),
+        ({"commands": {"mod.so": "cc @source.cpp"}}, "some of its arguments"),
+        ({"environ": {"NVCC_APPEND_FLAGS": "-DA=1"}}, "NVCC_APPEND_FLAGS was -DA=1 where it was built, and is not set"),
         ({"version": None}, "not a record"),
     ],
 )
@@ -171,9 +188,10 @@ def test_hostile_record_restores_nothing(tmp_path: Path, fill: FillTree, changed
     (tmp_path / "outside.so").write_bytes(b"")
     staged = tmp_path / "staged"
     fill(staged / "mod", {".ninja_log": json.dumps(RECORD).encode(), "mod.so": b"", "source.cpp": b"source"})
-    fit = adapter.fitting(tmp_path / "cache", staged)
+    fit = adapter.fitting(tmp_path / "cache", staged, lambda: None)
     assert fit(unit) == ""
-    (staged / "mod" / ".ninja_log").write_text(json.dumps(RECORD | changed))
+    lookups = {"lookups": dict.fromkeys(changed.get("commands", RECORD["commands"]), LOOKUPS)}
+    (staged / "mod" / ".ninja_log").write_text(json.dumps(RECORD | lookups | changed))
     os.mkfifo(staged / "mod" / "fifo")
     before = os.stat(tmp_path / "outside.so")
     found = fit(unit)
@@ -184,5 +202,99 @@ def test_hostile_record_restores_nothing(tmp_path: Path, fill: FillTree, changed
 
 def test_build_that_was_saved_without_a_record_is_not_restored(tmp_path: Path, fill: FillTree) -> None:
     fill(tmp_path / "mod", {".ninja_log": LOG + LINKED, "mod.so": b""})
-    reason = TorchExtensionsAdapter().fitting(tmp_path / "cache", tmp_path)(Unit("mod", UnitKind.FOLDER))
+    reason = TorchExtensionsAdapter().fitting(tmp_path / "cache", tmp_path, lambda: None)(Unit("mod", UnitKind.FOLDER))
     assert reason == "it was saved without digests of its sources"
+
+
+def test_paths_of_the_cache_are_replaced_where_a_path_begins() -> None:
+    command = (
+        "cc -I/ext/inc -I /me/ext/inc -isystem/ext/sys -DX=/ext/x -Wl,-rpath,/ext/lib '/ext/a b.c' /ext-2/b.c"
+    )
+    record = Record(7, {"mod.so": command}, {}, {"/ext/a.h": (1, "00")}, {}, {}, {"CPATH": "/ext/inc:/next/inc"})
+    found = Record.decode(Path("/other"), record.encode(Path("/ext")))
+    assert found.commands["mod.so"] == (
+        "cc -I/other/inc -I /me/ext/inc -isystem/other/sys -DX=/other/x -Wl,-rpath,/other/lib '/other/a b.c' /ext-2/b.c"
+    )
+    assert list(found.inputs) == ["/other/a.h"]
+    assert found.environ == {"CPATH": "/other/inc:/next/inc"}
+
+
+def test_command_that_looks_as_if_it_held_a_path_of_the_cache_is_refused() -> None:
+    with pytest.raises(ValueError, match="zero byte"):
+        Record(7, {"mod.so": "cc -D'X=\\u0000'"}, {}, {}, {}, {}, {}).encode(Path("/ext"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a0 = aaaaaaaaaa\n" + "".join(f"a{n + 1} = $a{n}$a{n}\n" for n in range(40)),
+        "rule r\n a0 = a\n"
+        + "".join(f" a{n + 1} = $a{n}$a{n}\n" for n in range(18))
+        + " command = $a18\nbuild o: r i\n",
+        f"rule r\n command = {'$in ' * 20_000}\nbuild o: r {'i' * 10_000}\n",
+        "rule r\n command = cc\n depfile = d\nbuild o: r i\n",
+    ],
+    ids=["file scope", "rule scope", "a long input", "a depfile that ninja does not keep"],
+)
+def test_manifest_that_would_take_much_memory_or_hides_headers_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        edges(text)
+
+
+@pytest.mark.parametrize("name", [".ninja_deps", "build.ninja"])
+@pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
+def test_file_of_ninja_that_is_no_regular_file_is_not_waited_for(
+    tmp_path: Path, fill: FillTree, name: str, kind: str
+) -> None:
+    files = {".ninja_log": LOG + LINKED, "mod.so": b"", "build.ninja": b"rule r\n command = cc\nbuild mod.so: r\n"}
+    fill(tmp_path / "mod", {path: data for path, data in files.items() if path != name})
+    odd = tmp_path / "mod" / name
+    if kind == "pipe":
+        os.mkfifo(odd)
+    elif kind == "link":
+        odd.symlink_to("/dev/zero")
+    else:
+        odd.mkdir()
+    with pytest.raises(ValueError, match=re.escape(name)):
+        TorchExtensionsAdapter().to_portable(tmp_path, "mod/.ninja_log", files[".ninja_log"], ["mod/mod.so"])
+
+
+@pytest.mark.parametrize(
+    ("command", "environ", "programs"),
+    [
+        ("nvcc -c a.cu -o a.o", {}, ["nvcc", "gcc"]),
+        ("/cuda/bin/nvcc -ccbin g++-12 -c a.cu -o a.o", {}, ["/cuda/bin/nvcc", "g++-12"]),
+        ("nvcc -ccbin=g++-12 -c a.cu -o a.o", {"NVCC_CCBIN": "clang"}, ["nvcc", "g++-12"]),
+        ("nvcc --compiler-bindir /usr/bin -c a.cu -o a.o", {}, ["nvcc", "/usr/bin/gcc"]),
+        ("nvcc -c a.cu -o a.o", {"NVCC_CCBIN": "clang"}, ["nvcc", "clang"]),
+        ("ccache g++ -c a.cu -o a.o", {}, ["ccache", "g++"]),
+    ],
+)
+def test_programs_are_those_that_the_command_starts(command: str, environ: dict[str, str], programs: list[str]) -> None:
+    edge = Edge(("a.o",), ("a.cu",), command)
+    assert list(programs_of(edge, command.split(), environ)) == programs
+
+
+def test_command_of_a_shell_is_refused() -> None:
+    with pytest.raises(ValueError, match="a shell starts"):
+        list(programs_of(Edge(("a.o",), ("a.c",), ""), ["/bin/sh", "-c", "cc -c a.c"], {}))
+
+
+def test_files_of_a_program_are_all_that_may_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launcher starts the next compiler of its name, and a script starts scripts."""
+    scripts = {
+        "first/g++": "#!/bin/sh\nexec real-g++ -DA=1\n",
+        "second/g++": "",
+        "second/real-g++": '#!/bin/sh\nexec /opt/none "$@"\nexec $HOME/x-cc\n',
+        "second/flags": "",
+        "second/dirname": "",
+    }
+    for name, text in scripts.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "second"))
+    found = {Path(path).name for path in program_files(f"{tmp_path}/first/g++", "/")}
+    assert {"g++", "real-g++"} <= found
+    assert "dirname" not in found
+    assert f"{tmp_path}/second/g++" in program_files(f"{tmp_path}/first/g++", "/")

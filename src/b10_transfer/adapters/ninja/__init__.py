@@ -48,31 +48,31 @@ class NinjaAdapter(Adapter):
     def to_portable(self, root: Path, path: str, data: bytes, files: Collection[str]) -> bytes:
         # Most processes have no build to save or restore.
         with no_fork:
-            from . import records
+            from . import recording
 
         folder, _, name = path.rpartition("/")
         if name == DEPENDENCIES:
-            return records.NO_DEPENDENCIES  # the record holds them
+            return recording.NO_DEPENDENCIES  # the record holds them
         try:
-            return records.record(root, folder, data, files).encode(root)
-        except OSError as error:
+            return recording.record(root, folder, data, files).encode(root)
+        except (OSError, RecursionError) as error:
             raise ValueError(str(error)) from error
 
     def to_local(self, root: Path, path: str, data: bytes) -> bytes:
         return data  # :meth:`fitting` rewrites it
 
-    def fitting(self, root: Path, staged: Path) -> Callable[[Unit], str]:
+    def fitting(self, root: Path, staged: Path, check: Callable[[], None]) -> Callable[[Unit], str]:
         with no_fork:
-            from . import records
+            from . import fitting
 
-        seen: records.Seen = {}
+        seen: fitting.Seen = {}
 
         def fit(unit: Unit) -> str:
             log = staged / unit.path / LOG
             if not log.exists():
                 return ""
             try:
-                records.fit(root, staged, unit.path, log.read_bytes(), seen)
+                fitting.fit(root, staged, unit.path, log.read_bytes(), seen, check)
             except ValueError as error:
                 return str(error)
             return ""

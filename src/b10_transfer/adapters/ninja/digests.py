@@ -1,22 +1,20 @@
-"""Digests of the files that a build depends on: sources, headers and compilers.
+"""Read the files that a build depends on: sources, headers, compilers, and ninja's own.
 
 The paths come from packs, too. So nothing but regular files is read, and no more of them than a compiler reads.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
-import re
 import stat
 from functools import lru_cache
 from typing import NamedTuple
 
 _LARGEST_BYTES = 256 * 1024 * 1024
-_LARGEST_SCRIPT_BYTES = 64 * 1024
 _FILES_REMEMBERED = 1 << 15
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_PATH = re.compile(rb"/[\w.+/-]+")
 
 
 class FileFacts(NamedTuple):
@@ -47,19 +45,43 @@ def facts(path: str, size: int | None = None) -> FileFacts:
     return FileFacts(found.st_size, found.st_mtime_ns, found.st_ctime_ns, digest)
 
 
-def program_files(name: str, folder: str) -> list[str]:
-    """The files that run if a shell in ``folder`` starts a program.
+def links_changed_ns(path: str) -> int:
+    """When a symbolic link on the way to a file was last changed, in nanoseconds since the epoch; 0 without links."""
+    latest = 0
+    at = path
+    while at not in ("", "/"):
+        latest = max(latest, _link_changed_ns(at))
+        at = at.rpartition("/")[0]
+    return latest
 
-    All programs of this name on the PATH count, because ccache, for example, starts the next one. Of a script, the
-    files that it names count, too.
+
+def _link_changed_ns(path: str) -> int:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return 0
+    return found.st_ctime_ns if stat.S_ISLNK(found.st_mode) else 0
+
+
+def read_regular(path: str, most: int, *, follow: bool = True) -> bytes:
+    """Read a small file.
+
+    Args:
+        path: Its path.
+        most: The largest size, in bytes.
+        follow: Whether the path may be a symbolic link.
+
+    Raises:
+        OSError: It cannot be read, is no regular file, or is larger.
     """
-    if "/" in name:
-        places = [os.path.join(folder, name)]
-    else:
-        places = [os.path.join(part, name) for part in os.environ.get("PATH", os.defpath).split(os.pathsep) if part]
-    found = [os.path.realpath(place) for place in places if os.access(place, os.X_OK) and os.path.isfile(place)]
-    named = [path for place in dict.fromkeys(found) for path in _named_in(place)]
-    return list(dict.fromkeys([*found, *named]))
+    flags = _READ if follow else _READ | os.O_NOFOLLOW
+    with open(path, "rb", opener=lambda name, _flags: os.open(name, flags)) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", path)
+        if found.st_size > most:
+            raise OSError(errno.EFBIG, f"it has more than {most} bytes", path)
+        return file.read(most)
 
 
 @lru_cache(maxsize=_FILES_REMEMBERED)
@@ -73,18 +95,3 @@ def _sha256(path: str, _device: int, _inode: int, size: int, _mtime_ns: int, _ct
             digest.update(block)
             left -= len(block)
     return digest.hexdigest()
-
-
-def _named_in(script: str) -> list[str]:
-    """The files that a script names by absolute path."""
-    try:
-        if os.path.getsize(script) > _LARGEST_SCRIPT_BYTES:
-            return []
-        with open(script, "rb", opener=lambda name, _flags: os.open(name, _READ)) as file:
-            text = file.read(_LARGEST_SCRIPT_BYTES)
-    except OSError:
-        return []
-    if not text.startswith(b"#!"):
-        return []
-    paths = (os.path.realpath(os.fsdecode(path)) for path in _PATH.findall(text))
-    return sorted({path for path in paths if os.path.isfile(path)})

@@ -19,6 +19,10 @@ _BINDING = re.compile(r"([\w.-]+)[ \t]*=[ \t]*([\s\S]*)", re.ASCII)
 _PLAIN = re.compile(r"[\w+\-./]+", re.ASCII)
 _DEEPEST = 20
 """Variables in variables. Ninja refuses cycles."""
+_MOST_TEXT = 1024 * 1024
+"""Characters of a command or another value. Linux refuses longer arguments."""
+_MOST_LOOKUPS = 10_000
+"""Variables that one command names."""
 
 Scope = Callable[[str], str]
 
@@ -31,6 +35,8 @@ class Edge:
     inputs: tuple[str, ...]
     """Explicit and implicit inputs."""
     command: str
+    reports_headers: bool = False
+    """Whether ninja keeps the headers that the command reports (``deps``)."""
 
 
 @dataclass
@@ -119,10 +125,13 @@ def _edge(words: list[str], own: Mapping[str, str], rule: Mapping[str, str], of_
     outputs, _ = _split(words[:colon])
     explicit, implicit = _split(words[colon + 2 :])
     of_edge = _chain(own, of_file)
-    depth = 0
+    depth = lookups = 0
 
     def lookup(name: str) -> str:
-        nonlocal depth
+        nonlocal depth, lookups
+        lookups += 1
+        if lookups > _MOST_LOOKUPS:
+            raise ValueError(f"one of its commands names more than {_MOST_LOOKUPS} variables")
         if name in ("in", "in_newline"):
             return (" " if name == "in" else "\n").join(map(_quoted, explicit))
         if name == "out":
@@ -140,7 +149,11 @@ def _edge(words: list[str], own: Mapping[str, str], rule: Mapping[str, str], of_
     command = lookup("command")
     if response := lookup("rspfile_content"):
         command = f"{command};rspfile={response}"
-    return Edge((*outputs, *_split(words[:colon])[1]), (*explicit, *implicit), command)
+    reports_headers = bool(lookup("deps"))
+    if lookup("depfile") and not reports_headers:
+        # Ninja then reads the compiler's own file each time. Nothing here does.
+        raise ValueError("it has a depfile without deps")
+    return Edge((*outputs, *_split(words[:colon])[1]), (*explicit, *implicit), command, reports_headers)
 
 
 def _split(words: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -162,9 +175,16 @@ def _chain(own: Mapping[str, str], outer: Scope) -> Scope:
 
 
 def _evaluated(text: str, lookup: Scope) -> str:
+    left = _MOST_TEXT - len(text)
+
     def value(match: re.Match[str]) -> str:
+        nonlocal left
         continued, escaped, braced, plain = match.groups()
-        return "" if continued else escaped or lookup(braced or plain)
+        found = "" if continued else escaped or lookup(braced or plain)
+        left -= len(found)
+        if left < 0:
+            raise ValueError(f"it has a value of more than {_MOST_TEXT} characters")
+        return found
 
     return _ESCAPE.sub(value, text)
 
