@@ -11,8 +11,8 @@ GRAPH = "fgi4kywmxnyl2sgkfr6cnhm3z25hdyfqoh3mfpjxytdmzwu7p6rj"
 KERNEL = "XJFWKQ3VTWVPYS5VZ4ABTYTRMO2QF4D3RU6VLZ4QYV6MRPFVXQ3A"
 HELPER = "YJFWKQ3VTWVPYS5VZ4ABTYTRMO2QF4D3RU6VLZ4QYV6MRPFVXQ3A"
 GROUP = b'{"child_paths": {"kernel.cubin": "/elsewhere/kernel.cubin", "kernel.json": "/elsewhere/kernel.json"}}'
-MANIFEST = b"rule link\n  command = sh -c link\nbuild mod.so: link\n"
-NINJA_LOG = b"# ninja log v7\n1\t2\t3\tmod.so\tea24b42686d01a7f\n"
+MANIFEST = b"rule link\n  command = cat -u link\nbuild mod.so: link\n"
+NINJA_LOG = b"# ninja log v7\n1\t2\t3\tmod.so\td1075d4a66fd130b\n"
 OP = "0.6.18/90a/cached_ops/mod"
 _NINJA = {".ninja_log": NINJA_LOG, ".ninja_deps": b"# ninjadeps\n\4\0\0\0", "main.o": b"object", "mod.so": b"library"}
 

@@ -53,7 +53,7 @@ def packed(packs: Packs, units: list[LocalUnit]) -> tuple[dict[str, bytes], int]
     repository = packs.repository()
     repository.publish(spool)
     assert repository.union(verify_frames=True).rejected == ()
-    return packs.read(repository), left_out.changed
+    return packs.read(repository), left_out.changed + len(left_out.unfit)
 
 
 def found(*roots: CacheRoot) -> dict[str, list[str]]:
