@@ -70,8 +70,14 @@ EXTRA = """
 
 `B10_EXTRA_CACHES=name=/path` adds a directory of which b10-transfer knows nothing. Each file and each folder in it is a
 unit: it is saved once it does not change while it is read, restored whole, and never replaced. In `B10_CACHES`, and in
-packs, the cache is called `extra_name`. Names of locks and temporary files are left out, as everywhere; all other files
-are published. Limits, signatures, and the checks of owners and places are those of other caches.
+packs, the cache is called `extra_name`. Locks, temporary files and empty folders are left out, as everywhere; all other
+files are published. Limits, signatures, and the checks of owners are those of other caches.
+
+If one entry of a folder cannot be saved, the save leaves out the whole folder and logs a WARNING that names the entry
+and the reason. The entry may be a link, a pipe or a socket. It may be unreadable, lie more than 100 folders deep, or be
+one that another user could have written. It may also be the store, or belong to another cache. A load adds nothing to
+such a folder, and `clear` leaves it alone. A folder that holds a name with other characters than printable ASCII, or
+with a backslash, is not saved either.
 
 A load restores such a cache only if this pod's variable names it, and only to the path that this pod's variable names.
 

@@ -17,7 +17,7 @@ from ..config.extra import EXTRA_CACHES
 from ..config.reader import EnvReader, Variable, is_below, resolve
 from ..errors import ConfigurationError
 from .aiter import AiterAdapter, AiterTemplatesAdapter
-from .base import Adapter, Unit, UnitKind
+from .base import Adapter, Unit, UnitKind, is_transient
 from .cuda import CudaAdapter
 from .cute_dsl import CuteDslAdapter
 from .deep_gemm import DeepGemmAdapter, VllmDeepGemmAdapter
@@ -341,6 +341,7 @@ __all__ = [
     "cache_roots",
     "find_adapter",
     "folder_shape",
+    "is_transient",
     "locate_caches",
     "named",
     "stem_shape",

@@ -46,6 +46,9 @@ class Adapter(ABC):
     """The largest file that :meth:`to_portable` and :meth:`to_local` take. Both take it whole, and taking it apart may
     take 500 times its size."""
 
+    takes_everything = False
+    """Whether every file in the root is an artifact. A unit of which an entry cannot be saved is then left out."""
+
     is_plugin = False
     """Whether another package adds it."""
 

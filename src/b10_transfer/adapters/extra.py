@@ -15,6 +15,8 @@ from ..config.reader import EnvReader, Variable, resolve
 from .base import Adapter, Unit, is_transient
 from .layout import ANY_DEPTH, Layout, folder_shape, stem_shape
 
+_ANY = "(?s:.+)"
+"""Any name. One that the format has no room for keeps its whole unit from being saved."""
 _VARIABLE = Variable(EXTRA_CACHES, "unset", "name=/path", "An extra cache.")
 
 
@@ -23,7 +25,8 @@ class ExtraAdapter(Adapter):
 
     units = "a file or folder in it"
     variables = (_VARIABLE,)
-    layout = Layout(stem_shape(".+"), folder_shape(".+", f"{ANY_DEPTH}/.+"))
+    layout = Layout(stem_shape(_ANY), folder_shape(_ANY, f"{ANY_DEPTH}/{_ANY}"))
+    takes_everything = True
 
     def __init__(self, name: str, path: str) -> None:
         self.name = name

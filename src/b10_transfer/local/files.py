@@ -10,9 +10,11 @@ from ..adapters import CacheRoot, Unit, UnitKind
 from ..errors import LocalCacheError, explained
 from .bulk import FileFound
 from .ownership import FOLDER, OpenRoot
+from .wholeness import Wholeness
 
 _OF_THE_FILE_SYSTEM = "lost+found"
 """Made by mkfs at the top of an ext4 volume; root alone may read it."""
+_WRITABLE = "another user could have written {} (chown it to this user, chmod o-w)"
 _DEEPEST = 100
 """The most nested folders that a scan enters. Compilers nest a dozen at most, and each takes a descriptor."""
 
@@ -62,7 +64,8 @@ class RootScan:
     """One scan of a cache root: its units, and the number of entries that its compiler did not write.
 
     The scan enters only folders that the compiler writes to, and follows no link. It leaves out entries that cannot be
-    read or that another user could have written, and notes them in the open root.
+    read or that another user could have written, and notes them in the open root. Of an extra cache it leaves out the
+    whole unit, and notes that in ``wholeness``.
     """
 
     def __init__(self, opened: OpenRoot) -> None:
@@ -73,6 +76,11 @@ class RootScan:
         inside = len(str(self._root.path)) + 1
         self._foreign = {_OF_THE_FILE_SYSTEM, *(str(path)[inside:] for path in self._root.nested)}
         """Entries that are not entered: the store, for example."""
+        self.wholeness: Wholeness | None = None
+        """The units that are left out because an entry of them is. None unless every file of the root is taken."""
+        if self._root.adapter.takes_everything:
+            self._foreign |= {other.inside[:-1] for other in self._root.neighbours if other.inside}
+            self.wholeness = Wholeness(self._root, self._foreign)
         self._mixed: set[str] = set()
         """Folders that hold unrecognised files."""
 
@@ -93,6 +101,8 @@ class RootScan:
             yield from self._written(unit, found)
 
     def _written(self, unit: Unit, files: list[LocalFile]) -> Iterator[tuple[Unit, list[LocalFile]]]:
+        if self.wholeness is not None and self.wholeness.is_partial(unit):
+            return
         files.sort()
         is_mixed = any(f"{folder}/".startswith(f"{unit.path}/") for folder in self._mixed)
         written = self._root.adapter.written(unit, [file.path for file in files], is_mixed=is_mixed)
@@ -115,7 +125,7 @@ class RootScan:
                 if not above.names:
                     os.close(pending.pop().descriptor)
                 elif len(pending) > _DEEPEST:
-                    above.names.clear()
+                    self._leave_deeper(above)
                 elif (folder := self._entered(above, above.names.pop())) is not None:
                     pending.append(folder)
                     yield folder.prefix[:-1], self._listed(folder)
@@ -130,8 +140,21 @@ class RootScan:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            self._opened.leave_out(start, explained(error))
+            self._leave_out(start, explained(error))
             return None
+
+    def _leave_deeper(self, folder: _Folder) -> None:
+        """Enter no folder in a folder."""
+        if self.wholeness is not None:
+            self.wholeness.leave_out(folder.prefix + folder.names[0], f"it is more than {_DEEPEST} folders deep")
+        folder.names.clear()
+
+    def _leave_out(self, path: str, reason: str) -> None:
+        """Note why an entry is left out."""
+        if self.wholeness is not None and path:
+            self.wholeness.leave_out(path, reason)
+        else:
+            self._opened.leave_out(path, reason)
 
     def _entered(self, above: _Folder, name: str) -> _Folder | None:
         path = above.prefix + name
@@ -140,12 +163,12 @@ class RootScan:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            self._opened.leave_out(path, explained(error))
+            self._leave_out(path, explained(error))
             return None
         if self._opened.is_trusted(os.fstat(descriptor)):
             return _Folder(descriptor, f"{path}/", [])
         os.close(descriptor)
-        self._opened.leave_out(path, "another user could have written to it")
+        self._leave_out(path, _WRITABLE.format("to it"))
         return None
 
     def _listed(self, folder: _Folder) -> list[tuple[Unit, LocalFile]]:
@@ -161,15 +184,21 @@ class RootScan:
                         self._add(files, unit, path, entry)
                     elif self._is_looked_into(entry, path):
                         folder.names.append(entry.name)
-                    elif path not in self._foreign and not self._root.knows(path):
+                    elif self._is_unrecognised(path, entry):
                         self.unrecognised += 1
                         if is_file:
                             self._mixed.add(folder.prefix[:-1])
         except OSError as error:
             if not folder.prefix:
                 raise LocalCacheError("list", str(self._root.path), explained(error)) from error
-            self._opened.leave_out(folder.prefix, explained(error))
+            self._leave_out(folder.prefix[:-1], explained(error))
         return files
+
+    def _is_unrecognised(self, path: str, entry: os.DirEntry[str]) -> bool:
+        """Whether no compiler writes an entry that is neither taken nor entered."""
+        if self.wholeness is not None:
+            self.wholeness.check(path, entry)
+        return path not in self._foreign and not self._root.knows(path)
 
     def _add(self, files: list[tuple[Unit, LocalFile]], unit: Unit, path: str, entry: os.DirEntry[str]) -> None:
         try:
@@ -179,7 +208,7 @@ class RootScan:
         if self._opened.is_trusted(status):
             files.append((unit, _as_found(path, status)))
         else:
-            self._opened.leave_out(path, "another user could have written it")
+            self._leave_out(path, _WRITABLE.format("it"))
 
     def _is_looked_into(self, entry: os.DirEntry[str], path: str) -> bool:
         return (

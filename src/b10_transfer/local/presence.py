@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections.abc import Iterable, Mapping
 
 from ..adapters import CacheRoot, Unit, UnitKind
@@ -42,7 +44,25 @@ class Presence:
     def has(self, unit: Unit) -> bool:
         """Whether a unit is there and its compiler has finished it."""
         files = [file.path for file in self.files(unit)]
+        if not files and self._root.adapter.takes_everything:
+            return self._is_in_the_way(unit)
         return bool(files) and self._root.adapter.is_complete(self._root.path, unit, files)
+
+    def _is_in_the_way(self, unit: Unit) -> bool:
+        """Whether an extra cache has an entry of a unit's name that is another kind of entry, or is not whole.
+
+        Nothing is added to such an entry.
+        """
+        if self._opened is None:
+            return False
+        try:
+            mode = os.stat(unit.path, dir_fd=self._opened.descriptor, follow_symlinks=False).st_mode
+        except OSError:
+            return False
+        if unit.kind is UnitKind.STEM or not stat.S_ISDIR(mode):
+            return True
+        scan = RootScan(self._opened)
+        return any(scan.units(unit.path)) or (scan.wholeness is not None and scan.wholeness.is_partial(unit))
 
     def lacks_results(self, unit: PackUnit) -> bool:
         """Whether an existing file of results may lack some results of the stored one."""

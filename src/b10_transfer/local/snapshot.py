@@ -18,7 +18,7 @@ from types import MappingProxyType
 from ..adapters import CacheRoot, Unit
 from ..adapters.accumulation import MOST_BYTES, Results, ResultsTooLargeError
 from ..concurrency.deadline import Deadline
-from ..errors import CacheError, LocalCacheError, PackFullError, SaveTooLargeError, count
+from ..errors import CacheError, LocalCacheError, PackFullError, SaveTooLargeError, count, printable
 from ..notices import notices
 from ..pack import PackUnit, PackWriter
 from ..pack.rules import DistinctPaths, check_paths
@@ -81,7 +81,7 @@ def take(
         except LocalCacheError as error:
             failed[root.name] = error
             continue
-        _log_entries_left_out(opened)
+        _log_entries_left_out(opened, scan)
         complete = [LocalUnit(opened, unit, tuple(files)) for unit, files in units if _is_complete(root, unit, files)]
         unfinished[root.name] = len(units) - len(complete)
         unrecognised[root.name] = scan.unrecognised
@@ -93,8 +93,13 @@ def _is_complete(root: CacheRoot, unit: Unit, files: Sequence[LocalFile]) -> boo
     return root.adapter.is_complete(root.path, unit, [file.path for file in files])
 
 
-def _log_entries_left_out(opened: OpenRoot) -> None:
-    """Log one WARNING for each cache with entries that cannot be read or that another user could have written."""
+def _log_entries_left_out(opened: OpenRoot, scan: RootScan) -> None:
+    """Log one WARNING for each cache with entries that cannot be read or that another user could have written.
+
+    In an extra cache each unit that is not whole has a WARNING.
+    """
+    for message in scan.wholeness.messages if scan.wholeness is not None else ():
+        notices.log(logger, logging.WARNING, f"{message}, the rest is used")
     if opened.left_out:
         more = " (and others in this cache)" if len(opened.left_out) > 1 else ""
         notices.log(logger, logging.WARNING, f"{opened.left_out[0]}{more}; it is left out, the rest is used")
@@ -112,7 +117,7 @@ def _fitting(units: list[LocalUnit]) -> list[LocalUnit]:
             _check_fit([unit], distinct)
             found.append(unit)
         except ValueError as error:
-            message = f"{unit.root.path}/{unit.files[0].path} is not saved: {error}"
+            message = printable(f"{unit.root.path}/{unit.files[0].path} is not saved: {error}")
             notices.log(logger, logging.WARNING, message)
     return found
 

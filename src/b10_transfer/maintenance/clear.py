@@ -112,13 +112,15 @@ class Sweep:
     def clear(self, opened: OpenRoot, deadline: Deadline) -> None:
         """Remove the artifacts of a root, complete or not, and folders that are then empty."""
         emptied: set[str] = set()
-        for _unit, files in RootScan(opened).units():
+        scan = RootScan(opened)
+        for _unit, files in scan.units():
             deadline.check()
             for file in files:
                 folder, _, name = file.path.rpartition("/")
                 if self._attempt(opened, folder, name, os.unlink):
                     self.files, self.bytes = self.files + 1, self.bytes + file.size
                     emptied.add(folder)
+        self.errors += scan.wholeness.messages if scan.wholeness is not None else ()
         while emptied:
             folder = max(emptied, key=lambda path: path.count("/"))
             emptied.remove(folder)
