@@ -79,6 +79,20 @@ one that another user could have written. It may also be the store, or belong to
 such a folder, and `clear` leaves it alone. A folder that holds a name with other characters than printable ASCII, or
 with a backslash, is not saved either.
 
+A cache that is one of these places, or lies in one, is refused. If one of them lies in the cache, a save leaves out the
+file or folder that holds it and logs a WARNING, and `clear` leaves it alone:
+
+- the store, `B10_NODE_CACHE`, and `LOCAL_WORK_DIR` itself
+- places of credentials: `~/.ssh`, `~/.aws`, `~/.azure`, `~/.docker`, `~/.gnupg`, `~/.kube`, `~/.config/gcloud` and
+  similar ones, everything that is named like the first six, `.netrc` or `.git-credentials` elsewhere, and what
+  `B10_SIGNING_KEY`, `KUBECONFIG`, `GOOGLE_APPLICATION_CREDENTIALS` and similar variables name
+- model hubs: `~/.cache/huggingface`, `HF_HOME` and `TORCH_HOME` themselves and the hub's folders in them, what
+  `HF_HUB_CACHE` and similar variables name, and all folders `models--…`, `datasets--…` and `spaces--…`
+- `/bin`, `/boot`, `/dev` without `/dev/shm`, `/etc`, `/lib`, `/proc`, `/run/secrets`, `/sbin`, `/sys`, `/usr` without
+  `/usr/src`, `/var/log`, `/var/mail` and `/var/spool`
+
+b10-transfer does not know other secrets, for example a key file of any name.
+
 A load restores such a cache only if this pod's variable names it, and only to the path that this pod's variable names.
 
 Before you add a cache, make sure of this:

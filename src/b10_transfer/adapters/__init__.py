@@ -27,7 +27,7 @@ from .helion import HelionAdapter
 from .inductor import InductorAdapter
 from .kernels import KERNEL_ADAPTERS
 from .layout import Layout, folder_shape, stem_shape
-from .places import lies_in_a_hub, other_uses
+from .places import closed_by_name, closed_places, lies_in_a_hub, other_uses, use_at
 from .sglang import (
     SglangCuteAdapter,
     SglangDeepGemmAdapter,
@@ -180,6 +180,8 @@ class CacheRoot:
     path: Path
     nested: tuple[Path, ...] = ()
     """Directories in this root that are never entered: the store, the work directory, the node's cache."""
+    reserved: tuple[tuple[str, str], ...] = ()
+    """Other places in this root that are never saved, and what they are. Only if every other file of it is."""
     outer: Path | None = None
     """The outermost root that contains this one; None if there is none."""
     may_be_shared: bool = False
@@ -246,6 +248,7 @@ def locate_caches(config: Config) -> LocatedCaches:
     found: list[CacheRoot] = []
     refused: dict[str, ConfigurationError] = {}
     uses = other_uses(config.reader)
+    closed = closed_places(config.reader) if _extra() else {}
     for adapter in all_adapters(config.caches.__contains__):
         try:
             path = adapter.locate(config.reader)
@@ -254,32 +257,43 @@ def locate_caches(config: Config) -> LocatedCaches:
             path = resolve(_variable(adapter), str(path))  # the last part may be a link, too
             if any(root.adapter.covers(str(root.path), str(path), adapter) for root in found):
                 continue
-            _check_use(adapter, str(path), uses, config)
+            _check_use(adapter, str(path), uses, closed, config)
             adapter.check_place(config.reader, path)
             found.append(CacheRoot(adapter, path))
         except ConfigurationError as error:
             refused[adapter.root] = error
-    return LocatedCaches(_related(found, config), refused)
+    return LocatedCaches(_related(found, config, {**closed, **uses}), refused)
 
 
-def _check_use(adapter: Adapter, path: str, uses: Mapping[str, str], config: Config) -> None:
+def _check_use(adapter: Adapter, path: str, uses: Mapping[str, str], closed: Mapping[str, str], config: Config) -> None:
     """Raise ConfigurationError if a directory clearly has another use than a cache."""
-    use = "part of a model hub" if lies_in_a_hub(path) else uses.get(path)
+    use = _closed_use(path, closed, config) if adapter.takes_everything else None
+    advice = "elsewhere" if use else "for example in it"
+    if use is None:
+        use = "part of a model hub" if lies_in_a_hub(path) else uses.get(path)
     if use is None and isinstance(config.store, Path) and is_below(Path(path), [config.store]):
         use = "part of the store"
     if use is not None:
         names = [variable.name for variable in adapter.variables if config.reader.text(variable.name)]
         name = names[-1] if names else _variable(adapter)
-        rule = f"{path} is {use}, no cache: point {name} at a directory of its own, for example in it"
+        rule = f"{path} is {use}, no cache: point {name} at a directory of its own, {advice}"
         raise ConfigurationError(name, config.reader.text(name) or path, rule)
+
+
+def _closed_use(path: str, closed: Mapping[str, str], config: Config) -> str | None:
+    """What a directory is of which no part may be published; None if it may be."""
+    if path == str(config.work_dir):
+        return "the directory for temporary files (LOCAL_WORK_DIR)"
+    own = {str(config.store): "the store", str(config.node_cache): "the node's cache of packs (B10_NODE_CACHE)"}
+    return closed_by_name(path) or use_at(path, {**closed, **own})
 
 
 def _variable(adapter: Adapter) -> str:
     return adapter.variables[-1].name if adapter.variables else adapter.name
 
 
-def _related(found: Sequence[CacheRoot], config: Config) -> list[CacheRoot]:
-    """The same roots, each with the caches in it and around it."""
+def _related(found: Sequence[CacheRoot], config: Config, uses: Mapping[str, str]) -> list[CacheRoot]:
+    """The same roots, each with the caches in it and around it, and an extra cache with the places of another use."""
     # A store in a cache would otherwise save its own packs, again and again.
     # Compared as text: with ``Path.parents`` the places of twenty caches take 8 ms.
     foreign = {
@@ -291,6 +305,9 @@ def _related(found: Sequence[CacheRoot], config: Config) -> list[CacheRoot]:
             root.adapter,
             root.path,
             nested=tuple(path for text, path in foreign.items() if text.startswith(own) and text != own),
+            reserved=tuple((path[len(own) :], use) for path, use in uses.items() if path.startswith(own))
+            if root.adapter.takes_everything
+            else (),
             outer=min(
                 (found[index].path for index in range(len(found)) if _is_in(own, places[index])),
                 key=_length,
@@ -339,6 +356,7 @@ __all__ = [
     "Variable",
     "all_adapters",
     "cache_roots",
+    "closed_by_name",
     "find_adapter",
     "folder_shape",
     "is_transient",

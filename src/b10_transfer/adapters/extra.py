@@ -14,6 +14,7 @@ from ..config.extra import EXTRA_CACHES, extra_caches
 from ..config.reader import EnvReader, Variable, resolve
 from .base import Adapter, Unit, is_transient
 from .layout import ANY_DEPTH, Layout, folder_shape, stem_shape
+from .places import closed_by_name
 
 _ANY = "(?s:.+)"
 """Any name. One that the format has no room for keeps its whole unit from being saved."""
@@ -37,7 +38,11 @@ class ExtraAdapter(Adapter):
         return resolve(EXTRA_CACHES, self._path)
 
     def unit_of(self, path: str) -> Unit | None:
-        return None if is_transient(path) else super().unit_of(path)  # the patterns match any name
+        # The patterns match any name.
+        return None if is_transient(path) or closed_by_name(path) else super().unit_of(path)
+
+    def skips_folder(self, path: str) -> bool:
+        return bool(closed_by_name(path)) or super().skips_folder(path)
 
 
 @lru_cache(maxsize=8)

@@ -80,6 +80,7 @@ class RootScan:
         """The units that are left out because an entry of them is. None unless every file of the root is taken."""
         if self._root.adapter.takes_everything:
             self._foreign |= {other.inside[:-1] for other in self._root.neighbours if other.inside}
+            self._foreign |= {path for path, _use in self._root.reserved}
             self.wholeness = Wholeness(self._root, self._foreign)
         self._mixed: set[str] = set()
         """Folders that hold unrecognised files."""
@@ -146,7 +147,9 @@ class RootScan:
     def _leave_deeper(self, folder: _Folder) -> None:
         """Enter no folder in a folder."""
         if self.wholeness is not None:
-            self.wholeness.leave_out(folder.prefix + folder.names[0], f"it is more than {_DEEPEST} folders deep")
+            self.wholeness.leave_out(
+                folder.prefix + folder.names[0], f"it is more than {_DEEPEST} folders deep (nest fewer)"
+            )
         folder.names.clear()
 
     def _leave_out(self, path: str, reason: str) -> None:
@@ -175,6 +178,8 @@ class RootScan:
         """The files in a folder; folders in it that may hold artifacts are added to ``folder.names``."""
         files: list[tuple[Unit, LocalFile]] = []
         claim = self._root.unit_of if self._root.neighbours else self._root.adapter.unit_of
+        if self._root.reserved:
+            claim = self._unreserved
         try:
             with os.scandir(folder.descriptor) as entries:
                 for entry in entries:
@@ -193,6 +198,9 @@ class RootScan:
                 raise LocalCacheError("list", str(self._root.path), explained(error)) from error
             self._leave_out(folder.prefix[:-1], explained(error))
         return files
+
+    def _unreserved(self, path: str) -> Unit | None:
+        return None if path in self._foreign else self._root.unit_of(path)
 
     def _is_unrecognised(self, path: str, entry: os.DirEntry[str]) -> bool:
         """Whether no compiler writes an entry that is neither taken nor entered."""

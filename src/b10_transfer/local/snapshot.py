@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
 
-from ..adapters import CacheRoot, Unit
+from ..adapters import CacheRoot, Unit, UnitKind
 from ..adapters.accumulation import MOST_BYTES, Results, ResultsTooLargeError
 from ..concurrency.deadline import Deadline
 from ..errors import CacheError, LocalCacheError, PackFullError, SaveTooLargeError, count, printable
@@ -117,7 +117,9 @@ def _fitting(units: list[LocalUnit]) -> list[LocalUnit]:
             _check_fit([unit], distinct)
             found.append(unit)
         except ValueError as error:
-            message = printable(f"{unit.root.path}/{unit.files[0].path} is not saved: {error}")
+            path = unit.unit.path if unit.unit.kind is UnitKind.FOLDER else unit.files[0].path
+            advice = "; rename it" if unit.root.adapter.takes_everything else ""
+            message = printable(f"{unit.root.path}/{path} is not saved: {error}{advice}")
             notices.log(logger, logging.WARNING, message)
     return found
 

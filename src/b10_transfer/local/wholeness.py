@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 
-from ..adapters import CacheRoot, Unit, is_transient
+from ..adapters import CacheRoot, Unit, closed_by_name, is_transient
 from ..errors import LocalCacheError, printable
 
 _MOST_NAMED = 10
@@ -26,6 +26,7 @@ class Wholeness:
     def __init__(self, root: CacheRoot, foreign: Collection[str]) -> None:
         self._root = root
         self._foreign = foreign
+        self._reserved = dict(root.reserved)
         self._errors: dict[str, LocalCacheError] = {}
         """Why units are left out, by the first component of their paths."""
         self._of_others: dict[str, str] = {}
@@ -57,10 +58,13 @@ class Wholeness:
     def check(self, path: str, entry: os.DirEntry[str]) -> None:
         """Note that an entry is neither saved nor entered. Locks and temporary files are no part of a unit."""
         unit, _, below = path.partition("/")
+        if use := self._reserved.get(path) or closed_by_name(path):
+            self.leave_out(path, f"it is {use} (move it out of the cache)")
+            return
         if not below or is_transient(path):
             return
         if path in self._foreign:
-            self.leave_out(path, "it is the store, or another cache (move it out of the folder)")
+            self.leave_out(path, "it is the store, the work directory or another cache (move it out of the folder)")
         elif entry.is_symlink():
             self.leave_out(path, "it is a link (replace it with a copy of its target)")
         elif entry.is_file(follow_symlinks=False):

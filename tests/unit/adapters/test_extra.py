@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from b10_transfer import OperationStatus, load, save
+from b10_transfer.adapters import locate_caches
+from b10_transfer.config import Config
 from b10_transfer.maintenance.clear import clear_caches
+from b10_transfer.repository.signing import SigningKey
 from tests.conftest import IsolatedEnv, ReadTree
 
 FILES = {"kernel.bin": b"1", "module/a/b.so": b"2", "module/index": b"3"}
@@ -134,12 +137,12 @@ def fill_module(root: Path) -> Path:
     [
         (add_link, "module/a/lib.so: it is a link (replace it with a copy of its target)"),
         (add_pipe, "module/a/pipe: it is neither a file nor a folder (remove it)"),
-        (add_file_with_a_line_break, "module/a/lib.so.1 is not saved"),
+        (add_file_with_a_line_break, "module is not saved"),
         (add_file_in_101_folders, "it is more than 100 folders deep"),
         (add_file_that_every_user_can_write_to, "module/a/open: another user could have written it"),
         (add_folder_that_every_user_can_write_to, "module/a/open: another user could have written to it"),
         pytest.param(add_file_of_another_user, "module/a/theirs: another user could have", marks=needs_root),
-        (add_store, "module/a/store: it is the store, or another cache"),
+        (add_store, "module/a/store: it is the store, the work directory or another cache"),
     ],
     ids=lambda value: value.__name__.removeprefix("add_") if callable(value) else "",
 )
@@ -240,7 +243,9 @@ def test_folder_that_holds_another_cache_is_left_out_and_the_cache_itself_is_not
     monkeypatch.setenv("B10_EXTRA_CACHES", value)
     assert save().units == 3
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert [f"{root}/module/other: it is the store, or another cache" in warning for warning in warnings] == [True]
+    assert [
+        f"{root}/module/other: it is the store, the work directory or another cache" in warning for warning in warnings
+    ] == [True]
 
 
 def test_folder_with_files_of_a_cache_in_the_same_directory_is_left_out(
@@ -256,3 +261,118 @@ def test_folder_with_files_of_a_cache_in_the_same_directory_is_left_out(
     assert restored == ["extra_acme/other"]
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert [f"{isolated_env.triton}/{'A' * 43} is left out" in warning for warning in warnings] == [True]
+
+
+# Places of another use
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("/bin/x", "/boot", "/dev/x", "/etc/ssl", "/lib/x", "/proc/self", "/run/secrets/x", "/sbin/x", "/sys/x"),
+        *("/usr/lib/python3", "/usr/local/x", "/usr/src", "/var/log", "/var/log/x"),
+        *("~/.aws/x", "~/.config/gcloud", "~/.config/gcloud/x", "~/.docker/x", "~/.gnupg/x", "~/.kube/cache"),
+        *("~/.azure/x", "~/.ssh/x", "~/other/.ssh/x", "~/aws/x", "~/key/x"),
+        *("~/.cache/huggingface/hub/x", "~/.cache/huggingface/x", "~/.cache/torch/hub/x", "~/.ollama/models"),
+        *("~/hf/hub/x", "~/hf/datasets", "~/hf", "~/datasets/x", "~/torch/hub/x", "~/xdg/huggingface/x"),
+        *("~/y/models--a--b/snapshots", "{store}", "{store}/v1", "{node}", "{node}/x", "{work}"),
+    ],
+)
+def test_place_of_another_use_and_what_is_below_it_is_refused(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    home = isolated_env.home
+    monkeypatch.setenv("LOCAL_WORK_DIR", str(isolated_env.work))
+    monkeypatch.setenv("B10_NODE_CACHE", str(home / "node"))
+    for name, folder in {"HF_HOME": "hf", "HF_DATASETS_CACHE": "datasets", "TORCH_HOME": "torch"}.items():
+        monkeypatch.setenv(name, str(home / folder))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "xdg"))
+    monkeypatch.setenv("AZURE_CONFIG_DIR", "~/aws")
+    monkeypatch.setenv("KUBECONFIG", f"{home}/none:{home}/key")
+    path = place.format(store=isolated_env.store, node=home / "node", work=isolated_env.work)
+    path = os.path.expanduser(path)
+    isolated_env.fill(home / "good", {"kernel": b"1"})
+    monkeypatch.setenv("B10_EXTRA_CACHES", f"acme={path},good={home}/good")
+    located = locate_caches(Config.from_environment())
+    assert list(located.refused) == ["extra_acme"]
+    assert "point B10_EXTRA_CACHES at a directory of its own" in str(located.refused["extra_acme"])
+    assert save().units == 1
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("/dev/shm/x", "/opt/cache", "/root/.cache/x", "/run/x", "/srv/x", "/tmp/x", "/var/cache/x", "/var/lib/x"),
+        *(
+            "/cache/x",
+            "/usr/src/app/x",
+            "/mnt/x",
+            "/workspace/x",
+            "~/.cache/x",
+            "~/.cache/torch/x",
+            "~/.local/share/x",
+            "~/hf/kernels",
+        ),
+    ],
+)
+def test_place_of_a_cache_is_not_refused(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(isolated_env.home / "hf"))
+    monkeypatch.setenv("B10_EXTRA_CACHES", f"acme={os.path.expanduser(place)}")
+    located = locate_caches(Config.from_environment())
+    assert not located.refused
+    assert "extra_acme" in [root.name for root in located.roots]
+
+
+@pytest.mark.parametrize(
+    ("variable", "entry", "use"),
+    [
+        ("HF_HOME=module/hub", "module/hub/token", "module/hub: it is a model hub"),
+        ("HF_HOME=hub", "hub/token", "hub: it is a model hub"),
+        ("TORCH_HOME=module", "module/hub/x", "module: it is a model hub"),
+        ("XDG_CACHE_HOME=module/cache", "module/cache/x/y", "module/cache: it is a directory that many programs share"),
+        ("GOOGLE_APPLICATION_CREDENTIALS=key.json", "key.json", "key.json: it is a place of credentials"),
+        ("GNUPGHOME=module/gpg", "module/gpg/x", "module/gpg: it is a place of credentials"),
+        ("KUBECONFIG=x:{root}/module/y", "module/y", "module/y: it is a place of credentials"),
+        ("", "module/a/models--x--y/blobs/z", "module/a/models--x--y: it is part of a model hub"),
+        ("", "spaces--x--y/z", "spaces--x--y: it is part of a model hub"),
+        ("", "module/.cache/huggingface/token", "module/.cache/huggingface: it is part of a model hub"),
+        ("", ".netrc", ".netrc: it is a place of credentials"),
+        ("", "module/a/.ssh/id_rsa", "module/a/.ssh: it is a place of credentials"),
+    ],
+)
+def test_unit_that_holds_a_place_of_another_use_is_neither_saved_nor_cleared(
+    isolated_env: IsolatedEnv,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    variable: str,
+    entry: str,
+    use: str,
+) -> None:
+    root = isolated_env.home.parent / "first"
+    isolated_env.fill(root, {entry: b"secret", "kernel": b"1", "module/kernel": b"1"})
+    name, _, value = variable.partition("=")
+    if name:
+        monkeypatch.setenv(name, f"{root}/{value}".format(root=root))
+    monkeypatch.setenv("B10_EXTRA_CACHES", f"acme={root}")
+    report = save()
+    assert report.units == (1 if entry.startswith("module/") else 2)
+    warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [f"{root}/{use} (move it out of the cache)" in warning for warning in warnings] == [True]
+    [cleared] = clear_caches(["extra_acme"])
+    assert cleared.files == report.units
+    assert (root / entry).read_bytes() == b"secret"
+    monkeypatch.setenv("B10_EXTRA_CACHES", f"acme={isolated_env.home}/second")
+    assert load().units == report.units
+
+
+def test_signing_key_is_not_published(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = isolated_env.home / "first"
+    isolated_env.fill(root, {"kernel": b"1", "key": SigningKey.generate().private_text().encode()})
+    (root / "key").chmod(0o600)
+    monkeypatch.setenv("B10_SIGNING_KEY", str(root / "key"))
+    monkeypatch.setenv("B10_EXTRA_CACHES", f"acme={root}")
+    assert save().units == 1
+    monkeypatch.setenv("B10_EXTRA_CACHES", f"acme={isolated_env.home}/second")
+    assert load().restored == ("extra_acme/kernel",)
