@@ -6,7 +6,7 @@ To add one, write a subclass of :class:`Adapter` in a module of its own and list
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -255,6 +255,7 @@ def locate_caches(config: Config) -> LocatedCaches:
             if path is None or f"{path}/".startswith(_NO_CACHE):
                 continue
             path = resolve(_variable(adapter), str(path))  # the last part may be a link, too
+            _check_is_other(adapter, path, found, config)
             if any(root.adapter.covers(str(root.path), str(path), adapter) for root in found):
                 continue
             _check_use(adapter, str(path), uses, closed, config)
@@ -263,6 +264,15 @@ def locate_caches(config: Config) -> LocatedCaches:
         except ConfigurationError as error:
             refused[adapter.root] = error
     return LocatedCaches(_related(found, config, {**closed, **uses}), refused)
+
+
+def _check_is_other(adapter: Adapter, path: Path, found: Iterable[CacheRoot], config: Config) -> None:
+    """Raise ConfigurationError if another extra cache is at the same path."""
+    if adapter.takes_everything:
+        for root in found:
+            if root.path == path and root.adapter.takes_everything:
+                rule = f"{root.name} and {adapter.root} are both at {path}: remove one of them"
+                raise ConfigurationError(EXTRA_CACHES, config.reader.text(EXTRA_CACHES) or "", rule)
 
 
 def _check_use(adapter: Adapter, path: str, uses: Mapping[str, str], closed: Mapping[str, str], config: Config) -> None:

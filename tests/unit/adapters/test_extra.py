@@ -73,6 +73,19 @@ def test_wrong_value_is_an_error(isolated_env: IsolatedEnv, monkeypatch: pytest.
         assert "name=/path" in operation().reason
 
 
+def test_second_name_of_one_path_is_an_error(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = isolated_env.home / "first"
+    isolated_env.fill(root, {"kernel": b"1"})
+    (isolated_env.home / "link").symlink_to(root)
+    monkeypatch.setenv("B10_EXTRA_CACHES", f"acme={root},other={isolated_env.home}/link")
+    refused = locate_caches(Config.from_environment()).refused
+    assert list(refused) == ["extra_other"]
+    assert f"extra_acme and extra_other are both at {root}: remove one of them" in str(refused["extra_other"])
+    assert save().units == 1
+    monkeypatch.setenv("B10_CACHES", "extra_other")
+    assert not locate_caches(Config.from_environment()).refused
+
+
 # A folder is saved whole or not at all
 
 
