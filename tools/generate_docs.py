@@ -79,7 +79,8 @@ one that another user could have written. It may also be the store, or belong to
 such a folder, and `clear` leaves it alone. A folder that holds a name with other characters than printable ASCII, or
 with a backslash, is not saved either.
 
-Two names for one directory are an error.
+Two names for one directory are an error. If one pod has a folder where another has a file, the store keeps what was
+published first. A save that finds the other logs a WARNING.
 
 A cache that is one of these places, or lies in one, is refused. If one of them lies in the cache, a save leaves out the
 file or folder that holds it and logs a WARNING, and `clear` leaves it alone:

@@ -146,7 +146,12 @@ def lacking(
     compiled at the same time.
 
     Units of auxiliary caches are new only together with artifacts.
+
+    In an extra cache one pod may have a file where another has a folder. The first that was published stays: if each
+    replaced the other, the two pods would publish again and again.
     """
+    units = list(units)
+    _log_other_kinds(units, stored)
     new = [
         unit
         for unit in units
@@ -160,6 +165,17 @@ def lacking(
     ]
     new = [unit for unit in new if _holds_sound_results(unit)]
     return new if hold_artifacts(new) else []
+
+
+def _log_other_kinds(units: Iterable[LocalUnit], stored: Mapping[str, PackUnit]) -> None:
+    """Log one WARNING if a store has folders under the names of files, or the reverse."""
+    found = [unit for unit in units if unit.name in stored and stored[unit.name].kind != unit.unit.kind.value]
+    if found:
+        here, stored_kind = ("file", "folder") if found[0].unit.kind is UnitKind.STEM else ("folder", "file")
+        path = printable(f"{found[0].root.path}/{found[0].unit.path}")
+        more = f" ({len(found) - 1} more likewise)" if len(found) > 1 else ""
+        message = f"{path} is a {here} and is not saved: the store has a {stored_kind} of this name{more}; rename one"
+        notices.log(logger, logging.WARNING, message)
 
 
 def _holds_sound_results(unit: LocalUnit) -> bool:

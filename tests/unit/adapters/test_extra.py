@@ -389,3 +389,22 @@ def test_signing_key_is_not_published(isolated_env: IsolatedEnv, monkeypatch: py
     assert save().units == 1
     monkeypatch.setenv("B10_EXTRA_CACHES", f"acme={isolated_env.home}/second")
     assert load().restored == ("extra_acme/kernel",)
+
+
+# Names and packs
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("kernel.bin/own", "kernel.bin is a folder and is not saved: the store has a file of this name; rename"),
+        ("module", "module is a file and is not saved: the store has a folder of this name; rename"),
+    ],
+)
+def test_entry_of_which_the_store_has_another_kind_is_named_and_not_saved(
+    saved: IsolatedEnv, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, entry: str, message: str
+) -> None:
+    saved.fill(saved.home / "second", {entry: b"1"})
+    monkeypatch.setenv("B10_EXTRA_CACHES", f"acme={saved.home}/second")
+    assert save().status is OperationStatus.SKIPPED
+    assert f"{saved.home}/second/{message}" in caplog.text
