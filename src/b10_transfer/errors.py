@@ -116,6 +116,10 @@ class UnsupportedPackError(PackError):
     """A sound pack that this version cannot use, because a newer version wrote it. Nothing changes or deletes it."""
 
 
+class UnnamedCachesError(UnsupportedPackError):
+    """A sound pack that holds only extra caches that B10_EXTRA_CACHES of this pod does not name."""
+
+
 class UntrustedPackError(PackError):
     """No trusted key signed this pack."""
 

@@ -70,8 +70,8 @@ class LoadReport(Report):
     """How many packs were ignored."""
     pack_states: Mapping[str, int] = field(default_factory=dict)
     """Number of packs of this environment in the store by state: ``usable``, ``recalled``, ``pruned``, ``set aside``,
-    ``damaged``, ``untrusted``, ``newer``, ``too large``, ``not read`` or ``unreadable``. Empty if the store was not
-    read."""
+    ``damaged``, ``untrusted``, ``newer``, ``not named`` (only extra caches that B10_EXTRA_CACHES does not name),
+    ``too large``, ``not read`` or ``unreadable``. Empty if the store was not read."""
     already_present: int = 0
     """Number of units of the store that were in place before this load."""
     partial: str = ""

@@ -11,6 +11,7 @@ from ..errors import printable
 from ..inspection.bounded import bounded, open_store
 from ..maintenance.recall import mark_damaged
 from ..repository.catalogue import LEAVING, RECALLED, SET_ASIDE, USABLE, Inventory, take_inventory
+from ..repository.ignored import NOT_NAMED
 from . import words
 from .console import (
     MOST_ROWS,
@@ -27,7 +28,7 @@ from .console import (
 )
 from .tables import print_table
 
-_SOUND = (USABLE, SET_ASIDE, RECALLED, "newer", *LEAVING)
+_SOUND = (USABLE, SET_ASIDE, RECALLED, "newer", NOT_NAMED, *LEAVING)
 """States that are not failures: loads ignore set aside and recalled packs already."""
 
 

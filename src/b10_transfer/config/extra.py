@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from ..errors import ConfigurationError
 
 EXTRA_CACHES = "B10_EXTRA_CACHES"
+PREFIX = "extra_"
+"""How the names of extra caches begin in packs and in B10_CACHES."""
 _ENTRY = re.compile(r"\s*([a-z][a-z0-9_]{0,19})=(/[^,=]*[^,=/\s])/?\s*", re.ASCII)
 
 
@@ -23,8 +25,8 @@ def extra_caches(text: str | None) -> Mapping[str, str]:
     found: dict[str, str] = {}
     for entry in (text or "").split(",") if text else ():
         match = _ENTRY.fullmatch(entry)
-        if match is None or f"extra_{match[1]}" in found:
+        if match is None or f"{PREFIX}{match[1]}" in found:
             rule = "it must be name=/path, or several of these separated by commas; a name has at most 20 lower-case "
             raise ConfigurationError(EXTRA_CACHES, text or "", f"{rule}letters, digits and '_', and is there once")
-        found[f"extra_{match[1]}"] = match[2]
+        found[f"{PREFIX}{match[1]}"] = match[2]
     return found

@@ -13,6 +13,7 @@ from ..errors import (
     CorruptPackError,
     PackError,
     PackTooLargeError,
+    UnnamedCachesError,
     UnreadablePackError,
     UnsupportedPackError,
     UntrustedPackError,
@@ -305,6 +306,7 @@ _NEXT_SAVE = "you need to do nothing: the next save of a pod that has compiled p
 _ADVICE: tuple[tuple[type[PackError], str], ...] = (
     (CorruptPackError, _NEXT_SAVE),
     (UntrustedPackError, "let a pod with B10_SIGNING_KEY save, or add its public key to B10_TRUSTED_KEYS"),
+    (UnnamedCachesError, "name the caches in B10_EXTRA_CACHES, if this pod needs them"),
     (UnsupportedPackError, "a later version of b10-transfer wrote them: use the same version here"),
     (PackTooLargeError, "raise the variable named below, or prune packs"),
     (UnreadablePackError, "the store did not deliver them: `b10-compile-cache doctor` checks it"),

@@ -28,6 +28,7 @@ _STATES = (
     "damaged",
     "untrusted",
     "newer",
+    "not named",
     "too large",
     "not read",
     "unreadable",

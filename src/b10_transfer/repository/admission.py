@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..adapters import Adapter, Unit, UnitKind, find_adapter
 from ..adapters.accumulation import Results
-from ..errors import CorruptPackError, PackTooLargeError, UnsupportedPackError, count
+from ..config.extra import EXTRA_CACHES, PREFIX
+from ..errors import CorruptPackError, PackTooLargeError, UnnamedCachesError, UnsupportedPackError, count
 from ..pack import Index, Member, PackReader
 from .ignored import few
 
@@ -37,12 +38,9 @@ def admit(pack_id: str, index: Index, namespace: str, environment_id: str) -> Ad
             f"it was published for environment {index.environment_id!a:.80}, namespace {index.namespace!a:.120}",
         )
     adapters = {root: find_adapter(root) for root in index.roots}
-    unknown = ", ".join(root for root, adapter in adapters.items() if adapter is None)
-    if unknown and not any(adapters.values()):
-        raise UnsupportedPackError(pack_id, f"holds caches this version does not know: {unknown!a:.120}")
-    ignored = [f"this pod does not know the caches {unknown!a:.120}; their units are ignored"] if unknown else []
+    ignored = _other_caches(pack_id, adapters)
     check_rewritten(pack_id, index)
-    admitted, foreign, is_partial = [], [], bool(unknown)
+    admitted, foreign, is_partial = [], [], bool(ignored)
     for unit in index.units:
         if unit.origin >= pack_id:
             raise CorruptPackError(pack_id, f"{unit.name!a:.120} names a later pack as its origin, {unit.origin}")
@@ -62,6 +60,24 @@ def admit(pack_id: str, index: Index, namespace: str, environment_id: str) -> Ad
         )
     kept = replace(index, units=tuple(admitted)) if len(admitted) < len(index.units) else index
     return Admitted(kept, is_partial, tuple(ignored))
+
+
+def _other_caches(pack_id: str, adapters: Mapping[str, Adapter | None]) -> list[str]:
+    """Say which caches of a pack are ignored. Raises PackError if they are all of them."""
+    others = [root for root, adapter in adapters.items() if adapter is None]
+    unnamed = ", ".join(root for root in others if root.startswith(PREFIX))
+    unknown = ", ".join(root for root in others if not root.startswith(PREFIX))
+    lines = [f"this pod does not know the caches {unknown!a:.120}; their units are ignored"] if unknown else []
+    if unnamed:
+        lines.append(f"{EXTRA_CACHES} of this pod does not name {unnamed!a:.120}: units of these caches are ignored")
+    if len(others) < len(adapters):
+        return lines
+    if unknown:
+        raise UnsupportedPackError(pack_id, f"holds caches this version does not know: {unknown!a:.120}")
+    if unnamed:
+        detail = f"holds only extra caches that {EXTRA_CACHES} of this pod does not name: {unnamed!a:.120}"
+        raise UnnamedCachesError(pack_id, detail)
+    return lines
 
 
 def check_rewritten(pack_id: str, index: Index) -> None:

@@ -54,9 +54,10 @@ class StoredPack:
     id: str
     state: str
     """``usable``; or why a load ignores it: ``damaged``, ``unreadable``, ``newer`` (of a later version of this
-    package), ``too large`` (over a limit, or no room beside newer packs), ``not read`` (older than what a load opens),
-    ``untrusted`` (B10_TRUSTED_KEYS), ``set aside`` (a saver found it damaged), ``recalled`` (by an operator),
-    ``pruned``; or ``superseded``: a merged pack holds all of it."""
+    package), ``not named`` (only extra caches that B10_EXTRA_CACHES does not name), ``too large`` (over a limit, or no
+    room beside newer packs), ``not read`` (older than what a load opens), ``untrusted`` (B10_TRUSTED_KEYS),
+    ``set aside`` (a saver found it damaged), ``recalled`` (by an operator), ``pruned``; or ``superseded``: a merged
+    pack holds all of it."""
     why: str
     """Why it cannot be used; empty if it can."""
     published_s: float

@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from ..errors import CorruptPackError, PackError, PackTooLargeError, UnsupportedPackError, UntrustedPackError, count
+from ..errors import (
+    CorruptPackError,
+    PackError,
+    PackTooLargeError,
+    UnnamedCachesError,
+    UnsupportedPackError,
+    UntrustedPackError,
+    count,
+)
 from .union import Rejected, Union
 
 MOST_LINES = 3
 """So many packs get a line each. More get one line together, with so many examples."""
-NOT_READ, DAMAGED = "not read", "damaged"
+NOT_READ, DAMAGED, NOT_NAMED = "not read", "damaged", "not named"
 _STATES: tuple[tuple[type[PackError], str], ...] = (
     (CorruptPackError, DAMAGED),
+    (UnnamedCachesError, NOT_NAMED),
     (UnsupportedPackError, "newer"),
     (UntrustedPackError, "untrusted"),
     (PackTooLargeError, "too large"),
@@ -42,7 +51,7 @@ def errors_in(rejected: Iterable[Rejected], unread: int = 0) -> list[str]:
 
 
 def newer_in(rejected: Iterable[Rejected]) -> list[str]:
-    """The same of sound packs of a later version."""
+    """The same of sound packs that this pod cannot use."""
     return lines_about([pack for pack in rejected if isinstance(pack.error, UnsupportedPackError)], 0)
 
 

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from b10_transfer import OperationStatus, load, save
 from b10_transfer.adapters import locate_caches
+from b10_transfer.cli.main import main
 from b10_transfer.config import Config
 from b10_transfer.maintenance.clear import clear_caches
 from b10_transfer.repository.signing import SigningKey
@@ -408,3 +410,32 @@ def test_entry_of_which_the_store_has_another_kind_is_named_and_not_saved(
     monkeypatch.setenv("B10_EXTRA_CACHES", f"acme={saved.home}/second")
     assert save().status is OperationStatus.SKIPPED
     assert f"{saved.home}/second/{message}" in caplog.text
+
+
+def test_pack_of_caches_that_this_pod_does_not_name_is_not_called_newer(
+    saved: IsolatedEnv, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.delenv("B10_EXTRA_CACHES")
+    report = load()
+    why = "holds only extra caches that B10_EXTRA_CACHES of this pod does not name: 'extra_acme'"
+    assert (report.status, report.pack_states) == (OperationStatus.DOES_NOT_EXIST, {"not named": 1})
+    assert f"{why}; left alone" in caplog.text
+    listed = CliRunner().invoke(main, ["ls", "--packs"]).output
+    assert f"not named: {why}" in listed
+    assert "name the caches in B10_EXTRA_CACHES" in CliRunner().invoke(main, ["explain"]).output
+    assert CliRunner().invoke(main, ["verify"]).exit_code == 0
+
+
+def test_units_of_caches_that_this_pod_does_not_name_are_ignored_and_named(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    isolated_env.fill(isolated_env.home / "first", FILES)
+    isolated_env.fill(isolated_env.triton, {"KERNEL/launcher.so": b"1"})
+    monkeypatch.setenv("B10_EXTRA_CACHES", f"acme={isolated_env.home}/first")
+    assert save().units == 3
+    monkeypatch.delenv("B10_EXTRA_CACHES")
+    shutil.rmtree(isolated_env.triton)
+    assert load().units == 1
+    listed = CliRunner().invoke(main, ["ls", "--packs"]).output
+    assert "B10_EXTRA_CACHES of this pod does not name 'extra_acme': units of these caches are ignored" in listed
