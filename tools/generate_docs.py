@@ -83,7 +83,7 @@ Two names for one directory are an error. If one pod has a folder where another 
 published first. A save that finds the other logs a WARNING.
 
 A cache that is one of these places, or lies in one, is refused. If one of them lies in the cache, a save leaves out the
-file or folder that holds it and logs a WARNING, and `clear` leaves it alone:
+file or folder that holds it and logs a WARNING, a load restores nothing of that name, and `clear` leaves it alone:
 
 - the store, `B10_NODE_CACHE`, and `LOCAL_WORK_DIR` itself
 - places of credentials: `~/.ssh`, `~/.aws`, `~/.azure`, `~/.docker`, `~/.gnupg`, `~/.kube`, `~/.config/gcloud` and

@@ -206,6 +206,19 @@ class CacheRoot:
         )
 
     @property
+    def other_places(self) -> frozenset[str]:
+        """Paths in this root that are never entered, relative to it: the store, for example.
+
+        Of an extra cache also the places of another use and of other caches.
+        """
+        inside = len(str(self.path)) + 1
+        places = {str(path)[inside:] for path in self.nested}
+        if self.adapter.takes_everything:
+            places |= {other.inside[:-1] for other in self.neighbours if other.inside}
+            places |= {path for path, _use in self.reserved}
+        return frozenset(places)
+
+    @property
     def outermost(self) -> Path:
         """The directory beside which staging and lock lie. They must not make an outer root look used."""
         return self.outer or self.path

@@ -62,6 +62,7 @@ def _outermost(roots: Iterable[CacheRoot]) -> dict[Path, set[str]]:
         with suppress(LocalCacheError):
             check_private(root)
             names = {path.relative_to(root.path).parts[0] for path in root.nested}
+            names |= {path.partition("/")[0] for path, _use in root.reserved}
             kept[root.path] = kept.get(root.path, set()) | names
     return {path: kept[path] for path in sorted(kept) if not kept.keys() & set(path.parents)}
 

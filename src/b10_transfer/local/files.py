@@ -73,14 +73,11 @@ class RootScan:
         """Files and folders that no compiler writes there; a folder counts once, whatever it holds."""
         self._opened = opened
         self._root = opened.root
-        inside = len(str(self._root.path)) + 1
-        self._foreign = {_OF_THE_FILE_SYSTEM, *(str(path)[inside:] for path in self._root.nested)}
+        self._foreign = self._root.other_places | {_OF_THE_FILE_SYSTEM}
         """Entries that are not entered: the store, for example."""
         self.wholeness: Wholeness | None = None
         """The units that are left out because an entry of them is. None unless every file of the root is taken."""
         if self._root.adapter.takes_everything:
-            self._foreign |= {other.inside[:-1] for other in self._root.neighbours if other.inside}
-            self._foreign |= {path for path, _use in self._root.reserved}
             self.wholeness = Wholeness(self._root, self._foreign)
         self._mixed: set[str] = set()
         """Folders that hold unrecognised files."""

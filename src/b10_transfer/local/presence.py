@@ -36,15 +36,23 @@ class Presence:
         self._root = root
         self._stems: dict[str, dict[Unit, list[LocalFile]]] = {}
         """The units of folders that hold many."""
+        self._reserved = {path.partition("/")[0] for path in root.other_places}
+        """Names at the top of the root that lead to a place of another use."""
         try:
             self._opened = open_private(root, to_restore=True)
         except LocalCacheError:  # it is not restored to either
             self._opened = None
 
     def has(self, unit: Unit) -> bool:
-        """Whether a unit is there and its compiler has finished it."""
+        """Whether a unit is there and its compiler has finished it.
+
+        In an extra cache also if it must not be put there, because the place of another use has or would have its name.
+        """
+        takes_everything = self._root.adapter.takes_everything
+        if takes_everything and unit.path in self._reserved:
+            return True
         files = [file.path for file in self.files(unit)]
-        if not files and self._root.adapter.takes_everything:
+        if not files and takes_everything:
             return self._is_in_the_way(unit)
         return bool(files) and self._root.adapter.is_complete(self._root.path, unit, files)
 

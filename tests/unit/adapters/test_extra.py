@@ -13,9 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 from b10_transfer import OperationStatus, load, save
-from b10_transfer.adapters import locate_caches
+from b10_transfer.adapters import cache_roots, locate_caches
 from b10_transfer.cli.main import main
 from b10_transfer.config import Config
+from b10_transfer.local.aside import moved_aside
 from b10_transfer.maintenance.clear import clear_caches
 from b10_transfer.repository.signing import SigningKey
 from tests.conftest import IsolatedEnv, ReadTree
@@ -380,6 +381,34 @@ def test_unit_that_holds_a_place_of_another_use_is_neither_saved_nor_cleared(
     assert (root / entry).read_bytes() == b"secret"
     monkeypatch.setenv("B10_EXTRA_CACHES", f"acme={isolated_env.home}/second")
     assert load().units == report.units
+
+
+@pytest.mark.parametrize("variable", ["HF_HOME", "AZURE_CONFIG_DIR", "B10_STORE", "TRITON_CACHE_DIR"])
+@pytest.mark.parametrize("place", ["module", "module/a"])
+def test_load_puts_nothing_into_a_place_of_another_use(
+    saved: IsolatedEnv, monkeypatch: pytest.MonkeyPatch, read_tree: ReadTree, variable: str, place: str
+) -> None:
+    root = saved.home / "second"
+    monkeypatch.setenv("B10_EXTRA_CACHES", f"acme={root}")
+    monkeypatch.setenv(variable, str(root / place))
+    if variable == "B10_STORE":
+        (root / place).parent.mkdir(parents=True)
+        shutil.move(saved.store, root / place)
+    assert load(merge=True).restored == ("extra_acme/kernel.bin",)
+    assert "module/index" not in read_tree(root)
+
+
+def test_place_of_another_use_stays_if_a_cache_is_emptied_for_a_while(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch, read_tree: ReadTree
+) -> None:
+    root = isolated_env.home / "first"
+    isolated_env.fill(root, {"kernel": b"1", "hub/token": b"secret"})
+    monkeypatch.setenv("B10_EXTRA_CACHES", f"acme={root}")
+    monkeypatch.setenv("HF_HOME", str(root / "hub"))
+    with moved_aside(cache_roots(Config.from_environment())):
+        assert (root / "hub" / "token").exists()
+        assert not (root / "kernel").exists()
+    assert read_tree(root) == {"kernel": b"1", "hub/token": b"secret"}
 
 
 def test_signing_key_is_not_published(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
