@@ -207,9 +207,7 @@ def test_build_that_was_saved_without_a_record_is_not_restored(tmp_path: Path, f
 
 
 def test_paths_of_the_cache_are_replaced_where_a_path_begins() -> None:
-    command = (
-        "cc -I/ext/inc -I /me/ext/inc -isystem/ext/sys -DX=/ext/x -Wl,-rpath,/ext/lib '/ext/a b.c' /ext-2/b.c"
-    )
+    command = "cc -I/ext/inc -I /me/ext/inc -isystem/ext/sys -DX=/ext/x -Wl,-rpath,/ext/lib '/ext/a b.c' /ext-2/b.c"
     record = Record(7, {"mod.so": command}, {}, {"/ext/a.h": (1, "00")}, {}, {}, {"CPATH": "/ext/inc:/next/inc"})
     found = Record.decode(Path("/other"), record.encode(Path("/ext")))
     assert found.commands["mod.so"] == (
