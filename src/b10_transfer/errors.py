@@ -70,6 +70,10 @@ class ConfigurationError(CacheValidationError):
         super().__init__(f"{variable}={self.value!r} is not usable: {self.rule}")
 
 
+class RemotePathError(ConfigurationError):
+    """A setting is a URL, and only a local path is usable."""
+
+
 class StoreError(CacheError):
     """The store, or an object in it, could not be read or written. ``__cause__`` is the foreign error, if there is one.
 

@@ -5,6 +5,7 @@ To add one, write a subclass of :class:`Adapter` in a module of its own and list
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from ..concurrency.forks import no_fork
 from ..config import Config, plugins
 from ..config.extra import EXTRA_CACHES
 from ..config.reader import EnvReader, Variable, is_below, resolve
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, RemotePathError
+from ..notices import notices
 from .aiter import AiterAdapter, AiterTemplatesAdapter
 from .base import Adapter, Unit, UnitKind, is_transient
 from .cuda import CudaAdapter
@@ -51,6 +53,8 @@ from .tvm_ffi import TvmFfiAdapter
 from .vllm import VllmAdapter
 from .vllm_modelinfos import VllmModelInfosAdapter
 from .vllm_startup_plan import VllmStartupPlanAdapter
+
+logger = logging.getLogger(__name__)
 
 # vLLM's comes first: vLLM points Inductor and Triton into its own cache, which covers theirs.
 ADAPTERS: tuple[Adapter, ...] = (
@@ -246,7 +250,7 @@ def cache_roots(config: Config) -> list[CacheRoot]:
 def locate_caches(config: Config) -> LocatedCaches:
     """Find the root of every cache. A root inside another that covers it is left out, as is one at ``/dev/null``.
 
-    A variable with a wrong place affects only its own cache.
+    A variable with a wrong place affects only its own cache. A cache at a URL is its compiler's own: it is left out.
 
     Raises:
         ConfigurationError: B10_CACHES is wrong.
@@ -274,6 +278,9 @@ def locate_caches(config: Config) -> LocatedCaches:
             _check_use(adapter, str(path), uses, closed, config)
             adapter.check_place(config.reader, path)
             found.append(CacheRoot(adapter, path))
+        except RemotePathError as error:
+            message = f"{error.variable}={error.value} is a URL: the cache {adapter.name} is neither saved nor restored"
+            notices.log(logger, logging.WARNING, f"{message}. To save it here, name a local directory")
         except ConfigurationError as error:
             refused[adapter.root] = error
     return LocatedCaches(_related(found, config, {**closed, **uses}), refused)

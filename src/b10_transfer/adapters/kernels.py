@@ -261,7 +261,7 @@ KERNEL_ADAPTERS: tuple[Adapter, ...] = (
             _variable(
                 "JAX_COMPILATION_CACHE_DIR",
                 "unset: JAX keeps nothing",
-                "JAX's compiled programs.",
+                "JAX's compiled programs. JAX shares a cache in a bucket (`gs://…`) itself: it is left alone.",
                 "a path; the same on every pod, or nothing hits",
             ),
         ),

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..concurrency.forks import no_fork
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, RemotePathError
 from ..notices import notices
 
 logger = logging.getLogger(__name__)
 
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _MOST_COMPONENTS = 10_000
 """More components than any path that the kernel resolves. It ends the walk along links that form a circle."""
 
@@ -128,10 +129,12 @@ def parse_seconds(name: str, text: str) -> float:
 def resolve(name: str, text: str) -> Path:
     """An absolute path without links or ``..``.
 
-    Raises :class:`ConfigurationError` if it cannot be resolved, or leads through a link of another user.
+    Raises :class:`ConfigurationError` if it is a URL, cannot be resolved, or leads through a link of another user.
     """
     if "\0" in text:
         raise ConfigurationError(name, text, "it must not hold a NUL character")
+    if _URL.match(text):  # as a path it would become a folder in the working directory
+        raise RemotePathError(name, text, "it must be a local path, but is a URL")
     try:
         # Not normalised: after a link, ".." is the parent of the target.
         path = from_working_directory(name, os.path.expanduser(text))

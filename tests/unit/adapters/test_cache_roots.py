@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from b10_transfer import OperationStatus, load, save
 from b10_transfer.adapters import ADAPTERS, CacheRoot, LocatedCaches, cache_roots, locate_caches
 from b10_transfer.adapters.inductor import default_inductor_dir
 from b10_transfer.concurrency.deadline import Deadline
 from b10_transfer.config import Config
 from b10_transfer.local.snapshot import take
+from tests.shapes import ARTIFACTS
 
 if TYPE_CHECKING:
     from tests.conftest import IsolatedEnv
@@ -144,6 +146,36 @@ def test_precompiled_headers_lie_below_inductors_default_directory(
 
 
 # Where a cache may be
+
+
+@pytest.mark.parametrize("variable", ["JAX_COMPILATION_CACHE_DIR", "TILELANG_CACHE_DIR", "SGLANG_CUTE_AOT_CACHE_DIR"])
+@pytest.mark.parametrize("url", ["gs://bucket/x", "s3://bucket/x", "file:///tmp/x"])
+def test_cache_at_a_url_is_left_out_and_no_folder_is_made(
+    isolated_env: IsolatedEnv,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    variable: str,
+    url: str,
+) -> None:
+    """JAX reads and writes a bucket itself. As a path, a URL would be a folder in the working directory."""
+    folder = isolated_env.home / "local"
+    folder.mkdir()
+    monkeypatch.setenv(variable, str(folder))
+    [name] = [root.name for root in located().roots if root.path == folder]
+    for path in ARTIFACTS[name]:
+        isolated_env.fill(folder, {path: ARTIFACTS[name][path]})
+    assert save().status is OperationStatus.SUCCESS
+    working = isolated_env.home / "working"
+    working.mkdir()
+    monkeypatch.chdir(working)
+    monkeypatch.setenv(variable, url)
+    caches = located()
+    assert name not in {root.name for root in caches.roots}
+    assert not caches.refused
+    assert load().status is not OperationStatus.ERROR
+    assert list(working.iterdir()) == []
+    [record] = [record for record in caplog.records if f"{variable}={url} is a URL" in record.getMessage()]
+    assert record.levelname == "WARNING"
 
 
 def located() -> LocatedCaches:
