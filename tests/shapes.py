@@ -121,7 +121,13 @@ ARTIFACTS: dict[str, dict[str, bytes]] = {
     },
     "flashinfer_v2": {f"v2/{SHA256}/manifest.json": b"{}", f"v2/{SHA256}/entries/{SHA256}.json": b"{}"},
     "flashinfer_tuning": {"sparse_mla_sm120_cpb.json": b"{}", "pcie_ipc_all_reduce_ws8.json": b"{}"},
-    "miopen": {"gfx942130.HIP.3_5_0_0123abcd.ufdb.txt": b"1-2=a:1\n", "gfx1201_32.HIP.3_5_1_dabb6.udb.txt": b"1=a\n"},
+    "miopen": {
+        "gfx942130.HIP.3_5_0_0123abcd.ufdb.txt": b"1-2=a:1\n",
+        "gfx942130.HIP.3_5_0_0123abcd.fusion.ufdb.txt": b"1-2=a:1\n",
+        "gfx1201_32.HIP.3_5_1_dabb6.udb.txt": b"1=a\n",
+        "batchnorm_gfx942130.HIP.3_5_0_0123abcd.udb.txt": b"1=a\n",
+        "softmax_gfx90a68.HIP.3_3_0_a85ca8a54-dirty.udb.txt": b"1=a\n",
+    },
     "miopen_kernels": {"3.5.0.0123abcd/gfx942130.ukdb": b"SQLite format 3\0", "gfx1201_32.ukdb": b"SQLite format 3\0"},
     "jax": {f"jit_step-{SHA256}-cache": b"program"},
     "aiter": {
@@ -150,6 +156,7 @@ ARTIFACTS: dict[str, dict[str, bytes]] = {
 """For each cache the files of finished units, by their paths below its root."""
 
 LEFT_HERE: dict[str, dict[str, bytes]] = {
+    "miopen": {"gfx942130.HIP.3_5_0_0123abcd.ufdb.txt.time": b"time"},
     "aiter": {
         "core.py": b"source",
         "optCompilerConfig.json": b"{}",

@@ -16,8 +16,9 @@ cache                  layout and key
                        kernels, so all of them are one unit
 ``flashinfer_v2``      FlashInfer's tuning (0.7.4, ``flashinfer/autotune_cache.py``) where its variable points
 ``flashinfer_tuning``  FlashInfer's constants (0.7.4, ``comm/pcie_ipc_tuning.py``) where its variable points
-``miopen``             MIOpen 3.5, ``~/.config/miopen``: ``<device>.HIP.<version>.ufdb.txt`` and ``.udb.txt``, which
-                       solver is fastest; the version is MIOpen's
+``miopen``             MIOpen 3.5, ``~/.config/miopen``: ``[<operation>_]<device>.HIP.<version>.udb.txt`` and
+                       ``<device>.HIP.<version>[.fusion].ufdb.txt``, which solver is fastest; the version is MIOpen's
+                       (``execution_context.hpp``, ``find_db.cpp``)
 ``miopen_kernels``     the same, ``~/.cache/miopen/<version>/<device>.ukdb``: an SQLite database of kernels, by
                        source and options
 ``jax``                JAX 0.10, ``jax/_src/lru_cache.py``: ``<name>-<key>-cache``; the key covers the program, the
@@ -51,6 +52,7 @@ _ENVIRONMENT = r"v2/[0-9a-f]{8,64}"
 _ENTRY = r"entries/[0-9a-f]{8,64}\.json"
 _RANK = r"rank_tp\d+_pp\d+_dp\d+"
 _DEVICE = r"gfx[0-9a-f]+(?:_\d+)?[0-9a-z_-]*"
+_TUNED_ON = rf"(?:[a-z]+_)?{_DEVICE}\.HIP\.[0-9a-z_-]+(?:\.[a-z]+)?\.uf?db\.txt"
 _SQLITE = b"SQLite format 3\0"
 
 
@@ -234,7 +236,7 @@ KERNEL_ADAPTERS: tuple[Adapter, ...] = (
         "MIOpen's tuning",
         "a device's file",
         (_variable("MIOPEN_USER_DB_PATH", "`~/.config/miopen`", "MIOpen's tuning."),),
-        Layout(stem_shape(rf"{_DEVICE}\.HIP\.[0-9a-z_]+\.u(?:f)?db\.txt")),
+        Layout(stem_shape(_TUNED_ON), left_here=(rf"{_TUNED_ON}\.time",)),
         _at("MIOPEN_USER_DB_PATH", ".config", "miopen"),
         tunes=True,
         is_whole=_ends_a_line,

@@ -48,7 +48,7 @@ FREE: Mapping[str, set[str]] = {
     "sglang_autotune": {f"v2/{SHA256}", f"managed/{SHA256[:16]}", f"0.6.18/90a/{SHA256[:16]}"},
     "flashinfer_v2": {f"v2/{SHA256}"},
     "flashinfer_tuning": {"sparse_mla_sm120_cpb.json", "pcie_ipc_all_reduce_ws8.json"},
-    "miopen": {"gfx942130.HIP.3_5_0_0123abcd.ufdb.txt", "gfx1201_32.HIP.3_5_1_dabb6.udb.txt"},
+    "miopen": {*ARTIFACTS["miopen"]},
     "miopen_kernels": {"3.5.0.0123abcd/gfx942130.ukdb", "gfx1201_32.ukdb"},
     "tunableop": {"tunableop_results0.csv", "gemm_tunableop_1_full.csv"},
 }

@@ -74,6 +74,21 @@ def test_cache_is_restored_at_another_path(
     assert restored.items() <= files.items()
 
 
+@pytest.mark.parametrize(
+    ("cache", "path"),
+    [
+        ("miopen", "gfx942130.HIP.txt"),
+        ("miopen", "secret.udb.txt"),
+        ("miopen", "my_notes_gfx942130.HIP.3_5_0.udb.txt.bak"),
+        ("miopen", "gfx942130.HIP.3_5_0_0123abcd.ufdb.txt.time"),
+    ],
+)
+def test_other_files_do_not_travel(cache: str, path: str) -> None:
+    adapter = find_adapter(cache)
+    assert adapter is not None
+    assert adapter.unit_of(path) is None
+
+
 def test_helions_kernels_have_one_name_whether_or_not_it_has_set_tritons_variable(
     isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
