@@ -51,6 +51,8 @@ INDUCTOR = {
     "memoizer_cache.json": b"{}",
     **below("triton/0", TRITON),
 }
+FLYDSL = {f"moe_gemm/{SHA256}.pkl": b"kernel", f"moe_gemm_{SHA256[:32]}/{SHA256[:16]}.pkl": b"kernel of 0.3"}
+QUACK = {f"{SHA256}/{SHA256}.o": b"object"}
 DEEP_GEMM = below(f"cache/kernel.gemm.{SHA256[:32]}", {"kernel.cu": b"source", "kernel.cubin": b"binary"})
 TILELANG = {
     **below(f"0.1.13_cu128/linux-x86_64/kernels/{SHA256}", {"kernel_lib.so": b"library", "params.pkl": b"parameters"}),
@@ -89,7 +91,12 @@ ARTIFACTS: dict[str, dict[str, bytes]] = {
     "sglang_flashinfer": FLASHINFER,
     "sglang_deep_gemm": DEEP_GEMM,
     "sglang_tilelang": TILELANG,
-    "inductor": INDUCTOR,
+    "inductor": {
+        **INDUCTOR,
+        **below("flydsl_compile_cache", FLYDSL),
+        **below("quack", QUACK),
+        f"cutedsl_compile_cache/{SHA256}.o": b"object",
+    },
     "inductor_headers": {"cabc123.h": b"source", "cabc123.h.gch": b"compiled"},
     "triton": TRITON,
     "flashinfer": FLASHINFER,
@@ -108,10 +115,13 @@ ARTIFACTS: dict[str, dict[str, bytes]] = {
         f"cute/0/cute_dsl_{KERNEL}.json": b"{}",
         **below("triton/0", TRITON),
     },
-    "quack": {f"{SHA256}/{SHA256}.o": b"object"},
+    "quack": QUACK,
     "quack_autotune": {f"{KERNEL}/gemm.autotune.json": b"{}"},
+    "torch_quack": QUACK,
+    "torch_quack_autotune": {f"{KERNEL}/gemm.autotune.json": b"{}"},
     "flash_attention": {f"{SHA256}/{SHA256}.o": b"object", f"{SHA256}/fwd/{SHA256}.o": b"object"},
-    "flydsl": {f"moe_gemm/{SHA256}.pkl": b"kernel"},
+    "flydsl": FLYDSL,
+    "b12x": {f"{SHA256[:2]}/{SHA256}.o": b"object", f"{SHA256[:2]}/{SHA256}.json": b"{}"},
     "sglang_autotune": {
         f"v2/{SHA256}/manifest.json": b"{}",
         f"v2/{SHA256}/entries/{SHA256}.json": b"{}",

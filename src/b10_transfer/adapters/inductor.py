@@ -14,7 +14,8 @@ Layout (torch 2.13; ``torch/_inductor/codecache.py``, ``runtime/autotune_cache.p
 ``dynamo/code_state_….pkl``      which shapes Dynamo takes for dynamic
 ``dynamo/<key>/entry``           what precompilation has traced; a digest as the name if instant starts have
 ``cutedsl_compile_cache/<key>.o``  kernels of CuTe DSL (torch 2.14)
-``flydsl_compile_cache/<kernel>_<key>/<key>.pkl``  kernels of FlyDSL (torch 2.15)
+``flydsl_compile_cache/…``       kernels of FlyDSL (torch 2.15): Inductor points FlyDSL's own variable there
+``quack/<fingerprint>/<key>.o``  kernels of the QuACK in torch (after 2.13), written while ``<key>.lock`` is held
 ``locks/``                       lock files
 ``precompiled_headers/``         a cache of its own, see :mod:`.headers`
 ``gcc/``, ``bisect/`` …          of this machine, or for debugging
@@ -38,6 +39,7 @@ from ..errors import ConfigurationError
 from .accumulation import Results
 from .base import Adapter, Unit, UnitKind, is_being_built, is_locked
 from .elf import is_whole_library
+from .kernel_files import FLYDSL_LAYOUT, flydsl_shapes, is_object_locked, quack_shape
 from .key_facts import host_code
 from .layout import NAME, SHA256, Layout, folder_shape, stem_shape
 from .triton import KERNEL, KERNEL_FILE, TritonAdapter
@@ -52,6 +54,7 @@ _CODE_ENDS = (
     r"|best_config|picked_kernel|load_ok)"
 )
 _KERNELS = "triton"
+_FLYDSL, _QUACK = "flydsl_compile_cache", "quack"
 _SYSTEM = re.compile(f"cache/{SHA256}")
 _BINARIES = (".so", ".o")
 
@@ -85,7 +88,8 @@ class InductorAdapter(Adapter):
         stem_shape(r"dynamo/code_state_.+\.pkl"),
         stem_shape(rf"dynamo/{SHA256}/(?:entry|[0-9a-f]{{32}})"),
         stem_shape(rf"cutedsl_compile_cache/{SHA256}\.o"),
-        stem_shape(r"flydsl_compile_cache/[\w.-]+_[0-9a-f]{8,64}/[0-9a-f]{16}\.pkl"),
+        *flydsl_shapes(f"{_FLYDSL}/"),
+        quack_shape(f"{_QUACK}/"),
         left_here=(
             r"locks|precompiled_headers|gcc|bisect|autoheuristic|aoti_eager|torch_cutlass|unhashed_kernel_inputs",
             rf"{_XX}/[a-z0-9_.]+_CxxBuild",
@@ -139,6 +143,8 @@ class InductorAdapter(Adapter):
     def is_held(self, root: Path, unit: Unit) -> bool:
         if unit.kind is UnitKind.FOLDER:
             return False
+        if unit.path.startswith(f"{_QUACK}/"):
+            return is_object_locked(root / unit.path)
         return is_locked(root / "locks" / f"{unit.path.rpartition('/')[2]}.lock")
 
     def may_be_replaced(self, unit: Unit, files: Collection[str] = ()) -> bool:
@@ -166,7 +172,9 @@ class InductorAdapter(Adapter):
         return _TUNING if _SYSTEM.fullmatch(path) else None
 
     def covers(self, root: str, other: str, adapter: Adapter) -> bool:
-        """Inductor points ``TRITON_CACHE_DIR`` at ``<its own>/triton/<device>``."""
+        """Inductor points the variables of Triton and FlyDSL at folders in its own."""
+        if adapter.layout is FLYDSL_LAYOUT:
+            return other == f"{root}/{_FLYDSL}" and self.layout.may_hold(_FLYDSL)
         if adapter.layout is not self._triton.layout or not f"{other}/".startswith(f"{root}/{_KERNELS}/"):
             return super().covers(root, other, adapter)
         return other.count("/") <= root.count("/") + 2

@@ -4,13 +4,20 @@
 cache                  layout and key
 =====================  ================================================================================================
 ``quack``              QuACK 0.6.5, ``quack/cache/jit.py``: ``<fingerprint>/<key>.o``; the fingerprint covers QuACK's
-                       sources, Python, CUTLASS and tvm-ffi. Renamed into place
+                       sources, Python, CUTLASS and tvm-ffi. Written while ``<key>.lock`` is held (``flock``), and
+                       renamed into place; earlier versions write straight to the final name
 ``quack_autotune``     the same, ``quack/autotuner.py``: ``<key>/<function>.autotune.json``; the key covers QuACK's
                        version. Without ``QUACK_CACHE_DIR`` it has a directory of its own
+``torch_quack``        the QuACK in torch (2.13, ``torch/_vendor/quack``), which writes straight to the final name. It
+                       follows ``QUACK_CACHE_DIR``, too: then its kernels are among QuACK's. Its tuning, the cache
+                       ``torch_quack_autotune``, has variables of its own
 ``flash_attention``    FlashAttention 4.0.0b36, ``flash_attn/cute/cache_utils.py``: ``<fingerprint>/[<name>/]<key>.o``;
-                       the fingerprint as QuACK's. Renamed into place
+                       the fingerprint and the lock as QuACK's. Renamed into place
 ``flydsl``             FlyDSL 0.5.0, ``flydsl/compiler/jit_function.py``: ``<function>/<key>.pkl``; the key covers the
-                       compiler's files. Renamed into place
+                       compiler's files. Renamed into place (:mod:`.kernel_files`)
+``b12x``               the b12x in FlashInfer 0.7.2, ``b12x/_lib/compiler.py``: ``<xx>/<key>.o``, and ``<key>.json``
+                       with the digest of the object, without which b12x ignores it; the key covers the sources, the
+                       toolchain, the device's architecture and the options. Both are renamed into place
 ``sglang_autotune``    FlashInfer's tuning in SGLang (0.5.23, ``flashinfer_autotune.py``): ``v2/<environment>/``,
                        or for each model a folder with a file or folder for each rank. The ranks must agree on their
                        kernels, so all of them are one unit
@@ -42,7 +49,9 @@ from ..config.reader import EnvReader, Variable, real_path, resolve, temporary_d
 from .accumulation import Results
 from .base import Adapter, Unit
 from .cute_dsl import user_name
+from .elf import is_whole_library
 from .flashinfer import FLASHINFER_TUNING
+from .kernel_files import FLYDSL_LAYOUT, is_object_locked, quack_shape
 from .layout import NAME, SHA256, Layout, folder_shape, stem_shape
 from .sglang import SGLANG_CACHE_DIR, sglang_cache_dir
 
@@ -57,7 +66,7 @@ _SQLITE = b"SQLite format 3\0"
 
 
 class PlainAdapter(Adapter):
-    """A cache without locks and without paths in its files.
+    """A cache without paths in its files.
 
     Args:
         name: Its name in packs (:class:`Adapter` describes this and the next four).
@@ -71,6 +80,7 @@ class PlainAdapter(Adapter):
         is_whole: Whether a file is finished; the path is absolute.
         keeps_place: Whether its keys hold the path of the cache.
         for_gpu: Whether it holds code for a GPU, which does not depend on the host.
+        has_locks: Whether the compiler holds ``<key>.lock`` while it writes ``<key>.<ending>``.
     """
 
     def __init__(
@@ -87,16 +97,20 @@ class PlainAdapter(Adapter):
         is_whole: Callable[[Path], bool] = bool,
         keeps_place: bool = False,
         for_gpu: bool = False,
+        has_locks: bool = False,
     ) -> None:
         self.name, self.title, self.units, self.variables, self.layout = name, title, units, variables, layout
         self._place, self._tunes, self._results, self._is_whole = place, tunes, results, is_whole
-        self._keeps_place, self._for_gpu = keeps_place, for_gpu or tunes
+        self._keeps_place, self._for_gpu, self._has_locks = keeps_place, for_gpu or tunes, has_locks
 
     def locate(self, env: EnvReader) -> Path | None:
         return self._place(env)
 
     def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
-        return bool(files) and all(self._is_whole(root / file) for file in files)
+        return bool(files) and not self.is_held(root, unit) and all(self._is_whole(root / file) for file in files)
+
+    def is_held(self, root: Path, unit: Unit) -> bool:
+        return self._has_locks and is_object_locked(root / unit.path)
 
     def may_be_replaced(self, unit: Unit, files: Collection[str] = ()) -> bool:
         return self._tunes
@@ -140,17 +154,65 @@ def _temporary(variable: str, name: str) -> Place:
 
     def place(env: EnvReader) -> Path:
         folder = env.text("TMPDIR") or temporary_directory()
-        return env.literal_path(variable) or resolve(variable, os.path.join(folder, user_name(env), name))
+        return env.literal_path(variable) or resolve(variable, os.path.join(folder, _login_name(env), name))
 
     return place
+
+
+def _login_name(env: EnvReader) -> str:
+    """As ``getpass.getuser`` finds it."""
+    return env.text("LOGNAME") or env.text("USER") or env.text("LNAME") or user_name(env)
+
+
+def _below_home(variable: str, home: str, *folders: str) -> Place:
+    """The folder that a variable names, or one in the directory that another variable names instead of the home."""
+
+    def place(env: EnvReader) -> Path:
+        return env.literal_path(variable) or real_path(
+            str((env.literal_path(home) or real_path("~")).joinpath(*folders))
+        )
+
+    return place
+
+
+def _b12x(env: EnvReader) -> Path:
+    caches = env.text("XDG_CACHE_HOME") or os.path.join("~", ".cache")
+    return env.literal_path("B12X_COMPILE_CACHE_DIR") or resolve(
+        "XDG_CACHE_HOME", os.path.join(caches, "b12x", "compile")
+    )
+
+
+class B12xAdapter(PlainAdapter):
+    """``B12X_COMPILE_CACHE_DIR`` or ``~/.cache/b12x/compile``."""
+
+    def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
+        return f"{unit.path}.json" in files and f"{unit.path}.o" in files and super().is_complete(root, unit, files)
 
 
 def _variable(name: str, default: str, meaning: str, rule: str = "a path") -> Variable:
     return Variable(name, default, rule, meaning)
 
 
-_QUACK = _variable("QUACK_CACHE_DIR", "`<temporary directory>/<username>/quack_cache`", "QuACK's kernels and tuning.")
-_AUTOTUNED = folder_shape(r"[A-Z2-7]{52}", rf"{NAME}\.autotune\.json")
+_QUACK = _variable(
+    "QUACK_CACHE_DIR",
+    "`<temporary directory>/<username>/quack_cache`, and `~/.quack/cache` for tuning",
+    "QuACK's kernels and tuning, and the kernels of the QuACK in torch.",
+)
+_QUACK_HOME = _variable(
+    "QUACK_HOME", "`~`", "QuACK's tuning is in `.quack/cache` in it, unless `QUACK_CACHE_DIR` is set."
+)
+_TORCH_QUACK_HOME = _variable(
+    "TORCH_VENDOR_QUACK_HOME",
+    "`~`",
+    "The tuning of the QuACK in torch is in `.torch_vendor_quack/cache` in it.",
+)
+_TORCH_QUACK = _variable(
+    "TORCH_VENDOR_QUACK_CACHE_DIR",
+    "`.torch_vendor_quack/cache` in `TORCH_VENDOR_QUACK_HOME`",
+    "The tuning of the QuACK in torch.",
+)
+_QUACK_KERNELS = Layout(quack_shape(), left_here=(rf"{SHA256}/{SHA256}\.o\.tmp\.\d+",))
+_QUACK_TUNING = Layout(folder_shape(r"[A-Z2-7]{52}", rf"{NAME}\.autotune\.json"))
 
 KERNEL_ADAPTERS: tuple[Adapter, ...] = (
     PlainAdapter(
@@ -158,16 +220,37 @@ KERNEL_ADAPTERS: tuple[Adapter, ...] = (
         "QuACK's kernels",
         "a kernel's file",
         (_QUACK,),
-        Layout(stem_shape(rf"{SHA256}/{SHA256}\.o")),
+        _QUACK_KERNELS,
         _temporary("QUACK_CACHE_DIR", "quack_cache"),
+        is_whole=is_whole_library,
+        has_locks=True,
     ),
     PlainAdapter(
         "quack_autotune",
         "QuACK's tuning",
         "a key's folder",
+        (_QUACK_HOME, _QUACK),
+        _QUACK_TUNING,
+        _below_home("QUACK_CACHE_DIR", "QUACK_HOME", ".quack", "cache"),
+        tunes=True,
+    ),
+    PlainAdapter(
+        "torch_quack",
+        "Kernels of the QuACK in torch",
+        "a kernel's file",
         (_QUACK,),
-        Layout(_AUTOTUNED),
-        _at("QUACK_CACHE_DIR", ".quack", "cache"),
+        _QUACK_KERNELS,
+        _temporary("QUACK_CACHE_DIR", "torch_vendor_quack_cache"),
+        is_whole=is_whole_library,
+        has_locks=True,
+    ),
+    PlainAdapter(
+        "torch_quack_autotune",
+        "Tuning of the QuACK in torch",
+        "a key's folder",
+        (_TORCH_QUACK_HOME, _TORCH_QUACK),
+        _QUACK_TUNING,
+        _below_home("TORCH_VENDOR_QUACK_CACHE_DIR", "TORCH_VENDOR_QUACK_HOME", ".torch_vendor_quack", "cache"),
         tunes=True,
     ),
     PlainAdapter(
@@ -187,14 +270,32 @@ KERNEL_ADAPTERS: tuple[Adapter, ...] = (
             left_here=(rf"{SHA256}/(?:{NAME}/)?\.[^/]+\.tmp\.o",),
         ),
         _temporary("FLASH_ATTENTION_CUTE_DSL_CACHE_DIR", "flash_attention_cute_dsl_cache"),
+        is_whole=is_whole_library,
+        has_locks=True,
     ),
     PlainAdapter(
         "flydsl",
         "FlyDSL's kernels",
         "a kernel's file",
         (_variable("FLYDSL_RUNTIME_CACHE_DIR", "`~/.flydsl/cache`", "FlyDSL's kernels."),),
-        Layout(stem_shape(rf"{NAME}/{SHA256}\.pkl")),
+        FLYDSL_LAYOUT,
         _at("FLYDSL_RUNTIME_CACHE_DIR", ".flydsl", "cache"),
+    ),
+    B12xAdapter(
+        "b12x",
+        "Kernels of the b12x in FlashInfer",
+        "a kernel's object, and its description",
+        (
+            _variable(
+                "B12X_COMPILE_CACHE_DIR",
+                "`~/.cache/b12x/compile` (below `XDG_CACHE_HOME` if that is set)",
+                "Kernels of the b12x in FlashInfer.",
+            ),
+        ),
+        Layout(stem_shape(rf"[0-9a-f]{{2}}/{SHA256}", r"\.(?:o|json)")),
+        _b12x,
+        is_whole=is_whole_library,
+        has_locks=True,
     ),
     PlainAdapter(
         "sglang_autotune",

@@ -12,7 +12,7 @@ Layout of its own caches (``sglang/kernels/jit``):
                                                 digests of all it was built from, headers included, by paths relative
                                                 to where packages lie; renamed into place whole
 ``cute_aot/<fingerprint>/[<name>/]<key>.o``     a kernel; the fingerprint covers sources and versions, tvm-ffi's too;
-                                                renamed into place
+                                                renamed into place while ``<key>.lock`` is held
 ==============================================  ======================================================================
 
 According to their source, both depend on content alone, not on paths. (Not tried: both need a GPU.)
@@ -26,8 +26,10 @@ from pathlib import Path
 from ..config.reader import EnvReader, Variable, real_path
 from .base import Adapter, Unit
 from .deep_gemm import DeepGemmAdapter
+from .elf import is_whole_library
 from .flashinfer import FlashInferAdapter
 from .inductor import InductorAdapter
+from .kernel_files import is_object_locked
 from .layout import NAME, SHA256, Layout, folder_shape, stem_shape
 from .ninja import BUILD_FILES
 from .tilelang import TileLangAdapter
@@ -87,6 +89,13 @@ class SglangCuteAdapter(Adapter):
 
     def locate(self, env: EnvReader) -> Path:
         return env.path("SGLANG_CUTE_AOT_CACHE_DIR") or sglang_cache_dir(env) / "cute_aot"
+
+    def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
+        is_whole = bool(files) and all(is_whole_library(root / file) for file in files)
+        return is_whole and not self.is_held(root, unit)
+
+    def is_held(self, root: Path, unit: Unit) -> bool:
+        return is_object_locked(root / unit.path)
 
 
 class SglangDeepGemmAdapter(DeepGemmAdapter):

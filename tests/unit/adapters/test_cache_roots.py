@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from b10_transfer.adapters.inductor import default_inductor_dir
 from b10_transfer.concurrency.deadline import Deadline
 from b10_transfer.config import Config
 from b10_transfer.local.snapshot import take
-from tests.shapes import ARTIFACTS
+from tests.shapes import ARTIFACTS, SHA256
 
 if TYPE_CHECKING:
     from tests.conftest import IsolatedEnv
@@ -48,6 +49,39 @@ def test_triton_cache_elsewhere_in_inductors_is_its_own(
     triton = isolated_env.inductor / inside
     found = roots(isolated_env, monkeypatch, triton, isolated_env.inductor)
     assert [(root.name, root.path) for root in found] == [("inductor", isolated_env.inductor), ("triton", triton)]
+
+
+def test_flydsls_cache_where_inductor_puts_it_is_left_to_inductor(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inductor sets the variable in its own process alone, and other processes must know the kernels by one name."""
+    variable = "FLYDSL_RUNTIME_CACHE_DIR"
+    for inductor in (isolated_env.inductor, isolated_env.home / ".cache" / "sglang" / "inductor"):
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(inductor))
+        monkeypatch.setenv(variable, str(inductor / "flydsl_compile_cache"))
+        assert "flydsl" not in {root.name for root in located().roots}
+    graphs = isolated_env.home / ".cache/vllm/torch_compile_cache/torch_aot_compile" / ("0a" * 32) / "inductor_cache"
+    monkeypatch.setenv(variable, str(graphs / "flydsl_compile_cache"))
+    assert "flydsl" not in {root.name for root in located().roots}
+    for place in (isolated_env.inductor / "other", isolated_env.inductor / "helion" / "flydsl_compile_cache"):
+        monkeypatch.setenv(variable, str(place))
+        assert place in {root.path for root in located().roots if root.name == "flydsl"}
+
+
+@pytest.mark.parametrize("kernel", [f"gemm/{SHA256}.pkl", f"gemm_{SHA256[:32]}/{SHA256[:16]}.pkl"])
+@pytest.mark.parametrize("is_set", [False, True])
+def test_flydsls_kernels_are_restored_where_inductor_looks(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch, kernel: str, is_set: bool
+) -> None:
+    path = isolated_env.inductor / "flydsl_compile_cache" / kernel
+    isolated_env.fill(path.parent, {path.name: b"kernel"})
+    if is_set:
+        monkeypatch.setenv("FLYDSL_RUNTIME_CACHE_DIR", str(isolated_env.inductor / "flydsl_compile_cache"))
+    assert save().units == 1
+    shutil.rmtree(isolated_env.inductor)
+    monkeypatch.delenv("FLYDSL_RUNTIME_CACHE_DIR", raising=False)
+    assert load().restored == (f"inductor/flydsl_compile_cache/{kernel}",)
+    assert path.read_bytes() == b"kernel"
 
 
 def test_inductors_cache_in_tritons_is_its_own(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,8 +147,11 @@ def test_names_of_adapters_are_those_that_packs_were_written_with() -> None:
         "tunableop",
         "quack",
         "quack_autotune",
+        "torch_quack",
+        "torch_quack_autotune",
         "flash_attention",
         "flydsl",
+        "b12x",
         "sglang_autotune",
         "flashinfer_v2",
         "flashinfer_tuning",

@@ -45,7 +45,10 @@ FREE: Mapping[str, set[str]] = {
     "tilelang": _TILELANG,
     "helion": {f"{SHA256}.best_config", f"triton/0/{KERNEL}"},
     "quack_autotune": {KERNEL},
-    "sglang_autotune": {f"v2/{SHA256}", f"managed/{SHA256[:16]}", f"0.6.18/90a/{SHA256[:16]}"},
+    "torch_quack_autotune": {KERNEL},
+    "sglang_autotune": {
+        *(f"v2/{SHA256}", f"managed/{SHA256[:16]}", f"0.6.18/90a/{SHA256[:16]}"),
+    },
     "flashinfer_v2": {f"v2/{SHA256}"},
     "flashinfer_tuning": {"sparse_mla_sm120_cpb.json", "pcie_ipc_all_reduce_ws8.json"},
     "miopen": {*ARTIFACTS["miopen"]},

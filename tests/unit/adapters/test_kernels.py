@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -15,12 +17,16 @@ from b10_transfer.adapters import cache_roots, find_adapter
 from b10_transfer.adapters.base import Unit, UnitKind
 from b10_transfer.config import Config
 from tests.conftest import IsolatedEnv, ReadTree
-from tests.shapes import ARTIFACTS, KERNEL, SHA256, tree
+from tests.shapes import ARTIFACTS, KERNEL, QUACK, SHA256, tree
+from tests.unit.adapters.test_elf import elf
 
 PLACES = {
     "quack": ("QUACK_CACHE_DIR", "tmp/user/quack_cache"),
     "quack_autotune": ("QUACK_CACHE_DIR", ".quack/cache"),
     "flash_attention": ("FLASH_ATTENTION_CUTE_DSL_CACHE_DIR", "tmp/user/flash_attention_cute_dsl_cache"),
+    "torch_quack": ("QUACK_CACHE_DIR", "tmp/user/torch_vendor_quack_cache"),
+    "torch_quack_autotune": ("TORCH_VENDOR_QUACK_CACHE_DIR", ".torch_vendor_quack/cache"),
+    "b12x": ("B12X_COMPILE_CACHE_DIR", ".cache/b12x/compile"),
     "flydsl": ("FLYDSL_RUNTIME_CACHE_DIR", ".flydsl/cache"),
     "flashinfer_v2": ("FLASHINFER_AUTOTUNE_CACHE_DIR", ""),
     "flashinfer_tuning": ("FLASHINFER_AUTOTUNE_DIR", ""),
@@ -40,7 +46,9 @@ def roots() -> dict[str, Path]:
 @pytest.mark.parametrize("name", PLACES)
 def test_place_is_the_compilers(name: str, isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(isolated_env.home / "tmp"))
+    monkeypatch.delenv("LOGNAME", raising=False)
     monkeypatch.setenv("USER", "user")
+    monkeypatch.setenv("B10_CACHES", name)  # QUACK_CACHE_DIR is for two of them
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(isolated_env.home / ".cache" / "inductor"))
     variable, default = PLACES[name]
     default = default.replace("inductor/", ".cache/inductor/")
@@ -74,9 +82,98 @@ def test_cache_is_restored_at_another_path(
     assert restored.items() <= files.items()
 
 
+def test_temporary_directory_is_of_the_name_that_getpass_finds(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("USER", "other")
+    monkeypatch.setenv("LOGNAME", "user")
+    for name in ("quack", "torch_quack", "flash_attention"):
+        assert roots()[name].parent.name == "user"
+    assert roots()["cute_dsl"].parent.name == "other"
+
+
+def test_quacks_tuning_follows_the_variable_for_its_home(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUACK_HOME", str(isolated_env.home / "one"))
+    monkeypatch.setenv("TORCH_VENDOR_QUACK_HOME", str(isolated_env.home / "two"))
+    assert roots()["quack_autotune"] == isolated_env.home / "one/.quack/cache"
+    assert roots()["torch_quack_autotune"] == isolated_env.home / "two/.torch_vendor_quack/cache"
+    monkeypatch.setenv("QUACK_CACHE_DIR", str(isolated_env.home / "three"))
+    assert roots()["quack_autotune"] == isolated_env.home / "three"
+
+
+def test_kernels_of_both_quacks_in_one_directory_are_saved_once(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUACK_CACHE_DIR", str(isolated_env.home / "both"))
+    isolated_env.fill(isolated_env.home / "both", QUACK)
+    assert save().units == 1
+    assert {"quack", "torch_quack"} & roots().keys() == {"quack"}
+
+
+OBJECTS = {
+    "quack": ("QUACK_CACHE_DIR", ""),
+    "torch_quack": ("QUACK_CACHE_DIR", ""),
+    "flash_attention": ("FLASH_ATTENTION_CUTE_DSL_CACHE_DIR", ""),
+    "sglang_cute": ("SGLANG_CUTE_AOT_CACHE_DIR", ""),
+    "b12x": ("B12X_COMPILE_CACHE_DIR", ""),
+    "inductor": ("TORCHINDUCTOR_CACHE_DIR", "quack/"),
+}
+"""Caches of objects: their variables, and where QuACK's objects are in them."""
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_object_is_saved_once_it_is_whole_and_nobody_writes_it(
+    name: str, isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some versions write straight to the final name, and a killed compiler leaves half an object."""
+    variable, folder = OBJECTS[name]
+    cache = isolated_env.home / ".cache" / name
+    monkeypatch.setenv(variable, str(cache))
+    monkeypatch.setenv("B10_CACHES", name)
+    [path] = [cache / path for path in ARTIFACTS[name] if path.endswith(".o") and path.startswith(folder)][-1:]
+    whole = elf()
+    for content in (b"", whole[:40], whole[:-1]):
+        isolated_env.fill(path.parent, {path.name: content, f"{path.stem}.json": b"{}"})
+        report = save()
+        assert (report.status, report.units) == (OperationStatus.SKIPPED, 0)
+    path.write_bytes(whole)
+    lock = os.open(path.with_suffix(".lock"), os.O_CREAT | os.O_WRONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    assert save().units == 0
+    os.close(lock)
+    assert save().units == 1
+
+
+def test_object_of_b12x_needs_its_description(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("B10_CACHES", "b12x")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(isolated_env.home / "caches"))
+    place = isolated_env.home / "caches/b12x/compile" / SHA256[:2]
+    isolated_env.fill(place, {f"{SHA256}.o": b"object"})
+    assert save().status is OperationStatus.SKIPPED
+    isolated_env.fill(place, {f"{SHA256}.json": b"{}"})
+    assert save().units == 1
+
+
 @pytest.mark.parametrize(
     ("cache", "path"),
     [
+        ("flydsl", f"gemm/{SHA256[:16]}.pkl"),
+        ("flydsl", f"gemm/{SHA256}.lock"),
+        ("flydsl", f"gemm/x/{SHA256}.pkl"),
+        ("flydsl", "gemm/model.pkl"),
+        ("inductor", f"flydsl_compile_cache/{SHA256}.pkl"),
+        ("inductor", f"flydsl_compile_cache/../gemm/{SHA256}.pkl"),
+        ("inductor", f"quack/{SHA256}/{SHA256}.so"),
+        ("inductor", f"quack/{SHA256}.o"),
+        ("inductor", f"quack/{SHA256}/x/{SHA256}.o"),
+        ("quack", f"{SHA256}/{SHA256}.o.tmp.12"),
+        ("torch_quack", f"{SHA256}/main.o"),
+        ("torch_quack_autotune", f"{KERNEL}/config.json"),
+        ("b12x", f"{SHA256[:2]}/config.json"),
+        ("b12x", f"{SHA256[:2]}/.{SHA256}.o.ab12.tmp"),
+        ("b12x", f"{SHA256}.json"),
         ("miopen", "gfx942130.HIP.txt"),
         ("miopen", "secret.udb.txt"),
         ("miopen", "my_notes_gfx942130.HIP.3_5_0.udb.txt.bak"),
@@ -96,6 +193,18 @@ def test_helions_kernels_have_one_name_whether_or_not_it_has_set_tritons_variabl
     monkeypatch.setenv("TRITON_CACHE_DIR", str(helion / "triton" / "0"))
     assert roots()["helion"] == helion
     assert "triton" not in roots()
+
+
+def test_helions_kernels_have_one_name_whether_or_not_it_has_set_the_variable_of_cute_dsl(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {path: data for path, data in ARTIFACTS["helion"].items() if path.startswith("cute/")}
+    isolated_env.fill(roots()["helion"], files)
+    monkeypatch.setenv("CUTE_DSL_CACHE_DIR", str(roots()["helion"] / "cute" / "0"))
+    assert save().units == 1
+    shutil.rmtree(roots()["helion"])
+    monkeypatch.delenv("CUTE_DSL_CACHE_DIR")
+    assert load().restored == (f"helion/cute/0/cute_dsl_{KERNEL}",)
 
 
 def test_ranks_of_a_model_are_one_unit() -> None:

@@ -515,8 +515,7 @@ def test_every_variable_that_is_read_is_documented_and_none_else() -> None:
     of_the_system = {
         "KUBERNETES_SERVICE_HOST",
         "TMPDIR",
-        "USER",
-        "USERNAME",
+        *("LOGNAME", "USER", "LNAME", "USERNAME"),
         *places.HUB_VARIABLES,
         *places.SHARED_VARIABLES,
         "SGLANG_DIFFUSION_CACHE_ROOT",
@@ -537,7 +536,10 @@ def test_configuration_is_read_from_the_process_by_default(isolated_env: Isolate
 
 
 def test_every_cache_is_taken_unless_some_are_named() -> None:
-    without_default = {"tunableop", "flashinfer_v2", "flashinfer_tuning", "jax", "aiter", "aiter_templates"}
+    without_default = {
+        *("tunableop", "flashinfer_v2", "flashinfer_tuning"),
+        *("jax", "aiter", "aiter_templates"),
+    }
     every = {adapter.name for adapter in ADAPTERS} - without_default
     for value, expected in [
         ("all", every),

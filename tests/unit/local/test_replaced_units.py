@@ -103,6 +103,7 @@ def test_caches_whose_names_say_less_than_is_checked_are_known() -> None:
         "miopen",
         "miopen_kernels",
         "quack_autotune",
+        "torch_quack_autotune",
     }
     for path in ("abcdef0123/rank_0_0", "torch_aot_compile/abc/inductor_cache/fxgraph/ey/key"):
         assert not next(a for a in ADAPTERS if a.name == "vllm").may_be_replaced(Unit(path, UnitKind.FOLDER))
