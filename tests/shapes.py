@@ -100,6 +100,7 @@ ARTIFACTS: dict[str, dict[str, bytes]] = {
     "inductor_headers": {"cabc123.h": b"source", "cabc123.h.gch": b"compiled"},
     "triton": TRITON,
     "flashinfer": FLASHINFER,
+    "flashinfer_knobs": {"moe_ep_knob_cache.json": KNOBS, "knobs.json": KNOBS},
     "deep_gemm": DEEP_GEMM,
     "tilelang": TILELANG,
     "cute_dsl": {f"cutlass_{SHA256}.mlir": b"module"},

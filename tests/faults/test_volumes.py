@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from b10_transfer.adapters import ADAPTERS, Adapter, CacheRoot, flashinfer, vllm_modelinfos
+from b10_transfer.adapters import ADAPTERS, Adapter, CacheRoot, flashinfer_knobs, vllm_modelinfos
 from b10_transfer.concurrency.deadline import Deadline
 from b10_transfer.local import snapshot
 from b10_transfer.local.files import RootScan
@@ -34,7 +34,7 @@ _NOBODY = 0xFFFFFFFF
 @pytest.fixture(autouse=True)
 def installed_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm_modelinfos, "_installed_version", lambda: "0.32.0")
-    monkeypatch.setattr(flashinfer, "_installed_version", lambda: "0.7.4")
+    monkeypatch.setattr(flashinfer_knobs, "_installed_version", lambda: "0.7.4")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from b10_transfer.adapters import ADAPTERS, Adapter, CacheRoot, flashinfer, vllm_modelinfos
+from b10_transfer.adapters import ADAPTERS, Adapter, CacheRoot, flashinfer_knobs, vllm_modelinfos
 from b10_transfer.concurrency.deadline import Deadline
 from b10_transfer.local import snapshot
 from b10_transfer.local.ownership import open_private
@@ -145,7 +145,7 @@ def installed_vllm() -> Iterator[None]:
     """What is known of model classes travels with vLLM's version alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vllm_modelinfos, "_installed_version", lambda: "0.32.0")
-        patch.setattr(flashinfer, "_installed_version", lambda: "0.7.4")
+        patch.setattr(flashinfer_knobs, "_installed_version", lambda: "0.7.4")
         yield
 
 

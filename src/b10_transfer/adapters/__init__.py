@@ -24,6 +24,7 @@ from .cuda import CudaAdapter
 from .cute_dsl import CuteDslAdapter
 from .deep_gemm import DeepGemmAdapter, VllmDeepGemmAdapter
 from .flashinfer import FlashInferAdapter, FlashInferAutotuneAdapter
+from .flashinfer_knobs import FlashInferKnobsAdapter
 from .headers import HeadersAdapter
 from .helion import HelionAdapter
 from .inductor import InductorAdapter
@@ -80,6 +81,7 @@ ADAPTERS: tuple[Adapter, ...] = (
     InductorAdapter(),
     HeadersAdapter(),
     TritonAdapter(),
+    FlashInferKnobsAdapter(),
     FlashInferAdapter(),
     DeepGemmAdapter(),
     TileLangAdapter(),
@@ -370,7 +372,7 @@ def _neighbours(number: int, roots: Sequence[CacheRoot], places: Sequence[str]) 
 
 def named(roots: Sequence[CacheRoot]) -> str:
     """The roots' paths in a sentence: ``a``, ``a and b``, ``a, b and c``."""
-    *others, last = [str(root.path) for root in roots]
+    *others, last = dict.fromkeys(str(root.path) for root in roots)  # two caches may share a directory
     return f"{', '.join(others)} and {last}" if others else last
 
 

@@ -9,9 +9,8 @@ Layout (FlashInfer 0.6.18, ``flashinfer/jit``), below ``<base>/.cache/flashinfer
                                                   ``meta.json``, without which they are wiped
 ``<version>/<arch>/generated/…``                  sources that the above were built from, some of them shared
 ``<version>/<arch>/autotune/``                    tuning: ``sparse_mla_….json``, ``pcie_ipc_….json``
-``moe_ep_knob_cache.json``                        settings for mixtures of experts (0.7.4, ``moe_ep/…/knob_cache.py``),
-                                                  each for one device and shape; rewritten whole and renamed. A saved
-                                                  file also has FlashInfer's version; another version gets no settings
+``moe_ep_knob_cache.json``                        settings for mixtures of experts: a cache of its own
+                                                  (:mod:`.flashinfer_knobs`), and a unit of this one in packs of 1.0.0
 ``autotune/v2/<environment>/``                    tuning (0.7): ``manifest.json``, ``entries/<operation>.json``
 ``<version>/<arch>/flashinfer_jit.log``,          of this machine
 ``<version>/<arch>/cached_ops/tmp/``
@@ -27,16 +26,15 @@ state, ``cached_ops/.ninja_log``; it does not travel, and those never hit.)
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from ..config.reader import EnvReader, Variable, real_path
-from ..environment.interpreter import interpreter
 from .accumulation import Results
-from .base import Adapter, Unit, is_locked, json_object
+from .base import Adapter, Unit, is_locked
+from .flashinfer_knobs import KNOBS, local_knobs, portable_knobs
 from .key_facts import cuda_home, package
 from .layout import ANY_DEPTH, NAME, Layout, folder_shape, stem_shape
 from .ninja import BUILD_FILES, NinjaAdapter, has_built_library
@@ -46,12 +44,8 @@ _OPS = "cached_ops"
 _PLACE = r"\d[\w.+-]*/[\w.+-]+"
 """FlashInfer's version, and what was compiled for."""
 _OP = rf"(?!tmp$){NAME}"
-_VERSION = "flashinfer"
-"""The key of FlashInfer's version in saved settings."""
 FLASHINFER_TUNING = Results("_metadata")
 """Files of results, each for one FlashInfer and device."""
-KNOBS = "moe_ep_knob_cache.json"
-_NO_KNOBS = "not FlashInfer's settings for mixtures of experts"
 _TUNED = r"autotune_configs(?:_\w+)?\.json"
 _SOURCE = rf"{NAME}\.(?:cu|cuh|cc|cpp|h|hpp|inc)"
 
@@ -122,38 +116,14 @@ class FlashInferAdapter(NinjaAdapter):
         return path == KNOBS or super().is_rewritten(path)
 
     def to_portable(self, root: Path, path: str, data: bytes, files: Collection[str]) -> bytes:
-        if path != KNOBS:
-            return super().to_portable(root, path, data, files)
-        content, version = _knobs(data), _installed_version()
-        if version is None or not content["entries"]:
-            raise ValueError("it has no settings of the installed FlashInfer")
-        return json.dumps({_VERSION: version, **content}).encode()
+        return portable_knobs(data) if path == KNOBS else super().to_portable(root, path, data, files)
 
     def to_local(self, root: Path, path: str, data: bytes) -> bytes:
-        if path != KNOBS:
-            return super().to_local(root, path, data)
-        content = _knobs(data)
-        if content.pop(_VERSION, None) != _installed_version():
-            content["entries"] = []  # settings of another version's kernels
-        return json.dumps(content, indent=1).encode()
+        return local_knobs(data) if path == KNOBS else super().to_local(root, path, data)
 
     def is_held(self, root: Path, unit: Unit) -> bool:
         ops, _, name = unit.path.rpartition("/")
         return ops.endswith(f"/{_OPS}") and is_locked(root / ops / "tmp" / f"{name}.lock")
-
-
-def _knobs(data: bytes) -> dict[str, object]:
-    content = json_object(data, _NO_KNOBS)
-    if not isinstance(content.get("entries"), list) or "version" not in content:
-        raise ValueError(_NO_KNOBS)
-    return content
-
-
-def _installed_version() -> str | None:
-    """FlashInfer's version, from its files."""
-    source = interpreter().read_module_file("flashinfer", "_build_meta.py")
-    found = source and re.search(r"^__version__ = ['\"]([^'\"]+)['\"]", source, re.MULTILINE)
-    return found.group(1) if found else None
 
 
 class FlashInferAutotuneAdapter(Adapter):

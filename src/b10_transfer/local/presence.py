@@ -6,6 +6,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from ..adapters import CacheRoot, Unit, UnitKind
 from ..adapters.accumulation import MOST_BYTES
@@ -38,6 +39,10 @@ class Presence:
         """The units of folders that hold many."""
         self._reserved = {path.partition("/")[0] for path in root.other_places}
         """Names at the top of the root that lead to a place of another use."""
+        # A file that a neighbour claims is there, too. Otherwise each load would restore it again.
+        self._all = (
+            Presence(replace(root, neighbours=())) if root.neighbours and not root.adapter.takes_everything else self
+        )
         try:
             self._opened = open_private(root, to_restore=True)
         except LocalCacheError:  # it is not restored to either
@@ -51,7 +56,7 @@ class Presence:
         takes_everything = self._root.adapter.takes_everything
         if takes_everything and unit.path in self._reserved:
             return True
-        files = [file.path for file in self.files(unit)]
+        files = [file.path for file in self._all.files(unit)]
         if not files and takes_everything:
             return self._is_in_the_way(unit)
         return bool(files) and self._root.adapter.is_complete(self._root.path, unit, files)

@@ -107,4 +107,4 @@ def _nothing_found(roots: Sequence[CacheRoot]) -> str:
         return f"there are no finished compile artifacts in {named(there)}"
     if len(roots) <= 3:
         return f"there is no {named(roots)}"
-    return f"none of the {len(roots)} directories exists that compilers keep their caches in"
+    return f"none of the {len({root.path for root in roots})} directories exists that compilers keep their caches in"

@@ -137,6 +137,7 @@ def test_names_of_adapters_are_those_that_packs_were_written_with() -> None:
         "inductor",
         "inductor_headers",
         "triton",
+        "flashinfer_knobs",
         "flashinfer",
         "deep_gemm",
         "tilelang",

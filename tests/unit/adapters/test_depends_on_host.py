@@ -41,6 +41,7 @@ FREE: Mapping[str, set[str]] = {
     "inductor": _INDUCTOR,
     "triton": {KERNEL},
     "flashinfer": _FLASHINFER,
+    "flashinfer_knobs": {"moe_ep_knob_cache.json", "knobs.json"},
     "deep_gemm": _DEEP_GEMM,
     "tilelang": _TILELANG,
     "helion": {f"{SHA256}.best_config", f"triton/0/{KERNEL}"},

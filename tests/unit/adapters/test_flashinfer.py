@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from pathlib import Path
 
 import pytest
 
-from b10_transfer.adapters import flashinfer
 from b10_transfer.adapters.base import Unit, UnitKind
 from b10_transfer.adapters.flashinfer import FlashInferAdapter, FlashInferAutotuneAdapter
 from b10_transfer.config import Config
 from tests.conftest import FillTree, IsolatedEnv
-from tests.shapes import KNOBS
 
 ADAPTER = FlashInferAdapter()
-ROOT = Path("/caches/flashinfer")
 AUTOTUNE = FlashInferAutotuneAdapter()
 PLACE = "0.6.18/90a"
 OP = "batch_decode_with_kv_cache_dtype_q_bf16"
@@ -132,27 +128,3 @@ def test_root_of_the_tuning_is_vllms(isolated_env: IsolatedEnv, monkeypatch: pyt
     assert located() == isolated_env.home / "vllm" / "flashinfer_autotune_cache"
     monkeypatch.setenv("VLLM_FLASHINFER_AUTOTUNE_CACHE_DIR", str(isolated_env.home / "tuning"))
     assert located() == isolated_env.home / "tuning"
-
-
-def test_settings_for_mixtures_of_experts_are_bound_to_flashinfers_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    adapter = FlashInferAdapter()
-    monkeypatch.setattr(flashinfer, "_installed_version", lambda: "0.7.4")
-    saved = adapter.to_portable(ROOT, flashinfer.KNOBS, KNOBS, [flashinfer.KNOBS])
-    assert json.loads(adapter.to_local(ROOT, flashinfer.KNOBS, saved)) == json.loads(KNOBS)
-    monkeypatch.setattr(flashinfer, "_installed_version", lambda: "0.7.5")
-    there = adapter.to_local(ROOT, flashinfer.KNOBS, saved)
-    assert json.loads(there) == {"version": 2, "entries": []}
-    # It would take the place of the settings that another pod has found.
-    with pytest.raises(ValueError, match="has no settings"):
-        adapter.to_portable(ROOT, flashinfer.KNOBS, there, [flashinfer.KNOBS])
-
-
-def test_settings_without_flashinfer_are_not_saved() -> None:
-    with pytest.raises(ValueError, match="has no settings of the installed FlashInfer"):
-        FlashInferAdapter().to_portable(ROOT, flashinfer.KNOBS, KNOBS, [flashinfer.KNOBS])
-
-
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"version": 2}', b'{"entries": []}', b"[" * 100_000])
-def test_other_content_of_settings_is_refused(content: bytes) -> None:
-    with pytest.raises(ValueError, match="not FlashInfer's settings"):
-        FlashInferAdapter().to_local(ROOT, flashinfer.KNOBS, content)
