@@ -130,6 +130,7 @@ ARTIFACTS: dict[str, dict[str, bytes]] = {
         f"managed/{SHA256[:16]}/rank_tp1_pp0_dp0/v2/{SHA256}/entries/{SHA256}.json": b"{}",
         f"0.6.18/90a/{SHA256[:16]}/rank_tp0_pp0_dp0.json": b"{}",
     },
+    "flashinfer_entries": {f"v2/{SHA256}/manifest.json": b"{}", f"v2/{SHA256}/entries/{SHA256}.json": b"{}"},
     "flashinfer_v2": {f"v2/{SHA256}/manifest.json": b"{}", f"v2/{SHA256}/entries/{SHA256}.json": b"{}"},
     "flashinfer_tuning": {"sparse_mla_sm120_cpb.json": b"{}", "pcie_ipc_all_reduce_ws8.json": b"{}"},
     "miopen": {

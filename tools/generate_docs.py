@@ -46,9 +46,9 @@ Several pods may publish a unit of the same name. There are three rules:
   `autotune_configs*.json`, its measured constants, and TunableOp's results. A load restores the results of all pods. If
   two pods have a result for one key, it takes the later one. With `B10_MERGE=1` it adds results to a file that exists.
 - **Replaced**: Inductor's `.best_config` (coordinate descent improves it) and `dynamo/code_state_*.pkl`, vLLM's
-  ahead-of-time artifact, everything that ninja builds, MIOpen's databases, QuACK's tuning, and FlashInfer's tuning in
-  SGLang, and its settings for mixtures of experts. A load restores the latest. A save publishes a new one if
-  the published one is more than an hour old.
+  ahead-of-time artifact, everything that ninja builds, MIOpen's databases, QuACK's tuning, FlashInfer's tuning of an
+  operation, its tuning in SGLang, and its settings for mixtures of experts. A load restores the latest. A save
+  publishes a new one if the published one is more than an hour old.
 - **First wins**: everything else, also TileLang's and Triton's tuning. A save publishes such a unit only if the
   store lacks it, or has fewer of its files.
 

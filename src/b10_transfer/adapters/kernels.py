@@ -21,7 +21,11 @@ cache                  layout and key
 ``sglang_autotune``    FlashInfer's tuning in SGLang (0.5.23, ``flashinfer_autotune.py``): ``v2/<environment>/``,
                        or for each model a folder with a file or folder for each rank. The ranks must agree on their
                        kernels, so all of them are one unit
-``flashinfer_v2``      FlashInfer's tuning (0.7.4, ``flashinfer/autotune_cache.py``) where its variable points
+``flashinfer_entries`` FlashInfer's tuning (0.7.4, ``flashinfer/autotune_cache.py``) where its variable points:
+                       ``v2/<environment>/entries/<operation>.json``, each published by itself; ``manifest.json``
+                       beside them says what the environment is, and FlashInfer does not read it
+``flashinfer_v2``      the same in packs of 1.0.0, an environment as one unit. A pod with one entry of an environment
+                       got none of the others. These units are not restored
 ``flashinfer_tuning``  FlashInfer's constants (0.7.4, ``comm/pcie_ipc_tuning.py``) where its variable points
 ``miopen``             MIOpen 3.5, ``~/.config/miopen``: ``[<operation>_]<device>.HIP.<version>.udb.txt`` and
                        ``<device>.HIP.<version>[.fusion].ufdb.txt``, which solver is fastest; the version is MIOpen's
@@ -314,12 +318,21 @@ KERNEL_ADAPTERS: tuple[Adapter, ...] = (
         tunes=True,
     ),
     PlainAdapter(
-        "flashinfer_v2",
+        "flashinfer_entries",
         "FlashInfer's tuning",
-        "an environment's folder",
+        "an operation's file",
         (_variable("FLASHINFER_AUTOTUNE_CACHE_DIR", "in FlashInfer's cache", "FlashInfer's tuning."),),
-        Layout(folder_shape(_ENVIRONMENT, r"manifest\.json"), folder_shape(_ENVIRONMENT, _ENTRY)),
+        Layout(stem_shape(rf"{_ENVIRONMENT}/manifest\.json"), stem_shape(f"{_ENVIRONMENT}/{_ENTRY}")),
         _at("FLASHINFER_AUTOTUNE_CACHE_DIR"),
+        tunes=True,
+    ),
+    PlainAdapter(
+        "flashinfer_v2",
+        "FlashInfer's tuning in packs of version 1.0.0, which is not restored",
+        "an environment's folder",
+        (),
+        Layout(folder_shape(_ENVIRONMENT, r"manifest\.json"), folder_shape(_ENVIRONMENT, _ENTRY)),
+        lambda _env: None,
         tunes=True,
     ),
     PlainAdapter(

@@ -44,7 +44,7 @@ COMPONENTS = st.sampled_from(
             "a.b.c",
             "p.o.tmp.1",
         ),
-        *("quack", "flydsl_compile_cache", f"{KEY}.o", f"{KEY}.pkl"),
+        *("quack", "flydsl_compile_cache", f"{KEY}.o", f"{KEY}.pkl", "v2", "entries"),
         *("knobs.json", "gfx942130.HIP.3_5_0_0a.fusion.ufdb.txt"),
         *("meta.json", "params.pkl", "kernel.cubin", f"{KEY}.cubin", "libtorch_c_dlpack_addon_torch213-cpu-00.so"),
     ]
@@ -115,7 +115,7 @@ def test_roots_of_one_pod_are_apart(isolated_env: IsolatedEnv) -> None:
     """By default none is in another, so that none stages or locks for another."""
     roots = cache_roots(Config.from_environment())
     without_default = {
-        *("tunableop", "flashinfer_v2", "flashinfer_tuning"),
+        *("tunableop", "flashinfer_entries", "flashinfer_v2", "flashinfer_tuning"),
         *("jax", "aiter", "aiter_templates"),
     }
     assert {root.name for root in roots} == {adapter.name for adapter in ADAPTERS} - without_default

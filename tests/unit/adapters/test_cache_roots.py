@@ -154,6 +154,7 @@ def test_names_of_adapters_are_those_that_packs_were_written_with() -> None:
         "flydsl",
         "b12x",
         "sglang_autotune",
+        "flashinfer_entries",
         "flashinfer_v2",
         "flashinfer_tuning",
         "miopen",

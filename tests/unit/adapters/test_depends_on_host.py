@@ -50,6 +50,7 @@ FREE: Mapping[str, set[str]] = {
     "sglang_autotune": {
         *(f"v2/{SHA256}", f"managed/{SHA256[:16]}", f"0.6.18/90a/{SHA256[:16]}"),
     },
+    "flashinfer_entries": {f"v2/{SHA256}/manifest.json", f"v2/{SHA256}/entries/{SHA256}.json"},
     "flashinfer_v2": {f"v2/{SHA256}"},
     "flashinfer_tuning": {"sparse_mla_sm120_cpb.json", "pcie_ipc_all_reduce_ws8.json"},
     "miopen": {*ARTIFACTS["miopen"]},

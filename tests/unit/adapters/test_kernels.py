@@ -16,6 +16,7 @@ from b10_transfer import OperationStatus, load, save
 from b10_transfer.adapters import cache_roots, find_adapter
 from b10_transfer.adapters.base import Unit, UnitKind
 from b10_transfer.config import Config
+from tests.command import Publisher, pod_like_this
 from tests.conftest import IsolatedEnv, ReadTree
 from tests.shapes import ARTIFACTS, KERNEL, QUACK, SHA256, tree
 from tests.unit.adapters.test_elf import elf
@@ -28,7 +29,7 @@ PLACES = {
     "torch_quack_autotune": ("TORCH_VENDOR_QUACK_CACHE_DIR", ".torch_vendor_quack/cache"),
     "b12x": ("B12X_COMPILE_CACHE_DIR", ".cache/b12x/compile"),
     "flydsl": ("FLYDSL_RUNTIME_CACHE_DIR", ".flydsl/cache"),
-    "flashinfer_v2": ("FLASHINFER_AUTOTUNE_CACHE_DIR", ""),
+    "flashinfer_entries": ("FLASHINFER_AUTOTUNE_CACHE_DIR", ""),
     "flashinfer_tuning": ("FLASHINFER_AUTOTUNE_DIR", ""),
     "miopen": ("MIOPEN_USER_DB_PATH", ".config/miopen"),
     "miopen_kernels": ("MIOPEN_CUSTOM_CACHE_DIR", ".cache/miopen"),
@@ -178,12 +179,43 @@ def test_object_of_b12x_needs_its_description(isolated_env: IsolatedEnv, monkeyp
         ("miopen", "secret.udb.txt"),
         ("miopen", "my_notes_gfx942130.HIP.3_5_0.udb.txt.bak"),
         ("miopen", "gfx942130.HIP.3_5_0_0123abcd.ufdb.txt.time"),
+        ("flashinfer_entries", f"v2/{SHA256}/entries/config.json"),
+        ("flashinfer_entries", f"v2/{SHA256}/notes.json"),
+        ("flashinfer_entries", f"{SHA256}/entries/{SHA256}.json"),
     ],
 )
 def test_other_files_do_not_travel(cache: str, path: str) -> None:
     adapter = find_adapter(cache)
     assert adapter is not None
     assert adapter.unit_of(path) is None
+
+
+def test_pods_add_to_each_others_tuning_of_one_environment(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch, read_tree: ReadTree
+) -> None:
+    """FlashInfer publishes each entry by itself."""
+    folder = f"v2/{SHA256[:16]}"
+    for pod in ("1", "2"):
+        monkeypatch.setenv("FLASHINFER_AUTOTUNE_CACHE_DIR", str(isolated_env.home / pod))
+        files = {f"{folder}/manifest.json": b"{}", f"{folder}/entries/{pod * 24}.json": b"{}"}
+        isolated_env.fill(isolated_env.home / pod, files)
+        assert save().status is OperationStatus.SUCCESS
+    monkeypatch.setenv("FLASHINFER_AUTOTUNE_CACHE_DIR", str(isolated_env.home / "3"))
+    assert load().status is OperationStatus.SUCCESS
+    expected = {"manifest.json", f"entries/{'1' * 24}.json", f"entries/{'2' * 24}.json"}
+    assert read_tree(isolated_env.home / "3" / folder).keys() == expected
+
+
+def test_environments_of_version_1_are_known_and_not_restored(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Their units are folders: restored, they would be in the way of single entries."""
+    monkeypatch.setenv("FLASHINFER_AUTOTUNE_CACHE_DIR", str(isolated_env.home / "tuning"))
+    publisher = Publisher(isolated_env.store, pod_like_this())
+    publisher.publish({f"flashinfer_v2/v2/{SHA256}/": {"manifest.json": b"{}", f"entries/{SHA256}.json": b"{}"}})
+    assert load().status is OperationStatus.DOES_NOT_EXIST
+    assert not (isolated_env.home / "tuning").exists()
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
 
 
 def test_helions_kernels_have_one_name_whether_or_not_it_has_set_tritons_variable(

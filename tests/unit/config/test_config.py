@@ -537,7 +537,7 @@ def test_configuration_is_read_from_the_process_by_default(isolated_env: Isolate
 
 def test_every_cache_is_taken_unless_some_are_named() -> None:
     without_default = {
-        *("tunableop", "flashinfer_v2", "flashinfer_tuning"),
+        *("tunableop", "flashinfer_entries", "flashinfer_v2", "flashinfer_tuning"),
         *("jax", "aiter", "aiter_templates"),
     }
     every = {adapter.name for adapter in ADAPTERS} - without_default

@@ -98,6 +98,7 @@ def test_caches_whose_names_say_less_than_is_checked_are_known() -> None:
         "tvm_ffi",
         "torch_extensions",
         "sglang_autotune",
+        "flashinfer_entries",
         "flashinfer_knobs",
         "flashinfer_v2",
         "flashinfer_tuning",
