@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
@@ -59,9 +60,15 @@ TILELANG = {
     f"0.1.13_cu128/cuda-binaries/{SHA256}.cubin": b"binary",
 }
 KNOBS = b'{"version": 2, "entries": [{"device": "NVIDIA GB200", "knobs": {"cluster": [2, 1]}}]}'
+TVM_LIBRARY = b"library that TVM built"
+TVM_BUILD = {
+    "kernel.so": TVM_LIBRARY,
+    "kernel.json": b'{"sha256": "%s"}' % hashlib.sha256(TVM_LIBRARY).hexdigest().encode(),
+}
 FLASHINFER = {
     "moe_ep_knob_cache.json": KNOBS,
     **below(OP, _NINJA),
+    **below(f"0.6.18/90a/cached_ops/kda_tirx_{SHA256}", TVM_BUILD),
     "0.6.18/90a/generated/mod/kernel.cu": b"source",
     "0.6.18/90a/autotune/sparse_mla_sm120_decode.json": b"{}",
     f"autotune/v2/{SHA256}/entries/{SHA256}.json": b"{}",
@@ -86,6 +93,7 @@ ARTIFACTS: dict[str, dict[str, bytes]] = {
     "flashinfer_autotune": {"0.6.18/90a/1f2e/autotune_configs.json": b"{}"},
     "sglang_jit": below("sm_90a/mod/build-0123/deps-4567", {"mod.so": b"library", "sgl_deps.json": b"{}"}),
     "sglang_cute": {f"{SHA256}/fused_norm/{SHA256}.o": b"object"},
+    "sglang_rust": {f"artifacts/sglang-server/{SHA256}/_server.cpython-311-x86_64-linux-gnu.so": b"library"},
     "sglang_inductor": INDUCTOR,
     "sglang_triton": TRITON,
     "sglang_flashinfer": FLASHINFER,
@@ -129,6 +137,8 @@ ARTIFACTS: dict[str, dict[str, bytes]] = {
         f"managed/{SHA256[:16]}/rank_tp0_pp0_dp0/v2/{SHA256}/entries/{SHA256}.json": b"{}",
         f"managed/{SHA256[:16]}/rank_tp1_pp0_dp0/v2/{SHA256}/entries/{SHA256}.json": b"{}",
         f"0.6.18/90a/{SHA256[:16]}/rank_tp0_pp0_dp0.json": b"{}",
+        f"flux3_prims_ts/NVIDIA_GB200/{SHA256[:16]}/rank0.json": b"{}",
+        f"flux3_prims_ts/NVIDIA_GB200/{SHA256[:16]}/rank1.json": b"{}",
     },
     "flashinfer_entries": {f"v2/{SHA256}/manifest.json": b"{}", f"v2/{SHA256}/entries/{SHA256}.json": b"{}"},
     "flashinfer_v2": {f"v2/{SHA256}/manifest.json": b"{}", f"v2/{SHA256}/entries/{SHA256}.json": b"{}"},
@@ -168,7 +178,9 @@ ARTIFACTS: dict[str, dict[str, bytes]] = {
 """For each cache the files of finished units, by their paths below its root."""
 
 LEFT_HERE: dict[str, dict[str, bytes]] = {
+    "helion": {f"backward/helion_bwd_{SHA256[:32]}.py": b"source"},
     "miopen": {"gfx942130.HIP.3_5_0_0123abcd.ufdb.txt.time": b"time"},
+    "sglang_rust": {f"targets/{SHA256[:24]}/release/lib_server.so": b"library"},
     "aiter": {
         "core.py": b"source",
         "optCompilerConfig.json": b"{}",

@@ -38,6 +38,7 @@ from .sglang import (
     SglangInductorAdapter,
     SglangJitAdapter,
     SglangOldDeepGemmAdapter,
+    SglangRustAdapter,
     SglangTileLangAdapter,
     SglangTritonAdapter,
 )
@@ -77,6 +78,7 @@ ADAPTERS: tuple[Adapter, ...] = (
     SglangDiffusionInductorAdapter(),
     SglangDiffusionTritonAdapter(),
     SglangOldDeepGemmAdapter(),
+    SglangRustAdapter(),
     HelionAdapter(),
     InductorAdapter(),
     HeadersAdapter(),

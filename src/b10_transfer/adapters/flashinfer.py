@@ -9,6 +9,9 @@ Layout (FlashInfer 0.6.18, ``flashinfer/jit``), below ``<base>/.cache/flashinfer
                                                   ``meta.json``, without which they are wiped
 ``<version>/<arch>/generated/…``                  sources that the above were built from, some of them shared
 ``<version>/<arch>/autotune/``                    tuning: ``sparse_mla_….json``, ``pcie_ipc_….json``
+``<version>/<arch>/cached_ops/kda_tirx_<key>/``   a kernel that TVM built (0.7.2, ``kda_kernels/tirx/cache.py``):
+                                                  ``kernel.so``, and ``kernel.json`` with its digest, renamed into place
+                                                  in this order; the key covers the sources, TVM and the compiler
 ``moe_ep_knob_cache.json``                        settings for mixtures of experts: a cache of its own
                                                   (:mod:`.flashinfer_knobs`), and a unit of this one in packs of 1.0.0
 ``autotune/v2/<environment>/``                    tuning (0.7): ``manifest.json``, ``entries/<operation>.json``
@@ -26,6 +29,7 @@ state, ``cached_ops/.ninja_log``; it does not travel, and those never hit.)
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Collection, Mapping
@@ -33,10 +37,10 @@ from pathlib import Path
 
 from ..config.reader import EnvReader, Variable, real_path
 from .accumulation import Results
-from .base import Adapter, Unit, is_locked
+from .base import Adapter, Unit, is_locked, json_object
 from .flashinfer_knobs import KNOBS, local_knobs, portable_knobs
 from .key_facts import cuda_home, package
-from .layout import ANY_DEPTH, NAME, Layout, folder_shape, stem_shape
+from .layout import ANY_DEPTH, NAME, SHA256, Layout, folder_shape, stem_shape
 from .ninja import BUILD_FILES, NinjaAdapter, has_built_library
 from .vllm_root import VLLM_CACHE_ROOT, vllm_cache_root
 
@@ -44,6 +48,9 @@ _OPS = "cached_ops"
 _PLACE = r"\d[\w.+-]*/[\w.+-]+"
 """FlashInfer's version, and what was compiled for."""
 _OP = rf"(?!tmp$){NAME}"
+_TVM = rf"kda_tirx_{SHA256}"
+_LIBRARY, _DIGEST = "kernel.so", "kernel.json"
+"""What TVM builds, and the file that holds its digest."""
 FLASHINFER_TUNING = Results("_metadata")
 """Files of results, each for one FlashInfer and device."""
 _TUNED = r"autotune_configs(?:_\w+)?\.json"
@@ -67,6 +74,7 @@ class FlashInferAdapter(NinjaAdapter):
     layout = Layout(
         folder_shape(f"{_PLACE}/{_OPS}/{_OP}", BUILD_FILES),
         folder_shape(f"{_PLACE}/{_OPS}/{_OP}", r"meta\.json"),
+        folder_shape(f"{_PLACE}/{_OPS}/{_TVM}", re.escape(_DIGEST)),
         folder_shape(f"{_PLACE}/{_OPS}/{_OP}", f"{ANY_DEPTH}/{_SOURCE}"),
         stem_shape(f"{_PLACE}/generated/{ANY_DEPTH}/{_SOURCE}"),
         stem_shape(rf"{_PLACE}/autotune/(?:sparse_mla|pcie_ipc)_\w+\.json"),
@@ -93,7 +101,10 @@ class FlashInferAdapter(NinjaAdapter):
         version, arch, kind, name = unit.path.split("/")[:4]
         ops = root / version / arch / _OPS
         if kind == _OPS:
-            is_built = f"{unit.path}/meta.json" in files or has_built_library(ops / name, files)
+            if re.fullmatch(_TVM, name):
+                is_built = _has_digest(ops / name, files)
+            else:
+                is_built = f"{unit.path}/meta.json" in files or has_built_library(ops / name, files)
             return is_built and not self.is_held(root, unit)
         if kind != "generated":
             return True
@@ -124,6 +135,17 @@ class FlashInferAdapter(NinjaAdapter):
     def is_held(self, root: Path, unit: Unit) -> bool:
         ops, _, name = unit.path.rpartition("/")
         return ops.endswith(f"/{_OPS}") and is_locked(root / ops / "tmp" / f"{name}.lock")
+
+
+def _has_digest(folder: Path, files: Collection[str]) -> bool:
+    """Whether TVM has finished a library: another file holds its digest. FlashInfer makes the same check."""
+    if not {_LIBRARY, _DIGEST} <= {file.rpartition("/")[2] for file in files}:
+        return False
+    try:
+        digest = json_object((folder / _DIGEST).read_bytes(), "no digest").get("sha256")
+        return bool(digest == hashlib.sha256((folder / _LIBRARY).read_bytes()).hexdigest())
+    except (OSError, ValueError):
+        return False
 
 
 class FlashInferAutotuneAdapter(Adapter):

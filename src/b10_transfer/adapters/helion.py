@@ -4,6 +4,8 @@ Layout (Helion 1.5.1, ``helion/autotuner/local_cache.py``): ``<key>.best_config`
 covers the kernel's source, the device and the toolkit; ``triton/<device>/`` and ``cute/<device>/``, at which Helion
 points Triton and CuTe DSL in its own process unless their variables are set. Triton's group files hold absolute paths,
 as everywhere (:mod:`.triton`). Helion's keys of CuTe kernels leave out the cache's path.
+
+``backward/helion_bwd_<MD5>.py`` does not travel: Helion generates its text in every process, and only compares it.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ class HelionAdapter(InductorAdapter):
         stem_shape(rf"{SHA256}\.best_config"),
         folder_shape(rf"triton/{NAME}/(?:{KERNEL})", KERNEL_FILE),
         stem_shape(rf"cute/{NAME}/cute_dsl_[A-Za-z0-9]{{26,64}}", r"\.(?:mlir|json)"),
+        left_here=("backward",),
     )
 
     def locate(self, env: EnvReader) -> Path:

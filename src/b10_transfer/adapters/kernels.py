@@ -312,6 +312,7 @@ KERNEL_ADAPTERS: tuple[Adapter, ...] = (
             folder_shape(r"managed/[0-9a-f]{16}", rf"{_RANK}/{_ENVIRONMENT}/manifest\.json"),
             folder_shape(r"managed/[0-9a-f]{16}", rf"{_RANK}/{_ENVIRONMENT}/{_ENTRY}"),
             folder_shape(r"\d[\w.+-]*/[\w.+-]+/[0-9a-f]{16}", rf"{_RANK}\.json"),
+            folder_shape(rf"flux3_prims_ts/{NAME}/[0-9a-f]{{16}}", r"rank\d+\.json"),
             left_here=("(?:managed/)?runs",),
         ),
         lambda env: sglang_cache_dir(env) / "flashinfer" / "autotune",

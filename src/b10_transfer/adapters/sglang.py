@@ -13,9 +13,12 @@ Layout of its own caches (``sglang/kernels/jit``):
                                                 to where packages lie; renamed into place whole
 ``cute_aot/<fingerprint>/[<name>/]<key>.o``     a kernel; the fingerprint covers sources and versions, tvm-ffi's too;
                                                 renamed into place while ``<key>.lock`` is held
+``rust_extensions/artifacts/<crate>/<key>/``    an extension; the key covers the sources, the Rust toolchain, flags and
+                                                Python (``rust_extensions/loader.py``); renamed into place. ``targets/``
+                                                beside it holds what Cargo builds it from
 ==============================================  ======================================================================
 
-According to their source, both depend on content alone, not on paths. (Not tried: both need a GPU.)
+According to their source, they depend on content alone, not on paths. (Not tried: the first two need a GPU.)
 """
 
 from __future__ import annotations
@@ -96,6 +99,25 @@ class SglangCuteAdapter(Adapter):
 
     def is_held(self, root: Path, unit: Unit) -> bool:
         return is_object_locked(root / unit.path)
+
+
+class SglangRustAdapter(Adapter):
+    """``rust_extensions`` in SGLang's cache directory."""
+
+    name = "sglang_rust"
+    title = "SGLang's Rust extensions"
+    units = "an extension's file"
+    variables = (SGLANG_CACHE_DIR,)
+    layout = Layout(
+        stem_shape(rf"artifacts/{NAME}/{SHA256}/{NAME}\.so"),
+        left_here=("targets|locks", rf"artifacts/{NAME}/{SHA256}/\.[^/]+"),
+    )
+
+    def locate(self, env: EnvReader) -> Path:
+        return sglang_cache_dir(env) / "rust_extensions"
+
+    def is_complete(self, root: Path, unit: Unit, files: Collection[str]) -> bool:
+        return bool(files) and all(is_whole_library(root / file) for file in files)
 
 
 class SglangDeepGemmAdapter(DeepGemmAdapter):

@@ -44,8 +44,8 @@ COMPONENTS = st.sampled_from(
             "a.b.c",
             "p.o.tmp.1",
         ),
-        *("quack", "flydsl_compile_cache", f"{KEY}.o", f"{KEY}.pkl", "v2", "entries"),
-        *("knobs.json", "gfx942130.HIP.3_5_0_0a.fusion.ufdb.txt"),
+        *("quack", "flydsl_compile_cache", f"{KEY}.o", f"{KEY}.pkl", "artifacts", "v2", "entries", "kernel.json"),
+        *("knobs.json", f"kda_tirx_{KEY}", "gfx942130.HIP.3_5_0_0a.fusion.ufdb.txt", "flux3_prims_ts", "rank0.json"),
         *("meta.json", "params.pkl", "kernel.cubin", f"{KEY}.cubin", "libtorch_c_dlpack_addon_torch213-cpu-00.so"),
     ]
 )

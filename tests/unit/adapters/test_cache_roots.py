@@ -133,6 +133,7 @@ def test_names_of_adapters_are_those_that_packs_were_written_with() -> None:
         "sglang_diffusion_inductor",
         "sglang_diffusion_triton",
         "sglang_old_deep_gemm",
+        "sglang_rust",
         "helion",
         "inductor",
         "inductor_headers",

@@ -49,6 +49,7 @@ FREE: Mapping[str, set[str]] = {
     "torch_quack_autotune": {KERNEL},
     "sglang_autotune": {
         *(f"v2/{SHA256}", f"managed/{SHA256[:16]}", f"0.6.18/90a/{SHA256[:16]}"),
+        f"flux3_prims_ts/NVIDIA_GB200/{SHA256[:16]}",
     },
     "flashinfer_entries": {f"v2/{SHA256}/manifest.json", f"v2/{SHA256}/entries/{SHA256}.json"},
     "flashinfer_v2": {f"v2/{SHA256}"},

@@ -12,6 +12,7 @@ from b10_transfer.adapters.base import Unit, UnitKind
 from b10_transfer.adapters.flashinfer import FlashInferAdapter, FlashInferAutotuneAdapter
 from b10_transfer.config import Config
 from tests.conftest import FillTree, IsolatedEnv
+from tests.shapes import SHA256, TVM_BUILD
 
 ADAPTER = FlashInferAdapter()
 AUTOTUNE = FlashInferAutotuneAdapter()
@@ -128,3 +129,21 @@ def test_root_of_the_tuning_is_vllms(isolated_env: IsolatedEnv, monkeypatch: pyt
     assert located() == isolated_env.home / "vllm" / "flashinfer_autotune_cache"
     monkeypatch.setenv("VLLM_FLASHINFER_AUTOTUNE_CACHE_DIR", str(isolated_env.home / "tuning"))
     assert located() == isolated_env.home / "tuning"
+
+
+def test_library_that_tvm_has_built_is_complete_with_its_digest(tmp_path: Path, fill: FillTree) -> None:
+    folder = f"{PLACE}/cached_ops/kda_tirx_{SHA256}"
+    unit, files = Unit(folder, UnitKind.FOLDER), [f"{folder}/kernel.so", f"{folder}/kernel.json"]
+    assert {ADAPTER.unit_of(file) for file in files} == {unit}
+    fill(tmp_path / folder, TVM_BUILD)
+    assert ADAPTER.is_complete(tmp_path, unit, files)
+    assert not ADAPTER.is_complete(tmp_path, unit, files[:1])
+    fill(tmp_path / folder, {"kernel.so": b"another library"})
+    assert not ADAPTER.is_complete(tmp_path, unit, files)
+    fill(tmp_path / folder, {**TVM_BUILD, "kernel.json": b"[]"})
+    assert not ADAPTER.is_complete(tmp_path, unit, files)
+
+
+def test_digest_belongs_to_no_other_op() -> None:
+    for path in (f"{FOLDER}/kernel.json", f"{PLACE}/cached_ops/kda_tirx_{SHA256}/tmpab12cd34/kernel.json"):
+        assert ADAPTER.unit_of(path) is None

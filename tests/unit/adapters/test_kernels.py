@@ -182,6 +182,12 @@ def test_object_of_b12x_needs_its_description(isolated_env: IsolatedEnv, monkeyp
         ("flashinfer_entries", f"v2/{SHA256}/entries/config.json"),
         ("flashinfer_entries", f"v2/{SHA256}/notes.json"),
         ("flashinfer_entries", f"{SHA256}/entries/{SHA256}.json"),
+        ("sglang_autotune", f"flux3_prims_ts/NVIDIA_GB200/{SHA256[:16]}/config.json"),
+        ("sglang_autotune", "flux3_prims_ts/NVIDIA_GB200/rank0.json"),
+        ("sglang_rust", f"artifacts/sglang-server/{SHA256}/config.toml"),
+        ("sglang_rust", f"artifacts/sglang-server/{SHA256}/._server.so.ab12"),
+        ("sglang_rust", f"targets/{SHA256[:24]}/release/lib_server.so"),
+        ("helion", f"backward/helion_bwd_{SHA256[:32]}.py"),
     ],
 )
 def test_other_files_do_not_travel(cache: str, path: str) -> None:
@@ -246,6 +252,13 @@ def test_ranks_of_a_model_are_one_unit() -> None:
         path = f"managed/{SHA256[:16]}/rank_tp{rank}_pp0_dp0/v2/{SHA256}/entries/{SHA256}.json"
         assert adapter.unit_of(path) == Unit(f"managed/{SHA256[:16]}", UnitKind.FOLDER)
     assert adapter.unit_of(f"managed/runs/1/rank_tp0_pp0_dp0/v2/{SHA256}/manifest.json") is None
+
+
+def test_ranks_of_a_diffusion_model_are_one_unit() -> None:
+    adapter = find_adapter("sglang_autotune")
+    assert adapter is not None
+    folder = f"flux3_prims_ts/NVIDIA_GB200/{SHA256[:16]}"
+    assert {adapter.unit_of(f"{folder}/rank{rank}.json") for rank in range(2)} == {Unit(folder, UnitKind.FOLDER)}
 
 
 def test_database_that_is_being_written_is_not_saved(

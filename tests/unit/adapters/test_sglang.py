@@ -80,6 +80,7 @@ def test_places_follow_sglangs_variables(isolated_env: IsolatedEnv, monkeypatch:
         "sglang_deep_gemm": caches / "deep_gemm",
         "sglang_tilelang": caches / "tilelang",
         "sglang_autotune": caches / "flashinfer" / "autotune",
+        "sglang_rust": caches / "rust_extensions",
         "sglang_graphs": caches / "torch_compile_cache",
     }
     diffusion = isolated_env.home / ".cache" / "sgl_diffusion" / "torch_compile_cache"

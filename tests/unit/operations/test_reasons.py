@@ -19,7 +19,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_save_without_any_cache_names_none(isolated_env: IsolatedEnv) -> None:
-    assert save().reason == "none of the 38 directories exists that compilers keep their caches in"
+    assert save().reason == "none of the 39 directories exists that compilers keep their caches in"
 
 
 def test_save_of_chosen_caches_names_those(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
