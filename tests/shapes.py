@@ -179,6 +179,11 @@ ARTIFACTS: dict[str, dict[str, bytes]] = {
 
 LEFT_HERE: dict[str, dict[str, bytes]] = {
     "helion": {f"backward/helion_bwd_{SHA256[:32]}.py": b"source"},
+    "jax": {
+        f"jit_step-{SHA256}-atime": b"time",
+        f"xla_gpu_per_fusion_autotune_cache_dir/{SHA256[:43]}.textproto": b"result",
+        "xla_gpu_kernel_cache_file": b"kernels",
+    },
     "miopen": {"gfx942130.HIP.3_5_0_0123abcd.ufdb.txt.time": b"time"},
     "sglang_rust": {f"targets/{SHA256[:24]}/release/lib_server.so": b"library"},
     "aiter": {

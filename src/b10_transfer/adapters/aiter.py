@@ -68,7 +68,7 @@ class Installed(NamedTuple):
 
 def installed() -> Installed:
     """The AITER of the server's Python, without importing it."""
-    folder = _folder(os.environ.get(VARIABLE), tuple(sys.path))
+    folder = package_folder()
     if not folder:
         return Installed("", frozenset())
     flags = []
@@ -78,6 +78,11 @@ def installed() -> Installed:
         if _FLAGS.fullmatch(name) and not _NO_FLAGS.fullmatch(name):
             flags.append(f"{name}={value}")
     return _installed(folder, tuple(flags))
+
+
+def package_folder() -> str:
+    """The folder of the AITER of the server's Python; empty if there is none."""
+    return _folder(os.environ.get(VARIABLE), tuple(sys.path))
 
 
 @lru_cache(maxsize=4)
@@ -161,7 +166,7 @@ class AiterAdapter(Adapter):
         path = env.path("AITER_JIT_DIR")
         if path is not None or not installed().identity:
             return path if installed().identity else None
-        own = os.path.join(_folder(os.environ.get(VARIABLE), tuple(sys.path)), "jit")
+        own = os.path.join(package_folder(), "jit")
         return resolve("AITER_JIT_DIR", own) if os.access(own, os.W_OK) else real_path("~/.aiter/jit")
 
     def unit_of(self, path: str) -> Unit | None:

@@ -46,6 +46,7 @@ No other key holds the path of the cache.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
@@ -66,6 +67,8 @@ _ENTRY = r"entries/[0-9a-f]{8,64}\.json"
 _RANK = r"rank_tp\d+_pp\d+_dp\d+"
 _DEVICE = r"gfx[0-9a-f]+(?:_\d+)?[0-9a-z_-]*"
 _TUNED_ON = rf"(?:[a-z]+_)?{_DEVICE}\.HIP\.[0-9a-z_-]+(?:\.[a-z]+)?\.uf?db\.txt"
+XLA_CACHES = ("xla_gpu_per_fusion_autotune_cache_dir", "xla_gpu_kernel_cache_file")
+"""XLA's own caches in JAX's."""
 _SQLITE = b"SQLite format 3\0"
 
 
@@ -382,7 +385,10 @@ KERNEL_ADAPTERS: tuple[Adapter, ...] = (
                 "a path; the same on every pod, or nothing hits",
             ),
         ),
-        Layout(stem_shape(rf"{NAME}-{SHA256}-cache"), left_here=(rf"{NAME}-{SHA256}-atime", r"\.lockfile")),
+        Layout(
+            stem_shape(rf"{NAME}-{SHA256}-cache"),
+            left_here=(rf"{NAME}-{SHA256}-atime", r"\.lockfile", "|".join(map(re.escape, XLA_CACHES))),
+        ),
         _at("JAX_COMPILATION_CACHE_DIR"),
         keeps_place=True,
     ),

@@ -9,9 +9,12 @@ from pathlib import Path
 
 from ..config.reader import EnvReader, real_path, temporary_directory
 from ..errors import ConfigurationError
-from .aiter import installed
-from .sglang import sglang_cache_dir
+from .aiter import installed, package_folder
+from .flashinfer import FlashInferAdapter
+from .kernels import XLA_CACHES
+from .sglang import SglangFlashInferAdapter, sglang_cache_dir
 from .sglang_graphs import DIFFUSION_GRAPHS, diffusion_root
+from .tunableop import TunableOpAdapter, results_name
 
 
 @dataclass(frozen=True)
@@ -38,16 +41,50 @@ def _diffusion_models(env: EnvReader) -> Sequence[Path]:
     return [path for path in sorted(diffusion_root(env).glob("*")) if path.name != DIFFUSION_GRAPHS]
 
 
+def _aiter(env: EnvReader) -> Sequence[Path]:
+    """AITER's libraries. The package's own folder has other files, too."""
+    if installed().identity:
+        return []
+    if (modules := env.path("AITER_JIT_DIR")) is not None:
+        found = [modules]
+    else:
+        own = package_folder()
+        in_package = Path(own, "jit") if own else None
+        found = [in_package] if in_package is not None and any(in_package.glob("*.so")) else []
+        found.append(real_path("~/.aiter/jit"))
+    return [*found, (env.path("AITER_ROOT_DIR") or real_path("~/.aiter")) / "build"]
+
+
+def _cubins(env: EnvReader) -> Sequence[Path]:
+    places = [FlashInferAdapter().locate(env), SglangFlashInferAdapter().locate(env)]
+    given = env.literal_path("FLASHINFER_CUBIN_DIR")
+    return [given] if given else [place / "cubins" for place in places]
+
+
+def _tunableop(env: EnvReader) -> Sequence[Path]:
+    """Results in the working directory, which is this command's: another process may have another."""
+    if env.text("PYTORCH_TUNABLEOP_ENABLED") != "1" or TunableOpAdapter().locate(env) is not None:
+        return []
+    folder, name = os.path.split(results_name(env))
+    return sorted(real_path(folder or os.curdir).glob(name))
+
+
+def _xla(env: EnvReader) -> Sequence[Path]:
+    place = env.path("JAX_COMPILATION_CACHE_DIR")
+    return [place / name for name in XLA_CACHES] if place else []
+
+
 _VERSIONED = "An engine is valid for one version of TensorRT, which the environment key does not hold"
 
 UNTAKEN: tuple[UntakenCache, ...] = (
     UntakenCache(
         "AITER's libraries, if AITER runs from a source tree",
-        "`AITER_JIT_DIR`, else `jit/` in the package or `~/.aiter`",
+        "`AITER_JIT_DIR`, else `jit/` in the package or `~/.aiter/jit`; and `AITER_ROOT_DIR/build`, else "
+        "`~/.aiter/build`",
         "The name of a library holds neither AITER's version nor its sources, and AITER loads what it finds. Only the "
         "installation of a wheel has a list of all sources. Also if `AITER_META_DIR`, `CK_DIR`, `HIP_KITTENS_DIR` or "
         "`AITER_CONFIG_…` names others",
-        lambda env: [] if installed().identity else _at("AITER_JIT_DIR", "~/.aiter/jit", "~/.aiter/build")(env),
+        _aiter,
     ),
     UntakenCache(
         "FlyDSL's tuning",
@@ -94,9 +131,24 @@ UNTAKEN: tuple[UntakenCache, ...] = (
     ),
     UntakenCache(
         "FlashInfer's downloads",
-        "`cubins/` in FlashInfer's cache",
+        "`FLASHINFER_CUBIN_DIR`, else `cubins/` in FlashInfer's cache",
         "They are not compiled here, and FlashInfer verifies them",
-        lambda _env: [],
+        _cubins,
+    ),
+    UntakenCache(
+        "TunableOp's results without a place of their own",
+        "`tunableop_results*.csv` in the working directory, or what `PYTORCH_TUNABLEOP_FILENAME` names if it is left "
+        "alone",
+        "The working directory of a server is not known to other processes, and holds other files. Set "
+        "`PYTORCH_TUNABLEOP_FILENAME`",
+        _tunableop,
+    ),
+    UntakenCache(
+        "XLA's tuning and kernels in JAX's cache",
+        "`xla_gpu_per_fusion_autotune_cache_dir` and `xla_gpu_kernel_cache_file` in `JAX_COMPILATION_CACHE_DIR`",
+        "Keys hold the device and the computation, but not the versions of XLA and cuBLAS (JAX 0.10). JAX's programs, "
+        "whose keys hold jaxlib's version, are saved",
+        _xla,
     ),
 )
 """Listed in docs/configuration.md in this order."""

@@ -16,6 +16,7 @@ import logging
 import os
 import re
 from collections.abc import Collection
+from glob import escape
 from pathlib import Path
 
 from ..config.reader import EnvReader, Variable
@@ -112,3 +113,10 @@ class TunableOpAdapter(Adapter):
 
     def results_of(self, path: str) -> Results | None:
         return _TUNED
+
+
+def results_name(env: EnvReader) -> str:
+    """The path of the results as a pattern: any number may stand for the device's."""
+    text = env.text(_NAME) or "tunableop_results%d.csv"
+    start, end = text.split("%d", 1) if "%d" in text else os.path.splitext(text)
+    return f"{escape(start)}*{escape(end)}"

@@ -187,6 +187,8 @@ def test_object_of_b12x_needs_its_description(isolated_env: IsolatedEnv, monkeyp
         ("sglang_rust", f"artifacts/sglang-server/{SHA256}/config.toml"),
         ("sglang_rust", f"artifacts/sglang-server/{SHA256}/._server.so.ab12"),
         ("sglang_rust", f"targets/{SHA256[:24]}/release/lib_server.so"),
+        ("jax", f"xla_gpu_per_fusion_autotune_cache_dir/{SHA256[:43]}.textproto"),
+        ("jax", "xla_gpu_kernel_cache_file"),
         ("helion", f"backward/helion_bwd_{SHA256[:32]}.py"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from b10_transfer.config import Config
 from b10_transfer.inspection.doctor import diagnose
 from b10_transfer.notices import notices
 from tests.conftest import IsolatedEnv
-from tests.shapes import TRITON
+from tests.shapes import TRITON, TUNED, tree
+from tests.unit.adapters.test_aiter import forget
 
 SGLANG = {
     ".cache/sgl_diffusion/materialized_models/m/model.safetensors": b"",
@@ -84,6 +86,78 @@ def test_doctor_names_caches_that_are_left_alone(isolated_env: IsolatedEnv, monk
         str(isolated_env.home / ".cache" / "sgl_diffusion" / "materialized_models"),
         str(isolated_env.home / ".cache" / "sglang" / "deep_gemm" / "proc_1"),
     ]
+
+
+def named() -> list[str]:
+    seen = [check.seen for check in diagnose().checks if "neither saved nor restored" in check.seen]
+    return [text.partition(" is neither")[0] for text in seen]
+
+
+@pytest.fixture
+def aiter_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """AITER that runs from its source tree."""
+    monkeypatch.delenv("AITER_META_DIR", raising=False)
+    source = tmp_path / "source"
+    (source / "aiter" / "jit").mkdir(parents=True)
+    (source / "aiter" / "__init__.py").touch()
+    (source / "aiter" / "jit" / "core.py").touch()
+    monkeypatch.syspath_prepend(source)
+    forget()
+    yield source / "aiter" / "jit"
+    forget()
+
+
+def test_doctor_names_libraries_in_aiters_source_tree(isolated_env: IsolatedEnv, aiter_source: Path) -> None:
+    assert named() == []
+    (aiter_source / "module_norm.so").touch()
+    assert named() == [str(aiter_source)]
+
+
+def test_doctor_names_aiters_template_kernels(
+    isolated_env: IsolatedEnv, aiter_source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = isolated_env.home / "aiter"
+    monkeypatch.setenv("AITER_ROOT_DIR", str(root))
+    isolated_env.fill(root, {"build/pa/lib.so": b""})
+    assert named() == [str(root / "build")]
+
+
+def test_doctor_names_flashinfers_downloads(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = isolated_env.home / "base"
+    monkeypatch.setenv("FLASHINFER_WORKSPACE_BASE", str(base))
+    downloads = base / ".cache" / "flashinfer" / "cubins"
+    isolated_env.fill(downloads, {"kernel.cubin": b""})
+    assert named() == [str(downloads)]
+    monkeypatch.setenv("FLASHINFER_CUBIN_DIR", str(isolated_env.home / "downloads"))
+    isolated_env.fill(isolated_env.home / "downloads", {"kernel.cubin": b""})
+    assert named() == [str(isolated_env.home / "downloads")]
+
+
+def test_doctor_names_results_of_tunableop_in_the_working_directory(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    results = [tmp_path / f"tunableop_results{device}.csv" for device in range(2)]
+    for path in results:
+        path.write_bytes(TUNED)
+    assert named() == []
+    monkeypatch.setenv("PYTORCH_TUNABLEOP_ENABLED", "1")
+    assert named() == [str(path) for path in results]
+    (tmp_path / "mine0.csv").write_bytes(TUNED)
+    monkeypatch.setenv("PYTORCH_TUNABLEOP_FILENAME", str(tmp_path / "mine.csv"))
+    assert named() == [str(tmp_path / "mine0.csv")]
+    monkeypatch.setenv("PYTORCH_TUNABLEOP_FILENAME", str(tmp_path / "tunableop.csv"))
+    assert named() == []
+
+
+def test_doctor_names_xlas_caches(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = isolated_env.home / "jax"
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(place))
+    isolated_env.fill(place, tree("jax"))
+    names = ("xla_gpu_per_fusion_autotune_cache_dir", "xla_gpu_kernel_cache_file")
+    assert named() == [str(place / name) for name in names]
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "gs://bucket/x")
+    assert named() == []
 
 
 def test_list_of_what_is_left_alone_has_nothing_that_is_saved(
