@@ -56,7 +56,26 @@ def test_read_only_store_that_lacks_units_is_no_success(pod: Pod) -> None:
     assert warm(pod, "--verify", B10_READ_ONLY="1").wait() == 0
     started = warm(pod, FAKE_COMPILES="3", B10_READ_ONLY="1")
     assert started.wait() == 4, started.log
-    assert "compiled: triton/KERNEL2" in started.log
+    assert "the store lacks 1 unit of this pod: B10_READ_ONLY=1: this pod publishes nothing" in started.log
+    assert "not in the store: triton/KERNEL2" in started.log
+
+
+def test_units_that_the_server_compiled_before_and_the_store_lacks_are_no_success(pod: Pod) -> None:
+    pod.compile("BEFORE")
+    started = warm(pod, FAKE_COMPILES="0", B10_READ_ONLY="1")
+    assert started.wait() == 4, started.log
+    assert "the store lacks 1 unit of this pod: B10_READ_ONLY=1: this pod publishes nothing" in started.log
+    assert "not in the store: triton/BEFORE" in started.log
+
+
+def test_recalled_units_are_no_success(pod: Pod) -> None:
+    assert warm(pod).wait() == 0
+    recalled = pod.start([COMMAND, "recall", "--since", "2020-01-01", "--yes"])
+    assert recalled.wait() == 0, recalled.log
+    started = warm(pod)
+    assert started.wait() == 4, started.log
+    assert "the store lacks 2 units of this pod: 2 were recalled" in started.log
+    assert "not in the store: triton/KERNEL0" in started.log
 
 
 def test_server_that_compiles_nothing_leaves_nothing(pod: Pod) -> None:

@@ -13,6 +13,7 @@ from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..environment import Environment
 from ..errors import CacheError
+from ..local import snapshot
 from ..local.snapshot import Snapshot
 from ..operations import load_plan, save_plan
 from ..operations.load_plan import LoadPlan, LocalRoots
@@ -53,6 +54,14 @@ def read_stored(store: ReadStore, config: Config, environment: Environment, dead
     if config.siblings and not any(name.partition("/")[0] in config.caches for name in union.units):
         siblings = read_siblings(catalogue, config.namespace, environment)
     return Stored(union, lambda: recalled, results.get, lambda: read_only, siblings)
+
+
+def units_lacking(found: Snapshot, stored: Stored) -> list[str]:
+    """Names of units in this pod's caches that a new replica would not find in the store, and would compile."""
+    there = stored.union if stored.siblings is None else stored.siblings
+    known = {name: unit for name, (_pack, unit) in there.units.items()}
+    lacking = snapshot.lacking(found.units, known, ())
+    return sorted(unit.name for unit in lacking if unit.root.adapter.is_reported)
 
 
 def of_load(pod: Environment, local: LocalRoots, stored: Stored | CacheError) -> Forecast:

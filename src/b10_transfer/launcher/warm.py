@@ -18,15 +18,17 @@ from ..adapters import CacheRoot, cache_roots
 from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..config.launcher import LauncherConfig
-from ..environment import command_line
+from ..environment import command_line, detect
 from ..errors import CacheError, count, printable
+from ..inspection import forecast
+from ..inspection.bounded import bounded, open_store
 from ..local import snapshot
 from ..local.aside import moved_aside, put_back_left
 from ..local.supervision import Supervision
 from ..local.usage import CacheUse, Usage
 from ..operations import public as operations
 from ..operations.rest import wait_for_rest
-from ..status import LoadReport, OperationStatus
+from ..status import LoadReport, OperationStatus, SaveReport
 from .explanation import why_compiled, with_differences
 from .fingerprint import fingerprint_of
 from .interpreter import use_interpreter_of
@@ -54,7 +56,7 @@ class WarmExit(IntEnum):
     NOTHING = 3
     """Nothing was compiled, and the store has nothing for this pod."""
     COMPILED = 4
-    """A new replica would compile."""
+    """A new replica would compile, or the store lacks units of this pod."""
 
 
 class _FailedError(Exception):
@@ -148,9 +150,11 @@ class Warmer:
             raise _FailedError("not everything is in the store: the last save failed")
         if report.left_for_next_save:
             logger.warning("the server has ended and left %s unfinished", count(report.left_for_next_save, "unit"))
-        if report.read_only and compiled:
-            logger.error("this pod cannot save what the server compiled")
-            return self._has_compiled(compiled, loaded, _new_units(roots, loaded))
+        if lacking := self._lacking(config, roots, report):
+            if compiled and (loaded.restored or loaded.already_present):
+                logger.error("%s", with_differences(why_compiled(compiled), loaded))
+            _list_units("not in the store", lacking)
+            return WarmExit.COMPILED
         if not compiled and not loaded.restored and not loaded.already_present and not _artifacts(roots):
             logger.error("the server compiled nothing, and the store has nothing for this pod")
             return WarmExit.NOTHING
@@ -176,11 +180,26 @@ class Warmer:
 
     def _has_compiled(self, caches: Sequence[CacheUse], loaded: LoadReport, units: Sequence[str]) -> WarmExit:
         logger.error("a new replica compiles: %s", with_differences(why_compiled(caches), loaded))
-        for name in units[:_MOST_LISTED]:
-            logger.error("compiled: %s", printable(name))
-        if len(units) > _MOST_LISTED:
-            logger.error("and %d more units", len(units) - _MOST_LISTED)
+        _list_units("compiled", units)
         return WarmExit.COMPILED
+
+    def _lacking(self, config: Config, roots: Sequence[CacheRoot], saved: SaveReport) -> list[str]:
+        """The units of this pod that the save has left unpublished. It logs how many and why. Raises CacheError."""
+
+        def work(deadline: Deadline) -> tuple[list[str], int]:
+            with open_store(config, deadline) as store:
+                stored = forecast.read_stored(store, config, detect(), deadline)
+            names = forecast.units_lacking(snapshot.take(roots, deadline), stored)
+            return names, len(stored.read_recalled().keys() & set(names))
+
+        names, recalled = bounded("warm", work)
+        if not names:
+            return []
+        why = saved.reason
+        if recalled and not saved.read_only:
+            why = f"{recalled} {'was' if recalled == 1 else 'were'} recalled; `b10-compile-cache reinstate` undoes that"
+        logger.error("the store lacks %s of this pod: %s. A new replica compiles them", count(len(names), "unit"), why)
+        return names
 
     def _load(self) -> LoadReport:
         report = operations.load(
@@ -292,6 +311,13 @@ class _Program:
             until = time.monotonic() + (_STOP_IN_HASTE_S if self._signals.asked_to_stop else _STOP_S)
             while not self.has_ended() and time.monotonic() < until:
                 time.sleep(_POLL_S)
+
+
+def _list_units(state: str, names: Sequence[str]) -> None:
+    for name in names[:_MOST_LISTED]:
+        logger.error("%s: %s", state, printable(name))
+    if len(names) > _MOST_LISTED:
+        logger.error("and %d more units", len(names) - _MOST_LISTED)
 
 
 def _artifacts(roots: Sequence[CacheRoot]) -> list[str]:
