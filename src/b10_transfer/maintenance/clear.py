@@ -18,6 +18,7 @@ from ..local.staging import LOCKS_SHARE, wait_for_restore
 from ..pack import Limits
 from ..repository.catalogue import Catalogue, KnownById
 from ..repository.repository import Repository
+from .write_access import require_write_access
 
 
 @dataclass(frozen=True)
@@ -185,8 +186,8 @@ def clear_store(
 
     def work(deadline: Deadline) -> tuple[ClearedEnvironment, ...]:
         config = Config.from_environment(namespace=namespace, store=store)
-        if config.read_only and not pretend:
-            raise ConfigurationError("B10_READ_ONLY", "1", "nothing may be removed from the store")
+        if not pretend:
+            require_write_access(config)
         limits = Limits.of(config)
         pod = detect()
         cleared = []

@@ -29,6 +29,7 @@ from ..stores.base import ObjectReader, ReadStore, Store
 from ..stores.directory import DirectoryStore
 from .archive import ArchiveStore
 from .oci import write_layout
+from .write_access import require_write_access
 
 COPIED, REPLACED, THERE = "copied", "replaced", "there already"
 DAMAGED_THERE = "damaged in the store; `import --replace-damaged` replaces it"
@@ -112,6 +113,7 @@ def import_(
     Raises:
         CacheError: The file or the store failed. Packs that were published before stay.
     """
+    require_write_access(config)
     with _local_errors("read", path), open(path, "rb") as file:
         source = ArchiveStore(file, path, deadline)
         return copy(

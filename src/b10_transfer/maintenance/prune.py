@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..environment import detect
-from ..errors import ConfigurationError, count
+from ..errors import count
 from ..repository.catalogue import (
     LEAVING,
     SET_ASIDE,
@@ -27,6 +27,7 @@ from ..repository.catalogue import (
 from ..repository.compaction import due, own_repository, sweep
 from ..repository.repository import Repository
 from ..stores.base import Store
+from .write_access import require_write_access
 
 MARK, DELETE = "mark", "delete"
 _PRUNABLE = (USABLE, SET_ASIDE, "damaged")
@@ -129,8 +130,8 @@ def prune(
     Raises:
         CacheError: The store is read-only for this pod, or it could not be read.
     """
-    if config.read_only and not pretend:
-        raise ConfigurationError("B10_READ_ONLY", "1", "nothing may be removed from the store")
+    if not pretend:
+        require_write_access(config)
     inventory = take_inventory(store, detect(), config, deadline, namespace)
     errors = list(inventory.errors)
     stored = [

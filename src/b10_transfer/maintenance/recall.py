@@ -20,6 +20,7 @@ from ..repository.repository import Repository
 from ..repository.signing import signing_key, trusted_keys
 from ..repository.union import Rejected
 from ..stores.base import Store
+from .write_access import require_write_access
 
 _SHORTEST_ID = 4
 """Digits of an id that a beginning must have."""
@@ -62,9 +63,11 @@ def recall(
         The packs that were marked, or would be, without those that were recalled before.
 
     Raises:
-        StoreError: One of the packs does not exist. Then none is recalled.
+        StoreError: One of the packs does not exist, or this pod may not change the store. Then none is recalled.
         ConfigurationError: B10_TRUSTED_KEYS is set, and this pod has no key that pods would accept for a recall.
     """
+    if not pretend:
+        require_write_access(config)
     _require_key(config)
     chosen = _find(store, config, deadline, packs)
     for repository in _repositories(store, config, deadline) if since is not None else ():
@@ -99,8 +102,10 @@ def reinstate(
         The packs whose marks were removed, or would be.
 
     Raises:
-        StoreError: One of the packs does not exist. Then no mark is removed.
+        StoreError: One of the packs does not exist, or this pod may not change the store. Then no mark is removed.
     """
+    if not pretend:
+        require_write_access(config)
     named = _find(store, config, deadline, packs)
     recalled: list[tuple[Repository, str]] = []
     for repository in _repositories(store, config, deadline) if since is not None else ():

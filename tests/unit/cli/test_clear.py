@@ -262,7 +262,7 @@ def test_pod_that_only_reads_removes_nothing_from_a_store(this_pod: Publisher, m
     monkeypatch.setenv("B10_READ_ONLY", "1")
     answer = command("clear", "--store", "--yes")
     assert answer.exit_code == 1
-    assert "B10_READ_ONLY" in answer.stderr
+    assert "B10_READ_ONLY=1: this pod may not change the store" in answer.stderr
     assert pack.exists()
 
 

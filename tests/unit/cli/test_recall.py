@@ -49,6 +49,19 @@ def test_dry_run_marks_nothing(isolated_env: IsolatedEnv) -> None:
     assert "nothing to recall" in command("recall", "--since", SINCE, "--dry-run").stdout
 
 
+def test_read_only_pod_may_only_do_a_dry_run(isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    publisher = Publisher(isolated_env.store, detect())
+    pack = publisher.publish().name.removesuffix(".tar.zst")
+    assert command("recall", pack).exit_code == 0
+    before = sorted(isolated_env.store.rglob("*"))
+    monkeypatch.setenv("B10_READ_ONLY", "1")
+    for name in ("recall", "reinstate"):
+        assert command(name, pack, "--dry-run").exit_code == 0
+        answer = command(name, pack)
+        assert (answer.exit_code, "this pod may not change the store" in answer.stderr) == (1, True)
+    assert sorted(isolated_env.store.rglob("*")) == before
+
+
 def test_on_a_terminal_it_asks(isolated_env: IsolatedEnv) -> None:
     publisher = Publisher(isolated_env.store, detect())
     publisher.publish()

@@ -76,6 +76,14 @@ def test_importing_twice_changes_nothing(warm: str, tmp_path: Path) -> None:
     assert (result.exit_code, "1 there already" in result.output) == (0, True)
 
 
+def test_read_only_pod_imports_nothing(warm: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("B10_READ_ONLY", "1")
+    assert command("export", tmp_path / "warm.tar").exit_code == 0
+    result = command("import", tmp_path / "warm.tar", "--store", tmp_path / "image")
+    assert (result.exit_code, "this pod may not change the store" in result.stderr) == (1, True)
+    assert not (tmp_path / "image").exists()
+
+
 def test_only_packs_of_this_pod_are_exported_by_default(
     isolated_env: IsolatedEnv, warm: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
