@@ -105,7 +105,8 @@ def _print(found: Explanation) -> None:
         _print_line(f"  {found.advice}")
     if found.local_caches:
         names = ", ".join(found.local_caches)
-        _print_line(f"  a load without --merge adds nothing to {names}: there are artifacts already")
+        hold = "it already holds" if len(found.local_caches) == 1 else "they already hold"
+        _print_line(f"  a load without --merge adds nothing to {names}: {hold} artifacts")
     for reason in found.refused_caches:
         _print_line(f"  left out: {reason}")
     _print_line(f"  store {found.store}, namespace {found.namespace}, environment {found.environment_id}")
@@ -135,8 +136,8 @@ def _notes(found: Explanation) -> Iterator[str]:
     for reason in found.rejected_packs:
         yield f"ignored: {reason}"
     yield from (f"ignored: {mark}" for mark in found.marks)
-    if (more := len(found.set_aside_packs) + len(found.recalled_packs) - len(found.marks)) > 0:
-        yield f"{count(more, 'more pack')} {'was' if more == 1 else 'were'} set aside; `ls --packs` lists all"
+    if (more := len(found.set_aside_packs + found.pruned_packs + found.recalled_packs) - len(found.marks)) > 0:
+        yield f"{count(more, 'more pack')} {'was' if more == 1 else 'were'} marked; `ls --packs` lists all"
     for error in found.errors:
         yield f"warning: not compared, {error}"
     if found.per_pod_variables:

@@ -85,7 +85,9 @@ class Explanation:
     rejected_packs: tuple[str, ...]
     """Why packs of this pod's environment are ignored: a line for each if they are few, else one line."""
     set_aside_packs: tuple[str, ...]
-    """Ids of packs that a save found damaged, or that were pruned."""
+    """Ids of packs that a save found damaged."""
+    pruned_packs: tuple[str, ...]
+    """Ids of packs that ``prune`` marked, and that are not deleted yet."""
     recalled_packs: tuple[str, ...]
     """Ids of packs that an operator recalled."""
     marks: tuple[str, ...]
@@ -147,6 +149,7 @@ class _Found:
     usable: tuple[PackUnit, ...]
     """Units of the caches that B10_CACHES selects."""
     set_aside: frozenset[str]
+    pruned: frozenset[str]
     recalled: frozenset[str]
     marks: tuple[str, ...]
     nearest: tuple[Neighbour, ...]
@@ -204,6 +207,7 @@ def _explain(config: Config, pod: Pod, deadline: Deadline) -> Explanation:
         key_differences=tuple(map(str, differences(found.union, [unit.name for unit in found.usable], pod.key_facts))),
         rejected_packs=reasons(found.union),
         set_aside_packs=tuple(sorted(found.set_aside)),
+        pruned_packs=tuple(sorted(found.pruned)),
         recalled_packs=tuple(sorted(found.recalled)),
         marks=found.marks,
         nearest=found.nearest,
@@ -247,7 +251,8 @@ def _search(
         exists=exists,
         union=union,
         usable=usable,
-        set_aside=listed.set_aside - listed.recalled,
+        set_aside=frozenset(listed.damaged.keys() - listed.pruned.keys() - listed.recalled),
+        pruned=frozenset((listed.pruned.keys() & listed.packs.keys()) - listed.recalled),
         recalled=listed.recalled,
         marks=_marks(repository, listed),
         nearest=tuple(nearest),
@@ -330,13 +335,8 @@ def _verdict(found: _Found) -> tuple[str, str]:
             f"namespace {found.namespace!r} has nothing for this pod, but namespace {found.elsewhere[0]!r} has",
             f"set B10_NAMESPACE={found.elsewhere[0]}, if that is the same workload",
         )
-    if found.set_aside:
-        return f"every pack for this pod was found damaged and set aside ({len(found.set_aside)})", _NEXT_SAVE
-    if found.recalled:
-        return (
-            f"every pack for this pod was recalled ({len(found.recalled)})",
-            "if they are good after all, undo that with `b10-compile-cache reinstate`; new compilations are saved",
-        )
+    if found.set_aside or found.pruned or found.recalled:
+        return _verdict_of_marked(found)
     if found.nearest:
         return (
             "no environment in the store equals this pod's",
@@ -345,3 +345,17 @@ def _verdict(found: _Found) -> tuple[str, str]:
     if found.exists:
         return "the store is empty", "nothing was saved there yet; if something should have been, check B10_STORE"
     return "the store does not exist yet", "the first save creates it; if it should exist, check B10_STORE"
+
+
+def _verdict_of_marked(found: _Found) -> tuple[str, str]:
+    """The verdict if every pack is marked, and what to do."""
+    kinds = {"found damaged and set aside": found.set_aside, "pruned": found.pruned, "recalled": found.recalled}
+    *first, last = [f"{kind} ({len(packs)})" for kind, packs in kinds.items() if packs]
+    verdict = f"every pack for this pod was {' or '.join(filter(None, (', '.join(first), last)))}"
+    if found.recalled:
+        advice = "if they are good after all, `b10-compile-cache reinstate` undoes that; new compilations are saved"
+    elif found.pruned:
+        advice = "until they are deleted, `b10-compile-cache reinstate` undoes that; new compilations are saved"
+    else:
+        advice = _NEXT_SAVE
+    return verdict, advice

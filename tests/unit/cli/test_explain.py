@@ -119,6 +119,31 @@ def test_packs_that_were_set_aside_are_no_hit(this_pod: Publisher) -> None:
     assert f"ignored: pack {pack} was set aside " in answer.stdout
 
 
+def test_packs_that_were_pruned_are_no_hit_and_can_be_reinstated(this_pod: Publisher) -> None:
+    this_pod.publish()
+    assert command("prune", "--keep", "0", "--yes").exit_code == 0
+    answer = command("explain")
+    assert answer.exit_code == 3
+    assert answer.stdout.startswith("MISS: every pack for this pod was pruned (1)\n")
+    assert "`b10-compile-cache reinstate` undoes that" in answer.stdout
+
+
+def test_every_kind_of_mark_is_counted(this_pod: Publisher) -> None:
+    for mark in ("damaged", "pruned", "recalled"):
+        pack = this_pod.publish().name.removesuffix(".tar.zst")
+        if mark == "damaged":
+            (this_pod.folder / "quarantine").mkdir()
+            (this_pod.folder / "quarantine" / pack).write_text("{}")
+        elif mark == "pruned":
+            assert command("prune", "--keep", "0", "--yes").exit_code == 0
+        else:
+            assert command("recall", pack).exit_code == 0
+    found = command("explain", "--json").json
+    kinds = "found damaged and set aside (1), pruned (1) or recalled (1)"
+    assert found["verdict"] == f"every pack for this pod was {kinds}"
+    assert [len(found[f"{name}_packs"]) for name in ("set_aside", "pruned", "recalled")] == [1, 1, 1]
+
+
 def test_damaged_pack_next_to_a_sound_one_is_a_hit_and_named(this_pod: Publisher) -> None:
     this_pod.publish()
     damage(this_pod.publish())
@@ -152,7 +177,7 @@ def test_cache_that_is_in_use_is_named_because_a_load_leaves_it_alone(
     this_pod.publish()
     isolated_env.fill(isolated_env.triton, {"OTHER/launcher.so": b"x"})
     assert command("explain", "--json").json["local_caches"] == ["triton"]
-    assert "adds nothing to triton: there are artifacts already" in command("explain").stdout
+    assert "adds nothing to triton: it already holds artifacts" in command("explain").stdout
 
 
 def test_variables_that_enter_vllms_hash_are_warned_of(this_pod: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,6 +210,7 @@ def test_json_of_a_miss_is_complete(this_pod: Publisher) -> None:
         "key_differences": [],
         "rejected_packs": [],
         "set_aside_packs": [],
+        "pruned_packs": [],
         "recalled_packs": [],
         "marks": [],
         "nearest": [
