@@ -9,6 +9,7 @@ import click
 from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..environment import detect
+from ..errors import printable
 from ..inspection.bounded import bounded, open_store
 from ..maintenance.export import CopyResult, export
 from .console import (
@@ -60,7 +61,7 @@ def command(
         skopeo copy oci:warm docker://registry.example.com/warm:1
 
     It checks every byte, and leaves out packs that are damaged, untrusted, recalled or pruned. The file is a tar with
-    the store's own layout. Exits with 3 if there was nothing to write.
+    the store's own layout. Exits with 3, and writes no file, if there was nothing to write.
     """
     set_up_logging()
     with report_errors(as_json=as_json), progress() as observe:
@@ -80,4 +81,9 @@ def command(
         print_json(results)
     else:
         print_copied(results, f"to {file}")
-    context.exit(ExitCode.OK if any(one.state == "copied" for one in results) else ExitCode.NOTHING)
+    if any(one.is_done for one in results):
+        context.exit(ExitCode.OK)
+    whose, command = ("in this namespace", "ls --packs") if all_environments else ("for this pod", "explain")
+    why = f"the store has no usable pack {whose}; `b10-compile-cache {command}` says why"
+    click.echo(printable(f"nothing to export to {file}: {why}"), err=True)
+    context.exit(ExitCode.NOTHING)

@@ -60,7 +60,7 @@ Choice = Callable[[str, str], bool]
 def export(
     store: Store, config: Config, deadline: Deadline, path: Path, wanted: Choice, *, oci: bool = False
 ) -> list[CopyResult]:
-    """Write the usable packs of a store to a new file.
+    """Write the usable packs of a store to a file. If there is none, write nothing.
 
     Args:
         store: The store.
@@ -74,10 +74,12 @@ def export(
         One entry for each pack.
 
     Raises:
-        CacheError: The store could not be read or the file not written. Then the file does not exist.
+        CacheError: The store could not be read or the file not written. An earlier file of that name is not changed.
     """
     with _directory(config) as folder:
         results = copy(store, DirectoryStore(folder), config, deadline, wanted)
+        if not any(one.is_done for one in results):
+            return results
         # Under another name first, so that a file with this name is always complete.
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         with _local_errors("write", path):

@@ -132,6 +132,21 @@ def test_export_replaces_a_file_only_when_it_is_whole(
     assert [found.name for found in tmp_path.glob(".warm.tar.*")] == []
 
 
+@pytest.mark.parametrize("options", [(), ("--oci",), ("--all-environments",)])
+def test_export_of_nothing_leaves_an_earlier_file_as_it_is(
+    isolated_env: IsolatedEnv, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    isolated_env.store.mkdir()
+    path = tmp_path / "warm.tar"
+    path.write_text("precious")
+    result = command("export", path, *options)
+    assert (result.exit_code, path.read_text()) == (3, "precious")
+    assert f"nothing to export to {path}: the store has no usable pack" in result.stderr
+    path.unlink()
+    result = command("export", path, *options)
+    assert (result.exit_code, path.exists()) == (3, False)
+
+
 def digest_of(descriptor: dict[str, Any], layout: Path) -> Path:
     """The blob that a descriptor names, if it is as described."""
     kind, _, digest = descriptor["digest"].partition(":")
