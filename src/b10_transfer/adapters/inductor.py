@@ -71,8 +71,8 @@ class InductorAdapter(Adapter):
         Variable(
             "TORCHINDUCTOR_CACHE_DIR",
             "`<temporary directory>/torchinductor_<username>`, as torch computes it",
-            "a folder under `/tmp/`, `/cache/` or `~/.cache` (or torch's own default, or where vLLM or SGLang put it), "
-            "links and `..` resolved; elsewhere, this cache alone is left out",
+            "a folder under `/tmp/`, `/cache/`, `/bdn/cache/` or `~/.cache` (or torch's own default, or where vLLM or "
+            "SGLang put it), links and `..` resolved; elsewhere, this cache alone is left out",
             "Inductor's cache directory: what is saved from, and restored to.",
         ),
     )
@@ -102,7 +102,7 @@ class InductorAdapter(Adapter):
         return env.literal_path("TORCHINDUCTOR_CACHE_DIR") or default_inductor_dir()
 
     def check_place(self, env: EnvReader, path: Path) -> None:
-        allowed = [real_path("/tmp"), real_path("/cache"), real_path("~/.cache")]
+        allowed = [real_path(path) for path in ("/tmp", "/cache", "/bdn/cache", "~/.cache")]
         # torch sets the variable to its default once it has compiled: that default is fine wherever TMPDIR points.
         if is_below(path, allowed) or path == default_inductor_dir():
             return
@@ -112,7 +112,7 @@ class InductorAdapter(Adapter):
             raise ConfigurationError(
                 "TORCHINDUCTOR_CACHE_DIR",
                 env.text("TORCHINDUCTOR_CACHE_DIR") or str(path),
-                f"it must be a folder under /tmp/, /cache/ or ~/.cache, but is {path}",
+                f"it must be a folder under /tmp/, /cache/, /bdn/cache/ or ~/.cache, but is {path}",
             )
 
     def unit_of(self, path: str) -> Unit | None:

@@ -197,9 +197,11 @@ def test_deadline_given_as_argument_keeps_to_the_same_rule(value: Any) -> None:
 # Inductor's directory
 
 
-@pytest.mark.parametrize("path", ["/tmp/inductor", "/tmp/a/b/../c", "/cache/inductor"])
+@pytest.mark.parametrize("path", ["/tmp/inductor", "/tmp/a/b/../c", "/cache/inductor", "/bdn/cache/model"])
 def test_inductor_directory_below_an_allowed_folder_is_accepted(path: str) -> None:
-    found = InductorAdapter().locate(read(TORCHINDUCTOR_CACHE_DIR=path).reader)
+    env = read(TORCHINDUCTOR_CACHE_DIR=path).reader
+    found = InductorAdapter().locate(env)
+    InductorAdapter().check_place(env, found)
     assert found == Path(os.path.realpath(os.path.expanduser(path)))
 
 
@@ -210,6 +212,8 @@ def test_inductor_directory_below_an_allowed_folder_is_accepted(path: str) -> No
         "/tmp",
         "/tmp/",
         "/cache",
+        "/bdn/cache",
+        "/bdn/elsewhere",
         "~/.cache",
         "~",
         "~/elsewhere",
