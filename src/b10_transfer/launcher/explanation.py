@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from ..adapters import CacheRoot, all_adapters, named
+from ..config.extra import EXTRA_CACHES
 from ..config.per_pod import per_pod_variables
 from ..environment.command_line import saved_with
 from ..environment.frameworks import torch_build
@@ -98,7 +99,8 @@ def places_that_differ(server: Mapping[str, str]) -> list[str]:
     """Where this process and the server disagree on where caches are, variable by variable."""
     if not server:
         return []
-    names = [*_PLACES, *(variable.name for adapter in all_adapters() for variable in adapter.variables)]
+    read = (variable.name for adapter in all_adapters() for variable in adapter.variables)
+    names = [*_PLACES, *(name for name in read if name != EXTRA_CACHES)]  # no compiler reads that one
     return [
         f"{name} is {_value(os.environ, name)} here and {_value(server, name)} there"
         for name in dict.fromkeys(names)

@@ -55,6 +55,11 @@ def test_variables_that_say_nothing_of_places_may_differ(monkeypatch: pytest.Mon
     assert places_that_differ(server) == []
 
 
+def test_variable_of_extra_caches_may_differ_because_no_compiler_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("B10_EXTRA_CACHES", "mine=/mine")
+    assert places_that_differ({"HOME": "/home/this"}) == []
+
+
 # A cold server that leaves nothing in the store
 
 
