@@ -86,3 +86,12 @@ def test_metrics_that_cannot_be_shown_do_not_keep_the_server_from_starting(pod: 
     for message in ("metrics are not served at port", "the metrics file /no/such", "the report /no/such/report cannot"):
         assert message in started.log
     pod.is_deserted()
+
+
+def test_metrics_and_report_are_complete_although_no_server_was_started(pod: Pod) -> None:
+    file, report = pod.path / "metrics.prom", pod.path / "report.json"
+    options = ["--metrics-file", str(file), "--report", str(report)]
+    started = pod.start([COMMAND, "run", *options, "--", "/no/such/program"])
+    assert started.wait() == 127
+    assert json.loads(report.read_text())["exit_code"] == 127
+    assert 'operation="load",status="does_not_exist"} 1.0' in file.read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import signal
@@ -157,7 +158,8 @@ def test_terminal_that_is_closed_ends_the_server_once(pod: Pod) -> None:
 def hung_during_load(pod: Pod, mount: Mount, wrapper: list[str] | None = None) -> Started:
     """A ``run`` whose load waits for a store that does not answer."""
     mount.fail(readdir="HANG", getattr="HANG")
-    started = pod.run(None, wrapper or [], B10_STORE=str(mount.path / "store"), B10_DEADLINE_SECONDS=LONG)
+    run = [COMMAND, "run", "--report", str(pod.path / "report.json"), "--", *pod.server]
+    started = pod.start(run, wrapper or [], B10_STORE=str(mount.path / "store"), B10_DEADLINE_SECONDS=LONG)
     wait_until(lambda: any("worker.server" in line for line in pod.processes().values()), "the store's worker")
     return started
 
@@ -168,6 +170,7 @@ def test_signal_during_the_load_ends_it_before_the_server_has_started(pod: Pod, 
     started.send(number)
     assert started.wait() == 128 + number
     assert pod.noted("started") == []
+    assert json.loads((pod.path / "report.json").read_text())["exit_code"] == 128 + number
     end(mount.path)
     pod.is_deserted()
     assert list(pod.home.rglob("*.b10-staging*")) == []

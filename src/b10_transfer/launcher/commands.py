@@ -86,7 +86,7 @@ def run(
         # A load has a deadline of its own.
         if stopped_by := signals.wait_for(supervisor.loaded, _LONG_S if require_hit else config.start_within_s):
             logger.info("a signal arrived before the server was started: it is not started")
-            return 128 + stopped_by
+            return outputs.end(128 + stopped_by)
         if require_hit and (why := supervisor.miss):
             logger.error("%s, and --require-hit is set: %s is not started", why, arguments[0])
             return outputs.end(EXIT_MISS)
@@ -97,7 +97,7 @@ def run(
         except OSError as error:
             code, why = why_not_started(arguments[0], error)
             logger.error("%s cannot be started: %s", arguments[0], why)
-            return code
+            return outputs.end(code)
         code = _accompany(pid, signals, supervisor, config)
         failed_itself = code != 0 and not signals.asked_to_stop
         if on_compile is OnCompile.EXIT and supervisor.has_compiled and not failed_itself:
