@@ -7,7 +7,7 @@ import click
 from ..concurrency.deadline import Deadline
 from ..config import Config
 from ..environment import detect
-from ..errors import printable
+from ..errors import StoreError, printable
 from ..inspection.bounded import bounded, open_store
 from ..maintenance.recall import mark_damaged
 from ..repository.catalogue import LEAVING, RECALLED, SET_ASIDE, USABLE, Inventory, take_inventory
@@ -47,7 +47,7 @@ def command(
 
     If B10_TRUSTED_KEYS is set, a pack that no trusted key signed fails, too. Damaged packs are marked, unless
     B10_READ_ONLY=1: the next save checks them, and publishes those of their units that its pod has. A large store needs
-    a longer --deadline. Exits with 1 if a pack fails.
+    a longer --deadline. Exits with 1 if a pack fails, or if the store does not exist.
     """
     set_up_logging()
     with report_errors(as_json=as_json), progress() as observe:
@@ -57,6 +57,8 @@ def command(
             with open_store(config, deadline) as opened:
                 only = None if namespace is None else config.namespace
                 found = take_inventory(opened, detect(), config, deadline, only, verify_frames=True)
+                if not found.exists:
+                    raise StoreError("verify", found.store, "it does not exist; check B10_STORE or --store")
                 if not config.read_only:
                     mark_damaged(opened, config, deadline, found)
                 return found
