@@ -10,6 +10,7 @@ from ..errors import ConfigurationError, printable
 from ..maintenance.clear import ClearedEnvironment, clear_caches, clear_store
 from . import words
 from .console import (
+    NAMESPACE,
     ExitCode,
     count,
     deadline_option,
@@ -43,6 +44,7 @@ _CONFIGURED = ""
 )
 @click.option(
     "--namespace",
+    type=NAMESPACE,
     metavar="NAME",
     shell_complete=words.namespaces,
     help="With --store: the workload. [B10_NAMESPACE, default]",

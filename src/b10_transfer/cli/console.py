@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ..config import check_namespace
 from ..config.launcher import read_log_format, read_log_level
-from ..errors import CacheError, count, printable
+from ..config.reader import parse_seconds
+from ..errors import CacheError, ConfigurationError, count, printable
 from ..status import OperationStatus
 from . import words
 from .log_format import JsonFormatter, TextFormatter
@@ -51,10 +53,38 @@ class ExitCode(IntEnum):
         return cls.NOTHING if status is OperationStatus.DOES_NOT_EXIST else cls.OK
 
 
+class _Checked(click.ParamType):  # type: ignore[type-arg]
+    """A value that the configuration checks. One that is not usable is wrong usage."""
+
+    def __init__(self, name: str, check: Callable[[str], object]) -> None:
+        self.name = name
+        self._check = check
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> object:
+        try:
+            return self._check(value)
+        except ConfigurationError as error:
+            self.fail(f"{error.value!r} is not usable: {error.rule}", param, ctx)
+
+
+NAMESPACE = _Checked("name", check_namespace)
+_SECONDS = _Checked("seconds", lambda text: parse_seconds("--deadline", text))
+
+
 def store_options(command: Command) -> Command:
     """``--store`` and ``--namespace``."""
+    return _store_options(command, NAMESPACE)
+
+
+def lenient_store_options(command: Command) -> Command:
+    """The same for ``run``: a namespace that is not usable is logged, and does not keep the server from starting."""
+    return _store_options(command, click.STRING)
+
+
+def _store_options(command: Command, namespace: click.ParamType) -> Command:  # type: ignore[type-arg]
     command = click.option(
         "--namespace",
+        type=namespace,
         metavar="NAME",
         shell_complete=words.namespaces,
         help="Name of the workload. [B10_NAMESPACE, default]",
@@ -65,7 +95,7 @@ def store_options(command: Command) -> Command:
 def deadline_option(command: Command) -> Command:
     """``--deadline``."""
     return click.option(
-        "--deadline", "deadline_s", type=float, metavar="SECONDS", help="Time limit. [B10_DEADLINE_SECONDS]"
+        "--deadline", "deadline_s", type=_SECONDS, metavar="SECONDS", help="Time limit. [B10_DEADLINE_SECONDS]"
     )(command)
 
 

@@ -8,7 +8,7 @@ from typing import TextIO
 
 import click
 
-from ..errors import printable
+from ..errors import ConfigurationError, printable
 from ..inspection.explain import Explanation, Neighbour, explain
 from ..inspection.pods import PodDescription
 from .console import (
@@ -93,7 +93,10 @@ def _read(described: TextIO) -> PodDescription:
         text = described.read(_LARGEST_DESCRIPTION)
     except ValueError:  # it is not text; what parses it says so
         text = ""
-    return PodDescription.parse(text, described.name)
+    try:
+        return PodDescription.parse(text, described.name)
+    except ConfigurationError as error:  # wrong usage, like a file that does not exist
+        raise click.UsageError(printable(str(error))) from error
 
 
 def _print(found: Explanation) -> None:

@@ -15,6 +15,7 @@ from ..repository.catalogue import LEAVING, USABLE, Inventory, StoredEnvironment
 from . import words
 from .console import (
     MOST_ROWS,
+    NAMESPACE,
     ExitCode,
     age,
     count,
@@ -32,7 +33,9 @@ from .tables import print_table
 
 @click.command("ls")
 @click.option("--store", metavar="STORE", help="Directory or URL of the store. [B10_STORE]")
-@click.option("--namespace", metavar="NAME", shell_complete=words.namespaces, help="Only this namespace. [all]")
+@click.option(
+    "--namespace", type=NAMESPACE, metavar="NAME", shell_complete=words.namespaces, help="Only this namespace. [all]"
+)
 @click.option("--packs", "by_pack", is_flag=True, help="Print a line for each pack.")
 @deadline_option
 @json_option

@@ -8,11 +8,11 @@ import click
 
 from ..launcher.commands import OnCompile, run
 from ..launcher.monitor import Outputs
-from .console import metrics_options, set_up_logging, store_options
+from .console import lenient_store_options, metrics_options, set_up_logging
 
 
 @click.command("run", context_settings={"allow_interspersed_args": False})
-@store_options
+@lenient_store_options
 @click.option(
     "--instant/--no-instant",
     default=None,

@@ -15,6 +15,7 @@ from ..repository.ignored import NOT_NAMED
 from . import words
 from .console import (
     MOST_ROWS,
+    NAMESPACE,
     ExitCode,
     count,
     deadline_option,
@@ -34,7 +35,9 @@ _SOUND = (USABLE, SET_ASIDE, RECALLED, "newer", NOT_NAMED, *LEAVING)
 
 @click.command("verify")
 @click.option("--store", metavar="STORE", help="Directory or URL of the store. [B10_STORE]")
-@click.option("--namespace", metavar="NAME", shell_complete=words.namespaces, help="Only this namespace. [all]")
+@click.option(
+    "--namespace", type=NAMESPACE, metavar="NAME", shell_complete=words.namespaces, help="Only this namespace. [all]"
+)
 @deadline_option
 @json_option
 @click.pass_context

@@ -178,15 +178,17 @@ def is_namespace(text: str) -> bool:
 
 
 def _namespace(env: EnvReader, override: str | None) -> str:
-    namespace = override if override is not None else env.text("B10_NAMESPACE") or "default"
-    if not is_namespace(namespace):
-        name = "B10_NAMESPACE" if override is None else "namespace"
-        raise ConfigurationError(
-            name,
-            namespace,
-            "it must be 1 to 100 letters, digits, '.', '_' or '-', the first a letter or digit",
-        )
-    return namespace
+    if override is not None:
+        return check_namespace(override)
+    return check_namespace(env.text("B10_NAMESPACE") or "default", "B10_NAMESPACE")
+
+
+def check_namespace(text: str, name: str = "namespace") -> str:
+    """Return a namespace. Raises ConfigurationError if the text cannot be one; ``name`` is that of its setting."""
+    if not is_namespace(text):
+        rule = "it must be 1 to 100 letters, digits, '.', '_' or '-', the first a letter or digit"
+        raise ConfigurationError(name, text, rule)
+    return text
 
 
 def _group(env: EnvReader, override: str | None) -> str:

@@ -333,7 +333,7 @@ def test_file_that_describes_no_pod_is_an_error_that_names_it(
     pod = tmp_path / "pod.json"
     pod.write_bytes(text.encode(errors="surrogateescape"))
     answer = command("explain", "--as", str(pod))
-    assert answer.exit_code == 1
+    assert answer.exit_code == command("explain", "--as", str(tmp_path / "missing")).exit_code == 2
     assert str(pod) in answer.stderr
     assert "info --json" in answer.stderr
 
@@ -341,5 +341,5 @@ def test_file_that_describes_no_pod_is_an_error_that_names_it(
 def test_description_whose_key_does_not_fit_is_an_error(isolated_env: IsolatedEnv, tmp_path: Path) -> None:
     pod = describe(tmp_path / "pod.json", environment_id="0" * 32)
     answer = command("explain", "--as", str(pod))
-    assert answer.exit_code == 1
+    assert answer.exit_code == 2
     assert "0" * 32 in answer.stderr

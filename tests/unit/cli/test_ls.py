@@ -53,6 +53,16 @@ def test_setting_that_is_not_usable_is_named(
     assert variable in answer.stderr
 
 
+@pytest.mark.parametrize("name", ["load", "save", "ls", "info", "explain", "verify", "prune", "clear"])
+@pytest.mark.parametrize(("option", "value"), [("--deadline", "-1"), ("--deadline", "nan"), ("--namespace", "a b")])
+def test_value_that_an_option_cannot_have_is_wrong_usage_and_names_the_option(
+    isolated_env: IsolatedEnv, name: str, option: str, value: str
+) -> None:
+    answer = command(name, option, value)
+    assert answer.exit_code == 2
+    assert f"Invalid value for '{option}': '{value}' is not usable: it must be" in answer.stderr
+
+
 @pytest.mark.parametrize("arguments", [["--deadline", "x"], ["--nonsense"], ["argument"]])
 def test_wrong_usage_has_an_exit_code_of_its_own(isolated_env: IsolatedEnv, arguments: list[str]) -> None:
     assert command("ls", *arguments).exit_code == 2
