@@ -51,7 +51,7 @@ def golden(
     monkeypatch.setenv("B10_STORE", str(folder / "store"))
     monkeypatch.setenv("B10_NAMESPACE", NAMESPACE)
     for operation in (loading, saving):
-        monkeypatch.setattr(operation, "identify", lambda: ENVIRONMENT)
+        monkeypatch.setattr(operation, "identify", lambda **_: ENVIRONMENT)
     return Golden(folder / "store", folder / "key.pub", json.loads((folder / "roles.json").read_text()))
 
 

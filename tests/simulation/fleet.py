@@ -241,7 +241,7 @@ def _simulated(scheduler: Scheduler, opened: Callable[[Config, Deadline], Any]) 
         *((module, "threading", modules["threading"]) for module in (deadline, workers, leases)),
         (workers, "queue", modules["queue"]),
         *((module, "opened", opened) for module in (loading, saving, compile_once)),
-        *((module, "identify", lambda: environment) for module in (loading, saving)),
+        *((module, "identify", lambda **_: environment) for module in (loading, saving)),
         (compile_once, "detect", lambda: environment),
         (
             order,

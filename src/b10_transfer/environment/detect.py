@@ -25,8 +25,11 @@ from .key import Environment, Remark
 logger = logging.getLogger(__name__)
 
 
-def identify() -> Environment:
-    """Detect the environment of this process for a load or a save, and log its remarks.
+def identify(*, logs: bool = True) -> Environment:
+    """Detect the environment of this process for a load or a save.
+
+    Args:
+        logs: Whether to log its remarks. An operation does that once. Default: true.
 
     Raises:
         UnidentifiedDeviceError: There is a device, but the key cannot name it.
@@ -35,6 +38,8 @@ def identify() -> Environment:
     for remark in environment.remarks:
         if remark.level >= logging.ERROR:
             raise UnidentifiedDeviceError(str(remark))
+        if not logs:
+            continue
         if remark.repeats:
             logger.log(remark.level, "%s", remark)
         else:

@@ -109,7 +109,7 @@ def _start(loaded: Loaded, namespace: str | None, store: str | os.PathLike[str] 
     python = startable_python()
     if python is None:
         return f"no interpreter can be started for that ({sys.executable or 'none is known'})"
-    supervision = Supervision.of(cache_roots(config), config.store, config.namespace, identify().id)
+    supervision = Supervision.of(cache_roots(config), config.store, config.namespace, identify(logs=False).id)
     # First, so that a supervisor that is about to end goes on.
     supervision.join()
     if supervision.has_supervisor():

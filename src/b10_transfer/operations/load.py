@@ -48,7 +48,7 @@ def load(
     seen: set[str] | None = None,
     *,
     from_siblings: bool = False,
-    renews_group: bool = False,
+    is_first: bool = True,
     deliver: Callable[[LoadReport], None] | None = None,
     leave: Callable[[Rest], None] | None = None,
 ) -> LoadReport:
@@ -59,7 +59,8 @@ def load(
         deadline: Bounds the load.
         seen: Receives the ids of the packs that the load has read or rejected.
         from_siblings: Whether to restore what sibling environments hold instead.
-        renews_group: Whether packs may have been published since the group recorded that there are none.
+        is_first: Whether this operation has not loaded before. If it has, packs may have been published since the group
+            recorded that there are none. Default: true.
         deliver: Receives the report if the load goes on, with units that no start needs at once. Default: such units
             are restored like others.
         leave: Receives the units that no start uses, for their restore after this load. Called before the report is
@@ -73,7 +74,7 @@ def load(
     # The store first: its worker process starts while this one looks around.
     with opened(config, deadline) as store:
         trusted = _trusted_keys(config)
-        environment = identify()
+        environment = identify(logs=is_first)
         caches = locate_caches(config)
         report = LoadReport(
             status=OperationStatus.SKIPPED,
@@ -91,7 +92,7 @@ def load(
         repository = Repository(store, config.namespace, environment, limits, deadline, trusted)
         group = None
         if config.group and not from_siblings:
-            group = Group(store, repository, config.group, read_only=config.read_only, renews=renews_group)
+            group = Group(store, repository, config.group, read_only=config.read_only, renews=not is_first)
 
         def read_union() -> Union:
             if from_siblings:

@@ -224,7 +224,7 @@ def load(
             deadline,
             waiter.known,
             from_siblings=from_siblings,
-            renews_group=not is_first,
+            is_first=is_first,
             deliver=early,
             leave=None if from_siblings else left.append,
         )

@@ -44,7 +44,7 @@ def record_start(usage: Usage, config: Config, *, compacts: bool = True) -> bool
         if used <= known:
             return False
         with opened(config, deadline) as store:
-            repository = Repository(store, config.namespace, identify(), Limits.of(config), deadline)
+            repository = Repository(store, config.namespace, identify(logs=False), Limits.of(config), deadline)
             is_new = repository.record_start(used)
         known |= used
     except Exception as error:  # noqa: BLE001 - it only makes later loads faster
@@ -60,6 +60,6 @@ def record_start(usage: Usage, config: Config, *, compacts: bool = True) -> bool
 def _compact(config: Config) -> None:
     """Put the units that starts use into frames of their own, so that loads need not fetch the others with them."""
     try:
-        compaction.compact(config, identify(), Deadline("compacting", _COMPACTING_S))
+        compaction.compact(config, identify(logs=False), Deadline("compacting", _COMPACTING_S))
     except Exception as error:  # noqa: BLE001 - the packs stay as they are
         logger.debug("the packs stay as they are until the next record: %s", error)

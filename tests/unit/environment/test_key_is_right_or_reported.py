@@ -95,7 +95,7 @@ def test_without_torch_each_operation_warns(
 ) -> None:
     torch_is(TorchBuild())
     isolated_env.fill(isolated_env.triton, KERNEL)
-    for operation in (save, load, save):
+    for operation in (save, load, save, lambda: load(namespace="empty")):
         caplog.clear()
         operation()
         [warning] = warnings_of(caplog)
