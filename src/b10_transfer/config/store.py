@@ -64,6 +64,9 @@ def locate(env: EnvReader, override: str | os.PathLike[str] | None) -> tuple[Pat
     if override is not None:
         path = _store_path("store", os.fspath(override))
     elif (text := env.text("B10_STORE")) is not None:
+        if "://" not in text and not os.path.isabs(os.path.expanduser(text)):
+            # Processes with another working directory would use another store.
+            raise ConfigurationError("B10_STORE", text, "it must be an absolute path or a URL")
         path = _store_path("B10_STORE", text)
     elif (text := env.text("B10FS_CACHE_DIR")) is not None:
         path = _store_path("B10FS_CACHE_DIR", text)

@@ -118,7 +118,7 @@ def _start(loaded: Loaded, namespace: str | None, store: str | os.PathLike[str] 
     if namespace is not None:
         environ["B10_NAMESPACE"] = namespace
     if store is not None:
-        environ["B10_STORE"] = os.fspath(store)
+        environ["B10_STORE"] = str(config.store)  # absolute, as the variable must be
     package = Path(__file__).resolve().parents[2]
     modules = ":".join([str(package), *(os.path.abspath(folder) for folder in sys.path)])
     arguments = [str(supervision.folder), supervision.name]

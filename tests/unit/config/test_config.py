@@ -308,7 +308,12 @@ def test_store_is_a_directory(home: Path) -> None:
 
 def test_store_that_is_relative_is_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    assert read(B10_STORE="store").store == Path.cwd() / "store"
+    assert Config.from_environment({}, store="store").store == Path.cwd() / "store"
+
+
+@pytest.mark.parametrize("text", ["store", "./store", "../store"])
+def test_variable_with_a_relative_store_is_refused(text: str) -> None:
+    assert refusal(B10_STORE=text).rule == "it must be an absolute path or a URL"
 
 
 @pytest.mark.parametrize(
