@@ -541,7 +541,7 @@ def test_store_that_is_a_file_is_an_error(path: Path, make_parents: bool) -> Non
         lambda: store.create("a/object", io.BytesIO(b"content")),
         lambda: store.now(),
     ):
-        with pytest.raises(StoreError):
+        with pytest.raises(StoreError, match=f"could not reach the store {path}: it is not a directory"):
             attempt()
     assert path.read_bytes() == b"not a directory"
 

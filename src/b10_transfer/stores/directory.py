@@ -60,10 +60,18 @@ class _translated:  # noqa: N801 - used like a function
     def __exit__(self, _type: object, error: object, _traceback: object) -> None:
         if not isinstance(error, OSError):
             return
+        if isinstance(error, NotADirectoryError | FileExistsError):
+            _require_no_file(self._top)
         if self._operation in _WRITES and (reason := reason_read_only(self._top, f"{self._top}/{STAGING}", error)):
             raise ReadOnlyStoreError("write", self._top, reason) from error
         detail = explained_refusal(error, self._top) if isinstance(error, PermissionError) else explained(error)
         raise StoreError(self._operation, self._target, detail) from error
+
+
+def _require_no_file(top: str) -> None:
+    """Raise StoreError if there is something else than a directory at the place of a store."""
+    if os.path.lexists(top) and not os.path.isdir(top):  # in this order: it may be made just now
+        raise StoreError("reach", f"the store {top}", "it is not a directory")
 
 
 class DirectoryStore(Store):
@@ -206,10 +214,11 @@ class DirectoryStore(Store):
 
     def _require_reachable(self) -> None:
         """Tell a store that is still empty from one that is not there, which a missing file alone does not."""
-        if self._make_parents or os.path.isdir(self.location):
+        if os.path.isdir(self.location):
             return
-        if os.path.lexists(self.location) and not os.path.isdir(self.location):  # it may have been made just now
-            raise StoreError("reach", f"the store {self.location}", "it is not a directory")
+        _require_no_file(self.location)
+        if self._make_parents:
+            return
         parent = os.path.dirname(self.location)
         if not os.path.isdir(parent):
             raise StoreError("reach", f"the store {self.location}", f"{parent} does not exist; is the volume mounted?")
