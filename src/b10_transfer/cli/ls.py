@@ -130,8 +130,8 @@ def _print_packs(inventory: Inventory) -> None:
             found.id,
             pack.id,
             _ago(now, pack.published_s),
-            str(pack.units),
-            str(pack.files),
+            str(pack.units or ""),  # a pack whose index was read has at least one
+            str(pack.files or ""),
             size(pack.packed_bytes),
             _state(pack, now),
         )

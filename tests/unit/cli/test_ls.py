@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from b10_transfer.environment import detect
@@ -66,6 +68,13 @@ def test_value_that_an_option_cannot_have_is_wrong_usage_and_names_the_option(
 @pytest.mark.parametrize("arguments", [["--deadline", "x"], ["--nonsense"], ["argument"]])
 def test_wrong_usage_has_an_exit_code_of_its_own(isolated_env: IsolatedEnv, arguments: list[str]) -> None:
     assert command("ls", *arguments).exit_code == 2
+
+
+def test_numbers_of_a_pack_whose_index_is_not_read_are_left_out(this_pod: Publisher) -> None:
+    pack = this_pod.publish().name.removesuffix(".tar.zst")
+    assert command("recall", pack).exit_code == 0
+    [line] = [line for line in command("ls", "--packs").stdout.splitlines() if pack in line]
+    assert re.search(r" ago +\d[\d.]* k?B  recalled", line)
 
 
 def test_each_environment_is_a_line_and_this_pods_is_marked(this_pod: Publisher, other_pod: Publisher) -> None:
