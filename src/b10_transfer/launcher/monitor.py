@@ -46,7 +46,7 @@ class Monitor:
         self.saved_units += report.units
         self.saved_bytes += report.bytes
         self.save_seconds += report.seconds
-        if report.status is not OperationStatus.ERROR:
+        if report.status is not OperationStatus.ERROR and not report.read_only and not report.left_for_next_save:
             self.last_save_s = time.time()
         self.on_change()
 
