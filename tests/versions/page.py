@@ -16,8 +16,9 @@ HEAD = """# Compatibility
 b10-transfer supports torch 2.6 and Python 3.10 or newer, on Linux. `make test-matrix` runs every cell of these
 tables in an environment of its own and writes this page.
 
-Every cell compiles on the CPU. The kernels for sm_90 are compiled by the Triton that this torch brings and restored to
-another path. They must hit there, although the first path is gone.
+Every cell compiles on the CPU. The kernels for sm_90 are compiled by the Triton in the second
+column and restored to another path. They must hit there, although the first path is gone. A torch for GPUs requires one
+release of Triton. A torch for CPUs (`+cpu`) requires none: the cell installs the newest.
 
 There are two wheels. One has the module in C, for glibc 2.34 or newer on x86-64 and Pythons with a global lock. pip
 takes the other one, in pure Python, elsewhere: it does the same, and restores many small files more slowly.

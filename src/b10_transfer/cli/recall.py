@@ -68,6 +68,8 @@ def command(
     publish its content again, but still runs it: restart that pod. `reinstate` undoes a recall.
     The mark names the user and the host that made it.
 
+    PACK is an id, or a unique beginning of one with 4 characters or more.
+
     On a terminal, --since shows the packs and asks first.
     """
 

@@ -45,6 +45,8 @@ def command(
     It removes the marks of packs that were recalled or pruned, or that a save found damaged. Loads still ignore a pack
     that is really damaged.
 
+    PACK is an id, or a unique beginning of one with 4 characters or more.
+
     --since reverts `recall` with the same time: it removes only the marks of recalls. On a terminal it shows the packs
     and asks first.
     """
