@@ -34,7 +34,7 @@ COMMANDS = (
 _MODULES = {"import": "import_"}
 """Modules whose command has a name that is a keyword in Python."""
 _OLD_NAMES = {"quarantine": "recall", "restore": "reinstate"}
-"""Names of the previous release. They work, but ``--help`` does not list them."""
+"""Old names. They work, but ``--help`` does not list them."""
 
 
 class _LazyGroup(click.Group):
@@ -56,7 +56,7 @@ class _LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if new_name := _OLD_NAMES.get(cmd_name):
-            click.echo(f"`{cmd_name}` is now `{new_name}`; the next release removes the old name", err=True)
+            click.echo(f"`{cmd_name}` is an old name of `{new_name}`", err=True)
             cmd_name = new_name
         if cmd_name not in COMMANDS:
             return None

@@ -220,7 +220,7 @@ def test_old_name_of_a_command_works_and_names_the_new_one(two_saves: tuple[str,
         command("recall", two_saves[1])
     result = command(old, two_saves[1])
     assert result.exit_code == 0
-    assert f"`{old}` is now `{new}`" in result.stderr
+    assert result.stderr == f"`{old}` is an old name of `{new}`\n"
     assert old not in {line.split(" ")[2] for line in command("--help").output.splitlines() if line.startswith("  ")}
 
 
