@@ -92,6 +92,25 @@ def test_broken_adapter_is_left_out_with_one_warning(
 
 
 @pytest.mark.parametrize(
+    ("fault", "problem"),
+    [
+        ("another name", "its name is 'other', but its entry point is named 'acme'"),
+        ("wrong version", "its version is 1.0, which is not a text"),
+        ("wrong title", "its title is None, which is not a text"),
+        ("wrong layout", "its layout is 'kernels', which is not a Layout"),
+        ("wrong variables", "its variables is ('ACME',), which is not a tuple of Variable"),
+    ],
+)
+def test_problem_of_an_attribute_says_what_is_expected(
+    isolated_env: IsolatedEnv, packages: Packages, fault: str, problem: str
+) -> None:
+    value, line = FAULTS[fault]
+    packages.add("acme_tools", adapters={"acme": value}, modules={"acme": f"{ADAPTER}\n{line}\n"})
+    [addition] = command("info", "--json").json["additions"]
+    assert addition["problem"] == f"ValueError: {problem}"
+
+
+@pytest.mark.parametrize(
     ("name", "reason"),
     [
         ("triton", "b10-transfer itself has a cache of this name"),

@@ -47,15 +47,18 @@ class PluginAdapter(Adapter):
         self._plugin = plugin
         self.problem = ""
         """The first error that it raised."""
-        _checked("name", self._inner.name, self._inner.name == plugin.name)
-        version = _checked("version", self._inner.version, _is_text(self._inner.version))
+        inner = self._inner
+        _check("name", inner.name, inner.name == plugin.name, f"but its entry point is named {plugin.name!r}")
+        version = _checked_text("version", inner.version)
         self.name = root_name(plugin.name, version) if version else plugin.name
-        self.title = _checked("title", self._inner.title, _is_text(self._inner.title))
-        self.units = _checked("units", self._inner.units, _is_text(self._inner.units))
-        self.layout = _checked("layout", self._inner.layout, isinstance(self._inner.layout, Layout))
-        self.variables = tuple(self._inner.variables)
-        _checked("variables", self.variables, all(isinstance(variable, Variable) for variable in self.variables))
-        self.accompanies = bool(self._inner.accompanies)
+        self.title = _checked_text("title", inner.title)
+        self.units = _checked_text("units", inner.units)
+        _check("layout", inner.layout, isinstance(inner.layout, Layout), "which is not a Layout")
+        self.layout = inner.layout
+        self.variables = tuple(inner.variables)
+        are_variables = all(isinstance(variable, Variable) for variable in self.variables)
+        _check("variables", self.variables, are_variables, "which is not a tuple of Variable")
+        self.accompanies = bool(inner.accompanies)
 
     @property
     def failed(self) -> bool:
@@ -183,13 +186,13 @@ def _warn(plugin: Plugin, problem: str) -> None:
     notices.log(logger, logging.WARNING, message)
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _checked(attribute: str, value: T, is_right: bool) -> T:
+def _check(attribute: str, value: object, is_right: bool, why: str) -> None:
     if not is_right:
-        raise ValueError(f"its {attribute} is {value!r}")
+        raise ValueError(f"its {attribute} is {value!r}, {why}")
+
+
+def _checked_text(attribute: str, value: str) -> str:
+    _check(attribute, value, isinstance(value, str), "which is not a text")
     return value
 
 
