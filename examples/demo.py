@@ -193,7 +193,8 @@ def display(name: str, console: Console) -> Iterator[Callable[[str], None]]:
 
 def table(outcomes: dict[str, Outcome]) -> Table:
     heads = ("start", "torch.\ncompile", "first\ncall", "artifacts", "graphs\ntraced", "FX graph\nhit/miss")
-    rows = Table(*heads, "AOT\nhit/miss", box=SIMPLE, pad_edge=False)
+    note = "The precompiled C++ header follows after the load: units and sizes of loads leave it out."
+    rows = Table(*heads, "AOT\nhit/miss", box=SIMPLE, pad_edge=False, caption=note, caption_justify="left")
     for name, outcome in outcomes.items():
         looked_up = ("{}/{}".format(*counts) for counts in (outcome.fx_graph, outcome.aot_autograd))
         seconds = f"{outcome.compile_s:.1f} s", f"{outcome.first_call_s:.2f} s"

@@ -174,7 +174,7 @@ def test_store_that_a_user_may_not_write_to_is_read_only_for_him(pod: Pod) -> No
     done = pod.run("save", become(UID))
     assert (done.status, done.errors) == ("SKIPPED", "")
     store = pod.folder / "store"
-    assert f"{store} is read-only for this pod" in done.reason
+    assert f"this pod cannot write to {store}" in done.reason
     assert f"Permission denied; {store} belongs to uid 0, gid 0, mode 0755; this process is uid {UID}" in done.reason
     assert f"chmod -R g+rwX {store}" in done.reason
     assert pod.run("load", become(UID)).status == "SUCCESS"

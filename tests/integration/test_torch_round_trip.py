@@ -95,7 +95,7 @@ def test_start_that_restores_only_what_starts_use_compiles_nothing(pod: Pod, mon
     assert_warm(pod("second", "pointwise", "8"), 1)  # restores everything, and records what it used
     third = pod("third", "pointwise", "8")
     assert_warm(third, 1)
-    assert "others stay in the store" in third["reasons"][0]
+    assert third["reasons"][0].endswith("stay in the store")
     assert third["results"] == cold["results"][:1]
     # Another model needs some of the rest: it is compiled once, and later starts restore it.
     fourth = pod("fourth", "transformer", "8")

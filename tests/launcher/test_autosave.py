@@ -295,7 +295,7 @@ def test_units_that_a_program_uses_are_recorded_without_a_save(pod: Pod, start: 
     third.do("load autosave")
     assert pod.cached() == ["UNIT1", "UNIT2"]
     third.do("compile UNIT3")  # again, although the store has it
-    assert "; 2 of 8 units that starts use; 6 others stay in the store" in third.end()
+    assert "the 2 of 8 units that earlier starts used; the other 6 stay in the store" in third.end()
     pod.is_deserted()
     assert "recorded that this start used 1 unit\n" in log(pod)
     assert pod.stored() == [f"UNIT{number}" for number in range(8)]

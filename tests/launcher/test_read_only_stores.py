@@ -64,7 +64,7 @@ def test_loads_work_and_one_line_says_that_saves_are_skipped(pod: Pod, store: Pa
     assert started.wait() == 0
     told = [line for line in lines_with("save: SKIPPED", started.log) if " INFO: " in line]
     assert len(told) == 1
-    assert f"{store} is read-only for this pod" in told[0]
+    assert f"this pod cannot write to {store}" in told[0]
     assert [line for line in started.log.splitlines() if " WARNING: " in line or " ERROR: " in line] == []
     if way == "run":  # beside it the server may be faster than the load
         assert len(pod.noted("hit")) == 2

@@ -25,7 +25,7 @@ def fleet(pod: Pod) -> Pod:
 
 def test_server_uses_what_came_first_and_nothing_is_saved_again(fleet: Pod) -> None:
     third = fleet.serve_and_end(FAKE_COMPILES="2", **AFTER)
-    assert "; 2 of 8 units that starts use; 6 others follow" in third.log
+    assert "the 2 of 8 units that earlier starts used; the other 6 follow" in third.log
     assert "restored what starts did not use: 6 units" in third.log
     assert "triton: restored 8, used 2" in third.log
     assert "save:" not in third.log
@@ -40,7 +40,7 @@ def test_unit_that_a_server_needed_after_all_comes_first_next_time(fleet: Pod) -
     assert len(fleet.noted("compiled")) == 10
     fleet.empty_cache()
     fourth = fleet.serve_and_end(FAKE_COMPILES="4", B10_RESTORE_REST="never")
-    assert "; 4 of 8 units that starts use; 4 others stay in the store" in fourth.log
+    assert "the 4 of 8 units that earlier starts used; the other 4 stay in the store" in fourth.log
     assert len(fleet.noted("compiled")) == 10
     assert fleet.stored() == [f"KERNEL{number}" for number in range(8)]
 

@@ -110,7 +110,7 @@ def test_root_that_the_server_does_not_trust_is_told_that_permission_is_denied(
     server.drop_caches()
     saved = save()
     assert saved.status is OperationStatus.SKIPPED
-    assert f"{pod.store} is read-only for this pod" in saved.reason
+    assert f"this pod cannot write to {pod.store}" in saved.reason
     assert "Permission denied" in saved.reason
     new_pod(pod, monkeypatch)
     assert load().status is OperationStatus.SUCCESS  # everybody may read what root has written

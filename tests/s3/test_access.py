@@ -121,7 +121,7 @@ def test_user_who_may_only_read_loads_and_is_told_why_saves_fail(
         report = save()
         assert (report.status, report.read_only) == (OperationStatus.SKIPPED, True)
         assert "access was refused" in report.reason
-        assert report.reason.startswith(f"{bucket.url} is read-only for this pod")
+        assert report.reason.startswith(f"nothing was saved: this pod cannot write to {bucket.url} (")
         monkeypatch.setenv("B10_READ_ONLY", "1")
         assert save().status is OperationStatus.SKIPPED
 

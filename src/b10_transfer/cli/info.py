@@ -64,7 +64,7 @@ def _print(info: PodInfo) -> None:
             ("store", f"{info.store} ({info.store_from})"),
             ("packs", "unknown" if info.packs is None else str(info.packs)),
         ],
-        "Looked up as:",
+        "Key and store:",
     )
     for remark in info.remarks:
         print_hanging("  ", printable(remark))
@@ -76,7 +76,7 @@ def _print(info: PodInfo) -> None:
     if empty := [cache.name for cache in info.caches if cache not in shown]:
         print_hanging("Neither here nor in the store: ", ", ".join(empty))
     click.echo()
-    print_facts([("load", _in_words(info.load)), ("save", _in_words(info.save))], "Would now:")
+    print_facts([("load", _in_words(info.load)), ("save", _in_words(info.save))], "A load and a save would now return:")
     if info.additions:
         click.echo("\nAdded by other packages:")
         rows = [(one.kind, one.name, one.package, _state(one)) for one in info.additions]

@@ -152,7 +152,9 @@ def _print_sum(pruning: Pruning, dry_run: bool) -> None:
     would = "would be " if dry_run else ""
     marked = [pack for pack in pruning.packs if pack.action == MARK]
     deleted = [pack for pack in pruning.packs if pack.action == DELETE]
+    stay = "stays" if pruning.kept_packs == 1 else "stay"
     click.echo(
         f"{count(len(marked), 'pack')} {would}marked, {count(len(deleted), 'pack')} {would}deleted "
-        f"({size(sum(pack.packed_bytes for pack in deleted))}); {pruning.kept_packs} stay ({size(pruning.kept_bytes)})"
+        f"({size(sum(pack.packed_bytes for pack in deleted))}); "
+        f"{count(pruning.kept_packs, 'pack')} {stay} ({size(pruning.kept_bytes)})"
     )

@@ -17,8 +17,9 @@ from .console import ExitCode, age, count, json_option, print_facts, print_json,
 def command(context: click.Context, zero: bool, as_json: bool) -> None:
     """Show the number, hit ratio, seconds and bytes of this pod's loads and saves.
 
-    It counts those of all processes of this user on this pod, by any command and by Python programs. The hit ratio is
-    that of loads that restored something. A load that was skipped, because the caches were in use, does not count.
+    It counts those of all processes of this user on this pod, by any command and by Python programs. A hit is a load
+    that restored something. The hit ratio is hits / (hits + misses + errors). A load that was skipped, because the
+    caches were in use, does not count.
 
     The store is not read. Exits with 0, also if nothing was counted.
     """
@@ -41,7 +42,7 @@ def _print(found: Statistics) -> None:
     ratio = "none counted" if found.hit_ratio is None else f"{100 * found.hit_ratio:.0f} %"
     partial = f", {found.partial_hits} of them partial" if found.partial_hits else ""
     loads, saves = found.loads, found.saves
-    click.echo(f"since {age(time.time() - found.since_s)} ago")
+    click.echo(f"for {age(time.time() - found.since_s)}")
     print_facts(
         [
             ("loads", str(loads.count)),

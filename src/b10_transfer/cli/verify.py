@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 from ..concurrency.deadline import Deadline
@@ -10,7 +12,7 @@ from ..environment import detect
 from ..errors import StoreError, printable
 from ..inspection.bounded import bounded, open_store
 from ..maintenance.recall import mark_damaged
-from ..repository.catalogue import LEAVING, RECALLED, SET_ASIDE, USABLE, Inventory, take_inventory
+from ..repository.catalogue import LEAVING, PRUNED, RECALLED, SET_ASIDE, USABLE, Inventory, StoredPack, take_inventory
 from ..repository.ignored import NOT_NAMED
 from . import words
 from .console import (
@@ -77,10 +79,20 @@ def command(
             rows = [(found.namespace, found.id, pack.id, f"{pack.state}: {pack.why}") for found, pack in shown]
             print_table(("NAMESPACE", "ENVIRONMENT", "PACK", "STATE"), rows, title=inventory.store)
             print_more(len(failed) - len(shown), "packs that fail; --json lists all")
-        total = size(sum(pack.packed_bytes for _, pack in every))
-        click.echo(
-            f"{count(len(every), 'pack')}, {total}: {len(failed) or 'none'} {'fails' if len(failed) == 1 else 'fail'}"
-        )
+        _print_sum([pack for _, pack in every], len(failed))
     for error in inventory.errors:
         click.echo(f"error: {printable(error)}", err=True)
     context.exit(ExitCode.ERROR if failed or inventory.errors else ExitCode.OK)
+
+
+def _print_sum(packs: Sequence[StoredPack], failed: int) -> None:
+    """Print one line: how many packs were read, and how many fail."""
+    unread = [pack for pack in packs if pack.state in (SET_ASIDE, RECALLED, PRUNED, "newer")]
+    number = len(packs) - len(unread)
+    total = size(sum(pack.packed_bytes for pack in packs) - sum(pack.packed_bytes for pack in unread))
+    if failed:
+        result = "1 fails" if failed == 1 else f"{failed} fail"
+    else:
+        result = "every byte is as published" if number else "nothing to check"
+    others = f"; {count(len(unread), 'other')}, marked or newer, not read" if unread else ""
+    click.echo(f"{count(number, 'pack')}, {total}: {result}{others}")

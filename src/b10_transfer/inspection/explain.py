@@ -176,7 +176,7 @@ def _explain(config: Config, pod: Pod, deadline: Deadline) -> Explanation:
     verdict, advice = _verdict(found)
     if rest:
         first = len(found.usable) - len(rest)
-        verdict = f"{verdict}: {first:,} that starts use; {others(rest, config.restore_rest)}"
+        verdict = f"{verdict}: first the {first:,} that earlier starts used; {others(rest, config.restore_rest)}"
     if group and not found.usable and stored.union.units:
         verdict, advice = f"the group {config.group} {group}", "a job with another B10_GROUP loads the newest packs"
     expected = pod.forecast(stored)

@@ -48,7 +48,7 @@ def probe_store(
     deadline.check(f"listing {store.location}")
     facts = store.facts()
     store.folders(VERSION)
-    yield ok("store", "it answers" if facts.exists else "it does not exist yet; the first save creates it")
+    yield ok("store", "the store can be read" if facts.exists else "it does not exist yet; the first save creates it")
     if facts.free_bytes is not None:
         yield _space(facts.free_bytes, max_pack_bytes)
     if read_only:

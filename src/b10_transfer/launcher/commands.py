@@ -1,4 +1,4 @@
-"""The two ways to keep a server's caches: as its parent, and beside it."""
+"""The three ways to keep caches: as a server's parent, beside a server, and for the programs that load."""
 
 from __future__ import annotations
 

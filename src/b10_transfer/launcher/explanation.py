@@ -78,8 +78,9 @@ def why_nothing_was_saved(
     if reason:
         return f"{seen}. {reason}. {advice}"
     return (
-        f"{seen}. If it compiles, its caches are elsewhere: b10-compile-cache info shows where they are looked for, "
-        "and each cache's own variable moves it. If it does not, compilation is off (vLLM: --enforce-eager)"
+        f"{seen}. If the server compiles, its caches are elsewhere: b10-compile-cache info shows where they are looked "
+        "for, and each cache's own variable moves it. If the server does not compile, compilation is off (vLLM: "
+        "--enforce-eager)"
     )
 
 

@@ -27,7 +27,7 @@ it."""
 def use_interpreter_of(arguments: Sequence[str]) -> None:
     """Let this process's loads and saves use the key of the server's interpreter, if that is another one.
 
-    It sets ``B10_PYTHON``, unless it is set. What is no Python program, or not recognised as one, changes nothing.
+    It sets ``B10_PYTHON``, unless it is set. A program that is not recognised as a Python script changes nothing.
 
     Args:
         arguments: The server's command line.

@@ -44,7 +44,7 @@ class ServerUse:
         Args:
             usage: The use of the units.
             load: The load that restored them.
-            settings: Where the store records the use. None: it is not recorded.
+            settings: The settings with which the use is recorded. None: it is not.
             monitor: Receives the report of use.
             quiet_s: How long the use must not change before it is reported at ``Moment.QUIET``, in seconds.
         """
@@ -81,7 +81,7 @@ class ServerUse:
                 message = f"the use of the restored caches is unknown: {error}"
                 notices.log(logger, logging.WARNING, message, cause_of(error))
             return
-        # Before that, unused units mean nothing, and the program may still use more.
+        # Before the server is ready or has completed, unused units mean nothing, and the program may still use more.
         is_settled = moment in (Moment.READY, Moment.COMPLETED)
         if not is_settled and not any(cache.used or cache.compiled for cache in report.caches):
             return

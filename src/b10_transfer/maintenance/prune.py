@@ -192,12 +192,22 @@ def _with_superseded(stored: Sequence[_Stored], selected: dict[str, str]) -> dic
 
 def _too_old(stored: Sequence[_Stored], most_s: float, now_s: float) -> dict[str, str]:
     ages_s = {one.pack.id: now_s - one.pack.published_s for one in stored if one.is_prunable}
-    return {id_: f"it is {age_s / 86400:.1f} days old" for id_, age_s in ages_s.items() if age_s > most_s}
+    return {id_: f"it is {_age(age_s)} old" for id_, age_s in ages_s.items() if age_s > most_s}
 
 
 def _unused(stored: Sequence[_Stored], most_s: float, now_s: float) -> dict[str, str]:
     ages_s = {one.pack.id: now_s - one.last_use_s for one in stored if one.is_prunable and one.used_s is not None}
-    return {id_: f"it was last used {age_s / 86400:.1f} days ago" for id_, age_s in ages_s.items() if age_s > most_s}
+    return {id_: f"it was last used {_age(age_s)} ago" for id_, age_s in ages_s.items() if age_s > most_s}
+
+
+def _age(seconds: float) -> str:
+    """``41.2 days``; below one day in hours, minutes or seconds."""
+    if seconds >= 86400:
+        return f"{seconds / 86400:.1f} days"
+    for length, unit in ((3600, "h"), (60, "min")):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _too_many(stored: Sequence[_Stored], keep: int) -> dict[str, str]:

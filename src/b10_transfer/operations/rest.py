@@ -62,7 +62,8 @@ def with_rest(report: LoadReport, union: Union, rest: Sequence[str], mode: str) 
     first, total = report.units + report.already_present, report.units + report.already_present + len(rest)
     return replace(
         report,
-        reason=f"{report.reason}; {first:,} of {total:,} units that starts use; {others(rest, mode)}",
+        reason=f"{report.reason}; restored first: the {first:,} of {total:,} units that earlier starts used; "
+        f"{others(rest, mode)}",
         rest=tuple(rest),
         rest_files=sum(len(unit.members) for unit in units),
         rest_bytes=sum(unit.size for unit in units),
@@ -70,8 +71,10 @@ def with_rest(report: LoadReport, union: Union, rest: Sequence[str], mode: str) 
 
 
 def others(rest: Sequence[str], mode: str) -> str:
-    """What becomes of the units that starts did not use, in words."""
-    return f"{len(rest):,} others {'follow' if mode == 'after' else 'stay in the store'}"
+    """Says whether the other units follow or stay in the store."""
+    one = len(rest) == 1
+    follow = f"follow{'s' if one else ''}" if mode == "after" else f"stay{'s' if one else ''} in the store"
+    return f"the other {len(rest):,} {follow}"
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ def plan_without_store(config: Config, roots: Sequence[CacheRoot], found: Snapsh
 
 def store_is_read_only(config: Config, why: str) -> str:
     """Say why nothing is published to a store that this pod can only read."""
-    return f"{config.store} is read-only for this pod, which loads from it and publishes nothing: {why}"
+    return f"nothing was saved: this pod cannot write to {config.store} ({why}). It can still load"
 
 
 def _nothing_found(roots: Sequence[CacheRoot]) -> str:

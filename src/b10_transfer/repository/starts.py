@@ -25,7 +25,8 @@ from .use import MOST_DELETED, today
 logger = logging.getLogger(__name__)
 
 MOST_BYTES = 1024 * 1024
-"""Size of a record. Starts that use more units than fit are not recorded: there would be little to follow."""
+"""Size of a record, which holds what all starts of the last 30 days used. A larger one is not written: little would
+follow."""
 KEPT_DAYS = 30
 """A unit that no start has used for so long is forgotten."""
 _DAY_S = 86_400

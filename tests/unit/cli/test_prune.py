@@ -51,7 +51,7 @@ def actions(answer: Answer) -> dict[str, str]:
 
 def test_empty_store_has_nothing_to_prune(isolated_env: IsolatedEnv) -> None:
     answer = command("prune", "--older-than", "1d", "--yes")
-    assert (answer.exit_code, answer.stdout) == (0, "0 packs marked, 0 packs deleted (0 B); 0 stay (0 B)\n")
+    assert (answer.exit_code, answer.stdout) == (0, "0 packs marked, 0 packs deleted (0 B); 0 packs stay (0 B)\n")
     assert not isolated_env.store.exists()
 
 
@@ -262,6 +262,13 @@ def test_read_only_pod_may_only_do_a_dry_run(pod: Publisher, monkeypatch: pytest
     answer = command("prune", "--older-than", "1d", "--yes")
     assert (answer.exit_code, "B10_READ_ONLY=1: this pod may not change the store" in answer.stderr) == (1, True)
     assert old.exists()
+
+
+@pytest.mark.parametrize(("days", "words"), [(1 / 2, "12 h"), (1 / 96, "15 min"), (1.5, "1.5 days")])
+def test_age_below_a_day_has_a_smaller_unit(pod: Publisher, days: float, words: str) -> None:
+    publish(pod, days)
+    answer = command("prune", "--older-than", "1min", "--dry-run")
+    assert f"it is {words} old" in answer.stdout
 
 
 @pytest.mark.parametrize("option", [("--older-than", "30"), ("--older-than", "x"), ("--max-size", "1kg")])

@@ -43,7 +43,7 @@ def test_save_is_skipped_and_says_so_once(
         reports = [save() for _ in range(3)]
     assert {(report.status, report.read_only) for report in reports} == {(OperationStatus.SKIPPED, True)}
     [line] = [record for record in caplog.records if record.levelno >= logging.INFO]
-    assert f"{isolated_env.store} is read-only for this pod" in line.getMessage()
+    assert f"this pod cannot write to {isolated_env.store}" in line.getMessage()
 
 
 @pytest.mark.usefixtures("read_only")
@@ -54,7 +54,7 @@ def test_refusal_that_only_an_attempt_shows_is_the_same(
     monkeypatch.setattr(directory, "reason_read_only", lambda *_: "")
     report = save()
     assert (report.status, report.read_only) == (OperationStatus.SKIPPED, True)
-    assert f"{isolated_env.store} is read-only for this pod" in report.reason
+    assert f"this pod cannot write to {isolated_env.store}" in report.reason
 
 
 def test_store_that_refuses_a_first_pack_is_one_error(

@@ -136,7 +136,7 @@ def test_load_returns_before_it_restores_what_no_start_used(
     monkeypatch.setenv("B10_LOCKS", locks)
     report = load()
     assert (report.status, report.units, len(report.rest)) == (OperationStatus.SUCCESS, 2, UNITS - 2)
-    assert report.reason.endswith("; 2 of 12 units that starts use; 10 others follow")
+    assert report.reason.endswith("; restored first: the 2 of 12 units that earlier starts used; the other 10 follow")
     assert (report.files, report.rest_files) == (4, 2 * (UNITS - 2))
     assert report.partial == ""
     assert pod.units() == set(USED)
@@ -149,7 +149,9 @@ def test_load_returns_before_it_restores_what_no_start_used(
 def test_rest_is_never_restored_on_request(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("B10_RESTORE_REST", "never")
     report = pod.start()
-    assert report.reason.endswith("; 2 of 12 units that starts use; 10 others stay in the store")
+    assert report.reason.endswith(
+        "; restored first: the 2 of 12 units that earlier starts used; the other 10 stay in the store"
+    )
     wait_for_rest()
     assert pod.units() == set(USED)
 
@@ -211,7 +213,8 @@ def test_ranks_do_not_restore_the_rest_twice(pod: Pod, held: threading.Event, ca
     other = subprocess.run(
         [sys.executable, "-c", program], check=True, timeout=PATIENCE_S, capture_output=True, text=True
     )
-    assert "SKIPPED all that starts use is in place; 2 of 12 units that starts use; 10 others follow" in other.stdout
+    first = "restored first: the 2 of 12 units that earlier starts used; the other 10 follow"
+    assert f"SKIPPED all that starts use is in place; {first}" in other.stdout
     held.set()
     wait_for_rest()
     assert pod.content() == pod.kernels
@@ -405,11 +408,14 @@ def test_recalled_units_are_not_restored_with_the_rest(pod: Pod) -> None:
 
 def test_explain_tells_the_two_groups_apart(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
     found = command("explain", "--json").json
-    assert found["verdict"] == "a load finds 12 units for this pod: 2 that starts use; 10 others follow"
+    assert (
+        found["verdict"]
+        == "a load finds 12 units for this pod: first the 2 that earlier starts used; the other 10 follow"
+    )
     assert found["rest"] == UNITS - 2
     monkeypatch.setenv("B10_RESTORE_REST", "never")
     assert command("explain").stdout.startswith(
-        "HIT: a load finds 12 units for this pod: 2 that starts use; 10 others stay in the store"
+        "HIT: a load finds 12 units for this pod: first the 2 that earlier starts used; the other 10 stay in the store"
     )
     monkeypatch.setenv("B10_RESTORE_REST", "before")
     assert command("explain", "--json").json["verdict"] == "a load finds 12 units for this pod"
