@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..concurrency.deadline import Deadline
-from ..config import Config
+from ..config import CacheSelection, Config
 from ..environment import Environment
 from ..errors import (
     CorruptPackError,
@@ -19,6 +19,7 @@ from ..errors import (
     UntrustedPackError,
 )
 from ..operations.key_facts import differences
+from ..operations.load_plan import why_only_others
 from ..operations.rest import others, split_by_use
 from ..pack import PackUnit
 from ..repository.catalogue import Amount, Catalogue, collect_errors
@@ -173,7 +174,7 @@ def _explain(config: Config, pod: Pod, deadline: Deadline) -> Explanation:
         rest: Sequence[str] = ()
         if config.restore_rest != "before":
             _first, rest = split_by_use(repository, stored.union, [unit.name for unit in found.usable])
-    verdict, advice = _verdict(found)
+    verdict, advice = _verdict(found, config.caches)
     if rest:
         first = len(found.usable) - len(rest)
         verdict = f"{verdict}: first the {first:,} that earlier starts used; {others(rest, config.restore_rest)}"
@@ -318,14 +319,13 @@ _ADVICE: tuple[tuple[type[PackError], str], ...] = (
 )
 
 
-def _verdict(found: _Found) -> tuple[str, str]:
+def _verdict(found: _Found, selected: CacheSelection) -> tuple[str, str]:
     """What a load would find; and what to do if that is nothing."""
     if found.usable:
         number = len(found.usable)
         return f"a load finds {number} {'unit' if number == 1 else 'units'} for this pod", ""
     if found.union.units:
-        names = ", ".join(sorted({name.partition("/")[0] for name in found.union.units}))
-        return f"the store has only caches that B10_CACHES leaves out: {names}", "name them in B10_CACHES, or unset it"
+        return why_only_others({name.partition("/")[0] for name in found.union.units}, selected)
     if found.union.rejected:
         kinds = {type(pack.error) for pack in found.union.rejected}
         advice = next((advice for kind, advice in _ADVICE if kinds <= {kind}), "see the reason of each pack below")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from ..adapters import CacheRoot, all_adapters, named
-from ..config import Config
+from ..adapters import CacheRoot, all_adapters, find_adapter, named
+from ..config import CacheSelection, Config
 from ..errors import CacheError, ConfigurationError, LocalCacheError, UnreadablePackError, count
 from ..local import snapshot
 from ..local.ownership import user_to_restore_as
@@ -28,19 +28,22 @@ class LocalRoots:
     """Roots that already hold artifacts."""
     failed: Mapping[str, CacheError]
     """Why other caches cannot be used, by name."""
+    selected: CacheSelection = field(default_factory=CacheSelection)
+    """The caches that B10_CACHES names."""
 
     def only(self, names: set[str]) -> LocalRoots:
         """The roots with some names."""
-        return LocalRoots(
-            [root for root in self.open if root.name in names],
-            [root for root in self.used if root.name in names],
-            {name: error for name, error in self.failed.items() if name in names},
+        return replace(
+            self,
+            open=[root for root in self.open if root.name in names],
+            used=[root for root in self.used if root.name in names],
+            failed={name: error for name, error in self.failed.items() if name in names},
         )
 
     def refreshed(self, config: Config) -> LocalRoots:
         """The same roots, after a new scan of the open ones."""
         now = survey(self.open, config)
-        return LocalRoots(now.open, [*self.used, *now.used], {**self.failed, **now.failed})
+        return replace(self, open=now.open, used=[*self.used, *now.used], failed={**self.failed, **now.failed})
 
     @property
     def accepts_artifacts(self) -> bool:
@@ -92,7 +95,7 @@ def survey(
             (open_roots if config.merge or not snapshot.has_artifacts(root) else used).append(root)
         except LocalCacheError as error:
             failed[root.name] = error
-    return LocalRoots(open_roots, used, failed)
+    return LocalRoots(open_roots, used, failed, config.caches)
 
 
 def plan(local: LocalRoots, read_union: Callable[[], Union]) -> LoadPlan:
@@ -137,7 +140,7 @@ def plan_with(union: Union, local: LocalRoots) -> LoadPlan:
     selected = {root.name for root in local.used} | wanted
     stored = {name.partition("/")[0] for name in union.units}
     if not selected & stored:
-        reason = f"the store has only caches that B10_CACHES leaves out: {', '.join(sorted(stored))}"
+        reason, _advice = why_only_others(stored, local.selected)
         return LoadPlan(OperationStatus.DOES_NOT_EXIST, reason, local, union=union)
     local = local.only(stored)
     usable = {root.name for root in (*local.open, *local.used)}
@@ -190,6 +193,24 @@ def partial_restore(planned: LoadPlan, restored: Restored) -> str:
     return partial.in_words(planned.already_present + restored.units, causes)
 
 
+def why_only_others(stored: Iterable[str], selected: CacheSelection) -> tuple[str, str]:
+    """Why a pod takes none of the caches that a store holds; and what to do.
+
+    Args:
+        stored: Names of the caches, as packs have them.
+        selected: The caches that B10_CACHES names.
+    """
+    found = [adapter for name in sorted(stored) if (adapter := find_adapter(name)) is not None]
+    if placeless := [adapter for adapter in found if adapter.cache in selected]:
+        names = ", ".join(adapter.root for adapter in placeless)
+        variables = dict.fromkeys(adapter.variables[-1].name for adapter in placeless if adapter.variables)
+        return f"the store has only caches that have no place on this pod: {names}", f"set {', '.join(variables)}"
+    return (
+        f"the store has only caches that B10_CACHES leaves out: {', '.join(sorted(stored))}",
+        "name them in B10_CACHES, or unset it",
+    )
+
+
 def holding(names: Iterable[str], roots: Iterable[CacheRoot]) -> list[CacheRoot]:
     """Those roots that some units belong to."""
     caches = {name.partition("/")[0] for name in names}
@@ -205,7 +226,7 @@ def _nothing_open(local: LocalRoots) -> str:
     if local.used:
         return _in_use(local.used)
     if local.open:
-        return f"{named(local.open)} is restored only together with compile artifacts, and B10_CACHES leaves those out"
+        return f"{named(local.open)} is restored only together with artifacts, and this pod takes none from the store"
     return "B10_CACHES leaves no cache that can be used where it is"
 
 

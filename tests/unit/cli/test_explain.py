@@ -160,6 +160,21 @@ def test_packs_of_caches_that_are_left_out_are_no_hit(this_pod: Publisher, monke
     assert "only caches that B10_CACHES leaves out: inductor, triton" in answer.stdout
 
 
+def test_caches_without_a_place_on_this_pod_name_their_variable(
+    isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jax = isolated_env.home / ".cache" / "jax"
+    with monkeypatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(jax))
+        isolated_env.fill(jax, {f"jit_f-{'0' * 64}-cache": b"program"})
+        assert save().units == 1
+    answer = command("explain")
+    assert answer.exit_code == 3
+    assert "only caches that have no place on this pod: jax" in answer.stdout
+    assert "set JAX_COMPILATION_CACHE_DIR" in answer.stdout
+    assert load().reason.startswith("the store has only caches that have no place on this pod: jax")
+
+
 def test_environment_without_a_description_is_named_by_its_id(this_pod: Publisher) -> None:
     other = Publisher(this_pod.store, pod_like_this(torch="2.12.0"))
     damage(other.publish())
