@@ -127,9 +127,9 @@ SHAPES: dict[str, Callable[[HostileStore], object]] = {
         [unit("triton/K", "folder", [["triton/K/__grp__k.json", 1 << 30, 0o644, 0, 0, EMPTY]])], 1 << 30
     ),
     "results of 16 MB in lists": results(lambda _, size: nested_lists(size), 16_000_000),
-    "results of 1 MB in lists": results(lambda _, size: nested_lists(size), 1_000_000, 40),
+    "results of 1 MB in lists": results(lambda _, size: nested_lists(size), 1_000_000, 30),
     "results of 16 MB in tables": results(many_tables, 16_000_000),
-    "results of 3 MB in tables": results(many_tables, 3_000_000, 40),
+    "results of 3 MB in tables": results(many_tables, 3_000_000, 12),
     "results of 16 MB in one text": results(lambda n, size: f'{{"{n}":"{"x" * size}"}}'.encode(), 16_000_000, 20),
 }
 

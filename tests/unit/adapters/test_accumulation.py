@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from b10_transfer.adapters import accumulation
 from b10_transfer.adapters.accumulation import MOST_BYTES, Results, merged_tables
 
 KEYS = st.sampled_from(["mm", "64x512", "64x768", "highest", "triton_mm_0", ""])
@@ -75,12 +76,13 @@ def test_malformed_content_is_left_out_with_a_message(
         assert "triton/x are left out" in caplog.text
 
 
-def test_newest_results_stay_if_all_together_are_over_the_limit() -> None:
-    files = [json.dumps({f"{name}{number}": {"a": "x" * 80} for number in range(60_000)}).encode() for name in "abcd"]
+def test_newest_results_stay_if_all_together_are_over_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [json.dumps({f"{name}{number}": {"a": "x" * 80} for number in range(600)}).encode() for name in "abcd"]
+    monkeypatch.setattr(accumulation, "MOST_MEMORY", 500_000)
     merged = json.loads(Results().merge_all(files) or b"")
     assert {key[0] for key in merged} == {"a", "b"}
     assert Results().merge(files[1], files[0]) == merged_text(files[1], files[0])
-    large = json.dumps({f"a{number}": {"a": "x" * 80} for number in range(120_000)}).encode()
+    large = json.dumps({f"a{number}": {"a": "x" * 80} for number in range(1200)}).encode()
     assert Results().merge(large, files[0]) == files[0]
 
 

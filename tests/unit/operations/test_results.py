@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from b10_transfer import OperationStatus, load, save
+from b10_transfer.adapters import accumulation
 from b10_transfer.adapters.accumulation import Results
 from b10_transfer.environment import detect
 from b10_transfer.repository.union import Union
@@ -180,15 +181,18 @@ def test_merged_results_keep_the_time_of_the_latest(pod: Any) -> None:
     assert (last / FILE).stat().st_mtime == 1_700_000_001
 
 
-def test_more_results_than_a_merge_takes_are_published_and_the_newest_restored(pod: Any) -> None:
+def test_more_results_than_a_merge_takes_are_published_and_the_newest_restored(
+    pod: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accumulation, "MOST_MEMORY", 500_000)
     for name in ("first", "second", "third"):
-        tune(pod(name), **{f"{name}{number}": number for number in range(150_000)})
+        tune(pod(name), **{f"{name}{number}": number for number in range(1500)})
         assert save().status is OperationStatus.SUCCESS
     last = pod("last")
     assert load().units == 1
     found = shapes(last)
-    assert sum(key.startswith("third") for key in found) == 150_000
-    assert len(found) == 300_000
+    assert sum(key.startswith("third") for key in found) == 1500
+    assert len(found) == 3000
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", ""], ids=["half", "a list", "empty"])
