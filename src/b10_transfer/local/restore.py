@@ -74,7 +74,7 @@ def restore(
                     result.fail(_failure(by_name[name], cause))
                     del trees[name]
         _unstage_host_code(repository, staged, by_name, trees)
-        _merge_results(repository, result.union, staged, by_name, trees)
+        _merge_results(repository, result, staged, by_name, trees)
         if before_placing is not None:
             before_placing(result)
         for name, tree in trees.items():
@@ -117,12 +117,13 @@ def _unstage_host_code(
 
 def _merge_results(
     repository: ReadRepository,
-    union: Union,
+    result: Restored,
     staged: dict[str, tuple[Pack, PackUnit]],
     roots: Mapping[str, CacheRoot],
     trees: Mapping[str, StagedTree],
 ) -> None:
     """Give staged files that collect results those of every publication. Leave out a file without a sound result."""
+    union = result.union
     collected = CollectedResults(repository, union)
     for name, (_pack, unit) in list(staged.items()):
         root, _, path = name.partition("/")
@@ -133,13 +134,17 @@ def _merge_results(
         merged = collected.of(name) if is_spread else None
         # The limit of a load counts the files in packs, so their sizes together must be enough.
         fits = merged is not None and len(merged) <= sum(version.size for _, version in union.versions(name))
-        # The staged tree belongs to that user, who could put a link in the way.
-        with rights_of(trees[root].user):
-            file = trees[root].path / path
-            if not is_spread:
-                merged = results.merge_all([file.read_bytes()], name)
-            elif merged is not None and fits:
-                _replace_content(file, merged)
+        try:
+            # The staged tree belongs to that user, who could put a link in the way.
+            with rights_of(trees[root].user):
+                file = trees[root].path / path
+                if not is_spread:
+                    merged = results.merge_all([file.read_bytes()], name)
+                elif merged is not None and fits:
+                    _replace_content(file, merged)
+        except OSError as error:  # a full file system, say
+            merged = None
+            result.fail(_failure(roots[root], error))
         if merged is None:
             del staged[name]
             _unstage([unit], trees)

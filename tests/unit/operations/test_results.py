@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -219,3 +220,24 @@ def test_unit_whose_place_is_taken_is_not_reported_as_restored(pod: Any, tmp_pat
         report = load(merge=True)
         assert (report.units, report.restored) == (0, ())
         assert report.status is OperationStatus.SKIPPED
+
+
+def test_results_that_cannot_be_written_do_not_affect_the_rest(
+    pod: Any, isolated_env: IsolatedEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("first", "second"):
+        tune(pod(name), **{name: 1})
+        save()
+    isolated_env.fill(isolated_env.triton, {"KERNEL/a.so": b"a"})
+    save()
+    shutil.rmtree(isolated_env.triton)
+    last = pod("last")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("b10_transfer.local.restore._replace_content", fail)
+    report = load()
+    assert report.restored == ("triton/KERNEL",)
+    assert str(last) in report.partial
+    assert not (last / FILE).exists()
