@@ -30,5 +30,6 @@ def test_verified_store_has_everything_and_a_changed_flag_is_found_out(new_pod: 
     changed = replace(pod, variables={"B10_READ_ONLY": "1"}).empty()
     code, server = warm(changed, model, length="256")
     assert code == 4, server.log
-    assert "compiled: vllm/" in server.log
+    assert "the store lacks" in server.log
+    assert "not in the store: " in server.log
     pod.wait_until_deserted()
