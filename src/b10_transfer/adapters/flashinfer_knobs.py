@@ -7,8 +7,8 @@ has FlashInfer's version; another version gets no settings.
 
 A file without ``knob`` in its name is not saved, because its folder may have files of other programs.
 
-Version 1.0.0 looked for the default file in FlashInfer's cache, and saved it among FlashInfer's kernels. A load still
-restores such a unit there (:mod:`.flashinfer`).
+Packs from before 1.0.0 have the default file among FlashInfer's kernels. A load still restores such a unit there
+(:mod:`.flashinfer`).
 """
 
 from __future__ import annotations
@@ -113,6 +113,4 @@ def _knobs(data: bytes) -> dict[str, object]:
 
 def _installed_version() -> str | None:
     """FlashInfer's version, from its files."""
-    source = interpreter().read_module_file("flashinfer", "_build_meta.py")
-    found = source and re.search(r"^__version__ = ['\"]([^'\"]+)['\"]", source, re.MULTILINE)
-    return found.group(1) if found else None
+    return interpreter().search_module_file("flashinfer", "_build_meta.py", r"^__version__ = ['\"]([^'\"]+)['\"]")

@@ -12,7 +12,6 @@ saved, because nothing here knows the version of a plugin.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection
 from pathlib import Path
 
@@ -71,6 +70,4 @@ def _read(data: bytes) -> dict[str, object]:
 
 def _installed_version() -> str | None:
     """vLLM's version, from its files. The version of a build between two releases includes the commit."""
-    source = interpreter().read_module_file("vllm", "_version.py")
-    found = source and re.search(r"^__version__ = .*?['\"]([^'\"]+)['\"]", source, re.MULTILINE)
-    return found.group(1) if found else None
+    return interpreter().search_module_file("vllm", "_version.py", r"^__version__ = .*?['\"]([^'\"]+)['\"]")

@@ -56,6 +56,5 @@ def triton_version() -> str:
     Package metadata does not help: the package has several names (``triton``, ``pytorch-triton``,
     ``pytorch-triton-rocm``).
     """
-    source = interpreter().read_module_file("triton", "__init__.py")
-    found = source and re.search(r"^__version__\s*=\s*['\"]([^'\"]+)['\"]", source, re.MULTILINE)
-    return found.group(1) if found else ""
+    pattern = r"^__version__\s*=\s*['\"]([^'\"]+)['\"]"
+    return interpreter().search_module_file("triton", "__init__.py", pattern) or ""

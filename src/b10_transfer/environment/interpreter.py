@@ -42,6 +42,12 @@ class Interpreter(NamedTuple):
                 return path.read_text(encoding="utf-8")
         return None
 
+    def search_module_file(self, module: str, file: str, pattern: str) -> str | None:
+        """The first group of a pattern, whose ``^`` is the start of a line, in such a file; None if it is not there."""
+        source = self.read_module_file(module, file)
+        found = source and re.search(pattern, source, re.MULTILINE)
+        return found.group(1) if found else None
+
     def package_folder(self, module: str) -> str:
         """The folder of a top-level package, without importing it; empty if there is none."""
         return next(iter(self._package_folders(module)), "")
