@@ -13,7 +13,8 @@ Layout (FlashInfer 0.6.18, ``flashinfer/jit``), below ``<base>/.cache/flashinfer
                                                   ``kernel.so``, and ``kernel.json`` with its digest, renamed into place
                                                   in this order; the key covers the sources, TVM and the compiler
 ``moe_ep_knob_cache.json``                        settings for mixtures of experts: a cache of its own
-                                                  (:mod:`.flashinfer_knobs`), and a unit of this one in packs of 1.0.0
+                                                  (:mod:`.flashinfer_knobs`), and a unit of this one in packs from
+                                                  before 1.0.0
 ``autotune/v2/<environment>/``                    tuning (0.7): ``manifest.json``, ``entries/<operation>.json``
 ``<version>/<arch>/flashinfer_jit.log``,          of this machine
 ``<version>/<arch>/cached_ops/tmp/``
@@ -29,7 +30,6 @@ state, ``cached_ops/.ninja_log``; it does not travel, and those never hit.)
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Collection, Mapping
@@ -42,6 +42,7 @@ from .flashinfer_knobs import KNOBS, local_knobs, portable_knobs
 from .key_facts import cuda_home, package
 from .layout import ANY_DEPTH, NAME, SHA256, Layout, folder_shape, stem_shape
 from .ninja import BUILD_FILES, NinjaAdapter, has_built_library
+from .ninja.digests import facts
 from .vllm_root import VLLM_CACHE_ROOT, vllm_cache_root
 
 _OPS = "cached_ops"
@@ -143,7 +144,7 @@ def _has_digest(folder: Path, files: Collection[str]) -> bool:
         return False
     try:
         digest = json_object((folder / _DIGEST).read_bytes(), "no digest").get("sha256")
-        return bool(digest == hashlib.sha256((folder / _LIBRARY).read_bytes()).hexdigest())
+        return bool(digest == facts(str(folder / _LIBRARY)).sha256)
     except (OSError, ValueError):
         return False
 

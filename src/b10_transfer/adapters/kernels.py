@@ -24,8 +24,8 @@ cache                  layout and key
 ``flashinfer_entries`` FlashInfer's tuning (0.7.4, ``flashinfer/autotune_cache.py``) where its variable points:
                        ``v2/<environment>/entries/<operation>.json``, each published by itself; ``manifest.json``
                        beside them says what the environment is, and FlashInfer does not read it
-``flashinfer_v2``      the same in packs of 1.0.0, an environment as one unit. A pod with one entry of an environment
-                       got none of the others. These units are not restored
+``flashinfer_v2``      the same in packs from before 1.0.0, an environment as one unit. A pod with one entry of an
+                       environment got none of the others. These units are not restored
 ``flashinfer_tuning``  FlashInfer's constants (0.7.4, ``comm/pcie_ipc_tuning.py``) where its variable points
 ``miopen``             MIOpen 3.5, ``~/.config/miopen``: ``[<operation>_]<device>.HIP.<version>.udb.txt`` and
                        ``<device>.HIP.<version>[.fusion].ufdb.txt``, which solver is fastest; the version is MIOpen's
@@ -332,7 +332,7 @@ KERNEL_ADAPTERS: tuple[Adapter, ...] = (
     ),
     PlainAdapter(
         "flashinfer_v2",
-        "FlashInfer's tuning in packs of version 1.0.0, which is not restored",
+        "FlashInfer's tuning in packs from before 1.0.0, which is not restored",
         "an environment's folder",
         (),
         Layout(folder_shape(_ENVIRONMENT, r"manifest\.json"), folder_shape(_ENVIRONMENT, _ENTRY)),
