@@ -65,14 +65,14 @@ class NinjaAdapter(Adapter):
         with no_fork:
             from . import fitting
 
-        seen: fitting.Seen = {}
+        compared = fitting.Compared(root, staged)
 
         def fit(unit: Unit) -> str:
             log = staged / unit.path / LOG
             if not log.exists():
                 return ""
             try:
-                fitting.fit(root, staged, unit.path, log.read_bytes(), seen, check)
+                fitting.fit(root, staged, unit.path, log.read_bytes(), compared, check)
             except ValueError as error:
                 return str(error)
             return ""

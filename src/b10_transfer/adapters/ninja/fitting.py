@@ -21,13 +21,26 @@ from .records import (
     without_dots,
 )
 
-Seen = dict[tuple[str, int], FileFacts]
-"""Files that were compared, by place and recorded size."""
 _FIRST_NS = 10**9
 """To ninja, a file of an earlier time does not exist."""
 
 
-def fit(root: Path, staged: Path, folder: str, log: bytes, seen: Seen, check: Callable[[], None]) -> None:
+class Compared:
+    """What the restore of one cache has read so far. Most builds share their headers.
+
+    Args:
+        root: The cache.
+        staged: The folder in which the builds lie now, at the same relative paths.
+    """
+
+    def __init__(self, root: Path, staged: Path) -> None:
+        places = Places(root, "")
+        self.files: dict[tuple[str, int], FileFacts] = {}
+        """By place and recorded size."""
+        self.reader = Reader(lambda path: _place_in(path, places, staged), places.portable)
+
+
+def fit(root: Path, staged: Path, folder: str, log: bytes, compared: Compared, check: Callable[[], None]) -> None:
     """Make ninja take a staged build as current, if what it was made from is the same here.
 
     Args:
@@ -35,7 +48,7 @@ def fit(root: Path, staged: Path, folder: str, log: bytes, seen: Seen, check: Ca
         staged: The folder in which it lies now, at the same relative path.
         folder: Its folder, relative to both.
         log: The record in place of its log.
-        seen: Inputs of the builds before; this one's are added. Most builds share their headers.
+        compared: What was read for the builds before; this one's files are added.
         check: Called before each input is read. What it raises ends this.
 
     Raises:
@@ -48,8 +61,8 @@ def fit(root: Path, staged: Path, folder: str, log: bytes, seen: Seen, check: Ca
     places = Places(root, folder)
     environ = environ_of_compilers()
     _compare_environ(found, environ)
-    times_ns = _compared_inputs(found, places, staged, seen, check)
-    _compare_commands(found, places, staged, environ, check)
+    times_ns = _compared_inputs(found, places, staged, compared, check)
+    _compare_commands(found, places, compared.reader, environ, check)
     # The time of the build is the earliest that ninja accepts. Then ninja notices every source that is written later.
     here_ns = [time_ns for place, time_ns in times_ns.items() if not place.startswith(f"{staged}/")]
     built_ns = max(here_ns or times_ns.values(), default=_FIRST_NS)
@@ -71,14 +84,13 @@ def _compare_environ(found: Record, environ: Mapping[str, str]) -> None:
 
 
 def _compare_commands(
-    found: Record, places: Places, staged: Path, environ: Mapping[str, str], check: Callable[[], None]
+    found: Record, places: Places, reader: Reader, environ: Mapping[str, str], check: Callable[[], None]
 ) -> None:
     """Raise ValueError if a command starts another program here, or finds headers or libraries elsewhere."""
     for name, digests in found.programs.items():
         check()
         if sorted(digests) != sorted(places.digests_of(name)):
             raise ValueError(f"the program {name} is another one here")
-    reader = Reader(lambda path: _place_in(path, places, staged), places.portable)
     for output, command in found.commands.items():
         check()
         if reader.found_by(_words(command), places.folder, environ).lookups != found.lookups.get(output):
@@ -99,7 +111,7 @@ def _place_in(path: str, places: Places, staged: Path) -> str:
 
 
 def _compared_inputs(
-    found: Record, places: Places, staged: Path, seen: Seen, check: Callable[[], None]
+    found: Record, places: Places, staged: Path, compared: Compared, check: Callable[[], None]
 ) -> dict[str, int]:
     """The places and times of the inputs. Raises ValueError if one has another content here."""
     if sum(size for size, _ in found.inputs.values()) > MOST_INPUT_BYTES:
@@ -108,10 +120,10 @@ def _compared_inputs(
     for path, (size, digest) in found.inputs.items():
         check()
         place = without_dots(_place_in(places.of(path), places, staged))
-        here = seen.get((place, size))
+        here = compared.files.get((place, size))
         if here is None:
             try:
-                here = seen[place, size] = facts(place, size)
+                here = compared.files[place, size] = facts(place, size)
             except OSError as error:
                 raise ValueError(f"its source {path} is missing or cannot be read") from error
         if here.size != size or here.sha256 != digest:
