@@ -99,6 +99,17 @@ def deadline_option(command: Command) -> Command:
     )(command)
 
 
+def one_namespace_option(command: Command) -> Command:
+    """``--namespace`` of a subcommand that otherwise reads all namespaces."""
+    return click.option(
+        "--namespace",
+        type=NAMESPACE,
+        metavar="NAME",
+        shell_complete=words.namespaces,
+        help="Only this namespace. [all]",
+    )(command)
+
+
 def json_option(command: Command) -> Command:
     """``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)

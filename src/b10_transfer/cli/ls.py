@@ -12,15 +12,14 @@ from ..environment import detect
 from ..errors import printable
 from ..inspection.bounded import bounded, open_store
 from ..repository.catalogue import LEAVING, USABLE, Inventory, StoredEnvironment, StoredPack, take_inventory
-from . import words
 from .console import (
     MOST_ROWS,
-    NAMESPACE,
     ExitCode,
     age,
     count,
     deadline_option,
     json_option,
+    one_namespace_option,
     print_json,
     print_more,
     progress,
@@ -33,9 +32,7 @@ from .tables import print_table
 
 @click.command("ls")
 @click.option("--store", metavar="STORE", help="Directory or URL of the store. [B10_STORE]")
-@click.option(
-    "--namespace", type=NAMESPACE, metavar="NAME", shell_complete=words.namespaces, help="Only this namespace. [all]"
-)
+@one_namespace_option
 @click.option("--packs", "by_pack", is_flag=True, help="Print a line for each pack.")
 @deadline_option
 @json_option

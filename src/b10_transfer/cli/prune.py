@@ -14,13 +14,12 @@ from ..config import Config
 from ..errors import printable
 from ..inspection.bounded import bounded, open_store
 from ..maintenance.prune import DELETE, MARK, Pruning, Rules, prune
-from . import words
 from .console import (
-    NAMESPACE,
     ExitCode,
     count,
     deadline_option,
     json_option,
+    one_namespace_option,
     print_json,
     progress,
     report_errors,
@@ -59,9 +58,7 @@ _SIZE = _Amount("size", {"MB": 10**6, "GB": 10**9, "TB": 10**12, "MiB": 2**20, "
     "--grace", type=click.IntRange(0), metavar="SECONDS", help="How long marked packs stay. [B10_GRACE_SECONDS]"
 )
 @click.option("--store", metavar="STORE", help="Directory or URL of the store. [B10_STORE]")
-@click.option(
-    "--namespace", type=NAMESPACE, metavar="NAME", shell_complete=words.namespaces, help="Only this namespace. [all]"
-)
+@one_namespace_option
 @click.option("-n", "--dry-run", is_flag=True, help="Only show the packs and the reasons.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @deadline_option

@@ -14,14 +14,13 @@ from ..inspection.bounded import bounded, open_store
 from ..maintenance.recall import mark_damaged
 from ..repository.catalogue import LEAVING, PRUNED, RECALLED, SET_ASIDE, USABLE, Inventory, StoredPack, take_inventory
 from ..repository.ignored import NOT_NAMED
-from . import words
 from .console import (
     MOST_ROWS,
-    NAMESPACE,
     ExitCode,
     count,
     deadline_option,
     json_option,
+    one_namespace_option,
     print_json,
     print_more,
     progress,
@@ -37,9 +36,7 @@ _SOUND = (USABLE, SET_ASIDE, RECALLED, "newer", NOT_NAMED, *LEAVING)
 
 @click.command("verify")
 @click.option("--store", metavar="STORE", help="Directory or URL of the store. [B10_STORE]")
-@click.option(
-    "--namespace", type=NAMESPACE, metavar="NAME", shell_complete=words.namespaces, help="Only this namespace. [all]"
-)
+@one_namespace_option
 @deadline_option
 @json_option
 @click.pass_context
